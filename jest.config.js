@@ -1,0 +1,15 @@
+/** Jest runs the TypeScript sources as ES modules (Middy is ESM only), compiled by SWC. */
+export default {
+  testEnvironment: 'node',
+  testMatch: ['<rootDir>/__tests__/**/*.test.ts'],
+  extensionsToTreatAsEsm: ['.ts'],
+  transform: {
+    '^.+\\.ts$': [
+      '@swc/jest',
+      { jsc: { target: 'es2023', parser: { syntax: 'typescript' } }, module: { type: 'es6' }, sourceMaps: 'inline' },
+    ],
+  },
+  collectCoverageFrom: ['src/**/*.ts'],
+  coverageProvider: 'babel',
+  testTimeout: 30_000,
+}

@@ -1,0 +1,308 @@
+/**
+ * The errors that the breaker itself raises. An error of the protected service is never wrapped in one of these: it
+ * reaches the caller as the same object.
+ *
+ * Each class has a guard (`isCircuitOpenError` …) that compares `code` and not the class, so that it also holds where
+ * two copies of this package ended up in one bundle.
+ *
+ * @module
+ */
+
+/** The `code` of every error of this package: stable, unlike messages. */
+export type CircuitBreakerErrorCode =
+  | 'CIRCUIT_OPEN'
+  | 'CIRCUIT_TIMEOUT'
+  | 'CIRCUIT_CONCURRENCY_LIMIT'
+  | 'CIRCUIT_BREAKABLE_RESULT'
+  | 'CIRCUIT_UNKNOWN_SERVICE'
+  | 'CIRCUIT_CONFIGURATION'
+  | 'CIRCUIT_STORAGE'
+
+const codes: ReadonlySet<string> = new Set<CircuitBreakerErrorCode>([
+  'CIRCUIT_OPEN',
+  'CIRCUIT_TIMEOUT',
+  'CIRCUIT_CONCURRENCY_LIMIT',
+  'CIRCUIT_BREAKABLE_RESULT',
+  'CIRCUIT_UNKNOWN_SERVICE',
+  'CIRCUIT_CONFIGURATION',
+  'CIRCUIT_STORAGE',
+])
+
+/** The base of every error that the breaker raises; catch it to tell the breaker's errors from the service's. */
+export class CircuitBreakerError extends Error {
+  /** What happened, for programs. */
+  readonly code: CircuitBreakerErrorCode
+  /** The service key that it happened to; `undefined` where the error concerns none or several. */
+  readonly service: string | undefined
+
+  constructor(code: CircuitBreakerErrorCode, message: string, service?: string, options?: ErrorOptions) {
+    super(message, options)
+    this.name = new.target.name
+    this.code = code
+    this.service = service
+  }
+}
+
+/** Why a call was refused. */
+export type RefusalReason =
+  /** The circuit is open and its reset timeout has not passed. */
+  | 'open'
+  /** The circuit is being probed, and every probe that it allows is in flight. */
+  | 'probing'
+  /** An operator forced the circuit open. */
+  | 'forced'
+  /** The probe could not be claimed in time because the store did not answer. */
+  | 'unclaimed'
+
+/** What a {@link CircuitOpenError} tells. */
+export interface CircuitOpenDetails {
+  /** The service key. */
+  readonly service: string
+  /** How long to wait before another try can succeed, in milliseconds, at least 0. */
+  readonly retryAfter: number
+  /** When the circuit opened, in milliseconds since the epoch; `undefined` if this instance cannot know. */
+  readonly openedAt: number | undefined
+  readonly reason: RefusalReason
+}
+
+/**
+ * The circuit refused the call; the operation was not started.
+ *
+ * `statusCode`, `expose` and `headers` follow the http-errors convention: `@middy/http-error-handler` answers
+ * `503` with `Retry-After` (whole seconds, rounded up, at least 1) by itself.
+ */
+export class CircuitOpenError extends CircuitBreakerError {
+  declare readonly code: 'CIRCUIT_OPEN'
+  declare readonly service: string
+  /** How long to wait before another try can succeed, in milliseconds, at least 0. */
+  readonly retryAfter: number
+  /** When the circuit opened, in milliseconds since the epoch; `undefined` if this instance cannot know. */
+  readonly openedAt: number | undefined
+  readonly reason: RefusalReason
+  readonly statusCode = 503
+  readonly expose = true
+  readonly headers: Record<string, string>
+
+  constructor(details: CircuitOpenDetails) {
+    const seconds = Math.max(1, Math.ceil(details.retryAfter / 1000))
+    super('CIRCUIT_OPEN', `The circuit of ${details.service} is open. Try again in ${seconds} s.`, details.service)
+    this.name = 'CircuitOpenError'
+    this.retryAfter = details.retryAfter
+    this.openedAt = details.openedAt
+    this.reason = details.reason
+    this.headers = { 'Retry-After': String(seconds) }
+  }
+}
+
+/** What cut a call: its own `timeout`, or the deadline of the Lambda invocation. */
+export type TimeoutReason = 'timeout' | 'deadline'
+
+/** What a {@link CircuitTimeoutError} tells. */
+export interface CircuitTimeoutDetails {
+  /** The service key. */
+  readonly service: string
+  readonly reason: TimeoutReason
+  /** How long the call was given, in milliseconds. */
+  readonly timeout: number
+  /** `false` if the time was over before the operation was started (it waited for a permit, or no time was left). */
+  readonly attempted: boolean
+}
+
+/** The call took too long and was cut; the operation's `signal` is aborted with this error as its reason. */
+export class CircuitTimeoutError extends CircuitBreakerError {
+  declare readonly code: 'CIRCUIT_TIMEOUT'
+  declare readonly service: string
+  readonly reason: TimeoutReason
+  /** How long the call was given, in milliseconds. */
+  readonly timeout: number
+  /** `false` if the time was over before the operation was started. */
+  readonly attempted: boolean
+  readonly statusCode = 504
+  readonly expose = true
+
+  constructor(details: CircuitTimeoutDetails) {
+    const { service, reason, timeout, attempted } = details
+    super('CIRCUIT_TIMEOUT', timeoutMessage(service, reason, timeout, attempted), service)
+    this.name = 'CircuitTimeoutError'
+    this.reason = reason
+    this.timeout = timeout
+    this.attempted = attempted
+  }
+}
+
+function timeoutMessage(service: string, reason: TimeoutReason, timeout: number, attempted: boolean): string {
+  const limit = reason === 'timeout' ? `${Math.round(timeout)} ms` : 'the time that the invocation had left'
+  return attempted
+    ? `The call to ${service} did not finish within ${limit}.`
+    : `The call to ${service} was not started: ${limit} passed before it could be.`
+}
+
+/** `maxConcurrent` calls are in flight and `maxQueue` more are waiting: this one was turned away, not started. */
+export class ConcurrencyLimitError extends CircuitBreakerError {
+  declare readonly code: 'CIRCUIT_CONCURRENCY_LIMIT'
+  declare readonly service: string
+  readonly statusCode = 503
+  readonly expose = true
+
+  constructor(service: string, maxConcurrent: number, maxQueue: number) {
+    super(
+      'CIRCUIT_CONCURRENCY_LIMIT',
+      `Too many calls to ${service}: ${maxConcurrent} in flight and ${maxQueue} waiting.`,
+      service,
+    )
+    this.name = 'ConcurrencyLimitError'
+  }
+}
+
+/** Handed to a `fallback`, never thrown: the operation resolved with a value that counts as a failure. */
+export class BreakableResultError<T = unknown> extends CircuitBreakerError {
+  declare readonly code: 'CIRCUIT_BREAKABLE_RESULT'
+  declare readonly service: string
+  /** What the operation resolved with, for instance a `Response` with status 503. */
+  readonly result: T
+
+  constructor(service: string, result: T) {
+    super('CIRCUIT_BREAKABLE_RESULT', `${service} answered with a result that counts as a failure.`, service)
+    this.name = 'BreakableResultError'
+    this.result = result
+  }
+}
+
+/** The service key was not configured. */
+export class UnknownServiceError extends CircuitBreakerError {
+  declare readonly code: 'CIRCUIT_UNKNOWN_SERVICE'
+  declare readonly service: string
+
+  constructor(service: string, configured: Iterable<string>) {
+    const known = [...configured].map((key) => JSON.stringify(key)).join(', ')
+    super(
+      'CIRCUIT_UNKNOWN_SERVICE',
+      `No circuit is configured for ${describeKey(service)}. Add it to "services"; configured: ${known || 'none'}.`,
+      String(service),
+    )
+    this.name = 'UnknownServiceError'
+  }
+}
+
+function describeKey(service: unknown): string {
+  return typeof service === 'string' ? JSON.stringify(service) : `a key of type ${typeof service}`
+}
+
+/** One wrong setting. */
+export interface ConfigurationProblem {
+  /** The setting, for instance `failureThreshold` or `services.stripe.timeout`. */
+  readonly setting: string
+  /** Where the value came from: `option`, or the name of the environment variable. */
+  readonly source: string
+  /** The value as it was given. */
+  readonly value: unknown
+  /** What is wrong and what is allowed, as a sentence. */
+  readonly message: string
+}
+
+/** Thrown when a breaker is created: every problem of its configuration at once. */
+export class ConfigurationError extends CircuitBreakerError {
+  declare readonly code: 'CIRCUIT_CONFIGURATION'
+  readonly problems: readonly ConfigurationProblem[]
+
+  constructor(problems: readonly ConfigurationProblem[], options?: ErrorOptions) {
+    const count = problems.length === 1 ? 'a problem' : `${problems.length} problems`
+    const lines = problems.map((problem) => `  - ${problem.message}`)
+    super('CIRCUIT_CONFIGURATION', [`The circuit breaker's configuration has ${count}:`, ...lines].join('\n'), undefined, options)
+    this.name = 'ConfigurationError'
+    this.problems = problems
+  }
+}
+
+/** The storage operations that can fail, by their names in the storage contract. */
+export type StorageOperation =
+  | 'getState'
+  | 'batchGetState'
+  | 'incrementFailures'
+  | 'compareAndSetState'
+  | 'batchSetState'
+  | 'clearState'
+  | 'batchClearState'
+
+/** What a {@link CircuitStorageError} tells. */
+export interface CircuitStorageErrorDetails extends ErrorOptions {
+  readonly operation: StorageOperation
+  /** The service key, where one alone is concerned. */
+  readonly service?: string | undefined
+  /** In a batch: what succeeded all the same, by service key. */
+  readonly results?: ReadonlyMap<string, unknown>
+  /** In a batch: what failed, by service key. */
+  readonly errors?: ReadonlyMap<string, CircuitStorageError>
+  /** `true` if the store answered, but with something that is no circuit record. */
+  readonly corrupt?: boolean
+}
+
+/**
+ * The store failed or holds something that is no circuit record. Reported through `onStorageError`; thrown only by
+ * adapters and by the engine's operator methods, never into a handler.
+ */
+export class CircuitStorageError extends CircuitBreakerError {
+  declare readonly code: 'CIRCUIT_STORAGE'
+  readonly operation: StorageOperation
+  /** In a batch: what succeeded all the same, by service key; else `undefined`. */
+  readonly results: ReadonlyMap<string, unknown> | undefined
+  /** In a batch: what failed, by service key; else `undefined`. */
+  readonly errors: ReadonlyMap<string, CircuitStorageError> | undefined
+  /** `true` if the store answered, but with something that is no circuit record. */
+  readonly corrupt: boolean
+
+  constructor(message: string, details: CircuitStorageErrorDetails) {
+    super('CIRCUIT_STORAGE', message, details.service, 'cause' in details ? { cause: details.cause } : undefined)
+    this.name = 'CircuitStorageError'
+    this.operation = details.operation
+    this.results = details.results
+    this.errors = details.errors
+    this.corrupt = details.corrupt ?? false
+  }
+}
+
+/** Any error of this package. */
+export function isCircuitBreakerError(error: unknown): error is CircuitBreakerError {
+  return codes.has(codeOf(error) ?? '')
+}
+
+/** The circuit refused the call. */
+export function isCircuitOpenError(error: unknown): error is CircuitOpenError {
+  return codeOf(error) === 'CIRCUIT_OPEN'
+}
+
+/** The call was cut by its timeout or by the invocation's deadline. */
+export function isCircuitTimeoutError(error: unknown): error is CircuitTimeoutError {
+  return codeOf(error) === 'CIRCUIT_TIMEOUT'
+}
+
+/** Too many calls are in flight and waiting. */
+export function isConcurrencyLimitError(error: unknown): error is ConcurrencyLimitError {
+  return codeOf(error) === 'CIRCUIT_CONCURRENCY_LIMIT'
+}
+
+/** The fallback runs because of a result, not of an error. */
+export function isBreakableResultError(error: unknown): error is BreakableResultError {
+  return codeOf(error) === 'CIRCUIT_BREAKABLE_RESULT'
+}
+
+/** The service key was not configured. */
+export function isUnknownServiceError(error: unknown): error is UnknownServiceError {
+  return codeOf(error) === 'CIRCUIT_UNKNOWN_SERVICE'
+}
+
+/** The breaker's settings are wrong. */
+export function isConfigurationError(error: unknown): error is ConfigurationError {
+  return codeOf(error) === 'CIRCUIT_CONFIGURATION'
+}
+
+/** The store failed. */
+export function isCircuitStorageError(error: unknown): error is CircuitStorageError {
+  return codeOf(error) === 'CIRCUIT_STORAGE'
+}
+
+function codeOf(error: unknown): string | undefined {
+  if (!(error instanceof Error)) return undefined
+  const { code } = error as { code?: unknown }
+  return typeof code === 'string' ? code : undefined
+}
