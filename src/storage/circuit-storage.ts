@@ -165,19 +165,22 @@ export function emptyRecord(epoch: string, at: number): CircuitRecord {
   }
 }
 
-/**
- * A stored record is kept this long after the last instant that matters, in milliseconds: two days, which is the
- * longest `window` that the settings allow plus a day.
- */
-export const retention = 172_800_000
+/** A stored record is kept this long after the last instant that matters, in milliseconds: a day. */
+export const retention = 86_400_000
 
 /**
- * When a store may forget a record, in milliseconds since the epoch: {@link retention} after the latest of its `retryAt`, its
- * leases and its last write. `undefined` (never) while an operator's override is set.
+ * After its last write a record matters for this long, in milliseconds: the default `window`. A longer one, which may
+ * last a day at most, is covered by the retention.
+ */
+const matters = 60_000
+
+/**
+ * When a store may forget a record, in milliseconds since the epoch: a day after the latest of its `retryAt`, its
+ * leases and the end of its window. `undefined` (never) while an operator's override is set.
  */
 export function expiryOf(record: CircuitRecord): number | undefined {
   if (record.override) return undefined
-  const instants = [record.updatedAt, record.retryAt ?? 0, ...record.leases.map((lease) => lease.expiresAt)]
+  const instants = [record.updatedAt + matters, record.retryAt ?? 0, ...record.leases.map((lease) => lease.expiresAt)]
   return Math.max(...instants) + retention
 }
 
