@@ -1,0 +1,356 @@
+import { randomUUID } from 'node:crypto'
+import { type AttributeValue, type DynamoDBClient, GetItemCommand, PutItemCommand } from '@aws-sdk/client-dynamodb'
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
+import { CircuitStorageError } from '../../src/errors.ts'
+import { type CircuitRecord, emptyRecord } from '../../src/storage/circuit-storage.ts'
+import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb.ts'
+import { type DynamoDBServer, startDynalite, startDynamoDBLocal } from '../support/dynamodb-local.ts'
+
+const at = 1_700_000_000_001
+
+/** A record of which every field is set. */
+function fullRecord(): CircuitRecord {
+  return {
+    schema: 1,
+    version: randomUUID(),
+    epoch: randomUUID(),
+    generation: 12,
+    state: 'HALF_OPEN',
+    failureCount: 3,
+    lastFailureAt: at - 5,
+    successCount: 1,
+    openedAt: at - 4,
+    retryAt: at + 10_000,
+    resetTimeout: 10_000,
+    leases: [{ id: randomUUID(), expiresAt: at + 30_000.5 }],
+    trips: 2,
+    lastFailure: { at: at - 5, name: 'TimeoutError', code: 'ETIMEDOUT', status: 504 },
+    override: { state: 'OPEN', at, until: at + 60_000 },
+    transitions: Array.from({ length: 8 }, () => randomUUID()),
+    updatedAt: at,
+  }
+}
+
+function closedRecord(): CircuitRecord {
+  return { ...emptyRecord(randomUUID(), at), version: randomUUID() }
+}
+
+function increment(count = 1, id: string = randomUUID()) {
+  return { count, at, id }
+}
+
+describe.each([
+  ['DynamoDB Local', startDynamoDBLocal],
+  ['dynalite, which never returns the item that refused a write', startDynalite],
+])('the storage in %s', (_, start) => {
+  let server: DynamoDBServer
+  let client: DynamoDBClient
+  let tableName: string
+  let storage: DynamoDBCircuitStorage
+
+  beforeAll(async () => {
+    server = await start()
+    client = server.client()
+    tableName = await server.createTable()
+    storage = new DynamoDBCircuitStorage({ tableName, client })
+  })
+  afterAll(() => server?.stop())
+
+  const itemOf = async (service: string): Promise<Record<string, AttributeValue> | undefined> => {
+    const Key = { PK: { S: `CIRCUIT#${service}` }, SK: { S: 'STATE' } }
+    const { Item } = await client.send(new GetItemCommand({ TableName: tableName, Key, ConsistentRead: true }))
+    return Item
+  }
+  const put = (service: string, attributes: Record<string, AttributeValue>) =>
+    client.send(
+      new PutItemCommand({
+        TableName: tableName,
+        Item: { PK: { S: `CIRCUIT#${service}` }, SK: { S: 'STATE' }, ...attributes },
+      }),
+    )
+
+  it('knows nothing of a circuit that was never written', async () => {
+    const key = randomUUID()
+    await expect(storage.getState(key)).resolves.toBeUndefined()
+    await expect(storage.batchGetState([key])).resolves.toEqual(new Map())
+    await expect(storage.clearState(key)).resolves.toBeUndefined()
+  })
+
+  it('gives back every field as it was written, and removes those that a later record lacks', async () => {
+    const key = randomUUID()
+    const full = fullRecord()
+    await expect(storage.compareAndSetState(key, undefined, full)).resolves.toEqual({ applied: true, current: full })
+    await expect(storage.getState(key)).resolves.toEqual(full)
+    expect(await itemOf(key)).not.toHaveProperty('ttl')
+
+    const closed = closedRecord()
+    await expect(storage.compareAndSetState(key, full.version, closed)).resolves.toEqual({
+      applied: true,
+      current: closed,
+    })
+    await expect(storage.getState(key)).resolves.toEqual(closed)
+    expect(await itemOf(key)).toMatchObject({ ttl: { N: '1700086461' } })
+    expect(await itemOf(key)).not.toHaveProperty('override')
+  })
+
+  it.each(['a b', 'ключ', '#', '%23', '__proto__', 'x'.repeat(256)])('takes the key %j', async (key) => {
+    const record = closedRecord()
+    await storage.compareAndSetState(key, undefined, record)
+    await expect(storage.batchGetState([key, 'other'])).resolves.toEqual(new Map([[key, record]]))
+  })
+
+  it('refuses to replace another version, and says which record is stored', async () => {
+    const key = randomUUID()
+    const record = closedRecord()
+    await storage.compareAndSetState(key, undefined, record)
+    for (const version of [undefined, 'another']) {
+      await expect(storage.compareAndSetState(key, version, closedRecord())).resolves.toEqual({
+        applied: false,
+        current: record,
+      })
+    }
+    await expect(storage.getState(key)).resolves.toEqual(record)
+  })
+
+  it('refuses to replace or to count what is not there', async () => {
+    const key = randomUUID()
+    const refused = { applied: false, current: undefined }
+    await expect(storage.compareAndSetState(key, 'v1', closedRecord())).resolves.toEqual(refused)
+    await expect(storage.incrementFailures(key, 'v1', increment())).resolves.toEqual(refused)
+    expect(await itemOf(key)).toBeUndefined()
+  })
+
+  it('creates a closed record with the first increment, and adds the later ones', async () => {
+    const key = randomUUID()
+    const first = increment(2)
+    const created = { ...emptyRecord(first.id, at), failureCount: 2, lastFailureAt: at }
+    await expect(storage.incrementFailures(key, undefined, first)).resolves.toEqual({ applied: true, current: created })
+    const later = { count: 1, at: at + 5, id: randomUUID() }
+    await expect(storage.incrementFailures(key, undefined, later)).resolves.toEqual({
+      applied: true,
+      current: { ...created, failureCount: 3, lastFailureAt: at + 5, updatedAt: at + 5 },
+    })
+    await expect(storage.getState(key)).resolves.toMatchObject({ failureCount: 3, epoch: first.id })
+  })
+
+  it('counts into a replaced record only for who knows its version, and leaves the version alone', async () => {
+    const key = randomUUID()
+    const record = closedRecord()
+    await storage.compareAndSetState(key, undefined, record)
+    for (const version of [undefined, 'another']) {
+      await expect(storage.incrementFailures(key, version, increment())).resolves.toEqual({
+        applied: false,
+        current: record,
+      })
+    }
+    await expect(storage.incrementFailures(key, record.version, increment())).resolves.toEqual({
+      applied: true,
+      current: { ...record, failureCount: 1, lastFailureAt: at },
+    })
+  })
+
+  it('counts an increment that is sent twice once, with or without a version', async () => {
+    for (const record of [undefined, closedRecord()]) {
+      const key = randomUUID()
+      if (record) await storage.compareAndSetState(key, undefined, record)
+      const sent = increment(2)
+      const results = [
+        await storage.incrementFailures(key, record?.version, sent),
+        await storage.incrementFailures(key, record?.version, sent),
+      ]
+      expect(results).toMatchObject([
+        { applied: true, current: { failureCount: 2 } },
+        { applied: true, current: { failureCount: 2 } },
+      ])
+      await storage.incrementFailures(key, record?.version, increment())
+      await expect(storage.getState(key)).resolves.toMatchObject({ failureCount: 3 })
+    }
+  })
+
+  it('forgets the increments with the record that they counted in', async () => {
+    const key = randomUUID()
+    await Promise.all(Array.from({ length: 64 }, () => storage.incrementFailures(key, undefined, increment())))
+    expect(Object.keys((await itemOf(key)) ?? {}).filter((name) => name.startsWith('inc')).length).toBeGreaterThan(8)
+    await storage.compareAndSetState(key, undefined, closedRecord())
+    expect(Object.keys((await itemOf(key)) ?? {}).filter((name) => name.startsWith('inc'))).toEqual([])
+  })
+
+  it('counts also under an override, without letting it expire', async () => {
+    const key = randomUUID()
+    const forced: CircuitRecord = { ...closedRecord(), override: { state: 'CLOSED', at } }
+    await storage.compareAndSetState(key, undefined, forced)
+    await expect(storage.incrementFailures(key, forced.version, increment())).resolves.toMatchObject({
+      applied: true,
+      current: { failureCount: 1, override: { state: 'CLOSED' } },
+    })
+    expect(await itemOf(key)).not.toHaveProperty('ttl')
+  })
+
+  it('leaves attributes that are not its own alone', async () => {
+    const key = randomUUID()
+    const first = increment()
+    await storage.incrementFailures(key, undefined, first)
+    await put(key, { ...(await itemOf(key)), owner: { S: 'payments' }, huge: { N: '1e100' } })
+    const record = closedRecord()
+    await storage.compareAndSetState(key, undefined, record)
+    await storage.incrementFailures(key, record.version, increment())
+    expect(await itemOf(key)).toMatchObject({ owner: { S: 'payments' } })
+    await expect(storage.getState(key)).resolves.toMatchObject({ failureCount: 1 })
+  })
+
+  it.each([
+    ['no record', { mine: { S: 'x' } }],
+    ['a record of a later format', { schema: { N: '2' }, state: { S: 'CLOSED' } }],
+  ])('neither reads nor overwrites %s', async (__, attributes) => {
+    const key = randomUUID()
+    await put(key, attributes)
+    const before = await itemOf(key)
+    const corrupt = { name: 'CircuitStorageError', corrupt: true, service: key }
+    await expect(storage.getState(key)).rejects.toMatchObject(corrupt)
+    await expect(storage.incrementFailures(key, undefined, increment())).rejects.toMatchObject(corrupt)
+    await expect(storage.incrementFailures(key, 'v1', increment())).rejects.toMatchObject(corrupt)
+    await expect(storage.compareAndSetState(key, undefined, closedRecord())).rejects.toMatchObject(corrupt)
+    await expect(storage.compareAndSetState(key, 'v1', closedRecord())).rejects.toMatchObject(corrupt)
+    expect(await itemOf(key)).toEqual(before)
+    await storage.clearState(key)
+    await expect(storage.getState(key)).resolves.toBeUndefined()
+  })
+
+  it('tells a count that is no number from an outage', async () => {
+    const key = randomUUID()
+    await storage.incrementFailures(key, undefined, increment())
+    await put(key, { ...(await itemOf(key)), failureCount: { S: '1' } })
+    await expect(storage.incrementFailures(key, undefined, increment())).rejects.toMatchObject({
+      corrupt: true,
+      message: expect.stringContaining('failureCount is a string'),
+      cause: { name: 'ValidationException' },
+    })
+  })
+
+  it('adds up 200 increments at once to 200', async () => {
+    const key = randomUUID()
+    const results = await Promise.all(
+      Array.from({ length: 200 }, () => storage.incrementFailures(key, undefined, increment())),
+    )
+    const counts = results.map(({ applied, current }) => (applied ? (current?.failureCount ?? 0) : 0))
+    expect(counts.sort((a, b) => a - b)).toEqual(Array.from({ length: 200 }, (__, index) => index + 1))
+    await expect(storage.getState(key)).resolves.toMatchObject({ failureCount: 200, version: undefined })
+  })
+
+  it('lets one of 50 compare-and-sets at once win, and tells the others who', async () => {
+    const key = randomUUID()
+    const writes = Array.from({ length: 50 }, closedRecord)
+    const results = await Promise.all(writes.map((next) => storage.compareAndSetState(key, undefined, next)))
+    const winners = writes.filter((__, index) => results[index]?.applied)
+    expect(winners).toHaveLength(1)
+    for (const { current } of results) expect(current).toEqual(winners[0])
+  })
+
+  it('never loses an increment that races a replacement: it is replaced or refused', async () => {
+    for (let round = 0; round < 10; round++) {
+      const key = randomUUID()
+      const before = closedRecord()
+      const after = closedRecord()
+      await storage.compareAndSetState(key, undefined, before)
+      const send = () => storage.incrementFailures(key, before.version, increment())
+      const early = Array.from({ length: 10 }, send)
+      const replacing = storage.compareAndSetState(key, before.version, after)
+      const late = Array.from({ length: 10 }, send)
+
+      expect((await replacing).applied).toBe(true)
+      const results = await Promise.all([...early, ...late])
+      const applied = results.filter((result) => result.applied)
+      const counts = applied.map(({ current }) => current?.failureCount ?? 0).sort((a, b) => a - b)
+      expect(counts).toEqual(applied.map((__, index) => index + 1))
+      for (const { current } of results.filter((result) => !result.applied)) expect(current).toEqual(after)
+      await expect(storage.getState(key)).resolves.toEqual(after)
+    }
+  })
+
+  it('reads and deletes more circuits than fit into one request', async () => {
+    const keys = Array.from({ length: 205 }, () => randomUUID())
+    const writes = keys.map((serviceKey) => ({ serviceKey, version: undefined, next: closedRecord() }))
+    const results = await storage.batchSetState(writes)
+    expect([...results.values()].every(({ applied }) => applied)).toBe(true)
+    await expect(storage.batchGetState([...keys, ...keys, 'absent'])).resolves.toEqual(
+      new Map(writes.map(({ serviceKey, next }) => [serviceKey, next])),
+    )
+    await storage.batchClearState(keys)
+    await expect(storage.batchGetState(keys)).resolves.toEqual(new Map())
+  })
+
+  it('hands out the good records of a batch along with the error about the damaged one', async () => {
+    const [good, bad] = [randomUUID(), randomUUID()]
+    const record = closedRecord()
+    await storage.compareAndSetState(good, undefined, record)
+    await put(bad, { schema: { N: '1' } })
+    const error = await storage.batchGetState([good, bad]).catch((reason) => reason)
+    expect(error).toBeInstanceOf(CircuitStorageError)
+    expect(error.results).toEqual(new Map([[good, record]]))
+    expect([...error.errors.keys()]).toEqual([bad])
+  })
+
+  it('works in a table without a sort key, under other names, and with a client of its own', async () => {
+    const own = new DynamoDBCircuitStorage({
+      tableName: await server.createTable({ singleKey: true }),
+      sortKeyName: null,
+      ttlAttributeName: 'expires',
+      consistentRead: false,
+      clientConfig: server.clientConfig,
+    })
+    const record = closedRecord()
+    await own.compareAndSetState('stripe', undefined, record)
+    await own.incrementFailures('stripe', record.version, increment())
+    const counted = { ...record, failureCount: 1, lastFailureAt: at }
+    await expect(own.getState('stripe')).resolves.toEqual(counted)
+    await expect(own.batchGetState(['stripe'])).resolves.toEqual(new Map([['stripe', counted]]))
+    await own.batchClearState(['stripe'])
+    await expect(own.getState('stripe')).resolves.toBeUndefined()
+    await own.close()
+    await expect(own.getState('stripe')).resolves.toBeUndefined()
+    await own.close()
+  })
+
+  it('says which table is missing, and what does not match its keys', async () => {
+    const missing = new DynamoDBCircuitStorage({ tableName: 'no-such-table', client })
+    await expect(missing.getState('stripe')).rejects.toThrow('the table "no-such-table" does not exist')
+    for (const names of [{ sortKeyName: null }, { partitionKeyName: 'id' }, { sortKeyName: 'sort' }]) {
+      const mistaken = new DynamoDBCircuitStorage({ tableName, client, ...names })
+      const operations = [
+        () => mistaken.getState('stripe'),
+        () => mistaken.batchGetState(['stripe']),
+        () => mistaken.incrementFailures('stripe', undefined, increment()),
+        () => mistaken.compareAndSetState('stripe', undefined, closedRecord()),
+        () => mistaken.clearState('stripe'),
+      ]
+      for (const operation of operations) {
+        await expect(operation()).rejects.toThrow('does not match partitionKeyName/sortKeyName')
+      }
+    }
+  })
+
+  it('fits a circuit into one kilobyte, the unit that DynamoDB charges writes by', async () => {
+    const key = 'payments#stripe'
+    const { override: _override, ...record } = fullRecord()
+    const version = record.version
+    await storage.compareAndSetState(key, undefined, record)
+    expect(sizeOf(await itemOf(key))).toBeLessThan(800)
+    for (let count = 0; count < 5; count++) await storage.incrementFailures(key, version, increment())
+    expect(sizeOf(await itemOf(key))).toBeLessThan(1024)
+  })
+})
+
+/**
+ * The size of an item as DynamoDB counts it, or a little more:
+ * https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html
+ */
+function sizeOf(item: Record<string, AttributeValue> = {}): number {
+  const sizeOfValue = (value: AttributeValue): number => {
+    if (value.S !== undefined) return Buffer.byteLength(value.S)
+    if (value.N !== undefined) return Math.ceil(value.N.replace(/\D/g, '').length / 2) + 1
+    if (value.L) return 3 + value.L.reduce((sum, element) => sum + 1 + sizeOfValue(element), 0)
+    if (value.M) return 3 + Object.keys(value.M).length + sizeOf(value.M)
+    return 1
+  }
+  return Object.entries(item).reduce((sum, [name, value]) => sum + Buffer.byteLength(name) + sizeOfValue(value), 0)
+}

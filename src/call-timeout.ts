@@ -1,0 +1,230 @@
+/**
+ * What can end a call from outside: its own `timeout`, the deadline of the Lambda invocation, the caller's signal.
+ *
+ * @module
+ */
+
+import { CircuitTimeoutError, type TimeoutReason } from './errors.ts'
+import type { Runtime, TimerHandle } from './runtime.ts'
+
+/** What an operation receives. */
+export interface OperationContext {
+  /**
+   * Aborted when the call is cut, with the error that the caller gets as its reason. Pass it on to whatever does the
+   * work: `fetch(url, { signal })`. It is created when it is first read, because it costs more than the rest of the
+   * guard.
+   */
+  readonly signal: AbortSignal
+}
+
+/** The part of a Lambda context that tells how much time is left. */
+export interface TimeSource {
+  getRemainingTimeInMillis?: (() => number) | undefined
+  /** Middy's durable contexts keep Lambda's own context here. */
+  readonly lambdaContext?: { getRemainingTimeInMillis?: (() => number) | undefined } | undefined
+  readonly awsRequestId?: string | undefined
+}
+
+/** One Lambda invocation: its request id and its deadline, with one timer for all of its calls. */
+export class Invocation {
+  readonly requestId: string | undefined
+  readonly startedAt: number
+  readonly #runtime: Runtime
+  readonly #endsAt: number
+  readonly #calls = new Set<CallScope>()
+  #timer: TimerHandle | undefined
+  #timerAt = Number.POSITIVE_INFINITY
+
+  constructor(context: TimeSource, runtime: Runtime) {
+    this.requestId = context.awsRequestId
+    this.#runtime = runtime
+    this.startedAt = runtime.now()
+    this.#endsAt = this.startedAt + remainingTime(context)
+  }
+
+  /** What the invocation has left, in milliseconds; `Infinity` if it has no deadline. */
+  timeLeft(): number {
+    return this.#endsAt - this.#runtime.now()
+  }
+
+  /** When Lambda kills the process, in milliseconds since the epoch; `Infinity` if nobody knows. */
+  get endsAt(): number {
+    return this.#endsAt
+  }
+
+  /** The invocation's timer cuts this call at its deadline. */
+  watch(call: CallScope): void {
+    this.#calls.add(call)
+    if (call.deadline < this.#timerAt) this.#schedule(call.deadline)
+    else if (this.#calls.size === 1) this.#timer?.ref?.()
+  }
+
+  /** The call has ended. */
+  unwatch(call: CallScope): void {
+    this.#calls.delete(call)
+    // Kept for the next call, but not what holds the process.
+    if (this.#calls.size === 0) this.#timer?.unref?.()
+  }
+
+  /** The invocation has ended; calls that nobody awaits are still cut at the deadline. */
+  end(): void {
+    if (this.#calls.size === 0) this.#clear()
+  }
+
+  #schedule(at: number): void {
+    this.#clear()
+    this.#timerAt = at
+    this.#timer = this.#runtime.setTimeout(() => this.#cutDue(), Math.max(0, at - this.#runtime.now()))
+  }
+
+  #clear(): void {
+    if (this.#timer !== undefined) this.#runtime.clearTimeout(this.#timer)
+    this.#timer = undefined
+    this.#timerAt = Number.POSITIVE_INFINITY
+  }
+
+  #cutDue(): void {
+    this.#clear()
+    const now = this.#runtime.now()
+    let next = Number.POSITIVE_INFINITY
+    for (const call of this.#calls) {
+      if (call.deadline <= now) call.timeOut('deadline')
+      else next = Math.min(next, call.deadline)
+    }
+    if (next !== Number.POSITIVE_INFINITY) this.#schedule(next)
+  }
+}
+
+/** `Infinity` without a usable answer, as in tests and containers. */
+function remainingTime(context: TimeSource): number {
+  const source = typeof context.getRemainingTimeInMillis === 'function' ? context : context.lambdaContext
+  const remaining = source?.getRemainingTimeInMillis?.()
+  return typeof remaining === 'number' && !Number.isNaN(remaining) ? remaining : Number.POSITIVE_INFINITY
+}
+
+/** An operation that ran this long was given a fair time, where no timeout says so, in milliseconds. */
+const fairTime = 1_000
+
+/** One call, while it can be cut. It is what the operation receives. */
+export class CallScope implements OperationContext {
+  /** When the invocation's time for this call is over, in milliseconds since the epoch. */
+  readonly deadline: number
+  /** When the call began, in milliseconds since the epoch. */
+  readonly startedAt: number
+  /** Whether a fallback may answer in place of what the call came to. */
+  isReplaceable = false
+  readonly #service: string
+  readonly #runtime: Runtime
+  readonly #timeout: number | false
+  readonly #callerSignal: AbortSignal | undefined
+  readonly #invocation: Invocation | undefined
+  #timer: TimerHandle | undefined
+  #controller: AbortController | undefined
+  #cut: { readonly error: unknown; readonly by: TimeoutReason | 'caller' } | undefined
+  #reject: ((error: unknown) => void) | undefined
+  #operationStartedAt: number | undefined
+  #onCallerAbort: (() => void) | undefined
+
+  constructor(
+    service: string,
+    runtime: Runtime,
+    timeout: number | false,
+    callerSignal: AbortSignal | undefined,
+    invocation: Invocation | undefined,
+    deadlineReserve: number,
+  ) {
+    this.#service = service
+    this.#runtime = runtime
+    this.startedAt = runtime.now()
+    this.#timeout = timeout
+    this.#callerSignal = callerSignal
+    this.deadline = invocation === undefined ? Number.POSITIVE_INFINITY : invocation.endsAt - deadlineReserve
+    this.#invocation = this.deadline === Number.POSITIVE_INFINITY ? undefined : invocation
+  }
+
+  get signal(): AbortSignal {
+    if (this.#controller === undefined) {
+      this.#controller = new AbortController()
+      if (this.#cut !== undefined) this.#controller.abort(this.#cut.error)
+    }
+    return this.#controller.signal
+  }
+
+  /** What cut the call, if anything did. */
+  get cut(): { readonly error: unknown } | undefined {
+    return this.#cut
+  }
+
+  /** Whether the call was cut by its timeout or by the invocation's deadline. */
+  get hasTimedOut(): boolean {
+    return this.#cut !== undefined && this.#cut.by !== 'caller'
+  }
+
+  /**
+   * Whether a call that was cut had enough time to say something of the service. By its own timeout it had; cut by the
+   * deadline, the operation must have run for as long as its timeout, or for a second where it has none.
+   */
+  get hadFairTime(): boolean {
+    if (this.#operationStartedAt === undefined) return false
+    const ran = this.#runtime.now() - this.#operationStartedAt
+    return this.#cut?.by === 'timeout' || ran >= (this.#timeout || fairTime)
+  }
+
+  /** Starts to watch the clock and the caller's signal. May cut the call at once. */
+  start(): void {
+    const signal = this.#callerSignal
+    if (signal !== undefined) {
+      if (signal.aborted) return this.#cutBy('caller', signal.reason)
+      this.#onCallerAbort = () => this.#cutBy('caller', signal.reason)
+      signal.addEventListener('abort', this.#onCallerAbort, { once: true })
+    }
+    if (this.#invocation !== undefined) {
+      if (this.deadline <= this.startedAt) return this.timeOut('deadline')
+      this.#invocation.watch(this)
+    }
+    if (this.#timeout !== false) {
+      this.#timer = this.#runtime.setTimeout(() => this.timeOut('timeout'), this.#timeout)
+    }
+  }
+
+  /** The operation starts now. */
+  markOperationStart(): void {
+    this.#operationStartedAt = this.#runtime.now()
+  }
+
+  /**
+   * Waits for a step of the call, or rejects as soon as the call is cut. A step that is abandoned goes on alone: what
+   * it comes to is ignored. One step at a time.
+   */
+  race<T>(step: PromiseLike<T> | T): PromiseLike<T> | T {
+    const isCuttable = this.#timeout !== false || this.#invocation !== undefined || this.#callerSignal !== undefined
+    if (!isCuttable) return step
+    return new Promise<T>((resolve, reject) => {
+      Promise.resolve(step).then(resolve, reject)
+      if (this.#cut !== undefined) reject(this.#cut.error)
+      else this.#reject = reject
+    })
+  }
+
+  /** Cuts the call with a {@link CircuitTimeoutError}. */
+  timeOut(reason: TimeoutReason): void {
+    const end = reason === 'timeout' ? this.startedAt + (this.#timeout || 0) : this.deadline
+    const attempted = this.#operationStartedAt !== undefined
+    const timeout = Math.max(0, end - this.startedAt)
+    this.#cutBy(reason, new CircuitTimeoutError({ service: this.#service, reason, timeout, attempted }))
+  }
+
+  /** The call has ended, however it did: lets go of timers and listeners. */
+  dispose(): void {
+    if (this.#timer !== undefined) this.#runtime.clearTimeout(this.#timer)
+    this.#invocation?.unwatch(this)
+    if (this.#onCallerAbort !== undefined) this.#callerSignal?.removeEventListener('abort', this.#onCallerAbort)
+  }
+
+  #cutBy(by: TimeoutReason | 'caller', error: unknown): void {
+    if (this.#cut !== undefined) return
+    this.#cut = { error, by }
+    this.#controller?.abort(error)
+    this.#reject?.(error)
+  }
+}

@@ -1,0 +1,605 @@
+/**
+ * The engine: one circuit per service over one store. The middleware is a thin layer on top of it.
+ *
+ * @module
+ */
+
+import { CallScope, Invocation, type OperationContext, type TimeSource } from './call-timeout.ts'
+import { Circuit, type HeldLease } from './circuit.ts'
+import { type CircuitBreakerOptions, longestTimer, resolveConfig, storedKey } from './config.ts'
+import { abortedByCaller, describeFailure, isBreakableError } from './error-classification.ts'
+import {
+  BreakableResultError,
+  type CircuitStorageError,
+  ConcurrencyLimitError,
+  ConfigurationError,
+  isCircuitStorageError,
+  UnknownServiceError,
+} from './errors.ts'
+import {
+  notify,
+  type StateChange,
+  type StateChangeListener,
+  type StateChangeOptions,
+  type StorageErrorListener,
+} from './events.ts'
+import { type Runtime, systemRuntime } from './runtime.ts'
+import { type CircuitSnapshot, snapshotOf } from './snapshot.ts'
+import { force, reset, type Verdict } from './state-machine.ts'
+import { BoundedStorage } from './storage/bounded-storage.ts'
+import type { CircuitRecord, FailureSummary } from './storage/circuit-storage.ts'
+import { CircuitBreakerStorageFactory } from './storage/factory.ts'
+
+/** What a guarded call does. Read a response's body in here: what happens after it has settled is not seen. */
+export type Operation<T> = (context: OperationContext) => PromiseLike<T> | T
+
+/** Options of one call; what is given here wins over the service's settings. */
+export interface CallOptions<T = unknown, F = never> {
+  /** The longest the call may take, in milliseconds, the wait for a permit included; `false`: no limit of its own. */
+  readonly timeout?: number | false | undefined
+  /** Cancels the call: the operation's signal is aborted, and the call rejects with this signal's reason. */
+  readonly signal?: AbortSignal | undefined
+  /**
+   * Answers instead when the circuit or the concurrency limit refused the call, when it timed out, or when it failed
+   * in a way that counts (for a result that counts as a failure the error is a `BreakableResultError` that carries
+   * it). Other errors are rethrown. What the fallback throws propagates.
+   */
+  readonly fallback?: ((error: unknown) => PromiseLike<F> | F) | undefined
+  /** Which errors count as failures. */
+  readonly isBreakableError?: ((error: unknown) => boolean) | undefined
+  /** Which results count as failures. */
+  readonly isBreakableResult?: ((result: T) => boolean) | undefined
+}
+
+/** `CircuitBreaker.call`, bound to an invocation: to its deadline and its request id. */
+export type CallExternal<K extends string = string> = <T, F = never>(
+  service: K,
+  operation: Operation<T>,
+  options?: CallOptions<T, F>,
+) => Promise<T | F>
+
+/** The live snapshots of all services, by key. It has no prototype, so that a service may have any name. */
+export type Circuits<K extends string = string> = { readonly [Key in K]: CircuitSnapshot }
+
+/** An operator's options. */
+export interface ForceOptions {
+  /** When the override ends by itself: a `Date` or milliseconds since the epoch. Default: only by `reset`. */
+  readonly until?: Date | number | undefined
+}
+
+/** What the engine takes from its surroundings; each part defaults to the machine's own. For tests and simulations. */
+export interface Surroundings extends Partial<Runtime> {
+  /** The environment variables. Default: `process.env`. */
+  readonly env?: Readonly<Record<string, string | undefined>> | undefined
+}
+
+/** How a call ended, as far as the circuit is concerned. */
+type Outcome = 'success' | 'failure' | 'ignored'
+
+const noOptions: object = Object.freeze({})
+const everyError = (): boolean => true
+const warned = new Set<string>()
+
+/**
+ * A circuit breaker for a set of services, usable without Middy.
+ *
+ * @example
+ * const breaker = new CircuitBreaker({ services: ['stripe'] })
+ * const charge = await breaker.call('stripe', ({ signal }) => createCharge({ signal }), { timeout: 2_000 })
+ * await breaker.flush()
+ */
+export class CircuitBreaker<const K extends string = string> {
+  /** The live snapshots of all services, by key. */
+  readonly circuits: Circuits<K>
+  readonly #circuits = new Map<string, Circuit>()
+  /** Those whose `mode` is not `off`. */
+  readonly #active: readonly Circuit[]
+  readonly #runtime: Runtime
+  readonly #store: BoundedStorage
+  readonly #storageTimeout: number
+  readonly #listeners = new Map<StateChangeListener, StateChangeOptions>()
+
+  /**
+   * @throws {ConfigurationError} naming every problem of the options and of the environment at once
+   */
+  constructor(options: CircuitBreakerOptions<K>, surroundings: Surroundings = {}) {
+    const { env = process.env, ...runtime } = surroundings
+    this.#runtime = { ...systemRuntime, ...runtime }
+    const config = resolveConfig(options, env)
+    warnOnce(config.warnings)
+    const storage = CircuitBreakerStorageFactory.create(config.storage, env)
+    this.#storageTimeout = config.storageTimeout
+    this.#store = new BoundedStorage(storage, this.#runtime, config.storageTimeout)
+    const snapshots: Record<string, CircuitSnapshot> = Object.create(null)
+    for (const [service, settings] of config.services) {
+      const key = storedKey(config.namespace, service)
+      const circuit = new Circuit(
+        service,
+        key,
+        settings,
+        this.#store,
+        config.storageTimeout,
+        this.#runtime,
+        this.#emit.bind(this),
+      )
+      this.#circuits.set(service, circuit)
+      snapshots[service] = snapshotOf(circuit)
+    }
+    this.circuits = Object.freeze(snapshots) as Circuits<K>
+    this.#active = [...this.#circuits.values()].filter((circuit) => circuit.settings.mode !== 'off')
+    if (config.onStateChange !== undefined) this.onStateChange(config.onStateChange)
+    if (config.onStorageError !== undefined) this.onStorageError(config.onStorageError)
+  }
+
+  /** The keys of the configured services. */
+  get services(): K[] {
+    return [...this.#circuits.keys()] as K[]
+  }
+
+  // -------------------------------------------------------------------------------------------------------- calls
+
+  /**
+   * Runs an operation under the circuit of a service.
+   *
+   * What the operation returns or throws reaches the caller unchanged; the breaker's own errors appear only when it
+   * refused or cut the call.
+   *
+   * @throws {CircuitOpenError} the circuit refused the call
+   * @throws {CircuitTimeoutError} it took longer than `timeout`
+   * @throws {ConcurrencyLimitError} `maxConcurrent` calls were in flight and `maxQueue` waiting
+   * @throws {UnknownServiceError} the key is not configured
+   * @throws {ConfigurationError} an option of this call is wrong
+   */
+  call<T, F = never>(service: K, operation: Operation<T>, options?: CallOptions<T, F>): Promise<T | F> {
+    return this.#call(service, operation, options)
+  }
+
+  /** {@link call}, but every thrown error counts as a failure. */
+  execute<T, F = never>(service: K, operation: Operation<T>, options?: CallOptions<T, F>): Promise<T | F> {
+    return this.call(service, operation, { ...options, isBreakableError: everyError })
+  }
+
+  /** {@link call}: only errors that say that the service is unwell count. */
+  executeWithErrorClassification<T, F = never>(
+    service: K,
+    operation: Operation<T>,
+    options?: CallOptions<T, F>,
+  ): Promise<T | F> {
+    return this.call(service, operation, options)
+  }
+
+  /** {@link call} with a timeout, in milliseconds. */
+  executeWithTimeout<T, F = never>(
+    service: K,
+    operation: Operation<T>,
+    timeout: number,
+    options?: CallOptions<T, F>,
+  ): Promise<T | F> {
+    return this.call(service, operation, { ...options, timeout })
+  }
+
+  /** Whether an error counts as a failure of this service, by its settings. */
+  isBreakableError(error: unknown, service?: K): boolean {
+    if (service === undefined) return isBreakableError(error)
+    return this.#circuit(service).settings.isBreakableError(error)
+  }
+
+  /**
+   * {@link call} for one Lambda invocation: under its deadline, with its request id in the events.
+   *
+   * @param context Lambda's context, or anything with its `getRemainingTimeInMillis` and `awsRequestId`
+   */
+  callExternalFor(context: TimeSource | Invocation): CallExternal<K> {
+    const invocation = context instanceof Invocation ? context : this.beginInvocation(context)
+    return (service, operation, options) => this.#call(service, operation, options, invocation)
+  }
+
+  /** @internal The middleware ends what it began. */
+  beginInvocation(context: TimeSource): Invocation {
+    return new Invocation(context, this.#runtime)
+  }
+
+  async #call<T, F>(
+    service: K,
+    operation: Operation<T>,
+    options: CallOptions<T, F> = noOptions,
+    invocation?: Invocation,
+  ): Promise<T | F> {
+    const circuit = this.#circuit(service)
+    const { settings } = circuit
+    const timeout = options.timeout ?? settings.timeout
+    if (timeout !== settings.timeout) checkTimeout(timeout)
+    const scope = new CallScope(
+      service,
+      this.#runtime,
+      timeout,
+      options.signal,
+      invocation,
+      settings.deadlineReserve,
+    )
+    const { fallback } = options
+    if (fallback === undefined) return this.#attempt(circuit, operation, options, invocation, scope)
+    let value: T
+    try {
+      value = await this.#attempt(circuit, operation, options, invocation, scope)
+    } catch (error) {
+      if (!scope.isReplaceable) throw error
+      return fallback(error)
+    }
+    return scope.isReplaceable ? fallback(new BreakableResultError(service, value)) : value
+  }
+
+  async #attempt<T, F>(
+    circuit: Circuit,
+    operation: Operation<T>,
+    options: CallOptions<T, F>,
+    invocation: Invocation | undefined,
+    scope: CallScope,
+  ): Promise<T> {
+    const admission =
+      this.#admitAtOnce(circuit, invocation, scope) ?? (await this.#admit(circuit, invocation, scope))
+    let outcome: Outcome = 'ignored'
+    let evidence: unknown
+    try {
+      scope.markOperationStart()
+      const value = await scope.race(operation(scope))
+      evidence = value
+      outcome = judge(options.isBreakableResult ?? circuit.settings.isBreakableResult, value) ? 'failure' : 'success'
+      scope.isReplaceable = outcome === 'failure'
+      return value
+    } catch (error) {
+      evidence = error
+      outcome = this.#classify(error, options.isBreakableError ?? circuit.settings.isBreakableError, options, scope)
+      scope.isReplaceable = outcome === 'failure' || scope.hasTimedOut
+      throw error
+    } finally {
+      scope.dispose()
+      this.#settle(circuit, admission, outcome, evidence, invocation)
+    }
+  }
+
+  /** The way of nearly every call: nothing to wait for. `undefined`: there is. */
+  #admitAtOnce(circuit: Circuit, invocation: Invocation | undefined, scope: CallScope): Admission | undefined {
+    const { mode } = circuit.settings
+    scope.start()
+    if (scope.cut !== undefined || !circuit.loadAttempted) return undefined
+    if (mode === 'off') return passThrough
+    const now = scope.startedAt
+    if (this.#isStale(circuit, now, invocation)) void this.#load([circuit])
+    const verdict = circuit.admit(now)
+    if (verdict !== 'pass') return undefined
+    const takesPermit = mode === 'enforce'
+    if (takesPermit && !circuit.permits.tryAcquire()) return undefined
+    return { epoch: circuit.view.epoch, lease: undefined, holdsPermit: takesPermit }
+  }
+
+  async #admit(circuit: Circuit, invocation: Invocation | undefined, scope: CallScope): Promise<Admission> {
+    const enforces = circuit.settings.mode === 'enforce'
+    let holdsPermit = false
+    try {
+      if (scope.cut !== undefined) throw scope.cut.error
+      if (circuit.settings.mode === 'off') return passThrough
+      if (!circuit.loadAttempted) await scope.race(this.#load([circuit]))
+      if (enforces) {
+        const now = this.#runtime.now()
+        const verdict = circuit.admit(now)
+        // A refusal never queues.
+        if (verdict !== 'pass' && verdict !== 'claim') throw circuit.refusal(verdict, now)
+        if (!circuit.permits.tryAcquire()) await waitForPermit(circuit, scope)
+        holdsPermit = true
+      }
+      // A permit may have been waited for: what holds now decides.
+      let verdict = circuit.admit(this.#runtime.now())
+      let lease: HeldLease | undefined
+      if (verdict === 'claim') {
+        lease = await this.#claim(circuit, invocation, scope)
+        if (lease === undefined) verdict = circuit.admit(this.#runtime.now())
+      }
+      const isAdmitted = lease !== undefined || verdict === 'pass'
+      if (!isAdmitted && enforces) throw circuit.refusal(verdict as Exclude<Verdict, 'pass'>, this.#runtime.now())
+      return { epoch: isAdmitted ? circuit.view.epoch : undefined, lease, holdsPermit }
+    } catch (error) {
+      if (holdsPermit) circuit.permits.release()
+      scope.isReplaceable = scope.cut === undefined || scope.hasTimedOut
+      scope.dispose()
+      throw error
+    }
+  }
+
+  async #claim(
+    circuit: Circuit,
+    invocation: Invocation | undefined,
+    scope: CallScope,
+  ): Promise<HeldLease | undefined> {
+    const timeLeft = invocation?.timeLeft() ?? Number.POSITIVE_INFINITY
+    const claiming = circuit.claim(Number.isFinite(timeLeft) ? timeLeft : undefined, invocation?.requestId)
+    try {
+      return await scope.race(claiming)
+    } catch (error) {
+      // The call was cut while it waited: the lease, if it comes, is given back.
+      const giveBack = (lease: HeldLease | undefined): void => {
+        if (lease !== undefined) circuit.settled(lease, 'release', this.#runtime.now(), undefined, undefined)
+      }
+      claiming.then(giveBack)
+      throw error
+    }
+  }
+
+  /** What an error says of the service. */
+  #classify<T, F>(
+    error: unknown,
+    counts: (error: unknown) => boolean,
+    options: CallOptions<T, F>,
+    scope: CallScope,
+  ): Outcome {
+    if (scope.hasTimedOut && scope.cut?.error === error) return scope.hadFairTime ? 'failure' : 'ignored'
+    // A signal of the caller's that aborts when the deadline is due, as Middy's early timeout does, means the deadline.
+    const isDeadlineDue = scope.deadline - this.#runtime.now() <= deadlineTolerance
+    if (abortedByCaller(error, options.signal)) return isDeadlineDue && scope.hadFairTime ? 'failure' : 'ignored'
+    return judge(counts, error) ? 'failure' : 'ignored'
+  }
+
+  /** Gives everything back once, and lets the circuit learn. */
+  #settle(
+    circuit: Circuit,
+    { epoch, lease, holdsPermit }: Admission,
+    outcome: Outcome,
+    evidence: unknown,
+    invocation: Invocation | undefined,
+  ): void {
+    if (holdsPermit) circuit.permits.release()
+    if (lease === undefined && (epoch === undefined || outcome === 'ignored')) return
+    const now = this.#runtime.now()
+    const requestId = invocation?.requestId
+    const summary: FailureSummary | undefined =
+      outcome === 'failure' ? { at: now, ...describeFailure(evidence) } : undefined
+    if (lease !== undefined) {
+      circuit.settled(lease, outcome === 'ignored' ? 'release' : outcome, now, summary, requestId)
+    } else if (epoch !== undefined) {
+      if (summary === undefined) circuit.succeeded(epoch, now, requestId)
+      else circuit.failed(epoch, now, summary, requestId)
+    }
+  }
+
+  // -------------------------------------------------------------------------------------------- loading and storing
+
+  /** Whether {@link load} has anything to do. */
+  get needsLoad(): boolean {
+    const now = this.#runtime.now()
+    return this.#active.some((circuit) => circuit.hasWork || circuit.isStale(now))
+  }
+
+  /**
+   * Reads the circuits whose cache is older than `cacheTtl`, in one batch, and writes what an interrupted invocation
+   * left over. Waits no longer than `storageTimeout`; never rejects: a store that fails is reported.
+   */
+  async load(): Promise<void> {
+    const now = this.#runtime.now()
+    const leftovers = this.#drain()
+    const stale = this.#active.filter((circuit) => circuit.isStale(now))
+    await this.#within(this.#storageTimeout, [...leftovers, this.#load(stale)])
+  }
+
+  /** Whether anything waits to be stored. */
+  get needsFlush(): boolean {
+    return this.#active.some((circuit) => circuit.hasWork)
+  }
+
+  /**
+   * Waits until everything that is queued is stored, no longer than `storageTimeout`, nor than `timeLeft` less 100 ms.
+   * Never rejects: what could not be stored is kept and stored at the next opportunity.
+   *
+   * @param timeLeft what the invocation has left, in milliseconds
+   */
+  async flush(timeLeft: number = Number.POSITIVE_INFINITY): Promise<void> {
+    await this.#within(Math.min(this.#storageTimeout, timeLeft - flushReserve), this.#drain())
+  }
+
+  #drain(): Promise<void>[] {
+    return this.#active.flatMap((circuit) => circuit.drain() ?? [])
+  }
+
+  async #within(limit: number, work: Promise<void>[]): Promise<void> {
+    if (work.length === 0 || limit <= 0) return
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const timer = this.#runtime.setTimeout(resolve, limit)
+    await Promise.race([Promise.all(work), promise])
+    this.#runtime.clearTimeout(timer)
+  }
+
+  /** Within an invocation `before` has read what was stale; later only what has become so. */
+  #isStale(circuit: Circuit, now: number, invocation: Invocation | undefined): boolean {
+    if (!circuit.isStale(now) || circuit.loading !== undefined) return false
+    return circuit.settings.cacheTtl > 0 || invocation === undefined || now - invocation.startedAt > longInvocation
+  }
+
+  /** Reads circuits in one batch; those that are being read are waited for. Never rejects. */
+  #load(circuits: readonly Circuit[]): Promise<void> {
+    const due = circuits.filter((circuit) => circuit.loading === undefined)
+    if (due.length > 0) {
+      const reading = this.#read(due)
+      for (const circuit of due) circuit.loading = reading
+    }
+    return Promise.all(circuits.map((circuit) => circuit.loading)).then(noop)
+  }
+
+  async #read(circuits: readonly Circuit[]): Promise<void> {
+    // Also when the store is left alone: then nobody waits for it.
+    const takers = circuits.map((circuit) => circuit.beginRead())
+    if (this.#store.available) {
+      const adopt = (records: ReadonlyMap<string, CircuitRecord>, errors?: StorageErrors): void => {
+        circuits.forEach(({ storageKey }, index) => {
+          takers[index]?.(errors?.get(storageKey) ?? records.get(storageKey))
+        })
+      }
+      const services = circuits.map((circuit) => circuit.service)
+      const keys = circuits.map((circuit) => circuit.storageKey)
+      try {
+        adopt(await this.#store.run('batchGetState', services, (storage) => storage.batchGetState(keys), adopt))
+      } catch (error) {
+        // In a batch that failed in part, what arrived is used.
+        const { results, errors } = error as CircuitStorageError
+        if (results !== undefined) adopt(results as ReadonlyMap<string, CircuitRecord>, errors)
+        else if (circuits.length === 1 && isCircuitStorageError(error)) takers[0]?.(error)
+      }
+    } else await undefined
+    for (const circuit of circuits) {
+      circuit.loading = undefined
+      void circuit.drain()
+    }
+  }
+
+  // ----------------------------------------------------------------------------------------------------- listeners
+
+  /**
+   * Calls a listener with each transition that this instance makes for the fleet: exactly one instance reports each.
+   *
+   * @param options `observed: true` also delivers the transitions that this instance learns of by reading, and those
+   *   that it makes for itself alone while the store is away
+   * @returns a function that unsubscribes
+   */
+  onStateChange(listener: StateChangeListener, options: StateChangeOptions = {}): () => void {
+    this.#listeners.set(listener, options)
+    return () => void this.#listeners.delete(listener)
+  }
+
+  /**
+   * Calls a listener with each failure of the store. Without one, a warning is emitted through `process.emitWarning`,
+   * at most once a minute per cause.
+   *
+   * @returns a function that unsubscribes
+   */
+  onStorageError(listener: StorageErrorListener): () => void {
+    return this.#store.onError(listener)
+  }
+
+  #emit(change: StateChange): void {
+    for (const [listener, { observed }] of this.#listeners) {
+      if (observed === true || !change.observed) notify(listener, change)
+    }
+  }
+
+  // ----------------------------------------------------------------------------------------------------- operators
+
+  /** The live snapshot of one service, or of all. */
+  snapshot(): Circuits<K>
+  snapshot(service: K): CircuitSnapshot
+  snapshot(service?: K): Circuits<K> | CircuitSnapshot {
+    return service === undefined ? this.circuits : this.circuits[this.#circuit(service).service as K]
+  }
+
+  /**
+   * Opens a circuit for the whole fleet, whatever the service does, until `until` or a {@link reset}. Instances follow
+   * within `cacheTtl`.
+   *
+   * @throws {CircuitStorageError} if the store fails
+   */
+  async forceOpen(service: K, options: ForceOptions = {}): Promise<void> {
+    await this.#force(service, 'OPEN', options)
+  }
+
+  /**
+   * Keeps a circuit closed for the whole fleet, whatever the service does, until `until` or a {@link reset}.
+   *
+   * @throws {CircuitStorageError} if the store fails
+   */
+  async forceClosed(service: K, options: ForceOptions = {}): Promise<void> {
+    await this.#force(service, 'CLOSED', options)
+  }
+
+  /**
+   * Closes a circuit, ends an operator's override and forgets what was counted. Also repairs a damaged record.
+   *
+   * @throws {CircuitStorageError} if the store fails
+   */
+  async reset(service: K): Promise<void> {
+    const circuit = this.#circuit(service)
+    try {
+      await circuit.operate('reset', reset)
+    } catch (error) {
+      if (!isCircuitStorageError(error) || !error.corrupt) throw error
+      await circuit.clearDamage()
+      await circuit.operate('reset', reset)
+    }
+  }
+
+  async #force(service: K, state: 'OPEN' | 'CLOSED', options: ForceOptions): Promise<void> {
+    const circuit = this.#circuit(service)
+    const until = checkUntil(options.until, this.#runtime.now())
+    await circuit.operate(state === 'OPEN' ? 'forced-open' : 'forced-closed', (record, at, tokens) =>
+      force(record, { state, at, until }, circuit.settings, tokens),
+    )
+  }
+
+  #circuit(service: string): Circuit {
+    const circuit = this.#circuits.get(service)
+    if (circuit === undefined) throw new UnknownServiceError(service, this.#circuits.keys())
+    return circuit
+  }
+}
+
+/** What a call holds while it runs. `epoch` is `undefined` if its outcome counts for nothing. */
+interface Admission {
+  readonly epoch: string | undefined
+  readonly lease: HeldLease | undefined
+  readonly holdsPermit: boolean
+}
+
+type StorageErrors = ReadonlyMap<string, CircuitStorageError>
+
+const passThrough: Admission = { epoch: undefined, lease: undefined, holdsPermit: false }
+
+/** An abort this close to the call's deadline is the deadline, in milliseconds. */
+const deadlineTolerance = 50
+
+/** Kept back from the end of the invocation when a flush is waited for, in milliseconds. */
+const flushReserve = 100
+
+/** With `cacheTtl: 0` the state is read in every invocation, and in one that is longer than this also within it. */
+const longInvocation = 1_000
+
+async function waitForPermit(circuit: Circuit, scope: CallScope): Promise<void> {
+  const { maxConcurrent, maxQueue } = circuit.settings
+  const waiter = circuit.permits.join()
+  if (waiter === undefined) throw new ConcurrencyLimitError(circuit.service, maxConcurrent, maxQueue || 0)
+  try {
+    await scope.race(waiter.granted)
+  } catch (error) {
+    waiter.leave()
+    throw error
+  }
+}
+
+/** A classifier that throws has no opinion: the service's own answer reaches the caller. */
+function judge<V>(counts: (value: V) => boolean, value: V): boolean {
+  try {
+    return counts(value) === true
+  } catch (error) {
+    process.emitWarning(`A circuit breaker classifier threw: ${String(error)}`, { code: 'CIRCUIT_CLASSIFIER' })
+    return false
+  }
+}
+
+function checkTimeout(timeout: unknown): void {
+  if (timeout === false) return
+  if (Number.isInteger(timeout) && Number(timeout) >= 1 && Number(timeout) <= longestTimer) return
+  const message = `timeout must be a whole number of milliseconds from 1 to ${longestTimer}, or false, but is ${String(timeout)} (call option)`
+  throw new ConfigurationError([{ setting: 'timeout', source: 'call option', value: timeout, message }])
+}
+
+function checkUntil(until: Date | number | undefined, now: number): number | undefined {
+  const instant = until === undefined ? undefined : Number(until)
+  if (instant === undefined || (instant > now && instant <= 8.64e15)) return instant
+  const message = `until must be a time that is still to come, but is ${String(until)} (option)`
+  throw new ConfigurationError([{ setting: 'until', source: 'option', value: until, message }])
+}
+
+function warnOnce(warnings: readonly string[]): void {
+  for (const warning of warnings) {
+    if (warned.has(warning)) continue
+    warned.add(warning)
+    process.emitWarning(warning, { type: 'CircuitBreakerWarning', code: 'CIRCUIT_CONFIGURATION' })
+  }
+}
+
+function noop(): void {}

@@ -1,0 +1,895 @@
+/**
+ * One service in this instance: what is known of the stored record, what this instance acts on, and the outcomes that
+ * are not stored yet.
+ *
+ * Two records matter. `#record` is the last authoritative answer of the store. `#view` is what calls are judged by: the
+ * same record, or ahead of it while a change of this instance's own is still being written, or a life of its own while
+ * the store is away.
+ *
+ * @module
+ */
+
+import type { ServiceSettings } from './config.ts'
+import { CircuitOpenError, CircuitStorageError, isCircuitStorageError, type RefusalReason } from './errors.ts'
+import type { StateChange, StateChangeReason } from './events.ts'
+import type { Runtime } from './runtime.ts'
+import { Semaphore } from './semaphore.ts'
+import {
+  activeOverride,
+  admit,
+  claim,
+  decideCount,
+  effectiveState,
+  liveFailureCount,
+  liveLeases,
+  maxLease,
+  open,
+  type ProbeOutcome,
+  retryTime,
+  setFailureCount,
+  settle,
+  type Tokens,
+  type Verdict,
+} from './state-machine.ts'
+import type { BoundedStorage } from './storage/bounded-storage.ts'
+import {
+  type CircuitRecord,
+  type CircuitState,
+  type ExpectedVersion,
+  emptyRecord,
+  type FailureSummary,
+  type Lease,
+  type WriteResult,
+} from './storage/circuit-storage.ts'
+
+/** The permission to run one probe. */
+export interface HeldLease {
+  readonly id: string
+  /** `true` if it was granted by this instance to itself while the store was away. */
+  readonly local: boolean
+}
+
+/** Outcomes that wait to be written. Failures are never merged into a batch that may already have been counted. */
+interface Batch {
+  /** The epoch of the view that they were judged by … */
+  readonly epoch: string
+  /** … and the one that was stored at the time. They count in either. */
+  readonly sharedEpoch: string
+  /** Whether there was a success, before the failures. */
+  readonly success: boolean
+  readonly failures: number
+  /** How many of the failures waited while the store was away. */
+  readonly backlog: number
+  readonly at: number
+  readonly lastFailure: FailureSummary | undefined
+  readonly requestId: string | undefined
+  /** Identifies the increment. */
+  readonly id: string
+  /** What was sent and not answered. */
+  readonly sent?: SentWrite
+}
+
+interface SentWrite {
+  /** The version that the write was conditional on. */
+  readonly expected: ExpectedVersion
+  /** The failures that it adds … */
+  readonly count: number
+  /** … or the record that it sets instead. */
+  readonly next?: CircuitRecord
+}
+
+/** A probe's outcome that waits to be written. */
+interface Settlement {
+  readonly leaseId: string
+  readonly outcome: ProbeOutcome
+  readonly at: number
+  readonly lastFailure: FailureSummary | undefined
+  readonly requestId: string | undefined
+  readonly epoch: string
+  readonly transition: string
+}
+
+/** A trip that this instance found due: its own failure completed the count. */
+interface DueTrip {
+  readonly at: number
+  readonly lastFailure: FailureSummary | undefined
+  readonly requestId: string | undefined
+}
+
+/** A transition that was sent: its event fires when it turns out to have been stored. */
+interface UnconfirmedChange {
+  readonly expected: ExpectedVersion
+  readonly change: StateChange
+}
+
+/** The tokens of a transition, kept over all attempts to write it. */
+type TransitionTokens = Pick<Tokens, 'epoch' | 'transition'>
+
+/** Claims of a fleet are spread over this part of the reset timeout … */
+const claimSpread = 0.05
+/** … but over no more than this, in milliseconds. */
+const maxClaimSpread = 1_000
+/** A lease where no Lambda deadline bounds it, in milliseconds. */
+const defaultLease = 30_000
+/** After this many conflicts in a row the rest waits for the next opportunity. */
+const maxConflicts = 20
+/** An operator's write gives up after this many. */
+const maxOperatorConflicts = 100
+
+export class Circuit {
+  readonly service: string
+  readonly storageKey: string
+  readonly settings: ServiceSettings
+  readonly permits: Semaphore
+  /** Whether loading was tried at all, with whatever result. */
+  loadAttempted = false
+  /** The load that is under way. */
+  loading: Promise<void> | undefined
+
+  readonly #runtime: Runtime
+  readonly #store: BoundedStorage
+  readonly #storageTimeout: number
+  readonly #emit: (change: StateChange) => void
+
+  /** The last authoritative record; `undefined`: nothing is stored, or nothing is known. */
+  #record: CircuitRecord | undefined
+  /** Counts authoritative answers: a read that was issued before the latest of them is discarded. */
+  #answers = 0
+  #readAt = Number.NEGATIVE_INFINITY
+  #ttl = 0
+  /** What is stored does not parse: nothing is written until it does. */
+  #damaged = false
+  /** The shared epoch as far as this instance knows, made up while there is none … */
+  #epoch: string
+  /** … and the made-up one that a first record continued. */
+  #epochBefore: string | undefined
+  #view: CircuitRecord
+  /** How much later than `retryAt` this instance claims. */
+  #claimDelay = 0
+
+  #streak = 0
+  #streakAt = 0
+  #held = false
+  #lastSuccessAt = Number.NEGATIVE_INFINITY
+
+  #pending: Batch | undefined
+  #inFlight: Batch | undefined
+  #settlements: Settlement[] = []
+  #dueTrip: DueTrip | undefined
+  #tripTokens: TransitionTokens | undefined
+  #draining: Promise<void> | undefined
+  readonly #unconfirmed = new Map<string, UnconfirmedChange>()
+
+  #claimTokens: (TransitionTokens & { readonly leaseId: string }) | undefined
+  #acquiring: Promise<void> | undefined
+  /** A lease that was granted to this instance and that no call uses. */
+  #spare: Lease | undefined
+
+  readonly #events: StateChange[] = []
+  /** The state that observers were told last. */
+  #announced: CircuitState = 'CLOSED'
+
+  constructor(
+    service: string,
+    storageKey: string,
+    settings: ServiceSettings,
+    store: BoundedStorage,
+    storageTimeout: number,
+    runtime: Runtime,
+    emit: (change: StateChange) => void,
+  ) {
+    this.service = service
+    this.storageKey = storageKey
+    this.settings = settings
+    this.permits = new Semaphore(settings.maxConcurrent, settings.maxQueue)
+    this.#store = store
+    this.#storageTimeout = storageTimeout
+    this.#runtime = runtime
+    this.#emit = emit
+    this.#epoch = runtime.id()
+    this.#view = emptyRecord(this.#epoch, 0)
+  }
+
+  // ---------------------------------------------------------------------------------------------------- admission
+
+  /** The record that calls are judged by. */
+  get view(): CircuitRecord {
+    return this.#view
+  }
+
+  /** What a call may do at `now`. */
+  admit(now: number): Verdict {
+    const view = this.#view
+    if (view.state === 'CLOSED' && view.override === undefined) return 'pass'
+    const verdict = admit(view, now, this.settings)
+    if (verdict === 'claim' && view.state === 'OPEN') {
+      const late = now - retryTime(view, this.settings)
+      return late >= 0 && late < this.#claimDelay ? 'open' : 'claim'
+    }
+    return verdict === 'probing' && this.#hasSpare(now) ? 'claim' : verdict
+  }
+
+  /** The error for a call that is refused. */
+  refusal(verdict: Exclude<Verdict, 'pass'>, now: number): CircuitOpenError {
+    const view = this.#view
+    const reason: RefusalReason = verdict === 'claim' ? 'unclaimed' : verdict
+    return new CircuitOpenError({
+      service: this.service,
+      retryAfter: Math.max(0, this.#retryAfter(verdict, now)),
+      openedAt: view.openedAt,
+      reason,
+    })
+  }
+
+  #retryAfter(verdict: Exclude<Verdict, 'pass'>, now: number): number {
+    const view = this.#view
+    const { resetTimeout, cacheTtl } = this.settings
+    if (verdict === 'open') return retryTime(view, this.settings) + this.#claimDelay - now
+    if (verdict === 'forced') return view.override?.until === undefined ? resetTimeout : view.override.until - now
+    if (verdict === 'claim') return this.#storageTimeout
+    const expiries = liveLeases(view, now).map((lease) => lease.expiresAt - now)
+    return Math.min(resetTimeout, Math.max(cacheTtl, 1_000), ...expiries)
+  }
+
+  /**
+   * Claims the probe that {@link admit} offered. Waits for the store no longer than `storageTimeout`; a lease that is
+   * granted after that is kept for the next call.
+   *
+   * @returns `undefined` if it was not granted; ask {@link admit} again for the reason
+   */
+  async claim(duration: number | undefined, requestId: string | undefined): Promise<HeldLease | undefined> {
+    const giveUpAt = this.#runtime.now() + this.#storageTimeout
+    while (this.#acquiring !== undefined) {
+      if (!(await this.#within(this.#acquiring, giveUpAt))) return undefined
+      if (this.admit(this.#runtime.now()) !== 'claim') return undefined
+    }
+    if (!this.#hasSpare(this.#runtime.now())) {
+      this.#spare = undefined
+      if (this.#isAlone) return this.#claimAlone(duration)
+      this.#acquiring = this.#acquireLease(duration, requestId).finally(() => {
+        this.#acquiring = undefined
+      })
+      await this.#within(this.#acquiring, giveUpAt)
+    }
+    const lease = this.#spare
+    this.#spare = undefined
+    return lease && { id: lease.id, local: false }
+  }
+
+  /** The store is away, or what it holds for this service is damaged. */
+  get #isAlone(): boolean {
+    return this.#damaged || !this.#store.available
+  }
+
+  #claimAlone(duration: number | undefined): HeldLease {
+    const now = this.#runtime.now()
+    const lease = { id: this.#runtime.id(), expiresAt: this.#leaseEnd(now, duration) }
+    this.#setView(claim(this.#view, now, lease, this.#tokens()))
+    this.#announce(this.#view, now)
+    this.#fireEvents()
+    return { id: lease.id, local: true }
+  }
+
+  async #acquireLease(duration: number | undefined, requestId: string | undefined): Promise<void> {
+    await this.#draining
+    try {
+      const retryAt = retryTime(this.#view, this.settings)
+      const mayHaveChanged = this.#store.storage.shared !== false && this.#readAt < retryAt
+      if (mayHaveChanged || this.#view !== this.#record) await this.#read()
+      for (let attempt = 0; attempt < maxConflicts; attempt++) {
+        const now = this.#runtime.now()
+        // An earlier claim whose reply was lost may have been granted.
+        if (this.#hasSpare(now) || this.admit(now) !== 'claim' || this.#record === undefined) return
+        const record = this.#record
+        this.#claimTokens ??= { leaseId: this.#runtime.id(), ...this.#transitionTokens() }
+        const { leaseId } = this.#claimTokens
+        const next = claim(
+          record,
+          now,
+          { id: leaseId, expiresAt: this.#leaseEnd(now, duration) },
+          this.#tokens(this.#claimTokens),
+        )
+        const change = this.#change(record, next, 'probe-started', now, requestId)
+        await this.#compareAndSet(record.version, next, this.#claimTokens.transition, change)
+        this.#refreshView()
+      }
+    } catch (error) {
+      this.#afterFailure(error)
+    }
+  }
+
+  #leaseEnd(now: number, duration: number | undefined): number {
+    return now + Math.min(maxLease, duration ?? Math.max(defaultLease, this.settings.timeout || 0))
+  }
+
+  /** Whether `promise` settled in time. */
+  #within(promise: Promise<unknown>, giveUpAt: number): Promise<boolean> {
+    return new Promise((resolve) => {
+      const timer = this.#runtime.setTimeout(() => resolve(false), Math.max(0, giveUpAt - this.#runtime.now()))
+      const settled = (): void => {
+        this.#runtime.clearTimeout(timer)
+        resolve(true)
+      }
+      promise.then(settled, settled)
+    })
+  }
+
+  // ----------------------------------------------------------------------------------------------------- outcomes
+
+  /** A call that was admitted in `epoch` succeeded. */
+  succeeded(epoch: string, at: number, requestId: string | undefined): void {
+    if (!this.#counts(epoch, at)) return
+    this.#lastSuccessAt = at
+    this.#streak = 0
+    this.#held = false
+    this.#enqueueSuccess(at, requestId)
+  }
+
+  /** A call that was admitted in `epoch` failed. */
+  failed(epoch: string, at: number, lastFailure: FailureSummary, requestId: string | undefined): void {
+    if (!this.#counts(epoch, at)) return
+    const { failureThreshold, window } = this.settings
+    if (at - this.#streakAt > window) {
+      this.#streak = 0
+      this.#held = false
+    }
+    this.#streak++
+    this.#streakAt = at
+    const hasSucceeded = at - this.#lastSuccessAt <= window
+    if (this.#streak === 1 && hasSucceeded && failureThreshold > 1) {
+      // An isolated failure of a service that works: held back until a second one follows.
+      this.#held = true
+      return
+    }
+    this.#enqueueFailures(this.#held ? 2 : 1, at, lastFailure, requestId)
+    this.#held = false
+    const count = Math.max(this.#streak, this.#sharedCount(at))
+    if (count >= failureThreshold) this.#tripView(count, at, lastFailure)
+    this.#drainInBackground()
+  }
+
+  /** A probe ended. */
+  settled(
+    lease: HeldLease,
+    outcome: ProbeOutcome,
+    at: number,
+    lastFailure: FailureSummary | undefined,
+    requestId: string | undefined,
+  ): void {
+    const tokens = this.#tokens()
+    if (outcome === 'success') {
+      this.#lastSuccessAt = at
+      this.#streak = 0
+      this.#held = false
+    }
+    const next = settle(this.#view, lease.id, outcome, at, this.settings, tokens, lastFailure)
+    if (next !== undefined) this.#setView(next)
+    if (!lease.local) {
+      const { epoch, transition } = tokens
+      this.#settlements.push({ leaseId: lease.id, outcome, at, lastFailure, requestId, epoch, transition })
+      this.#drainInBackground()
+    } else if (next !== undefined) {
+      if (outcome === 'failure') this.#enqueueFailures(1, at, lastFailure, requestId)
+      if (outcome === 'success') this.#enqueueSuccess(at, requestId)
+      this.#announce(this.#view, at)
+      this.#fireEvents()
+    }
+  }
+
+  /** Whether the outcome of a call that was admitted in `epoch` counts: only in a closed circuit of the same epoch. */
+  #counts(epoch: string, at: number): boolean {
+    const view = this.#view
+    const isCurrent = epoch === view.epoch || (epoch === this.#epochBefore && view.epoch === this.#epoch)
+    return isCurrent && view.state === 'CLOSED' && activeOverride(view, at) === undefined
+  }
+
+  /** A success ends the streak: it is written only if there is something to end. */
+  #enqueueSuccess(at: number, requestId: string | undefined): void {
+    if (this.#storedCount(at) === 0 && this.#inFlight === undefined && this.#pending === undefined) return
+    this.#pending = {
+      epoch: this.#view.epoch,
+      sharedEpoch: this.#epoch,
+      success: true,
+      failures: 0,
+      backlog: 0,
+      at,
+      lastFailure: undefined,
+      requestId,
+      id: this.#runtime.id(),
+    }
+    this.#drainInBackground()
+  }
+
+  #enqueueFailures(
+    failures: number,
+    at: number,
+    lastFailure: FailureSummary | undefined,
+    requestId: string | undefined,
+  ): void {
+    const { success = false, failures: before = 0, backlog = 0 } = this.#pending ?? {}
+    this.#pending = {
+      epoch: this.#view.epoch,
+      sharedEpoch: this.#epoch,
+      success,
+      failures: before + failures,
+      backlog,
+      at,
+      lastFailure,
+      requestId,
+      id: this.#pending?.id ?? this.#runtime.id(),
+    }
+  }
+
+  /** The fleet's failures in a row as far as this instance knows, with those that it is reporting. */
+  #sharedCount(at: number): number {
+    let count = this.#storedCount(at)
+    for (const batch of [this.#inFlight, this.#pending]) {
+      if (batch?.success) count = 0
+      count += batch?.failures ?? 0
+    }
+    return count
+  }
+
+  /** The fleet's failures in a row that are stored. */
+  #storedCount(at: number): number {
+    const record = this.#record
+    return record?.state === 'CLOSED' ? liveFailureCount(record, at, this.settings.window) : 0
+  }
+
+  /** This instance refuses from now on; whether the fleet does is decided by the write that is on its way. */
+  #tripView(count: number, at: number, lastFailure: FailureSummary): void {
+    this.#tripTokens ??= this.#transitionTokens()
+    const tokens = this.#tokens(this.#tripTokens)
+    const counted = setFailureCount(this.#view, count, at, this.settings, tokens)
+    this.#setView(open(counted, at, this.settings, tokens, lastFailure))
+  }
+
+  // ------------------------------------------------------------------------------------------------- write-behind
+
+  /** Whether anything waits to be stored. */
+  get hasWork(): boolean {
+    return (
+      this.#pending !== undefined ||
+      this.#inFlight !== undefined ||
+      this.#settlements.length > 0 ||
+      this.#dueTrip !== undefined
+    )
+  }
+
+  /**
+   * Writes what waits, one write at a time; what comes while one is under way is coalesced into the next.
+   *
+   * @returns when everything is stored or the store failed; never rejects; `undefined` if there is nothing to wait for
+   */
+  drain(): Promise<void> | undefined {
+    if (this.#draining === undefined && this.hasWork && !this.#isAlone) {
+      this.#draining = this.#drain()
+    }
+    return this.#draining
+  }
+
+  #drainInBackground(): void {
+    if (this.#isAlone) this.#standAlone()
+    else void this.drain()
+  }
+
+  async #drain(): Promise<void> {
+    try {
+      for (let conflicts = 0; conflicts < maxConflicts && this.hasWork && !this.#damaged; ) {
+        const stored = await this.#writeNext()
+        this.#refreshView()
+        if (!stored) conflicts++
+      }
+    } catch (error) {
+      this.#afterFailure(error)
+    } finally {
+      // In the same turn as the last look at what waits, so that nothing slips in between.
+      this.#draining = undefined
+    }
+  }
+
+  /** The store failed: what waits is a backlog now, and what this instance decided it decided alone. */
+  #afterFailure(error: unknown): void {
+    if (isCircuitStorageError(error) && error.corrupt) this.#damaged = true
+    this.#standAlone()
+  }
+
+  #standAlone(): void {
+    this.#pending = toBacklog(this.#pending)
+    this.#inFlight = toBacklog(this.#inFlight)
+    this.#announce(this.#view, this.#runtime.now())
+    this.#fireEvents()
+  }
+
+  /** @returns `false` after a conflict: what waits is decided again from the record that won */
+  async #writeNext(): Promise<boolean> {
+    const [settlement] = this.#settlements
+    if (settlement !== undefined) return this.#writeSettlement(settlement)
+    if (this.#dueTrip !== undefined) return this.#writeTrip(this.#dueTrip)
+    this.#inFlight = this.#nextBatch()
+    return this.#inFlight === undefined || this.#writeBatch(this.#inFlight)
+  }
+
+  async #writeSettlement(settlement: Settlement): Promise<boolean> {
+    const { leaseId, outcome, at, lastFailure, requestId, transition } = settlement
+    const record = this.#record
+    const next =
+      record !== undefined && this.#runtime.now() - at <= this.settings.window
+        ? settle(record, leaseId, outcome, at, this.settings, this.#tokens(settlement), lastFailure)
+        : undefined
+    if (record === undefined || next === undefined) {
+      this.#settlements.shift()
+      return true
+    }
+    const reason = outcome === 'failure' ? 'probe-failed' : 'probe-succeeded'
+    const change = this.#change(record, next, reason, at, requestId)
+    const stored = await this.#compareAndSet(record.version, next, transition, change)
+    if (stored) this.#settlements.shift()
+    return stored
+  }
+
+  async #writeTrip(due: DueTrip): Promise<boolean> {
+    const { at, lastFailure, requestId } = due
+    const record = this.#record
+    const { failureThreshold, window } = this.settings
+    const isDue =
+      record?.state === 'CLOSED' &&
+      record.override === undefined &&
+      liveFailureCount(record, this.#runtime.now(), window) >= failureThreshold
+    if (!isDue) {
+      this.#dueTrip = undefined
+      return true
+    }
+    this.#tripTokens ??= this.#transitionTokens()
+    const next = open(record, at, this.settings, this.#tokens(this.#tripTokens), lastFailure)
+    const change = this.#change(record, next, 'failure-threshold', at, requestId)
+    const stored = await this.#compareAndSet(record.version, next, this.#tripTokens.transition, change)
+    if (stored) this.#dueTrip = undefined
+    return stored
+  }
+
+  /** What was sent and not answered goes first and alone; other leftovers are merged with what came since. */
+  #nextBatch(): Batch | undefined {
+    const [first, second] = [this.#inFlight, this.#pending]
+    if (first?.sent !== undefined) return first
+    this.#pending = undefined
+    if (first === undefined || second === undefined || second.success) return second ?? first
+    return {
+      ...second,
+      success: first.success,
+      failures: first.failures + second.failures,
+      backlog: first.backlog + second.backlog,
+    }
+  }
+
+  async #writeBatch(batch: Batch): Promise<boolean> {
+    const { at, requestId, sent } = batch
+    const isCurrent = batch.epoch === this.#epoch || batch.sharedEpoch === this.#epoch
+    const isOver = this.#runtime.now() - at > this.settings.window || !isCurrent
+    const record = this.#record ?? emptyRecord(this.#epoch, at)
+    if (isOver || isAnswered(sent, record)) {
+      this.#inFlight = undefined
+      return true
+    }
+    if (sent !== undefined) return this.#send(batch, sent)
+
+    // A state that was reached alone is not pushed onto the fleet: the backlog by itself cannot open the circuit.
+    const backlog = Math.min(batch.backlog, this.settings.failureThreshold - 1)
+    const failures = backlog + batch.failures - batch.backlog
+    const tripTokens = this.#tripTokens ?? this.#transitionTokens()
+    const tokens = this.#tokens(tripTokens)
+    const decision = decideCount(record, { ...batch, failures }, this.settings, tokens)
+    switch (decision.kind) {
+      case 'nothing':
+        this.#inFlight = undefined
+        return true
+      case 'increment':
+        return this.#send(batch, { expected: record.version, count: failures })
+      case 'replace':
+        return this.#send(batch, { expected: record.version, count: failures, next: decision.next })
+      case 'trip': {
+        this.#tripTokens = tripTokens
+        const change = this.#change(record, decision.next, 'failure-threshold', at, requestId)
+        const stored = await this.#compareAndSet(record.version, decision.next, tripTokens.transition, change)
+        if (stored) this.#inFlight = undefined
+        return stored
+      }
+    }
+  }
+
+  /** Sends a batch whose repetition is recognised: by its id if it adds, by its version if it replaces. */
+  async #send(batch: Batch, sent: SentWrite): Promise<boolean> {
+    const { expected, count, next } = sent
+    this.#inFlight = { ...batch, sent }
+    const at = this.#runtime.now()
+    const answers = this.#answers
+    const { applied, current } = await this.#store.run<WriteResult>(
+      next === undefined ? 'incrementFailures' : 'compareAndSetState',
+      [this.service],
+      (storage) =>
+        next === undefined
+          ? storage.incrementFailures(this.storageKey, expected, { count, at: batch.at, id: batch.id })
+          : storage.compareAndSetState(this.storageKey, expected, next),
+      (reply) => this.#adoptLate(reply.current, at, answers),
+    )
+    const isStored = applied || (next !== undefined && current?.version === next.version)
+    // Refused on a repetition, the first attempt may have been counted before the version changed: not again.
+    this.#inFlight = isStored || batch.sent !== undefined ? undefined : batch
+    this.#adopt(current ?? (applied ? next : undefined), at)
+    const { failureThreshold } = this.settings
+    const total = this.#record?.failureCount ?? 0
+    if (isStored && total >= failureThreshold && total - count < failureThreshold) {
+      const { lastFailure, requestId } = batch
+      this.#dueTrip = { at: batch.at, lastFailure, requestId }
+    }
+    return isStored
+  }
+
+  /** @returns whether `next` is what was stored, by this attempt or by an earlier one */
+  async #compareAndSet(
+    expected: ExpectedVersion,
+    next: CircuitRecord,
+    transition: string,
+    change: StateChange | undefined,
+  ): Promise<boolean> {
+    if (change !== undefined) this.#unconfirmed.set(transition, { expected, change })
+    const at = this.#runtime.now()
+    const answers = this.#answers
+    const { applied, current } = await this.#store.run(
+      'compareAndSetState',
+      [this.service],
+      (storage) => storage.compareAndSetState(this.storageKey, expected, next),
+      (reply) => this.#adoptLate(reply.current, at, answers),
+    )
+    this.#adopt(current ?? (applied ? next : undefined), at)
+    return applied || (change !== undefined && current?.transitions.includes(transition) === true)
+  }
+
+  #tokens(transition: TransitionTokens = this.#transitionTokens()): Tokens {
+    return { epoch: transition.epoch, transition: transition.transition, version: this.#runtime.id() }
+  }
+
+  #transitionTokens(): TransitionTokens {
+    return { epoch: this.#runtime.id(), transition: this.#runtime.id() }
+  }
+
+  #change(
+    record: CircuitRecord,
+    next: CircuitRecord,
+    reason: StateChangeReason,
+    at: number,
+    requestId: string | undefined,
+  ): StateChange | undefined {
+    if (record.state === next.state) return undefined
+    const { service } = this
+    const { generation } = next
+    return { service, from: record.state, to: next.state, generation, at, reason, requestId, observed: false }
+  }
+
+  // ------------------------------------------------------------------------------------------- what the store says
+
+  /** Whether the cached record is to be read again: older than its time to live, or from the future. */
+  isStale(now: number): boolean {
+    const age = now - this.#readAt
+    return age >= this.#ttl || age < 0
+  }
+
+  /** Prepares a read; the function that it returns takes the reply. */
+  beginRead(): (reply: CircuitRecord | CircuitStorageError | undefined) => void {
+    const at = this.#runtime.now()
+    const answers = this.#answers
+    this.loadAttempted = true
+    return (reply) => {
+      if (!(reply instanceof CircuitStorageError)) {
+        this.#adoptLate(reply, at, answers)
+      } else if (reply.corrupt) {
+        this.#damaged = true
+        this.#touch(at)
+      }
+    }
+  }
+
+  async #read(): Promise<void> {
+    const at = this.#runtime.now()
+    const answers = this.#answers
+    const adopt = (record: CircuitRecord | undefined): void => this.#adoptLate(record, at, answers)
+    adopt(await this.#store.run('getState', [this.service], (storage) => storage.getState(this.storageKey), adopt))
+  }
+
+  /** Adopts a reply unless a newer one was adopted while it was on its way. */
+  #adoptLate(record: CircuitRecord | undefined, at: number, answers: number): void {
+    if (answers !== this.#answers) return
+    this.#adopt(record, at)
+    this.#refreshView()
+  }
+
+  #touch(at: number): void {
+    this.#readAt = at
+    this.#ttl = this.settings.cacheTtl * (0.8 + 0.2 * this.#runtime.random())
+  }
+
+  /** Takes what the store said, as of `at`. */
+  #adopt(record: CircuitRecord | undefined, at: number): void {
+    const before = this.#record
+    this.#answers++
+    this.#damaged = false
+    this.#touch(at)
+    this.#record = record
+    const epoch = record?.epoch ?? (before === undefined ? this.#epoch : this.#runtime.id())
+    if (epoch !== this.#epoch) {
+      const continues = before === undefined && record?.generation === 0
+      const isClaimed = record?.leases.some((lease) => lease.id === this.#claimTokens?.leaseId)
+      if (!isClaimed) this.#claimTokens = undefined
+      this.#beginEpoch(epoch, continues)
+    }
+    this.#confirm(record)
+    this.#adoptLease(record)
+    if ((record?.state ?? 'CLOSED') !== this.#announced) this.#announce(record ?? emptyRecord(epoch, at), at)
+  }
+
+  /** Finds the lease of a claim whose reply may have been lost. */
+  #adoptLease(record: CircuitRecord | undefined): void {
+    const granted = record?.leases.find((lease) => lease.id === this.#claimTokens?.leaseId)
+    if (granted !== undefined) {
+      this.#spare = granted
+      this.#claimTokens = undefined
+    }
+    if (this.#spare !== undefined && !record?.leases.some((lease) => lease.id === this.#spare?.id)) {
+      this.#spare = undefined
+    }
+  }
+
+  /** Whether a lease lies ready for the next call. */
+  #hasSpare(now: number): boolean {
+    const id = this.#spare?.id
+    return id !== undefined && liveLeases(this.#view, now).some((lease) => lease.id === id)
+  }
+
+  /** Outcomes of the epoch before no longer count, unless this is its continuation. */
+  #beginEpoch(epoch: string, continues: boolean): void {
+    if (continues) {
+      const before = this.#epoch
+      this.#epochBefore = before
+      if (this.#pending?.sharedEpoch === before) this.#pending = { ...this.#pending, sharedEpoch: epoch }
+      if (this.#inFlight?.sharedEpoch === before) this.#inFlight = { ...this.#inFlight, sharedEpoch: epoch }
+    } else {
+      this.#epochBefore = undefined
+      this.#dueTrip = undefined
+      if (this.#pending?.epoch !== epoch) this.#pending = undefined
+      if (this.#inFlight?.epoch !== epoch) this.#inFlight = undefined
+      if (this.#view.epoch !== epoch) {
+        this.#streak = 0
+        this.#held = false
+      }
+    }
+    this.#epoch = epoch
+  }
+
+  /** Fires the events of transitions that turn out to be stored, and forgets those that no longer can be. */
+  #confirm(record: CircuitRecord | undefined): void {
+    for (const [transition, { expected, change }] of this.#unconfirmed) {
+      const isStored = record?.transitions.includes(transition) === true
+      if (isStored || record?.version !== expected) this.#unconfirmed.delete(transition)
+      if (!isStored) continue
+      this.#announced = change.to
+      this.#events.push(change)
+    }
+  }
+
+  /** Tells observers of a state that this instance did not make for the fleet. */
+  #announce(record: CircuitRecord, at: number): void {
+    if (record.state === this.#announced) return
+    const from = this.#announced
+    this.#announced = record.state
+    const { service } = this
+    const { generation } = record
+    const reason = 'observed'
+    this.#events.push({
+      service,
+      from,
+      to: record.state,
+      generation,
+      at,
+      reason,
+      requestId: undefined,
+      observed: true,
+    })
+  }
+
+  /** Only when the view is up to date, because listeners may look at it. */
+  #fireEvents(): void {
+    for (const change of this.#events.splice(0)) this.#emit(change)
+  }
+
+  /** The view follows the record, except while it is ahead of it. */
+  #refreshView(): void {
+    if (!this.#isAhead()) {
+      this.#tripTokens = undefined
+      this.#setView(this.#record ?? emptyRecord(this.#epoch, this.#readAt))
+    }
+    this.#fireEvents()
+  }
+
+  /** Whether the view shows a change that is still being written. */
+  #isAhead(): boolean {
+    const record = this.#record
+    const view = this.#view
+    if (view.epoch === this.#epoch && view.state === record?.state) return this.#settlements.length > 0
+    if (this.#settlements.length > 0) return record?.state === 'HALF_OPEN'
+    if (this.#tripTokens === undefined || view.epoch !== this.#tripTokens.epoch) return false
+    if (record !== undefined && record.state !== 'CLOSED') return false
+    if (this.#dueTrip !== undefined || (this.#inFlight?.failures ?? 0) + (this.#pending?.failures ?? 0) > 0) return true
+    // The count is complete, so another instance is about to open the circuit; if it dies, the next failure does.
+    const now = this.#runtime.now()
+    const isComplete = this.#storedCount(now) >= this.settings.failureThreshold
+    return isComplete && now - (view.openedAt ?? now) < 2 * this.#storageTimeout
+  }
+
+  #setView(view: CircuitRecord): void {
+    const isNewEpoch = view.epoch !== this.#view.epoch
+    this.#view = view
+    if (isNewEpoch && this.#tripTokens?.epoch !== view.epoch) this.#tripTokens = undefined
+    if (view.state !== 'OPEN' || !isNewEpoch) return
+    const spread = Math.min(maxClaimSpread, claimSpread * this.settings.resetTimeout)
+    this.#claimDelay = this.#store.storage.shared === false ? 0 : spread * this.#runtime.random()
+    if (this.settings.mode === 'enforce') {
+      this.permits.rejectAll(() => this.refusal('open', this.#runtime.now()))
+    }
+  }
+
+  // ----------------------------------------------------------------------------------------------------- operators
+
+  /**
+   * Writes what an operator decided, however often others write in between.
+   *
+   * @throws {CircuitStorageError} if the store fails
+   */
+  async operate(
+    reason: StateChangeReason,
+    decide: (record: CircuitRecord, now: number, tokens: Tokens) => CircuitRecord,
+  ): Promise<void> {
+    const transition = this.#transitionTokens()
+    await this.#read()
+    for (let attempt = 0; attempt < maxOperatorConflicts; attempt++) {
+      const now = this.#runtime.now()
+      const record = this.#record ?? emptyRecord(this.#epoch, now)
+      const next = decide(record, now, this.#tokens(transition))
+      const change = this.#change(record, next, reason, now, undefined)
+      const stored = await this.#compareAndSet(record.version, next, transition.transition, change)
+      this.#refreshView()
+      if (stored) return
+    }
+    const message = `Other writers kept changing the circuit of ${this.service}. Try again.`
+    throw new CircuitStorageError(message, { operation: 'compareAndSetState', service: this.service })
+  }
+
+  /** Deletes a record that does not parse, so that it can be replaced. */
+  async clearDamage(): Promise<void> {
+    await this.#store.run('clearState', [this.service], (storage) => storage.clearState(this.storageKey))
+    this.#adopt(undefined, this.#runtime.now())
+  }
+
+  // ------------------------------------------------------------------------------------------------------ snapshot
+
+  /** The state that callers should act on now. */
+  get state(): CircuitState {
+    return effectiveState(this.#view, this.#runtime.now(), this.settings)
+  }
+
+  /** Failures in a row, as far as this instance knows. */
+  get failureCount(): number {
+    if (this.#view.state !== 'CLOSED') return this.#view.failureCount
+    const now = this.#runtime.now()
+    const own = now - this.#streakAt <= this.settings.window ? this.#streak : 0
+    return Math.max(own, this.#sharedCount(now))
+  }
+}
+
+function toBacklog(batch: Batch | undefined): Batch | undefined {
+  return batch === undefined || batch.backlog === batch.failures ? batch : { ...batch, backlog: batch.failures }
+}
+
+/** Whether the record shows what became of a write whose reply was lost; if it cannot be told, it is not repeated. */
+function isAnswered(sent: SentWrite | undefined, record: CircuitRecord): boolean {
+  return sent !== undefined && record.version !== sent.expected
+}

@@ -1,0 +1,74 @@
+import type { CircuitStorageError, StorageOperation } from './errors.ts'
+import type { CircuitState } from './storage/circuit-storage.ts'
+
+/** Why a circuit changed its state. */
+export type StateChangeReason =
+  /** `failureThreshold` failures in a row. */
+  | 'failure-threshold'
+  /** `resetTimeout` has passed and a probe was claimed. */
+  | 'probe-started'
+  /** `halfOpenSuccessThreshold` probes succeeded. */
+  | 'probe-succeeded'
+  /** A probe failed. */
+  | 'probe-failed'
+  /** An operator's `forceOpen`. */
+  | 'forced-open'
+  /** An operator's `forceClosed`. */
+  | 'forced-closed'
+  /** An operator's `reset`. */
+  | 'reset'
+  /** Another instance changed it; this one learned of it by reading. */
+  | 'observed'
+
+/** A circuit changed its state. */
+export interface StateChange {
+  readonly service: string
+  readonly from: CircuitState
+  readonly to: CircuitState
+  /** The generation that began with this change. */
+  readonly generation: number
+  /** When, in milliseconds since the epoch. */
+  readonly at: number
+  readonly reason: StateChangeReason
+  /** The Lambda request whose call caused it; `undefined` outside an invocation and for observed changes. */
+  readonly requestId: string | undefined
+  /**
+   * `false`: this instance's write made the transition; exactly one instance of the fleet says so. `true`: it learned
+   * of the transition by reading, or made it for itself alone while the store was away.
+   */
+  readonly observed: boolean
+}
+
+/** Called with each transition that this instance made. What it throws or rejects with is ignored. */
+export type StateChangeListener = (change: StateChange) => unknown
+
+/** How {@link StateChangeListener}s subscribe. */
+export interface StateChangeOptions {
+  /** Also deliver transitions that this instance did not make for the fleet. Default: `false`. */
+  readonly observed?: boolean | undefined
+}
+
+/** The store failed; the call that needed it went on without it. */
+export interface StorageErrorEvent {
+  /** The services that were concerned. */
+  readonly services: readonly string[]
+  readonly operation: StorageOperation
+  readonly error: CircuitStorageError
+  /** `true` if what was to be stored is kept and tried again at the next opportunity. */
+  readonly willRetry: boolean
+}
+
+/** Called with each failure of the store. What it throws or rejects with is ignored. */
+export type StorageErrorListener = (event: StorageErrorEvent) => unknown
+
+/** Calls a listener so that nothing it does can hurt the caller. */
+export function notify<T>(listener: (event: T) => unknown, event: T): void {
+  try {
+    const returned = listener(event)
+    if (returned instanceof Promise) returned.catch(ignore)
+  } catch {
+    // A listener that throws changes nothing.
+  }
+}
+
+function ignore(): void {}

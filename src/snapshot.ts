@@ -1,0 +1,70 @@
+import type { Circuit } from './circuit.ts'
+import type { Mode } from './config.ts'
+import type { CircuitOverride, CircuitState, FailureSummary } from './storage/circuit-storage.ts'
+
+/**
+ * What this instance knows of a circuit, read-only and live: each property is computed when it is read. Instants are
+ * milliseconds since the epoch.
+ */
+export interface CircuitSnapshot {
+  /** The service key. */
+  readonly service: string
+  /**
+   * The state to act on. `OPEN` only until `retryAt`; from then on it reads `HALF_OPEN`, so that a handler that only
+   * asks for `OPEN` lets the probe through. In `mode: 'observe'` it is what would hold; calls pass all the same. With
+   * `mode: 'off'` it is always `CLOSED`.
+   */
+  readonly state: CircuitState
+  readonly mode: Mode
+  /** Failures in a row, fleet-wide as far as known here. */
+  readonly failureCount: number
+  /** Successful probes of the current half-open period. */
+  readonly successCount: number
+  /** When the circuit opened; `undefined` if it is closed. */
+  readonly openedAt: number | undefined
+  /** When the open circuit lets a probe through; `undefined` if it is closed. */
+  readonly retryAt: number | undefined
+  readonly lastFailureAt: number | undefined
+  /** The failure that opened the circuit last: its name, code and HTTP status, never its message. */
+  readonly lastFailure: FailureSummary | undefined
+  /** Counts the changes of state. */
+  readonly generation: number
+  /** An operator's override, if one is set. */
+  readonly override: CircuitOverride | undefined
+}
+
+/** The live snapshot of a circuit. Its properties are its own and enumerable, so that it can be logged and copied. */
+export function snapshotOf(circuit: Circuit): CircuitSnapshot {
+  const { service, settings } = circuit
+  return Object.freeze({
+    service,
+    mode: settings.mode,
+    get state() {
+      return circuit.state
+    },
+    get failureCount() {
+      return circuit.failureCount
+    },
+    get successCount() {
+      return circuit.view.successCount
+    },
+    get openedAt() {
+      return circuit.view.openedAt
+    },
+    get retryAt() {
+      return circuit.view.retryAt
+    },
+    get lastFailureAt() {
+      return circuit.view.lastFailureAt
+    },
+    get lastFailure() {
+      return circuit.view.lastFailure
+    },
+    get generation() {
+      return circuit.view.generation
+    },
+    get override() {
+      return circuit.view.override
+    },
+  })
+}

@@ -1,0 +1,812 @@
+/**
+ * Circuits in a DynamoDB table: one item per circuit, one conditional `UpdateItem` per primitive.
+ *
+ * The item holds the fields of the {@link CircuitRecord} as top-level attributes, the time to live, and up to 16
+ * attributes `inc0` … `inc15` with the ids of the latest increments. Attributes of other names are the user's and are
+ * left alone.
+ *
+ * @module
+ */
+
+import type * as DynamoDB from '@aws-sdk/client-dynamodb'
+import type { AttributeValue, DynamoDBClient, DynamoDBClientConfig } from '@aws-sdk/client-dynamodb'
+import type * as Marshalling from '@aws-sdk/util-dynamodb'
+import { CircuitStorageError, ConfigurationError, type ConfigurationProblem, type StorageOperation } from '../errors.ts'
+import {
+  type CircuitRecord,
+  type CompareAndSet,
+  type ExpectedVersion,
+  emptyRecord,
+  expiryOf,
+  type FailureIncrement,
+  type ICircuitStorage,
+  parseCircuitRecord,
+  type WriteResult,
+} from './circuit-storage.ts'
+
+/** The table, and how its keys are called. */
+interface TableOptions {
+  /** The table's name or ARN. */
+  readonly tableName: string
+  /** The attribute that is the partition key, of type string. Its value is `CIRCUIT#{serviceKey}`. Default: `PK`. */
+  readonly partitionKeyName?: string | undefined
+  /** The attribute that is the sort key, of type string; `null` for a table without one. Default: `SK`. */
+  readonly sortKeyName?: string | null | undefined
+  /** What the sort key of every circuit holds. Default: `STATE`. */
+  readonly sortKeyValue?: string | undefined
+  /** The attribute that the table's time to live is set to, in epoch seconds. Default: `ttl`. */
+  readonly ttlAttributeName?: string | undefined
+  /**
+   * Whether reads are strongly consistent, so that they see every write that was acknowledged before, as the storage
+   * contract wants it. `false` halves their price; then an instance can learn of an open circuit some time later, and
+   * a probe can be claimed late, but no write is decided on an old record, because writes are conditional.
+   * Default: `true`.
+   */
+  readonly consistentRead?: boolean | undefined
+}
+
+/** A client, or how to make one. */
+type ClientOptions =
+  | {
+      /** The client to use; it is not closed by {@link DynamoDBCircuitStorage.close}. */
+      readonly client?: DynamoDBClient | undefined
+      readonly clientConfig?: never
+    }
+  | {
+      readonly client?: never
+      /**
+       * For the client that is made at the first operation. It wins over the defaults: `maxAttempts` 2, and for the
+       * HTTP handler `connectionTimeout` 1 000 ms, `requestTimeout` 2 000 ms and `throwOnRequestTimeout`.
+       */
+      readonly clientConfig?: DynamoDBClientConfig | undefined
+    }
+
+/** What a {@link DynamoDBCircuitStorage} is made of. */
+export type DynamoDBCircuitStorageOptions = TableOptions & ClientOptions
+
+/**
+ * Keeps circuits in a DynamoDB table, one item per circuit.
+ *
+ * It needs `@aws-sdk/client-dynamodb` and `@aws-sdk/util-dynamodb`, which are loaded at the first operation, and the
+ * permissions `dynamodb:GetItem`, `BatchGetItem` and `UpdateItem` on the table (`DeleteItem` and `BatchWriteItem` for
+ * `clearState` and `batchClearState`). Making one does no I/O.
+ *
+ * Every method rejects with a {@link CircuitStorageError} whose `cause` is the SDK's error.
+ *
+ * @throws {ConfigurationError} naming every wrong option
+ * @example
+ * ```ts
+ * const storage = new DynamoDBCircuitStorage({ tableName: 'app', partitionKeyName: 'pk', sortKeyName: 'sk' })
+ * ```
+ */
+export class DynamoDBCircuitStorage implements ICircuitStorage {
+  readonly #table: Table
+  readonly #options: ClientOptions
+  #connection: Promise<Connection> | undefined
+
+  constructor(options: DynamoDBCircuitStorageOptions) {
+    const problems = problemsOf(options)
+    if (problems.length > 0) throw new ConfigurationError(problems)
+    this.#table = tableOf(options)
+    this.#options = options
+  }
+
+  async getState(serviceKey: string): Promise<CircuitRecord | undefined> {
+    const { current } = await this.#read({ operation: 'getState', service: serviceKey }, this.#table.consistentRead)
+    return current
+  }
+
+  async batchGetState(serviceKeys: readonly string[]): Promise<Map<string, CircuitRecord>> {
+    const operation = 'batchGetState'
+    const batch = new Batch<CircuitRecord>(operation)
+    await sendInChunks(batch, serviceKeys, maxKeysPerBatchGet, (pending) =>
+      this.#send({ operation }, 'BatchGetItem', async ({ client, sdk }) => {
+        const request = { Keys: pending.map((key) => this.#keyOf(key)), ConsistentRead: this.#table.consistentRead }
+        const { Responses, UnprocessedKeys } = await client.send(
+          new sdk.BatchGetItemCommand({ RequestItems: { [this.#table.name]: request } }),
+        )
+        // By value and not by name: the table may have been given as an ARN.
+        for (const item of Object.values(Responses ?? {}).flat()) {
+          const service = this.#serviceOf(item)
+          await batch.settle(service, async () => decodeItem(sdk, item, { operation, service }))
+        }
+        return Object.values(UnprocessedKeys ?? {}).flatMap(({ Keys = [] }) => Keys.map((key) => this.#serviceOf(key)))
+      }),
+    )
+    return batch.outcome()
+  }
+
+  async incrementFailures(
+    serviceKey: string,
+    version: ExpectedVersion,
+    increment: FailureIncrement,
+  ): Promise<WriteResult> {
+    const context: KeyContext = { operation: 'incrementFailures', service: serviceKey }
+    const attempt = (expiry: 'renew' | 'keep') =>
+      this.#update(context, incrementOf(this.#table, version, increment, expiry), withoutRetries)
+
+    const { applied, current, item } = await attempt('renew')
+    if (applied || !current || current.version !== version) return { applied, current }
+    // Sent before: the first one counted, and only its reply was lost.
+    if (item?.[slotOf(increment.id)]?.S === increment.id) return { applied: true, current }
+    if (!current.override) return { applied: false, current }
+    // What an operator decided must not expire: count without a time to live. The version pins the override.
+    const again = await attempt('keep')
+    return { applied: again.applied, current: again.current }
+  }
+
+  async compareAndSetState(serviceKey: string, version: ExpectedVersion, next: CircuitRecord): Promise<WriteResult> {
+    return this.#compareAndSet({ operation: 'compareAndSetState', service: serviceKey }, version, next)
+  }
+
+  /** Parallel `UpdateItem`s, 16 at a time: DynamoDB has no batch of conditional writes that fail one by one. */
+  async batchSetState(writes: readonly CompareAndSet[]): Promise<Map<string, WriteResult>> {
+    const operation = 'batchSetState'
+    const twice = writes.find((write, index) => writes.findIndex((w) => w.serviceKey === write.serviceKey) < index)
+    if (twice) {
+      throw new CircuitStorageError(
+        `${operation} was given ${JSON.stringify(twice.serviceKey)} twice, and wrote nothing: give each circuit once.`,
+        { operation, service: twice.serviceKey },
+      )
+    }
+    const batch = new Batch<WriteResult>(operation)
+    await concurrently(writes, maxParallelWrites, ({ serviceKey: service, version, next }) =>
+      batch.settle(service, () => this.#compareAndSet({ operation, service }, version, next)),
+    )
+    return batch.outcome()
+  }
+
+  async clearState(serviceKey: string): Promise<void> {
+    await this.#send({ operation: 'clearState', service: serviceKey }, 'DeleteItem', ({ client, sdk }) =>
+      client.send(new sdk.DeleteItemCommand({ TableName: this.#table.name, Key: this.#keyOf(serviceKey) })),
+    )
+  }
+
+  async batchClearState(serviceKeys: readonly string[]): Promise<void> {
+    const operation = 'batchClearState'
+    const batch = new Batch<true>(operation)
+    await sendInChunks(batch, serviceKeys, maxWritesPerBatchWrite, (pending) =>
+      this.#send({ operation }, 'BatchWriteItem', async ({ client, sdk }) => {
+        const requests = pending.map((key) => ({ DeleteRequest: { Key: this.#keyOf(key) } }))
+        const { UnprocessedItems } = await client.send(
+          new sdk.BatchWriteItemCommand({ RequestItems: { [this.#table.name]: requests } }),
+        )
+        const left = Object.values(UnprocessedItems ?? {}).flat()
+        const unprocessed = left.map(({ DeleteRequest }) => this.#serviceOf(DeleteRequest?.Key))
+        for (const key of pending) if (!unprocessed.includes(key)) await batch.settle(key, async () => true)
+        return unprocessed
+      }),
+    )
+    batch.outcome()
+  }
+
+  /** Closes the client that was made here, never one that was injected. A later operation makes a new one. */
+  async close(): Promise<void> {
+    const connection = this.#connection
+    this.#connection = undefined
+    const opened = await connection?.catch(() => undefined)
+    if (!this.#options.client) opened?.client.destroy()
+  }
+
+  async #compareAndSet(context: KeyContext, version: ExpectedVersion, next: CircuitRecord): Promise<WriteResult> {
+    const { applied, current, attempts } = await this.#update(context, replacementOf(this.#table, version, next))
+    // The SDK sent it again because a reply was lost, and it is our own first attempt that refused the second.
+    const appliedBefore = attempts > 1 && next.version !== undefined && current?.version === next.version
+    return { applied: applied || appliedBefore, current }
+  }
+
+  /** One conditional write. */
+  async #update(
+    context: KeyContext,
+    { updateExpression, conditionExpression, names, values }: Update,
+    through: (connection: Connection) => DynamoDBClient = ({ client }) => client,
+  ): Promise<UpdateOutcome> {
+    try {
+      return await this.#send(context, 'UpdateItem', async (connection) => {
+        const { sdk } = connection
+        const { Attributes, $metadata } = await through(connection).send(
+          new sdk.UpdateItemCommand({
+            TableName: this.#table.name,
+            Key: this.#keyOf(context.service),
+            UpdateExpression: updateExpression,
+            ConditionExpression: conditionExpression,
+            ExpressionAttributeNames: names,
+            ExpressionAttributeValues: sdk.marshall(values, { removeUndefinedValues: true }),
+            ReturnValues: 'ALL_NEW',
+            ReturnValuesOnConditionCheckFailure: 'ALL_OLD',
+          }),
+        )
+        return { applied: true, ...storedAs(sdk, Attributes, context), attempts: $metadata?.attempts ?? 1 }
+      })
+    } catch (error) {
+      const cause = (error as Error).cause as DynamoDB.ConditionalCheckFailedException | { name?: unknown } | undefined
+      if (cause?.name === 'ValidationException') await this.#refuseDamaged(context, cause)
+      if (cause?.name !== 'ConditionalCheckFailedException') throw error
+      const { Item, $metadata } = cause as DynamoDB.ConditionalCheckFailedException
+      // Without an item there is none, or the service does not return it (dynalite).
+      const stored = Item ? storedAs((await this.#open(context)).sdk, Item, context) : await this.#read(context, true)
+      return { applied: false, ...stored, attempts: $metadata?.attempts ?? 1 }
+    }
+  }
+
+  /** An attribute of the wrong type, like a count that is a string, makes an update fail as if it were malformed. */
+  async #refuseDamaged(context: KeyContext, cause: unknown): Promise<void> {
+    try {
+      await this.#read(context, true)
+    } catch (error) {
+      const { corrupt, message } = error as CircuitStorageError
+      if (corrupt) throw new CircuitStorageError(message, { ...context, corrupt, cause })
+    }
+  }
+
+  #read(context: KeyContext, consistent: boolean): Promise<Stored> {
+    return this.#send(context, 'GetItem', async ({ client, sdk }) => {
+      const { Item } = await client.send(
+        new sdk.GetItemCommand({
+          TableName: this.#table.name,
+          Key: this.#keyOf(context.service),
+          ConsistentRead: consistent,
+        }),
+      )
+      return storedAs(sdk, Item, context)
+    })
+  }
+
+  /** Does one request; whatever goes wrong becomes a {@link CircuitStorageError} that says what to do. */
+  async #send<T>(context: Context, action: Action, send: (connection: Connection) => Promise<T>): Promise<T> {
+    try {
+      return await send(await this.#open(context))
+    } catch (cause) {
+      if (cause instanceof CircuitStorageError) throw cause
+      const subject = context.service === undefined ? '' : ` of ${JSON.stringify(context.service)}`
+      const message = `${context.operation}${subject} failed: ${adviceOn(cause, action, this.#table)}`
+      throw new CircuitStorageError(message, { ...context, cause })
+    }
+  }
+
+  /** The SDK and the client, loaded and made at the first operation; a failure is not remembered. */
+  #open(context: Context): Promise<Connection> {
+    if (!this.#connection) {
+      const connection = connect(this.#options, context)
+      this.#connection = connection
+      connection.catch(() => {
+        if (this.#connection === connection) this.#connection = undefined
+      })
+    }
+    return this.#connection
+  }
+
+  #keyOf(serviceKey: string): Item {
+    const { partitionKeyName, sortKeyName, sortKeyValue } = this.#table
+    const key: Item = { [partitionKeyName]: { S: `${partitionKeyPrefix}${serviceKey}` } }
+    if (sortKeyName !== null) key[sortKeyName] = { S: sortKeyValue }
+    return key
+  }
+
+  #serviceOf(item: Item | undefined): string {
+    return item?.[this.#table.partitionKeyName]?.S?.slice(partitionKeyPrefix.length) ?? ''
+  }
+}
+
+type Sdk = typeof DynamoDB & Pick<typeof Marshalling, 'marshall' | 'unmarshall'>
+interface Connection {
+  readonly sdk: Sdk
+  readonly client: DynamoDBClient
+}
+
+type Item = Record<string, AttributeValue>
+type Action = 'GetItem' | 'BatchGetItem' | 'UpdateItem' | 'DeleteItem' | 'BatchWriteItem'
+
+/** What an error is to be attributed to. */
+interface Context {
+  readonly operation: StorageOperation
+  readonly service?: string
+}
+
+interface KeyContext extends Context {
+  readonly service: string
+}
+
+/** {@link TableOptions} with the defaults filled in. */
+interface Table {
+  readonly name: string
+  readonly partitionKeyName: string
+  readonly sortKeyName: string | null
+  readonly sortKeyValue: string
+  readonly ttlAttributeName: string
+  readonly consistentRead: boolean
+}
+
+/** The variable part of an `UpdateItem`. */
+interface Update {
+  readonly updateExpression: string
+  readonly conditionExpression: string
+  readonly names: Record<string, string>
+  readonly values: Record<string, unknown>
+}
+
+/** What is stored under a key: the item and the record that it holds. */
+interface Stored {
+  readonly item: Item | undefined
+  readonly current: CircuitRecord | undefined
+}
+
+/** What is stored afterwards, whether the update was applied or not. */
+interface UpdateOutcome extends Stored {
+  readonly applied: boolean
+  /** How many times the SDK sent it. */
+  readonly attempts: number
+}
+
+const partitionKeyPrefix = 'CIRCUIT#'
+
+/** The service's limit: https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html */
+const maxKeysPerBatchGet = 100
+/** The service's limit: https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchWriteItem.html */
+const maxWritesPerBatchWrite = 25
+/** A third of the 50 sockets of the SDK's HTTP agent: an operator's batch leaves room for the function's own calls. */
+const maxParallelWrites = 16
+const maxBatchAttempts = 4
+/** Before the second attempt of a batch, in milliseconds; it doubles with each further one. */
+const firstPause = 25
+
+/** How many ids of increments an item remembers; the Redis adapter remembers as many. */
+const slotCount = 16
+const slots: readonly string[] = Array.from({ length: slotCount }, (_, index) => `inc${index}`)
+const recordFields = Object.keys(emptyRecord('', 0)) as readonly (keyof CircuitRecord)[]
+
+/**
+ * Replaces the record: every field of `next` is set, every field that it lacks is removed, and so are the ids of
+ * increments, which the old version fenced. Attributes that are not ours stay.
+ */
+function replacementOf(table: Table, version: ExpectedVersion, next: CircuitRecord): Update {
+  const { name, value, names, values } = placeholders()
+  const expiry = expiryOf(next)
+
+  const present = recordFields.filter((field) => next[field] !== undefined)
+  const absent = recordFields.filter((field) => next[field] === undefined)
+
+  const set = present.map((field) => `${name(field)} = ${value(field, next[field])}`)
+  const remove = [...absent, ...slots].map((field) => name(field))
+  if (expiry === undefined) remove.push(name('ttl', table.ttlAttributeName))
+  else set.push(`${name('ttl', table.ttlAttributeName)} = ${value('ttl', epochSeconds(expiry))}`)
+
+  return {
+    updateExpression: `SET ${set.join(', ')} REMOVE ${remove.join(', ')}`,
+    conditionExpression: storedVersionIs(version, table, { name, value }),
+    names,
+    values,
+  }
+}
+
+/**
+ * Adds to the count of a record, or creates it. It leaves the version alone, so that any number of increments can
+ * follow one another; what makes a resent one count once is the slot that holds its id.
+ */
+function incrementOf(
+  table: Table,
+  version: ExpectedVersion,
+  { count, at, id }: FailureIncrement,
+  expiry: 'renew' | 'keep',
+): Update {
+  const { name, value, names, values } = placeholders()
+  const slot = name(slotOf(id))
+
+  const add = [`${name('failureCount')} ${value('count', count)}`]
+  const set = [
+    `${name('lastFailureAt')} = ${value('at', at)}`,
+    `${name('updatedAt')} = ${value('at', at)}`,
+    `${slot} = ${value('id', id)}`,
+  ]
+  // A record that was replaced exists and is complete; without a version it may have to be created.
+  if (version === undefined) {
+    const created = emptyRecord(id, at)
+    const setAbove: readonly (keyof CircuitRecord)[] = ['failureCount', 'lastFailureAt', 'updatedAt']
+    for (const field of recordFields) {
+      if (created[field] === undefined || setAbove.includes(field)) continue
+      set.push(`${name(field)} = if_not_exists(${name(field)}, ${value(field, created[field])})`)
+    }
+  }
+
+  const conditions = [
+    storedVersionIs(version, table, { name, value }),
+    // * This increment was not counted before.
+    `(attribute_not_exists(${slot}) OR ${slot} <> ${value('id', id)})`,
+  ]
+  if (expiry === 'renew') {
+    const expiresAt = expiryOf(emptyRecord(id, at)) as number
+    set.push(`${name('ttl', table.ttlAttributeName)} = ${value('ttl', epochSeconds(expiresAt))}`)
+    // * No operator decided: such a record has no time to live, and must not get one.
+    if (version !== undefined) conditions.push(`attribute_not_exists(${name('override')})`)
+  }
+
+  return {
+    updateExpression: `SET ${set.join(', ')} ADD ${add.join(', ')}`,
+    conditionExpression: conditions.join(' AND '),
+    names,
+    values,
+  }
+}
+
+/** The condition of both primitives. */
+function storedVersionIs(
+  version: ExpectedVersion,
+  table: Table,
+  { name, value }: Pick<Placeholders, 'name' | 'value'>,
+): string {
+  if (version !== undefined) return `${name('version')} = ${value('expected', version)}`
+  // * The record was never replaced.
+  const noVersion = `attribute_not_exists(${name('version')})`
+  // * There is none, or it is one of ours: what is no circuit record is never overwritten.
+  const noItem = `attribute_not_exists(${name('pk', table.partitionKeyName)})`
+  const ours = `${name('schema')} = ${value('schema', 1)}`
+  return `${noVersion} AND (${noItem} OR ${ours})`
+}
+
+interface Placeholders {
+  /** Refers to an attribute, whose name may be a reserved word: `#alias`. */
+  name(alias: string, attribute?: string): string
+  /** Refers to a value: `:alias`. */
+  value(alias: string, value: unknown): string
+  readonly names: Record<string, string>
+  readonly values: Record<string, unknown>
+}
+
+/** Collects what the parts of an expression refer to. */
+function placeholders(): Placeholders {
+  const names: Record<string, string> = {}
+  const values: Record<string, unknown> = {}
+  return {
+    name: (alias, attribute = alias) => {
+      names[`#${alias}`] = attribute
+      return `#${alias}`
+    },
+    value: (alias, value) => {
+      values[`:${alias}`] = value
+      return `:${alias}`
+    },
+    names,
+    values,
+  }
+}
+
+/** The attribute that remembers an increment: chosen by the FNV-1a hash of its id, so that a resent one meets itself. */
+function slotOf(id: string): string {
+  let hash = 0x811c9dc5
+  for (let index = 0; index < id.length; index++) hash = Math.imul(hash ^ id.charCodeAt(index), 0x01000193)
+  // The high half is folded in: the low bits alone are the weakest of this hash.
+  return slots[((hash >>> 16) ^ hash) & (slotCount - 1)] as string
+}
+
+function epochSeconds(instant: number): number {
+  return Math.ceil(instant / 1000)
+}
+
+function storedAs(sdk: Sdk, item: Item | undefined, context: KeyContext): Stored {
+  return { item, current: item && decodeItem(sdk, item, context) }
+}
+
+/** Our attributes only: what else is in the item may be of types that JavaScript cannot hold. */
+function decodeItem({ unmarshall }: Sdk, item: Item, { operation, service }: KeyContext): CircuitRecord {
+  const ours: Item = {}
+  for (const field of recordFields) if (item[field]) ours[field] = item[field]
+  let raw: unknown
+  try {
+    raw = unmarshall(ours)
+  } catch (cause) {
+    throw new CircuitStorageError(
+      `The record stored for ${JSON.stringify(service)} is damaged: it cannot be decoded. It is left as it is and ` +
+        'this instance decides alone; reset() repairs it.',
+      { operation, service, corrupt: true, cause },
+    )
+  }
+  return parseCircuitRecord(service, raw, operation)
+}
+
+/** Collects the outcomes of a batch by service key. */
+class Batch<T> {
+  readonly operation: StorageOperation
+  readonly #results = new Map<string, T>()
+  readonly #errors = new Map<string, CircuitStorageError>()
+
+  constructor(operation: StorageOperation) {
+    this.operation = operation
+  }
+
+  async settle(service: string, outcome: () => Promise<T>): Promise<void> {
+    try {
+      this.#results.set(service, await outcome())
+    } catch (error) {
+      const { message, corrupt, cause } = error as CircuitStorageError
+      const details = { operation: this.operation, service, corrupt }
+      this.#errors.set(service, new CircuitStorageError(message, cause === undefined ? details : { ...details, cause }))
+    }
+  }
+
+  /** The results, if nothing failed. */
+  outcome(): Map<string, T> {
+    const [first] = this.#errors
+    if (!first) return this.#results
+    const [key, error] = first
+    const failed = this.#errors.size
+    throw new CircuitStorageError(
+      `${this.operation} failed for ${failed} of ${failed + this.#results.size} circuits; ${JSON.stringify(key)}: ` +
+        error.message,
+      {
+        operation: this.operation,
+        service: failed + this.#results.size === 1 ? key : undefined,
+        results: this.#results,
+        errors: this.#errors,
+        corrupt: [...this.#errors.values()].every(({ corrupt }) => corrupt),
+        cause: error.cause ?? error,
+      },
+    )
+  }
+}
+
+/**
+ * Sends the distinct keys in chunks, all at once, and what a chunk left unprocessed again after a pause. What fails is
+ * settled here, what succeeds by `send`.
+ *
+ * @param send sends one chunk and returns the keys that were not processed
+ */
+async function sendInChunks<T>(
+  batch: Batch<T>,
+  serviceKeys: readonly string[],
+  size: number,
+  send: (pending: readonly string[]) => Promise<readonly string[]>,
+): Promise<void> {
+  const keys = [...new Set(serviceKeys)]
+  const chunks = Array.from({ length: Math.ceil(keys.length / size) }, (_, i) => keys.slice(i * size, (i + 1) * size))
+  await Promise.all(
+    chunks.map(async (chunk) => {
+      let pending: readonly string[] = chunk
+      try {
+        for (let attempt = 1; pending.length > 0; attempt++) {
+          if (attempt > maxBatchAttempts) throw unprocessed(batch.operation)
+          if (attempt > 1) await pauseBefore(attempt)
+          pending = await send(pending)
+        }
+      } catch (error) {
+        for (const service of pending) await batch.settle(service, () => Promise.reject(error))
+      }
+    }),
+  )
+}
+
+function unprocessed(operation: StorageOperation): CircuitStorageError {
+  return new CircuitStorageError(
+    `${operation} failed: the table is throttled and left circuits unprocessed ${maxBatchAttempts} times. Give it more ` +
+      'capacity, or make it on-demand.',
+    { operation },
+  )
+}
+
+async function concurrently<T>(inputs: readonly T[], limit: number, run: (input: T) => Promise<void>): Promise<void> {
+  const queue = inputs.values()
+  const worker = async () => {
+    for (const input of queue) await run(input)
+  }
+  await Promise.all(Array.from({ length: Math.min(limit, inputs.length) }, worker))
+}
+
+/** Exponential, with half of it random, so that instances that were throttled together do not come back together. */
+function pauseBefore(attempt: number): Promise<void> {
+  const longest = firstPause * 2 ** (attempt - 1)
+  return new Promise((resolve) => setTimeout(resolve, (longest * (1 + Math.random())) / 2))
+}
+
+async function connect({ client, clientConfig }: ClientOptions, context: Context): Promise<Connection> {
+  const sdk = await loadSdk(context)
+  return { sdk, client: client ?? new sdk.DynamoDBClient(withDefaults(clientConfig)) }
+}
+
+/** Imported inside `try`, so that bundlers only warn of a package that is not installed. */
+async function loadSdk(context: Context): Promise<Sdk> {
+  let name = '@aws-sdk/client-dynamodb'
+  try {
+    const commands = await import('@aws-sdk/client-dynamodb')
+    name = '@aws-sdk/util-dynamodb'
+    const { marshall, unmarshall } = await import('@aws-sdk/util-dynamodb')
+    return { ...commands, marshall, unmarshall }
+  } catch (cause) {
+    throw new CircuitStorageError(
+      `The DynamoDB storage could not load ${name}. Install it (npm install ${name}), or let your bundler include it.`,
+      { ...context, cause },
+    )
+  }
+}
+
+/** The name that every version of the SDK gives to the middleware that retries. */
+const retryMiddleware = 'retryMiddleware'
+
+/**
+ * The same client, but each request is sent once: an increment that the SDK sent twice could count twice.
+ *
+ * It is the given object in all but its middleware stack, so that what the user attached to the client (tracing, test
+ * doubles) works on. The retry middleware is not just removed but replaced by one that does nothing, because others,
+ * like the one that signs, are placed relative to it.
+ */
+function withoutRetries({ client, sdk }: Connection): DynamoDBClient {
+  const stack = client.middlewareStack?.clone()
+  // What is no client of the SDK (a test double that only sends) does not retry.
+  if (!stack) return client
+  if (!stack.remove(retryMiddleware)) {
+    // Shares the HTTP handler of the given client, so there is nothing of it to close.
+    const { retryStrategy: _, ...config } = client.config as unknown as DynamoDBClientConfig
+    return new sdk.DynamoDBClient({ ...config, maxAttempts: 1 })
+  }
+  stack.add((next) => next, {
+    name: retryMiddleware,
+    step: 'finalizeRequest',
+    priority: 'high',
+    tags: ['RETRY'],
+  })
+  return Object.create(client, {
+    middlewareStack: { value: stack },
+    // Where the client caches resolved handlers (cacheMiddleware), those that retry must not be found.
+    handlers: { value: undefined, writable: true, configurable: true },
+  })
+}
+
+function withDefaults(config: DynamoDBClientConfig = {}): DynamoDBClientConfig {
+  const { requestHandler } = config
+  const timeouts = { connectionTimeout: 1_000, requestTimeout: 2_000, throwOnRequestTimeout: true }
+  // A handler, or a function that provides its options, is taken as it is; plain options keep our timeouts.
+  const isPlain = requestHandler === undefined || (typeof requestHandler === 'object' && !('handle' in requestHandler))
+  return {
+    maxAttempts: 2,
+    ...config,
+    requestHandler: isPlain ? { ...timeouts, ...requestHandler } : requestHandler,
+  }
+}
+
+const throttling: ReadonlySet<string> = new Set([
+  'ProvisionedThroughputExceededException',
+  'RequestLimitExceeded',
+  'ThrottlingException',
+])
+
+const wrongCredentials: ReadonlySet<string> = new Set([
+  'CredentialsProviderError',
+  'ExpiredTokenException',
+  'IncompleteSignatureException',
+  'InvalidSignatureException',
+  'MissingAuthenticationTokenException',
+  'UnrecognizedClientException',
+])
+
+/**
+ * What happened and what to do about it. The service's own words are left to `cause`, except where they are about the
+ * request: those about signatures can repeat the session token.
+ */
+function adviceOn(error: unknown, action: Action, table: Table): string {
+  const { name, message, code, $fault, $metadata } = error as Partial<DynamoDB.DynamoDBServiceException> & {
+    code?: string
+  }
+  const tableName = JSON.stringify(table.name)
+  if (name === 'ResourceNotFoundException') {
+    return `the table ${tableName} does not exist in the client's account and region. Create it, or correct tableName or the region.`
+  }
+  if (name === 'AccessDeniedException') {
+    return `this function's role may not do dynamodb:${action} on the table ${tableName}. Allow it in the role's policy.`
+  }
+  if (name === 'ValidationException' && /\bkeys?\b/i.test(message ?? '')) {
+    const sortKey = table.sortKeyName === null ? 'no sort key' : `the sort key ${JSON.stringify(table.sortKeyName)}`
+    return (
+      `the key schema of the table ${tableName} does not match partitionKeyName/sortKeyName, which say that it has the ` +
+      `partition key ${JSON.stringify(table.partitionKeyName)} and ${sortKey}, strings. DynamoDB: ${message}`
+    )
+  }
+  if (name === 'ValidationException') return `DynamoDB refused the ${action} on the table ${tableName}: ${message}`
+  if (throttling.has(name ?? '')) {
+    return `the table ${tableName} is throttled (${name}). Give it more capacity, or make it on-demand.`
+  }
+  if (wrongCredentials.has(name ?? '')) {
+    return `the credentials of the client are missing or not accepted (${name}). See the cause.`
+  }
+  if ($fault) return `DynamoDB answered the ${action} with ${name} (HTTP ${$metadata?.httpStatusCode ?? 'unknown'}).`
+  return `the ${action} did not succeed: ${name ?? 'Error'}: ${message || code || 'no message'}`
+}
+
+function tableOf(options: TableOptions): Table {
+  return {
+    name: options.tableName,
+    partitionKeyName: options.partitionKeyName ?? 'PK',
+    sortKeyName: options.sortKeyName === undefined ? 'SK' : options.sortKeyName,
+    sortKeyValue: options.sortKeyValue ?? 'STATE',
+    ttlAttributeName: options.ttlAttributeName ?? 'ttl',
+    consistentRead: options.consistentRead ?? true,
+  }
+}
+
+const optionNames = [
+  'tableName',
+  'partitionKeyName',
+  'sortKeyName',
+  'sortKeyValue',
+  'ttlAttributeName',
+  'consistentRead',
+  'client',
+  'clientConfig',
+] as const
+
+/** Every problem at once. */
+function problemsOf(options: unknown): ConfigurationProblem[] {
+  const problems: ConfigurationProblem[] = []
+  const refuse = (setting: string, value: unknown, allowed: string) => {
+    problems.push({ setting, source: 'option', value, message: `${setting} (option) is ${shown(value)}: ${allowed}.` })
+  }
+  if (!isObject(options)) {
+    refuse('options', options, 'an object with at least tableName is needed')
+    return problems
+  }
+  const { tableName, sortKeyValue, consistentRead, client, clientConfig } = options
+
+  for (const name of Object.keys(options)) {
+    // The storage option of the breaker carries its type along.
+    if (name === 'type' && options[name] === 'dynamodb') continue
+    if (!(optionNames as readonly string[]).includes(name)) {
+      refuse(name, options[name], `there is no such option; there are ${optionNames.join(', ')}`)
+    }
+  }
+  if (typeof tableName !== 'string' || !/^([\w.-]{3,255}|arn:[\w.:/-]{1,1020})$/.test(tableName)) {
+    refuse(
+      'tableName',
+      tableName,
+      'it must be the name of a table (3 to 255 letters, digits, "_", "-", ".") or its ARN',
+    )
+  }
+  const table = tableOf(options as unknown as TableOptions)
+  const attributes = [
+    ['partitionKeyName', table.partitionKeyName],
+    ['sortKeyName', table.sortKeyName],
+    ['ttlAttributeName', table.ttlAttributeName],
+  ] as const
+  for (const [setting, name] of attributes) {
+    if (setting === 'sortKeyName' && name === null) continue
+    if (typeof name !== 'string' || name === '' || Buffer.byteLength(name) > 255) {
+      refuse(setting, name, 'it must be the name of an attribute, 1 to 255 bytes')
+    } else if (name in ownAttributes) {
+      refuse(setting, name, 'the circuit record has a field of that name; take another attribute')
+    } else if (attributes.some(([other, otherName]) => other !== setting && otherName === name)) {
+      refuse(setting, name, 'partitionKeyName, sortKeyName and ttlAttributeName must differ from each other')
+    }
+  }
+  if (sortKeyValue !== undefined) {
+    if (typeof sortKeyValue !== 'string' || sortKeyValue === '' || Buffer.byteLength(sortKeyValue) > 1024) {
+      refuse('sortKeyValue', sortKeyValue, 'it must be a string of 1 to 1024 bytes')
+    }
+  }
+  if (consistentRead !== undefined && typeof consistentRead !== 'boolean') {
+    refuse('consistentRead', consistentRead, 'it must be true or false')
+  }
+  if (client !== undefined && !(isObject(client) && typeof client['send'] === 'function')) {
+    refuse('client', client, 'it must be a DynamoDBClient of @aws-sdk/client-dynamodb')
+  }
+  if (clientConfig !== undefined && !isObject(clientConfig)) {
+    refuse('clientConfig', clientConfig, 'it must be the configuration of a DynamoDBClient')
+  }
+  if (client !== undefined && clientConfig !== undefined) {
+    refuse('clientConfig', clientConfig, 'it has no effect together with client; give one of the two')
+  }
+  return problems
+}
+
+/** The names of the attributes that the adapter itself writes. */
+const ownAttributes: Readonly<Record<string, true>> = Object.assign(
+  Object.create(null),
+  Object.fromEntries([...recordFields, ...slots].map((field) => [field, true])),
+)
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** A value for a message; of what may hold secrets, only that it is there. */
+function shown(value: unknown): string {
+  if (typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean' || value == null) {
+    return JSON.stringify(value) ?? 'undefined'
+  }
+  return Array.isArray(value) ? 'an array' : `of type ${typeof value}`
+}

@@ -1,0 +1,324 @@
+/**
+ * Chooses and makes the store.
+ *
+ * @module
+ */
+
+import {
+  describe,
+  type Environment,
+  hint,
+  isObject,
+  isText,
+  Problems,
+  textAllowed,
+  textOf,
+} from '../configuration-problems.ts'
+import { CircuitStorageError, type StorageOperation } from '../errors.ts'
+import { emptyRecord, type ICircuitStorage } from './circuit-storage.ts'
+import type { DynamoDBCircuitStorageOptions } from './dynamodb.ts'
+import { MemoryCircuitStorage } from './memory.ts'
+
+/** Where the state is kept: a store, the name of a kind of store, or the kind with its options. */
+export type StorageOption =
+  | ICircuitStorage
+  | 'dynamodb'
+  | 'redis'
+  | 'memory'
+  | { readonly type: 'memory' }
+  | DynamoDBStorageConfig
+  | RedisStorageConfig
+  | StorageConfig
+
+type EachWithout<Options, Name extends string> = Options extends unknown ? Omit<Options, Name> : never
+
+/** State in an existing DynamoDB table, with the options of `DynamoDBCircuitStorage`. */
+export type DynamoDBStorageConfig = {
+  readonly type: 'dynamodb'
+  /** The table's name or ARN. Default: `CIRCUIT_BREAKER_TABLE_NAME`. */
+  readonly tableName?: string | undefined
+} & EachWithout<DynamoDBCircuitStorageOptions, 'tableName'>
+
+/** State in Redis. Not available in this version. */
+export type RedisStorageConfig = {
+  readonly type: 'redis'
+  /** Default: `circuit:`. */
+  readonly keyPrefix?: string | undefined
+} & (
+  | { readonly client?: unknown; readonly url?: never; readonly options?: never }
+  | { readonly client?: never; readonly url?: string | undefined; readonly options?: unknown }
+)
+
+/** A kind of store with its options; the kind is one of ours or registered with the factory. */
+export interface StorageConfig {
+  readonly type: string
+  readonly [option: string]: unknown
+}
+
+/** Makes a store of a registered kind: synchronously, and without connecting before the first operation. */
+export type StorageFactory = (config: StorageConfig, env: Environment) => ICircuitStorage
+
+const factories = new Map<string, StorageFactory>()
+
+/**
+ * Makes stores from configuration.
+ *
+ * @example
+ * CircuitBreakerStorageFactory.register('postgres', ({ url }) => new PostgresCircuitStorage(String(url)))
+ * circuitBreaker({ services: ['stripe'], storage: { type: 'postgres', url } })
+ */
+// biome-ignore lint/complexity/noStaticOnlyClass: one name for users to import, part of the public surface
+export class CircuitBreakerStorageFactory {
+  /**
+   * The store that the option names; without one, that the environment names. A store that was passed in is returned as
+   * it is. The DynamoDB adapter and the AWS SDK are loaded at the first operation.
+   *
+   * @param env for instance `process.env`, the default
+   * @throws {ConfigurationError} with every problem, before anything was made
+   */
+  static create(option?: StorageOption | undefined, env: Environment = process.env): ICircuitStorage {
+    const problems = new Problems()
+    const config = resolveStorage(option, env, problems)
+    problems.throwIfAny()
+    return make(config as ICircuitStorage | StorageConfig, env)
+  }
+
+  /**
+   * Makes a kind of store known; it replaces one registered under the same name.
+   *
+   * @throws {ConfigurationError} if `type` is no name, or the name of one of ours
+   */
+  static register(type: string, factory: StorageFactory): void {
+    const problems = new Problems()
+    if (!isText(type)) problems.mustBe(textAllowed, 'type', 'register', type)
+    else if (ours.has(type)) problems.add('type', 'register', type, `type "${type}" is reserved`)
+    if (typeof factory !== 'function') problems.mustBe('a function', 'factory', 'register', factory)
+    problems.throwIfAny()
+    factories.set(type, factory)
+  }
+
+  /** Forgets a kind that was registered; whether there was one. */
+  static unregister(type: string): boolean {
+    return factories.delete(type)
+  }
+
+  /** The kinds of store that there are: ours and the registered ones. */
+  static types(): string[] {
+    return [...[...ours.keys()].filter((type) => ours.get(type)?.make), ...factories.keys()]
+  }
+}
+
+/** The variables that choose the store. */
+export const storageVariables = [
+  'CIRCUIT_BREAKER_STORAGE',
+  'CIRCUIT_BREAKER_TABLE_NAME',
+  'CIRCUIT_BREAKER_REDIS_URL',
+] as const
+const [typeVariable, tableVariable, redisVariable] = storageVariables
+
+interface OptionRule {
+  readonly allowed: string
+  readonly accepts: (value: unknown) => boolean
+}
+
+/** One of our own kinds of store. What it refuses here cannot fail later, when the adapter is loaded. */
+interface Backend {
+  readonly options: Readonly<Record<string, OptionRule>>
+  /** The variables that stand in for options, by option. */
+  readonly variables?: Readonly<Record<string, string>>
+  /** Refuses what is wrong although each option alone is right. */
+  readonly check?: (config: StorageConfig, refuse: (option: string, what: string) => void) => void
+  /** Absent: not in this version. */
+  readonly make?: (config: StorageConfig) => ICircuitStorage
+}
+
+const attribute: OptionRule = {
+  allowed: 'the name of an attribute, at most 255 bytes, that no field of a circuit record has',
+  accepts: (name) =>
+    isText(name) &&
+    Buffer.byteLength(name) <= 255 &&
+    !/^inc\d+$/.test(name) &&
+    !Object.hasOwn(emptyRecord('', 0), name),
+}
+
+const dynamodb: Backend = {
+  options: {
+    tableName: {
+      allowed: 'the name of a table (3 to 255 letters, digits, "_", "-", ".") or its ARN',
+      accepts: (value) => typeof value === 'string' && /^([\w.-]{3,255}|arn:[\w.:/-]{1,1020})$/.test(value),
+    },
+    partitionKeyName: attribute,
+    sortKeyName: {
+      allowed: `${attribute.allowed}, or null`,
+      accepts: (value) => value === null || attribute.accepts(value),
+    },
+    sortKeyValue: {
+      allowed: `${textAllowed}, at most 1024 bytes`,
+      accepts: (value) => isText(value) && Buffer.byteLength(value) <= 1024,
+    },
+    ttlAttributeName: attribute,
+    consistentRead: { allowed: 'true or false', accepts: (value) => typeof value === 'boolean' },
+    client: {
+      allowed: 'a DynamoDBClient of @aws-sdk/client-dynamodb',
+      accepts: (value) => isObject(value) && typeof value.send === 'function',
+    },
+    clientConfig: { allowed: 'the configuration of a DynamoDBClient', accepts: isObject },
+  },
+  variables: { tableName: tableVariable },
+  check: (config, refuse) => {
+    const {
+      tableName,
+      client,
+      clientConfig,
+      partitionKeyName = 'PK',
+      sortKeyName = 'SK',
+      ttlAttributeName = 'ttl',
+    } = config
+    if (tableName === undefined) refuse('tableName', `is missing; set it, or ${tableVariable}`)
+    if (client && clientConfig) refuse('client', 'and clientConfig exclude each other: a client is used as it is')
+    if (new Set([partitionKeyName, sortKeyName, ttlAttributeName]).size < 3) {
+      refuse('partitionKeyName', 'must differ from sortKeyName and ttlAttributeName, and these differ from each other')
+    }
+  },
+  make: ({ type: _, ...options }) =>
+    loadedLater(async () => {
+      const { DynamoDBCircuitStorage } = await import('./dynamodb.ts')
+      return new DynamoDBCircuitStorage(options as unknown as DynamoDBCircuitStorageOptions)
+    }),
+}
+
+const memory: Backend = { options: {}, make: () => new MemoryCircuitStorage() }
+
+const redis: Backend = { options: {} }
+
+const ours: ReadonlyMap<string, Backend> = new Map(Object.entries({ dynamodb, memory, redis }))
+
+/**
+ * The store that the option or the environment asks for: the store itself, or its kind with checked, complete options.
+ * Makes and loads nothing. `undefined` only if it added a problem.
+ */
+export function resolveStorage(
+  option: unknown,
+  env: Environment,
+  problems: Problems,
+): ICircuitStorage | StorageConfig | undefined {
+  if (option === undefined) return fromEnvironment(env, problems)
+  if (typeof option === 'string') return complete({ type: option }, 'option', env, problems)
+  const missing = missingMethods(option)
+  if (missing.length === 0) return option as ICircuitStorage
+  if (missing.length < operations.length) {
+    problems.add('storage', 'option', option, `storage is a store without ${missing.join(', ')}`)
+  } else if (isObject(option) && typeof option.type === 'string') {
+    return complete(option as StorageConfig, 'option', env, problems)
+  } else {
+    const kinds = CircuitBreakerStorageFactory.types().join(', ')
+    problems.mustBe(`a store, a kind of store (${kinds}) or an object with its type`, 'storage', 'option', option)
+  }
+  return undefined
+}
+
+function fromEnvironment(env: Environment, problems: Problems): StorageConfig | undefined {
+  const type = textOf(env, typeVariable)
+  if (type !== undefined) return complete({ type }, typeVariable, env, problems)
+  if (textOf(env, tableVariable)) return complete({ type: 'dynamodb' }, tableVariable, env, problems)
+  if (textOf(env, redisVariable)) return complete({ type: 'redis' }, redisVariable, env, problems)
+  if (!textOf(env, 'AWS_LAMBDA_FUNCTION_NAME')) return { type: 'memory' }
+  const what =
+    `storage must be chosen inside Lambda: set ${tableVariable}, or the storage option. ` +
+    "If each instance shall decide for itself, say so with storage: 'memory'"
+  problems.add('storage', 'default', undefined, what)
+  return undefined
+}
+
+/** Checks the options of a kind of store, and adds those that are left to variables. */
+function complete(
+  given: StorageConfig,
+  source: string,
+  env: Environment,
+  problems: Problems,
+): StorageConfig | undefined {
+  const { type, ...options } = given
+  if (factories.has(type)) return given
+  const types = CircuitBreakerStorageFactory.types()
+  const backend = ours.get(type)
+  if (!backend?.make) {
+    const what = backend ? 'is not available in this version' : `is not known${hint(type, types)}`
+    problems.add('storage', source, type, `storage type ${describe(type)} ${what}`)
+    return undefined
+  }
+  const rules = new Map(Object.entries(backend.options))
+  const config: Record<string, unknown> & StorageConfig = { type }
+  const add = (name: string, value: unknown, from: string): void => {
+    const rule = rules.get(name)
+    if (!rule) {
+      const what = `is not an option of ${type}${hint(name, [...rules.keys()])}`
+      problems.add(`storage.${name}`, from, undefined, `storage.${name} ${what}`)
+    } else if (value !== undefined) {
+      if (!rule.accepts(value)) problems.mustBe(rule.allowed, `storage.${name}`, from, value)
+      config[name] = value
+    }
+  }
+  for (const [name, value] of Object.entries(options)) add(name, value, source)
+  for (const [name, variable] of Object.entries(backend.variables ?? {})) {
+    if (!(name in config)) add(name, textOf(env, variable), variable)
+  }
+  backend.check?.(config, (name, what) => {
+    problems.add(`storage.${name}`, source, config[name], `storage.${name} ${what}`)
+  })
+  return config
+}
+
+const operations = [
+  'getState',
+  'batchGetState',
+  'incrementFailures',
+  'compareAndSetState',
+  'batchSetState',
+  'clearState',
+  'batchClearState',
+] as const satisfies readonly StorageOperation[]
+
+/** Which methods of the contract a value lacks. */
+function missingMethods(value: unknown): StorageOperation[] {
+  const methods: Readonly<Record<string, unknown>> = isObject(value) ? value : {}
+  return operations.filter((operation) => typeof methods[operation] !== 'function')
+}
+
+function make(config: ICircuitStorage | StorageConfig, env: Environment): ICircuitStorage {
+  if (!('type' in config) || missingMethods(config).length === 0) return config as ICircuitStorage
+  const factory = factories.get(config.type) ?? ours.get(config.type)?.make
+  const storage = factory?.(config, env)
+  const missing = missingMethods(storage)
+  if (missing.length > 0) {
+    const problems = new Problems()
+    const what = `the factory registered for ${describe(config.type)} returned a store without ${missing.join(', ')}`
+    problems.add('storage', 'option', storage, what)
+    problems.throwIfAny()
+  }
+  return storage as ICircuitStorage
+}
+
+/** A store that is loaded at the first operation; when loading failed, the next operation tries again. */
+function loadedLater(load: () => Promise<ICircuitStorage>): ICircuitStorage {
+  let loading: Promise<ICircuitStorage> | undefined
+  const adapter = (operation: StorageOperation): Promise<ICircuitStorage> => {
+    loading ??= load().catch((cause: unknown) => {
+      loading = undefined
+      throw cause
+    })
+    return loading.catch((cause: unknown) => {
+      const message = 'The storage adapter could not be loaded: is its client library installed, or in the bundle?'
+      throw new CircuitStorageError(message, { operation, cause })
+    })
+  }
+  return {
+    getState: async (...args) => (await adapter('getState')).getState(...args),
+    batchGetState: async (...args) => (await adapter('batchGetState')).batchGetState(...args),
+    incrementFailures: async (...args) => (await adapter('incrementFailures')).incrementFailures(...args),
+    compareAndSetState: async (...args) => (await adapter('compareAndSetState')).compareAndSetState(...args),
+    batchSetState: async (...args) => (await adapter('batchSetState')).batchSetState(...args),
+    clearState: async (...args) => (await adapter('clearState')).clearState(...args),
+    batchClearState: async (...args) => (await adapter('batchClearState')).batchClearState(...args),
+    close: async () => (await loading?.catch(() => undefined))?.close?.(),
+  }
+}

@@ -1,0 +1,40 @@
+import { randomUUID } from 'node:crypto'
+import type { Context } from 'aws-lambda'
+
+/** What {@link createTestContext} can be told. */
+export interface TestContextOptions {
+  /** How much time the invocation has left when the context is created, in milliseconds; default 30 000. */
+  readonly remainingTime?: number | undefined
+  /** Default `test-function`. */
+  readonly functionName?: string | undefined
+  /** Default: a new random UUID. */
+  readonly awsRequestId?: string | undefined
+}
+
+/**
+ * A Lambda context for testing your own handlers: one per invocation, as in Lambda.
+ *
+ * `getRemainingTimeInMillis` counts down from `remainingTime` to 0 by `Date.now()`, so it follows real time, and a
+ * test's fake clock where one is installed.
+ *
+ * @example
+ * const result = await handler(event, createTestContext({ remainingTime: 3_000 }))
+ */
+export function createTestContext(options: TestContextOptions = {}): Context {
+  const { remainingTime = 30_000, functionName = 'test-function', awsRequestId = randomUUID() } = options
+  const deadline = Date.now() + remainingTime
+  return {
+    callbackWaitsForEmptyEventLoop: true,
+    functionName,
+    functionVersion: '$LATEST',
+    invokedFunctionArn: `arn:aws:lambda:us-east-1:123456789012:function:${functionName}`,
+    memoryLimitInMB: '128',
+    awsRequestId,
+    logGroupName: `/aws/lambda/${functionName}`,
+    logStreamName: `2026/01/01/[$LATEST]${awsRequestId.replaceAll('-', '')}`,
+    getRemainingTimeInMillis: () => Math.max(0, deadline - Date.now()),
+    done: () => {},
+    fail: () => {},
+    succeed: () => {},
+  }
+}
