@@ -100,6 +100,7 @@ interface DueTrip {
 interface UnconfirmedChange {
   readonly expected: ExpectedVersion
   readonly change: StateChange
+  isFired: boolean
 }
 
 /** The tokens of a transition, kept over all attempts to write it. */
@@ -336,8 +337,10 @@ export class Circuit {
     this.#streak++
     this.#streakAt = at
     const hasSucceeded = at - this.#lastSuccessAt <= window
-    if (this.#streak === 1 && hasSucceeded && failureThreshold > 1) {
-      // An isolated failure of a service that works: held back until a second one follows.
+    const isOrphaned = this.#storedCount(at) >= failureThreshold
+    if (this.#streak === 1 && hasSucceeded && failureThreshold > 1 && !isOrphaned) {
+      // An isolated failure of a service that works: held back until a second one follows. A count that is complete
+      // although nobody opened the circuit needs no second one.
       this.#held = true
       return
     }
@@ -632,7 +635,8 @@ export class Circuit {
     transition: string,
     change: StateChange | undefined,
   ): Promise<boolean> {
-    if (change !== undefined) this.#unconfirmed.set(transition, { expected, change })
+    const unconfirmed = change && { expected, change, isFired: false }
+    if (unconfirmed !== undefined) this.#unconfirmed.set(transition, unconfirmed)
     const at = this.#runtime.now()
     const answers = this.#answers
     const { applied, current } = await this.#store.run(
@@ -641,6 +645,8 @@ export class Circuit {
       (storage) => storage.compareAndSetState(this.storageKey, expected, next),
       (reply) => this.#adoptLate(reply.current, at, answers),
     )
+    // A read that overtook this reply may have taken the transition for impossible.
+    if (applied && unconfirmed?.isFired === false) this.#unconfirmed.set(transition, unconfirmed)
     this.#adopt(current ?? (applied ? next : undefined), at)
     return applied || (change !== undefined && current?.transitions.includes(transition) === true)
   }
@@ -767,12 +773,13 @@ export class Circuit {
 
   /** Fires the events of transitions that turn out to be stored, and forgets those that no longer can be. */
   #confirm(record: CircuitRecord | undefined): void {
-    for (const [transition, { expected, change }] of this.#unconfirmed) {
+    for (const [transition, unconfirmed] of this.#unconfirmed) {
       const isStored = record?.transitions.includes(transition) === true
-      if (isStored || record?.version !== expected) this.#unconfirmed.delete(transition)
+      if (isStored || record?.version !== unconfirmed.expected) this.#unconfirmed.delete(transition)
       if (!isStored) continue
-      this.#announced = change.to
-      this.#events.push(change)
+      unconfirmed.isFired = true
+      this.#announced = unconfirmed.change.to
+      this.#events.push(unconfirmed.change)
     }
   }
 

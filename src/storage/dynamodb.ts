@@ -1,8 +1,8 @@
 /**
  * Circuits in a DynamoDB table: one item per circuit, one conditional `UpdateItem` per primitive.
  *
- * The item holds the fields of the {@link CircuitRecord} as top-level attributes, the time to live, and up to 16
- * attributes `inc0` … `inc15` with the ids of the latest increments. Attributes of other names are the user's and are
+ * The item holds the fields of the {@link CircuitRecord} as top-level attributes, the time to live, and in `inc0` …
+ * `inc15` the ids of the latest 16 increments since the last replace. Attributes of other names are the user's and are
  * left alone.
  *
  * @module
@@ -11,7 +11,8 @@
 import type * as DynamoDB from '@aws-sdk/client-dynamodb'
 import type { AttributeValue, DynamoDBClient, DynamoDBClientConfig } from '@aws-sdk/client-dynamodb'
 import type * as Marshalling from '@aws-sdk/util-dynamodb'
-import { CircuitStorageError, ConfigurationError, type ConfigurationProblem, type StorageOperation } from '../errors.ts'
+import { hint, isObject, isText, Problems, textAllowed } from '../configuration-problems.ts'
+import { CircuitStorageError, type StorageOperation } from '../errors.ts'
 import {
   type CircuitRecord,
   type CompareAndSet,
@@ -85,8 +86,7 @@ export class DynamoDBCircuitStorage implements ICircuitStorage {
   #connection: Promise<Connection> | undefined
 
   constructor(options: DynamoDBCircuitStorageOptions) {
-    const problems = problemsOf(options)
-    if (problems.length > 0) throw new ConfigurationError(problems)
+    check(options)
     this.#table = tableOf(options)
     this.#options = options
   }
@@ -110,7 +110,9 @@ export class DynamoDBCircuitStorage implements ICircuitStorage {
           const service = this.#serviceOf(item)
           await batch.settle(service, async () => decodeItem(sdk, item, { operation, service }))
         }
-        return Object.values(UnprocessedKeys ?? {}).flatMap(({ Keys = [] }) => Keys.map((key) => this.#serviceOf(key)))
+        return Object.values(UnprocessedKeys ?? {}).flatMap(({ Keys }) =>
+          (Keys as Item[]).map((key) => this.#serviceOf(key)),
+        )
       }),
     )
     return batch.outcome()
@@ -122,17 +124,18 @@ export class DynamoDBCircuitStorage implements ICircuitStorage {
     increment: FailureIncrement,
   ): Promise<WriteResult> {
     const context: KeyContext = { operation: 'incrementFailures', service: serviceKey }
-    const attempt = (expiry: 'renew' | 'keep') =>
-      this.#update(context, incrementOf(this.#table, version, increment, expiry), withoutRetries)
-
-    const { applied, current, item } = await attempt('renew')
-    if (applied || !current || current.version !== version) return { applied, current }
-    // Sent before: the first one counted, and only its reply was lost.
-    if (item?.[slotOf(increment.id)]?.S === increment.id) return { applied: true, current }
-    if (!current.override) return { applied: false, current }
-    // What an operator decided must not expire: count without a time to live. The version pins the override.
-    const again = await attempt('keep')
-    return { applied: again.applied, current: again.current }
+    const attempt = async (expiry: 'renew' | 'keep') => {
+      const update = incrementOf(this.#table, version, increment, expiry)
+      const { applied, current, item } = await this.#update(context, update, withoutRetries)
+      const sameVersion = current !== undefined && current.version === version
+      // Sent before: the first one counted, and only its reply was lost.
+      const counted = sameVersion && slots.some((slot) => item?.[slot]?.S === increment.id)
+      return { result: { applied: applied || counted, current }, sameVersion }
+    }
+    const { result, sameVersion } = await attempt('renew')
+    if (result.applied || !sameVersion || version === undefined) return result
+    // What refused it is the time to live: the record has a later one, or none because an operator decided. It keeps it.
+    return (await attempt('keep')).result
   }
 
   async compareAndSetState(serviceKey: string, version: ExpectedVersion, next: CircuitRecord): Promise<WriteResult> {
@@ -172,7 +175,7 @@ export class DynamoDBCircuitStorage implements ICircuitStorage {
           new sdk.BatchWriteItemCommand({ RequestItems: { [this.#table.name]: requests } }),
         )
         const left = Object.values(UnprocessedItems ?? {}).flat()
-        const unprocessed = left.map(({ DeleteRequest }) => this.#serviceOf(DeleteRequest?.Key))
+        const unprocessed = left.map(({ DeleteRequest }) => this.#serviceOf(DeleteRequest?.Key as Item))
         for (const key of pending) if (!unprocessed.includes(key)) await batch.settle(key, async () => true)
         return unprocessed
       }),
@@ -283,8 +286,8 @@ export class DynamoDBCircuitStorage implements ICircuitStorage {
     return key
   }
 
-  #serviceOf(item: Item | undefined): string {
-    return item?.[this.#table.partitionKeyName]?.S?.slice(partitionKeyPrefix.length) ?? ''
+  #serviceOf(item: Item): string {
+    return (item[this.#table.partitionKeyName] as AttributeValue.SMember).S.slice(partitionKeyPrefix.length)
   }
 }
 
@@ -350,9 +353,8 @@ const maxBatchAttempts = 4
 /** Before the second attempt of a batch, in milliseconds; it doubles with each further one. */
 const firstPause = 25
 
-/** How many ids of increments an item remembers; the Redis adapter remembers as many. */
-const slotCount = 16
-const slots: readonly string[] = Array.from({ length: slotCount }, (_, index) => `inc${index}`)
+/** The ids of the latest increments, the last one first: as many as the Redis adapter remembers. */
+const slots: readonly string[] = Array.from({ length: 16 }, (_, index) => `inc${index}`)
 const recordFields = Object.keys(emptyRecord('', 0)) as readonly (keyof CircuitRecord)[]
 
 /**
@@ -381,7 +383,10 @@ function replacementOf(table: Table, version: ExpectedVersion, next: CircuitReco
 
 /**
  * Adds to the count of a record, or creates it. It leaves the version alone, so that any number of increments can
- * follow one another; what makes a resent one count once is the slot that holds its id.
+ * follow one another; what makes a resent one count once are the ids of the latest ones.
+ *
+ * @param expiry `renew` moves the time to live forward, and refuses where that would move it back or set one that was
+ *   left out on purpose; `keep` leaves it as it is
  */
 function incrementOf(
   table: Table,
@@ -390,34 +395,36 @@ function incrementOf(
   expiry: 'renew' | 'keep',
 ): Update {
   const { name, value, names, values } = placeholders()
-  const slot = name(slotOf(id))
+  const ids = slots.map((slot) => name(slot))
 
   const add = [`${name('failureCount')} ${value('count', count)}`]
-  const set = [
-    `${name('lastFailureAt')} = ${value('at', at)}`,
-    `${name('updatedAt')} = ${value('at', at)}`,
-    `${slot} = ${value('id', id)}`,
+  const set = [`${name('lastFailureAt')} = ${value('at', at)}`, `${name('updatedAt')} = ${value('at', at)}`]
+  // Every id moves on by one, and the oldest falls out. The right-hand sides are the values before the update.
+  for (const [index, slot] of ids.entries()) {
+    const before = ids[index - 1]
+    set.push(`${slot} = ${before === undefined ? value('id', id) : `if_not_exists(${before}, ${value('none', '')})`}`)
+  }
+  const conditions = [
+    storedVersionIs(version, table, { name, value }),
+    // * This increment was not counted before. What is absent differs from everything.
+    ids.map((slot) => `${slot} <> ${value('id', id)}`).join(' AND '),
   ]
+
+  const created = emptyRecord(id, at)
   // A record that was replaced exists and is complete; without a version it may have to be created.
   if (version === undefined) {
-    const created = emptyRecord(id, at)
     const setAbove: readonly (keyof CircuitRecord)[] = ['failureCount', 'lastFailureAt', 'updatedAt']
     for (const field of recordFields) {
       if (created[field] === undefined || setAbove.includes(field)) continue
       set.push(`${name(field)} = if_not_exists(${name(field)}, ${value(field, created[field])})`)
     }
   }
-
-  const conditions = [
-    storedVersionIs(version, table, { name, value }),
-    // * This increment was not counted before.
-    `(attribute_not_exists(${slot}) OR ${slot} <> ${value('id', id)})`,
-  ]
   if (expiry === 'renew') {
-    const expiresAt = expiryOf(emptyRecord(id, at)) as number
-    set.push(`${name('ttl', table.ttlAttributeName)} = ${value('ttl', epochSeconds(expiresAt))}`)
-    // * No operator decided: such a record has no time to live, and must not get one.
-    if (version !== undefined) conditions.push(`attribute_not_exists(${name('override')})`)
+    const ttl = name('ttl', table.ttlAttributeName)
+    const renewed = value('ttl', epochSeconds(expiryOf(created) as number))
+    set.push(`${ttl} = ${renewed}`)
+    // * The time to live does not shrink. Without a version there is nothing that could reach further.
+    if (version !== undefined) conditions.push(`${ttl} <= ${renewed}`)
   }
 
   return {
@@ -468,14 +475,6 @@ function placeholders(): Placeholders {
     names,
     values,
   }
-}
-
-/** The attribute that remembers an increment: chosen by the FNV-1a hash of its id, so that a resent one meets itself. */
-function slotOf(id: string): string {
-  let hash = 0x811c9dc5
-  for (let index = 0; index < id.length; index++) hash = Math.imul(hash ^ id.charCodeAt(index), 0x01000193)
-  // The high half is folded in: the low bits alone are the weakest of this hash.
-  return slots[((hash >>> 16) ^ hash) & (slotCount - 1)] as string
 }
 
 function epochSeconds(instant: number): number {
@@ -649,8 +648,8 @@ function withoutRetries({ client, sdk }: Connection): DynamoDBClient {
   })
 }
 
-function withDefaults(config: DynamoDBClientConfig = {}): DynamoDBClientConfig {
-  const { requestHandler } = config
+function withDefaults(config: DynamoDBClientConfig | undefined): DynamoDBClientConfig {
+  const requestHandler = config?.requestHandler
   const timeouts = { connectionTimeout: 1_000, requestTimeout: 2_000, throwOnRequestTimeout: true }
   // A handler, or a function that provides its options, is taken as it is; plain options keep our timeouts.
   const isPlain = requestHandler === undefined || (typeof requestHandler === 'object' && !('handle' in requestHandler))
@@ -691,7 +690,7 @@ function adviceOn(error: unknown, action: Action, table: Table): string {
   if (name === 'AccessDeniedException') {
     return `this function's role may not do dynamodb:${action} on the table ${tableName}. Allow it in the role's policy.`
   }
-  if (name === 'ValidationException' && /\bkeys?\b/i.test(message ?? '')) {
+  if (name === 'ValidationException' && /\bkeys?\b/i.test(String(message))) {
     const sortKey = table.sortKeyName === null ? 'no sort key' : `the sort key ${JSON.stringify(table.sortKeyName)}`
     return (
       `the key schema of the table ${tableName} does not match partitionKeyName/sortKeyName, which say that it has the ` +
@@ -699,10 +698,10 @@ function adviceOn(error: unknown, action: Action, table: Table): string {
     )
   }
   if (name === 'ValidationException') return `DynamoDB refused the ${action} on the table ${tableName}: ${message}`
-  if (throttling.has(name ?? '')) {
+  if (throttling.has(String(name))) {
     return `the table ${tableName} is throttled (${name}). Give it more capacity, or make it on-demand.`
   }
-  if (wrongCredentials.has(name ?? '')) {
+  if (wrongCredentials.has(String(name))) {
     return `the credentials of the client are missing or not accepted (${name}). See the cause.`
   }
   if ($fault) return `DynamoDB answered the ${action} with ${name} (HTTP ${$metadata?.httpStatusCode ?? 'unknown'}).`
@@ -731,82 +730,57 @@ const optionNames = [
   'clientConfig',
 ] as const
 
-/** Every problem at once. */
-function problemsOf(options: unknown): ConfigurationProblem[] {
-  const problems: ConfigurationProblem[] = []
-  const refuse = (setting: string, value: unknown, allowed: string) => {
-    problems.push({ setting, source: 'option', value, message: `${setting} (option) is ${shown(value)}: ${allowed}.` })
-  }
-  if (!isObject(options)) {
-    refuse('options', options, 'an object with at least tableName is needed')
-    return problems
-  }
-  const { tableName, sortKeyValue, consistentRead, client, clientConfig } = options
+/** The names of the attributes that the adapter itself writes. */
+const ownAttributes: ReadonlySet<unknown> = new Set([...recordFields, ...slots])
 
-  for (const name of Object.keys(options)) {
-    // The storage option of the breaker carries its type along.
-    if (name === 'type' && options[name] === 'dynamodb') continue
-    if (!(optionNames as readonly string[]).includes(name)) {
-      refuse(name, options[name], `there is no such option; there are ${optionNames.join(', ')}`)
-    }
+/** @throws {ConfigurationError} with every problem at once */
+function check(options: unknown): asserts options is DynamoDBCircuitStorageOptions {
+  const problems = new Problems()
+  const mustBe = (allowed: string, setting: string, value: unknown) =>
+    problems.mustBe(allowed, setting, 'option', value)
+  if (!isObject(options)) {
+    mustBe('an object with at least tableName', 'options', options)
+    return problems.throwIfAny()
   }
-  if (typeof tableName !== 'string' || !/^([\w.-]{3,255}|arn:[\w.:/-]{1,1020})$/.test(tableName)) {
-    refuse(
-      'tableName',
-      tableName,
-      'it must be the name of a table (3 to 255 letters, digits, "_", "-", ".") or its ARN',
+  for (const name of Object.keys(options)) {
+    if ((optionNames as readonly string[]).includes(name)) continue
+    problems.add(
+      name,
+      'option',
+      undefined,
+      `${name} is not an option of the DynamoDB storage${hint(name, optionNames)}`,
     )
   }
-  const table = tableOf(options as unknown as TableOptions)
-  const attributes = [
-    ['partitionKeyName', table.partitionKeyName],
-    ['sortKeyName', table.sortKeyName],
-    ['ttlAttributeName', table.ttlAttributeName],
-  ] as const
+
+  const { tableName, sortKeyValue, consistentRead, client, clientConfig } = options
+  if (typeof tableName !== 'string' || !/^([\w.-]{3,255}|arn:[\w.:/-]{1,1020})$/.test(tableName)) {
+    mustBe('the name of a table (3 to 255 letters, digits, "_", "-", ".") or its ARN', 'tableName', tableName)
+  }
+  const { partitionKeyName, sortKeyName, ttlAttributeName } = tableOf(options as unknown as TableOptions)
+  const attributes = Object.entries({ partitionKeyName, sortKeyName, ttlAttributeName })
   for (const [setting, name] of attributes) {
     if (setting === 'sortKeyName' && name === null) continue
-    if (typeof name !== 'string' || name === '' || Buffer.byteLength(name) > 255) {
-      refuse(setting, name, 'it must be the name of an attribute, 1 to 255 bytes')
-    } else if (name in ownAttributes) {
-      refuse(setting, name, 'the circuit record has a field of that name; take another attribute')
+    if (!isText(name) || Buffer.byteLength(name) > 255 || ownAttributes.has(name)) {
+      mustBe('the name of an attribute, at most 255 bytes, that no field of a circuit record has', setting, name)
     } else if (attributes.some(([other, otherName]) => other !== setting && otherName === name)) {
-      refuse(setting, name, 'partitionKeyName, sortKeyName and ttlAttributeName must differ from each other')
+      mustBe('different from the names of the other two attributes', setting, name)
     }
   }
-  if (sortKeyValue !== undefined) {
-    if (typeof sortKeyValue !== 'string' || sortKeyValue === '' || Buffer.byteLength(sortKeyValue) > 1024) {
-      refuse('sortKeyValue', sortKeyValue, 'it must be a string of 1 to 1024 bytes')
-    }
+  if (sortKeyValue !== undefined && !(isText(sortKeyValue) && Buffer.byteLength(sortKeyValue) <= 1024)) {
+    mustBe(`${textAllowed}, at most 1024 bytes`, 'sortKeyValue', sortKeyValue)
   }
   if (consistentRead !== undefined && typeof consistentRead !== 'boolean') {
-    refuse('consistentRead', consistentRead, 'it must be true or false')
+    mustBe('true or false', 'consistentRead', consistentRead)
   }
-  if (client !== undefined && !(isObject(client) && typeof client['send'] === 'function')) {
-    refuse('client', client, 'it must be a DynamoDBClient of @aws-sdk/client-dynamodb')
+  if (client !== undefined && !(isObject(client) && typeof client.send === 'function')) {
+    mustBe('a DynamoDBClient of @aws-sdk/client-dynamodb', 'client', client)
   }
   if (clientConfig !== undefined && !isObject(clientConfig)) {
-    refuse('clientConfig', clientConfig, 'it must be the configuration of a DynamoDBClient')
+    mustBe('the configuration of a DynamoDBClient', 'clientConfig', clientConfig)
   }
   if (client !== undefined && clientConfig !== undefined) {
-    refuse('clientConfig', clientConfig, 'it has no effect together with client; give one of the two')
+    const what = 'client and clientConfig exclude each other: a client is used as it is'
+    problems.add('client', 'option', client, what)
   }
-  return problems
-}
-
-/** The names of the attributes that the adapter itself writes. */
-const ownAttributes: Readonly<Record<string, true>> = Object.assign(
-  Object.create(null),
-  Object.fromEntries([...recordFields, ...slots].map((field) => [field, true])),
-)
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
-}
-
-/** A value for a message; of what may hold secrets, only that it is there. */
-function shown(value: unknown): string {
-  if (typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean' || value == null) {
-    return JSON.stringify(value) ?? 'undefined'
-  }
-  return Array.isArray(value) ? 'an array' : `of type ${typeof value}`
+  problems.throwIfAny()
 }

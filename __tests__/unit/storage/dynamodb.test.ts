@@ -24,6 +24,13 @@ const ttl = { N: '1700086461' }
 const key = { PK: { S: 'CIRCUIT#stripe' }, SK: { S: 'STATE' } }
 const credentials = { accessKeyId: 'local', secretAccessKey: 'local' }
 
+const slots = Array.from({ length: 16 }, (_, index) => `inc${index}`)
+/** The ids of the latest increments move on by one. */
+const shifted = slots
+  .map((slot, index) => `#${slot} = ${index === 0 ? ':id' : `if_not_exists(#${slots[index - 1]}, :none)`}`)
+  .join(', ')
+const notCounted = slots.map((slot) => `#${slot} <> :id`).join(' AND ')
+
 const open: CircuitRecord = {
   ...emptyRecord('epoch-1', at),
   version: 'v2',
@@ -54,12 +61,20 @@ describe('the options', () => {
     }
     const error = thrownBy(() => new DynamoDBCircuitStorage(options as never))
     expect(error).toBeInstanceOf(ConfigurationError)
-    expect(error.problems.map((problem) => problem.setting).sort()).toEqual(
-      [...Object.keys(options), 'clientConfig'].sort(),
+    expect(error.problems.map((problem) => problem.setting).sort()).toEqual([...Object.keys(options), 'client'].sort())
+    expect(error.message).toContain(
+      'tabelName is not an option of the DynamoDB storage; did you mean tableName? (option)',
     )
-    expect(error.message).toContain('tabelName (option) is an array: there is no such option; there are tableName, ')
-    expect(error.message).toContain('tableName (option) is "no table": it must be the name of a table')
-    expect(error.message).toContain('sortKeyName (option) is "state": the circuit record has a field of that name')
+    expect(error.message).toContain('but is "no table" (option)')
+    expect(error.message).toContain('that no field of a circuit record has, but is "state" (option)')
+    expect(error.message).toContain('client and clientConfig exclude each other')
+  })
+
+  it('are named in the error, but not repeated where they can hold secrets', () => {
+    const clientConfig = { credentials: { secretAccessKey: 'SECRET' } }
+    const client = { secretAccessKey: 'SECRET' }
+    const error = thrownBy(() => new DynamoDBCircuitStorage({ tableName: 'app', client, clientConfig } as never))
+    expect(JSON.stringify(error.problems)).not.toContain('SECRET')
   })
 
   it.each([undefined, null, 'app', []])('must be an object, not %p', (options) => {
@@ -78,7 +93,6 @@ describe('the options', () => {
     { tableName: 'arn:aws:dynamodb:eu-central-1:123456789012:table/app', sortKeyName: null },
     { tableName: 'app', clientConfig: { region: 'eu-central-1' }, consistentRead: false, sortKeyValue: 'S' },
     { tableName: 'app', client: undefined, partitionKeyName: undefined },
-    { type: 'dynamodb', tableName: 'app' } as DynamoDBCircuitStorageOptions,
   ])('may be %j', (options) => {
     expect(() => new DynamoDBCircuitStorage(options)).not.toThrow()
   })
@@ -124,24 +138,23 @@ describe('the requests', () => {
         TableName: 'app',
         Key: key,
         UpdateExpression:
-          'SET #lastFailureAt = :at, #updatedAt = :at, #inc7 = :id, #schema = if_not_exists(#schema, :schema), ' +
+          `SET #lastFailureAt = :at, #updatedAt = :at, ${shifted}, #schema = if_not_exists(#schema, :schema), ` +
           '#epoch = if_not_exists(#epoch, :epoch), #generation = if_not_exists(#generation, :generation), ' +
           '#state = if_not_exists(#state, :state), #successCount = if_not_exists(#successCount, :successCount), ' +
           '#leases = if_not_exists(#leases, :leases), #trips = if_not_exists(#trips, :trips), ' +
           '#transitions = if_not_exists(#transitions, :transitions), #ttl = :ttl ADD #failureCount :count',
-        ConditionExpression:
-          'attribute_not_exists(#version) AND (attribute_not_exists(#pk) OR #schema = :schema) AND ' +
-          '(attribute_not_exists(#inc7) OR #inc7 <> :id)',
+        ConditionExpression: `attribute_not_exists(#version) AND (attribute_not_exists(#pk) OR #schema = :schema) AND ${notCounted}`,
         ExpressionAttributeNames: {
           '#pk': 'PK',
           '#ttl': 'ttl',
-          ...namesOf('inc7', 'failureCount', 'lastFailureAt', 'updatedAt', 'schema', 'epoch', 'generation', 'state'),
+          ...namesOf(...slots, 'failureCount', 'lastFailureAt', 'updatedAt', 'schema', 'epoch', 'generation', 'state'),
           ...namesOf('successCount', 'leases', 'trips', 'transitions', 'version'),
         },
         ExpressionAttributeValues: {
           ':count': { N: '2' },
           ':at': { N: String(at) },
           ':id': { S: 'i1' },
+          ':none': { S: '' },
           ':schema': { N: '1' },
           ':epoch': { S: 'i1' },
           ':generation': { N: '0' },
@@ -166,18 +179,17 @@ describe('the requests', () => {
       {
         TableName: 'app',
         Key: key,
-        UpdateExpression:
-          'SET #lastFailureAt = :at, #updatedAt = :at, #inc7 = :id, #ttl = :ttl ADD #failureCount :count',
-        ConditionExpression:
-          '#version = :expected AND (attribute_not_exists(#inc7) OR #inc7 <> :id) AND attribute_not_exists(#override)',
+        UpdateExpression: `SET #lastFailureAt = :at, #updatedAt = :at, ${shifted}, #ttl = :ttl ADD #failureCount :count`,
+        ConditionExpression: `#version = :expected AND ${notCounted} AND #ttl <= :ttl`,
         ExpressionAttributeNames: {
           '#ttl': 'ttl',
-          ...namesOf('inc7', 'failureCount', 'lastFailureAt', 'updatedAt', 'version', 'override'),
+          ...namesOf(...slots, 'failureCount', 'lastFailureAt', 'updatedAt', 'version'),
         },
         ExpressionAttributeValues: {
           ':count': { N: '1' },
           ':at': { N: String(at) },
           ':id': { S: 'i1' },
+          ':none': { S: '' },
           ':ttl': ttl,
           ':expected': { S: 'v2' },
         },
@@ -191,7 +203,6 @@ describe('the requests', () => {
     const { storage, aws } = mocked()
     aws.on(UpdateItemCommand).resolves({ Attributes: itemOf(open) })
     await expect(storage.compareAndSetState('stripe', 'v1', open)).resolves.toEqual({ applied: true, current: open })
-    const slots = Array.from({ length: 16 }, (_, index) => `inc${index}`)
     expect(inputs(aws)).toEqual([
       {
         TableName: 'app',
@@ -314,17 +325,18 @@ describe('a condition that does not hold', () => {
     })
   })
 
-  it('of the right version, without the id and without an override, is refused and not guessed about', async () => {
+  it('without a version, and without a reason, is refused and not guessed about', async () => {
     const { storage, aws } = mocked()
-    aws.on(UpdateItemCommand).rejects(refusal(itemOf(open)))
-    await expect(storage.incrementFailures('stripe', 'v2', { count: 1, at, id: 'i1' })).resolves.toEqual({
+    const unversioned = { ...open, version: undefined }
+    aws.on(UpdateItemCommand).rejects(refusal(itemOf(unversioned)))
+    await expect(storage.incrementFailures('stripe', undefined, { count: 1, at, id: 'i1' })).resolves.toEqual({
       applied: false,
-      current: open,
+      current: unversioned,
     })
     expect(inputs(aws)).toHaveLength(1)
   })
 
-  it('because of an override counts without a time to live', async () => {
+  it('because the record has another time to live, or none, counts and leaves it alone', async () => {
     const { storage, aws } = mocked()
     const forced: CircuitRecord = { ...open, override: { state: 'CLOSED', at, until: at + 1 } }
     const counted = { ...forced, failureCount: 4 }
@@ -337,8 +349,21 @@ describe('a condition that does not hold', () => {
       current: counted,
     })
     expect(inputs(aws)[1]).toMatchObject({
-      UpdateExpression: 'SET #lastFailureAt = :at, #updatedAt = :at, #inc7 = :id ADD #failureCount :count',
-      ConditionExpression: '#version = :expected AND (attribute_not_exists(#inc7) OR #inc7 <> :id)',
+      UpdateExpression: `SET #lastFailureAt = :at, #updatedAt = :at, ${shifted} ADD #failureCount :count`,
+      ConditionExpression: `#version = :expected AND ${notCounted}`,
+    })
+    expect(inputs(aws)[1].ExpressionAttributeNames).not.toHaveProperty('#ttl')
+  })
+
+  it('twice, because a copy of the increment was faster, is still recognised', async () => {
+    const { storage, aws } = mocked()
+    aws
+      .on(UpdateItemCommand)
+      .rejectsOnce(refusal(itemOf(open)))
+      .rejects(refusal({ ...itemOf(open), inc7: { S: 'i1' } }))
+    await expect(storage.incrementFailures('stripe', 'v2', { count: 1, at, id: 'i1' })).resolves.toEqual({
+      applied: true,
+      current: open,
     })
   })
 

@@ -98,19 +98,22 @@ describe('MemoryCircuitStorage', () => {
       expect(await stored(storage)).toEqual(['first', 'third'])
     })
 
-    it.each([0, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, '10', null])('refuses maxCircuits: %p', (maxCircuits) => {
-      const create = () => new MemoryCircuitStorage({ maxCircuits: maxCircuits as number })
-      expect(create).toThrow(/maxCircuits must be a positive integer/)
-      try {
-        create()
-      } catch (error) {
-        expect(isConfigurationError(error) && error.problems[0]).toMatchObject({
-          setting: 'maxCircuits',
-          source: 'option',
-          value: maxCircuits,
-        })
-      }
-    })
+    it.each([0, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, '10', null])(
+      'refuses maxCircuits: %p',
+      (maxCircuits) => {
+        const create = () => new MemoryCircuitStorage({ maxCircuits: maxCircuits as number })
+        expect(create).toThrow(/maxCircuits must be a positive integer/)
+        try {
+          create()
+        } catch (error) {
+          expect(isConfigurationError(error) && error.problems[0]).toMatchObject({
+            setting: 'maxCircuits',
+            source: 'option',
+            value: maxCircuits,
+          })
+        }
+      },
+    )
   })
 })
 

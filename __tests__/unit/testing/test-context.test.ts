@@ -59,6 +59,7 @@ describe('createTestContext', () => {
       'memoryLimitInMB',
       'succeed',
     ])
-    for (const settle of [context.done, context.fail, context.succeed] as (() => void)[]) expect(settle()).toBe(undefined)
+    for (const settle of [context.done, context.fail, context.succeed] as (() => void)[])
+      expect(settle()).toBe(undefined)
   })
 })

@@ -1,0 +1,44 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { dirname, join, normalize } from 'node:path'
+import { describe, expect, test } from '@jest/globals'
+
+const root = join(import.meta.dirname, '..', '..')
+const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
+
+describe('package.json', () => {
+  test('exports only what is built from a source file', () => {
+    const targets = Object.values<{ types: string; default: string } | string>(manifest.exports).filter(
+      (target) => typeof target !== 'string',
+    )
+
+    for (const target of targets) {
+      const source = target.default.replace('./dist/', 'src/').replace(/\.js$/, '.ts')
+      expect({ source, exists: existsSync(join(root, source)) }).toEqual({ source, exists: true })
+      expect(target.types).toBe(target.default.replace(/\.js$/, '.d.ts'))
+    }
+  })
+
+  test('makes nothing but types a dependency', () => {
+    expect(Object.keys(manifest.dependencies)).toEqual(['@types/aws-lambda'])
+  })
+})
+
+describe('the sources', () => {
+  const sources = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' })
+    .filter((file) => file.endsWith('.ts'))
+    .map((file) => ({ file, imports: staticImports(readFileSync(join(root, 'src', file), 'utf8')) }))
+
+  test.each(sources)('$file imports nothing at run time but Node and its neighbours', ({ file, imports }) => {
+    for (const specifier of imports) {
+      if (specifier.startsWith('node:')) continue
+      expect(specifier).toMatch(/^\.\.?\/.*\.ts$/)
+      expect(existsSync(join(root, 'src', normalize(join(dirname(file), specifier))))).toBe(true)
+    }
+  })
+})
+
+/** The specifiers of the static imports and re-exports that are left when the types are stripped. */
+function staticImports(source: string): string[] {
+  const declarations = source.matchAll(/^(?:import|export)\s(?!type\b)(?:[^'"`;=()]*?\sfrom\s)?['"]([^'"]+)['"]/gm)
+  return [...declarations].map(([, specifier]) => specifier as string)
+}

@@ -1,0 +1,173 @@
+/**
+ * A storage adapter made to be broken: a store outside of the adapter that several adapters share, that can be down,
+ * damaged and forget; and an adapter in small steps, each of which a test replaces by a wrong one.
+ */
+
+import { CircuitStorageError, type StorageOperation } from '../../src/errors.ts'
+import {
+  type CircuitRecord,
+  type CompareAndSet,
+  type ExpectedVersion,
+  emptyRecord,
+  expiryOf,
+  type FailureIncrement,
+  type ICircuitStorage,
+  type WriteResult,
+} from '../../src/storage/circuit-storage.ts'
+
+/** What is behind the adapters. */
+export class RemoteStore {
+  readonly records = new Map<string, CircuitRecord>()
+  readonly increments = new Map<string, readonly string[]>()
+  readonly expiries = new Map<string, number | undefined>()
+  readonly damaged = new Set<string>()
+  down = false
+}
+
+/** Keeps the whole contract. */
+export class RemoteStorage implements ICircuitStorage {
+  readonly shared: boolean = true
+  protected readonly store: RemoteStore
+
+  constructor(store: RemoteStore) {
+    this.store = store
+  }
+
+  async getState(serviceKey: string): Promise<CircuitRecord | undefined> {
+    this.check('getState', serviceKey)
+    return this.handOut(this.store.records.get(this.nameOf(serviceKey)))
+  }
+
+  async batchGetState(serviceKeys: readonly string[]): Promise<Map<string, CircuitRecord>> {
+    const found = await this.each('batchGetState', serviceKeys, async (key) => {
+      this.check('batchGetState', key)
+      return this.handOut(this.store.records.get(this.nameOf(key)))
+    })
+    return new Map([...found].filter((entry): entry is [string, CircuitRecord] => entry[1] !== undefined))
+  }
+
+  async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement): Promise<WriteResult> {
+    this.check('incrementFailures', key)
+    const current = this.store.records.get(this.nameOf(key))
+    if (!this.matches(current, version)) return this.refuse(current)
+    if (this.isKnown(key, increment)) return { applied: true, current: this.handOut(current) }
+    return this.add(key, current, increment)
+  }
+
+  async compareAndSetState(key: string, version: ExpectedVersion, next: CircuitRecord): Promise<WriteResult> {
+    return this.replace('compareAndSetState', key, version, next)
+  }
+
+  async batchSetState(writes: readonly CompareAndSet[]): Promise<Map<string, WriteResult>> {
+    const byKey = new Map(writes.map((write) => [write.serviceKey, write]))
+    return this.each('batchSetState', [...byKey.keys()], async (key) => {
+      const { version, next } = byKey.get(key) as CompareAndSet
+      return this.replace('batchSetState', key, version, next)
+    })
+  }
+
+  async clearState(key: string): Promise<void> {
+    this.check('clearState')
+    this.forget(key)
+  }
+
+  async batchClearState(keys: readonly string[]): Promise<void> {
+    this.check('batchClearState')
+    for (const key of keys) this.forget(key)
+  }
+
+  protected async replace(
+    operation: StorageOperation,
+    key: string,
+    version: ExpectedVersion,
+    next: CircuitRecord,
+  ): Promise<WriteResult> {
+    this.check(operation, key)
+    const current = this.store.records.get(this.nameOf(key))
+    if (!this.matches(current, version)) return this.refuse(current)
+    this.store.increments.delete(key)
+    return this.write(key, this.merged(current, next))
+  }
+
+  /** Adds an increment to what was read. */
+  protected add(key: string, current: CircuitRecord | undefined, increment: FailureIncrement): WriteResult {
+    this.store.increments.set(key, [...(this.store.increments.get(key) ?? []).slice(-15), increment.id])
+    return this.write(key, this.counted(current, increment))
+  }
+
+  protected write(key: string, next: CircuitRecord): WriteResult {
+    const record = this.takeIn(next)
+    this.store.records.set(this.nameOf(key), record)
+    this.store.expiries.set(key, this.expiryOf(record))
+    return { applied: true, current: this.handOut(record) }
+  }
+
+  protected refuse(current: CircuitRecord | undefined): WriteResult {
+    return { applied: false, current: this.handOut(current) }
+  }
+
+  protected forget(key: string): void {
+    this.store.records.delete(this.nameOf(key))
+    this.store.increments.delete(key)
+    this.store.expiries.delete(key)
+    this.store.damaged.delete(key)
+  }
+
+  protected matches(current: CircuitRecord | undefined, version: ExpectedVersion): boolean {
+    return current?.version === version
+  }
+
+  protected isKnown(key: string, { id }: FailureIncrement): boolean {
+    return this.store.increments.get(key)?.includes(id) ?? false
+  }
+
+  protected counted(current: CircuitRecord | undefined, { count, at, id }: FailureIncrement): CircuitRecord {
+    const record = current ?? emptyRecord(id, at)
+    return { ...record, failureCount: record.failureCount + count, lastFailureAt: at, updatedAt: at }
+  }
+
+  /** What a replace stores. */
+  protected merged(_current: CircuitRecord | undefined, next: CircuitRecord): CircuitRecord {
+    return next
+  }
+
+  protected takeIn(record: CircuitRecord): CircuitRecord {
+    return structuredClone(record)
+  }
+
+  protected handOut(record: CircuitRecord | undefined): CircuitRecord | undefined {
+    return structuredClone(record)
+  }
+
+  /** What a circuit is stored under. */
+  protected nameOf(serviceKey: string): string {
+    return serviceKey
+  }
+
+  protected expiryOf(record: CircuitRecord): number | undefined {
+    return expiryOf(record)
+  }
+
+  protected check(operation: StorageOperation, service?: string): void {
+    if (this.store.down) throw new CircuitStorageError('The store is down.', { operation, service })
+    if (service !== undefined && this.store.damaged.has(service)) {
+      throw new CircuitStorageError(`The record of ${service} is damaged.`, { operation, service, corrupt: true })
+    }
+  }
+
+  protected async each<T>(
+    operation: StorageOperation,
+    keys: readonly string[],
+    run: (key: string) => Promise<T>,
+  ): Promise<Map<string, T>> {
+    const results = new Map<string, T>()
+    const errors = new Map<string, CircuitStorageError>()
+    const settled = await Promise.allSettled([...new Set(keys)].map(async (key) => results.set(key, await run(key))))
+    for (const [index, outcome] of settled.entries()) {
+      if (outcome.status === 'rejected') errors.set([...new Set(keys)][index] as string, outcome.reason)
+    }
+    if (errors.size === 0) return results
+    const found = [...results].filter(([, result]) => result !== undefined)
+    throw new CircuitStorageError('Some failed.', { operation, results: new Map(found), errors })
+  }
+}
