@@ -161,6 +161,8 @@ function fixture(Adapter: Adapter): [create: () => ICircuitStorage, options: Sto
   down.down = true
   const options = {
     seed: 1,
+    maxBatch: 120,
+    parallelWrites: 8,
     createPeer: () => new Adapter(store),
     createUnreachable: () => new Adapter(down),
     damage: (key: string) => store.damaged.add(key),
