@@ -4,7 +4,8 @@
  * It lives in `.cache/node22` and not among the dev dependencies, because both would claim `node_modules/.bin/node`,
  * and which of them gets it depends on what npm installed last.
  *
- * From the command line it runs that Node with the given arguments: `node scripts/node22.ts --version`.
+ * From the command line it runs that Node with the given arguments: `node scripts/node22.ts --version`. It and its
+ * children then strip types, as later Nodes do by themselves, so that tests can start TypeScript programs.
  *
  * @module
  */
@@ -39,6 +40,8 @@ function version(): string {
 }
 
 if (import.meta.main) {
-  const { status } = spawnSync(node22(), process.argv.slice(2), { stdio: 'inherit' })
+  const options = '--experimental-strip-types --disable-warning=ExperimentalWarning'
+  const env = { ...process.env, NODE_OPTIONS: `${process.env['NODE_OPTIONS'] ?? ''} ${options}`.trim() }
+  const { status } = spawnSync(node22(), process.argv.slice(2), { stdio: 'inherit', env })
   process.exitCode = status ?? 1
 }

@@ -440,7 +440,7 @@ export class Circuit {
   }
 
   /** This instance refuses from now on; whether the fleet does is decided by the write that is on its way. */
-  #tripView(count: number, at: number, lastFailure: FailureSummary): void {
+  #tripView(count: number, at: number, lastFailure: FailureSummary | undefined): void {
     this.#tripTokens ??= this.#transitionTokens()
     const tokens = this.#tokens(this.#tripTokens)
     const counted = setFailureCount(this.#view, count, at, this.settings, tokens)
@@ -619,13 +619,17 @@ export class Circuit {
     // Refused on a repetition, the first attempt may have been counted before the version changed: not again.
     this.#inFlight = isStored || batch.sent !== undefined ? undefined : batch
     this.#adopt(current ?? (applied ? next : undefined), at)
-    const { failureThreshold } = this.settings
-    const total = this.#record?.failureCount ?? 0
-    if (isStored && total >= failureThreshold && total - count < failureThreshold) {
-      const { lastFailure, requestId } = batch
-      this.#dueTrip = { at: batch.at, lastFailure, requestId }
-    }
+    if (isStored) this.#afterCounting(batch, count)
     return isStored
+  }
+
+  /** Whose failures completed the count opens the circuit; the others know that somebody is about to. */
+  #afterCounting({ at, lastFailure, requestId }: Batch, count: number): void {
+    const { failureThreshold } = this.settings
+    const total = this.#storedCount(at)
+    if (total < failureThreshold) return
+    if (total - count < failureThreshold) this.#dueTrip = { at, lastFailure, requestId }
+    if (this.#view.state === 'CLOSED') this.#tripView(total, at, lastFailure)
   }
 
   /** @returns whether `next` is what was stored, by this attempt or by an earlier one */

@@ -12,6 +12,7 @@ import {
   expiryOf,
   type FailureIncrement,
   type ICircuitStorage,
+  parseCircuitRecord,
   type WriteResult,
 } from '../../src/storage/circuit-storage.ts'
 
@@ -136,7 +137,7 @@ export class RemoteStorage implements ICircuitStorage {
   }
 
   protected handOut(record: CircuitRecord | undefined): CircuitRecord | undefined {
-    return structuredClone(record)
+    return record && parseCircuitRecord('any', record, 'getState')
   }
 
   /** What a circuit is stored under. */

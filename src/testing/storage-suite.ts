@@ -248,9 +248,8 @@ const roundTripCases: Cases = {
 
   'keeps any text': async (bench) => {
     const texts = ['ünïcödé', '💳🔥', '"quoted" \\back\\', 'line\nbreak\ttab', 'null', '{"a":[1]}', '  ', '-1e3']
-    const [name = '', code, id = ''] = texts
-    const lastFailure = { at: Date.now(), name, code }
-    const leases = [{ id, expiresAt: Date.now() + 1_000 }]
+    const lastFailure = { at: Date.now(), name: texts.slice(0, 4).join(''), code: texts.slice(4).join('') }
+    const leases = texts.map((id) => ({ id, expiresAt: Date.now() + 1_000 }))
     await bench.expectRoundTrip(circuitRecord({ transitions: texts, leases, lastFailure }), 'a record of odd texts')
     for (const text of texts) {
       await bench.expectRoundTrip(circuitRecord({ epoch: text, version: `${text}v` }), `the epoch ${text}`)
@@ -592,9 +591,8 @@ const batchCases: Cases = {
   },
 
   'checks the condition of each circuit by itself': async (bench) => {
-    const [created, replaced, stale, unexpected, absent, unversioned] = Array.from({ length: 6 }, () =>
-      bench.key(),
-    ) as [...FixedKeys]
+    const [created, replaced, stale] = [bench.key(), bench.key(), bench.key()]
+    const [unexpected, absent, unversioned] = [bench.key(), bench.key(), bench.key()]
     const known = await bench.create(replaced)
     const staleRecord = await bench.create(stale, fullRecord())
     const unexpectedRecord = await bench.create(unexpected)
@@ -909,7 +907,7 @@ function damageCases(damage: (serviceKey: string) => unknown): Cases {
       await assert.rejects(read, (error) => {
         expectStorageError(error, 'batchGetState')
         assert.deepEqual([...(error.errors?.keys() ?? [])], [damaged], 'errors must hold what failed')
-        assert.deepEqual([...(error.results?.keys() ?? [])], [healthy], 'results must hold what was read')
+        assert.equal(error.results?.size, 1, 'results must hold what was read, and nothing else')
         expectSame(error.results?.get(healthy), record, 'read in a batch that failed in part')
         return isCorrupt('batchGetState')(error.errors?.get(damaged))
       })
@@ -1140,8 +1138,6 @@ const oddKeys = [
   "'b'",
   '"b"',
 ]
-
-type FixedKeys = [string, string, string, string, string, string]
 
 function increment(overrides: Partial<FailureIncrement> = {}): FailureIncrement {
   return { count: 1, at: Date.now(), id: randomUUID(), ...overrides }

@@ -69,6 +69,24 @@ describe('testCircuitStorage', () => {
     expect([...store.records.keys()]).toEqual(['someone-elses'])
   })
 
+  it('takes an adapter that can be closed, and does not close it', async () => {
+    let closed = false
+    class Closable extends RemoteStorage {
+      async close(): Promise<void> {
+        closed = true
+      }
+    }
+    expect(await run(...fixture(Closable))).toEqual(new Map())
+    expect(closed).toBe(false)
+  })
+
+  it('takes an adapter that does not say whether it is shared', async () => {
+    class Silent extends RemoteStorage {
+      override readonly shared = undefined as never
+    }
+    expect(await run(...fixture(Silent))).toEqual(new Map())
+  })
+
   it('takes stores with lower limits', async () => {
     class Small extends RemoteStorage {
       protected override isKnown(key: string, { id }: FailureIncrement): boolean {
@@ -218,6 +236,18 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
         override batchClearState = undefined as never
       },
     ],
+    'has a close that is no method': [
+      'the adapter › has every method of the contract',
+      class extends RemoteStorage {
+        close = true as never
+      },
+    ],
+    'says neither yes nor no to whether it is shared': [
+      'the adapter › has every method of the contract',
+      class extends RemoteStorage {
+        override readonly shared = 'yes' as never
+      },
+    ],
     'makes up a record for a circuit that nothing is stored for': [
       'reading › knows nothing of a circuit that was never written',
       class extends RemoteStorage {
@@ -302,7 +332,8 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
       'reading › sees every write as soon as it is acknowledged',
       class extends RemoteStorage {
         protected override write(key: string, next: CircuitRecord) {
-          setImmediate(() => super.write(key, next))
+          const record = structuredClone(next)
+          setImmediate(() => super.write(key, record))
           return { applied: true, current: next }
         }
       },
@@ -1026,6 +1057,16 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
         override async batchGetState(keys: readonly string[]) {
           for (const key of keys) this.check('batchGetState', key)
           return super.batchGetState(keys)
+        }
+      },
+    ],
+    'keeps the rest of a batch with a damaged record to itself': [
+      'a damaged record › fails alone in a batch',
+      class extends RemoteStorage {
+        override async batchGetState(keys: readonly string[]) {
+          return super.batchGetState(keys).catch(({ message, errors }: CircuitStorageError) => {
+            throw new CircuitStorageError(message, { operation: 'batchGetState', ...(errors && { errors }) })
+          })
         }
       },
     ],
