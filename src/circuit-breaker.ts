@@ -209,14 +209,7 @@ export class CircuitBreaker<const K extends string = string> {
     const { settings } = circuit
     const timeout = options.timeout ?? settings.timeout
     if (timeout !== settings.timeout) checkTimeout(timeout)
-    const scope = new CallScope(
-      service,
-      this.#runtime,
-      timeout,
-      options.signal,
-      invocation,
-      settings.deadlineReserve,
-    )
+    const scope = new CallScope(service, this.#runtime, timeout, options.signal, invocation, settings.deadlineReserve)
     const { fallback } = options
     if (fallback === undefined) return this.#attempt(circuit, operation, options, invocation, scope)
     let value: T
@@ -236,8 +229,7 @@ export class CircuitBreaker<const K extends string = string> {
     invocation: Invocation | undefined,
     scope: CallScope,
   ): Promise<T> {
-    const admission =
-      this.#admitAtOnce(circuit, invocation, scope) ?? (await this.#admit(circuit, invocation, scope))
+    const admission = this.#admitAtOnce(circuit, invocation, scope) ?? (await this.#admit(circuit, invocation, scope))
     let outcome: Outcome = 'ignored'
     let evidence: unknown
     try {
@@ -306,11 +298,7 @@ export class CircuitBreaker<const K extends string = string> {
     }
   }
 
-  async #claim(
-    circuit: Circuit,
-    invocation: Invocation | undefined,
-    scope: CallScope,
-  ): Promise<HeldLease | undefined> {
+  async #claim(circuit: Circuit, invocation: Invocation | undefined, scope: CallScope): Promise<HeldLease | undefined> {
     const timeLeft = invocation?.timeLeft() ?? Number.POSITIVE_INFINITY
     const claiming = circuit.claim(Number.isFinite(timeLeft) ? timeLeft : undefined, invocation?.requestId)
     try {

@@ -208,7 +208,12 @@ export class ConfigurationError extends CircuitBreakerError {
   constructor(problems: readonly ConfigurationProblem[], options?: ErrorOptions) {
     const count = problems.length === 1 ? 'a problem' : `${problems.length} problems`
     const lines = problems.map((problem) => `  - ${problem.message}`)
-    super('CIRCUIT_CONFIGURATION', [`The circuit breaker's configuration has ${count}:`, ...lines].join('\n'), undefined, options)
+    super(
+      'CIRCUIT_CONFIGURATION',
+      [`The circuit breaker's configuration has ${count}:`, ...lines].join('\n'),
+      undefined,
+      options,
+    )
     this.name = 'ConfigurationError'
     this.problems = problems
   }

@@ -56,7 +56,9 @@ const membersOf = new WeakMap<object, Members>()
 export function circuitBreaker<const K extends string>(
   options: CircuitBreakerOptions<K> | CircuitBreaker<K>,
 ): CircuitBreakerMiddleware<K> {
-  const breaker = (options instanceof CircuitBreaker ? options : new CircuitBreaker(options)) as unknown as CircuitBreaker
+  const breaker = (options instanceof CircuitBreaker
+    ? options
+    : new CircuitBreaker(options)) as unknown as CircuitBreaker
 
   const circuitBreakerBefore = (request: MiddyRequest): Promise<void> | undefined => {
     extend(request.context, breaker)

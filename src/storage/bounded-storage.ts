@@ -90,7 +90,12 @@ export class BoundedStorage {
       : new CircuitStorageError(`The store failed at ${operation}.`, { operation, cause })
     // A damaged record is an answer: the store itself is well.
     if (!isDamage(error)) this.#pause()
-    this.#report({ services, operation, error, willRetry: operation !== 'clearState' && operation !== 'batchClearState' })
+    this.#report({
+      services,
+      operation,
+      error,
+      willRetry: operation !== 'clearState' && operation !== 'batchClearState',
+    })
     return error
   }
 

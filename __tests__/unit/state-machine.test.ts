@@ -1,0 +1,571 @@
+import { describe, expect, it } from '@jest/globals'
+import {
+  activeOverride,
+  admit,
+  type CountDecision,
+  claim,
+  clockTolerance,
+  close,
+  decideCount,
+  effectiveState,
+  force,
+  liveFailureCount,
+  liveLeases,
+  type MachineSettings,
+  maxLease,
+  type Outcomes,
+  open,
+  reset,
+  retryTime,
+  setFailureCount,
+  settle,
+  type Tokens,
+} from '../../src/state-machine.ts'
+import { type CircuitRecord, emptyRecord, type FailureSummary } from '../../src/storage/circuit-storage.ts'
+
+const now = 1_800_000_000_000
+
+const defaults: MachineSettings = {
+  failureThreshold: 3,
+  resetTimeout: 10_000,
+  halfOpenSuccessThreshold: 1,
+  halfOpenMaxConcurrent: 1,
+  window: 60_000,
+  maxResetTimeout: 300_000,
+}
+
+const tokens: Tokens = { version: 'v-next', epoch: 'e-next', transition: 't-next' }
+
+const timedOut: FailureSummary = { at: now, name: 'TimeoutError', code: 'ETIMEDOUT' }
+
+function settings(changes: Partial<MachineSettings> = {}): MachineSettings {
+  return { ...defaults, ...changes }
+}
+
+function closed(changes: Partial<CircuitRecord> = {}): CircuitRecord {
+  return { ...emptyRecord('e-1', now - 1_000), version: 'v-1', ...changes }
+}
+
+/** A closed circuit with this many failures, the last of them a second ago. */
+function failing(failureCount: number, changes: Partial<CircuitRecord> = {}): CircuitRecord {
+  return closed({ failureCount, lastFailureAt: now - 1_000, ...changes })
+}
+
+function opened(changes: Partial<CircuitRecord> = {}): CircuitRecord {
+  return closed({
+    state: 'OPEN',
+    generation: 1,
+    failureCount: 3,
+    lastFailureAt: now - 4_000,
+    openedAt: now - 4_000,
+    retryAt: now + 6_000,
+    resetTimeout: 10_000,
+    trips: 1,
+    ...changes,
+  })
+}
+
+function halfOpen(changes: Partial<CircuitRecord> = {}): CircuitRecord {
+  return opened({
+    state: 'HALF_OPEN',
+    generation: 2,
+    openedAt: now - 12_000,
+    retryAt: now - 2_000,
+    leases: [{ id: 'lease-1', expiresAt: now + 20_000 }],
+    ...changes,
+  })
+}
+
+function failures(count: number, changes: Partial<Outcomes> = {}): Outcomes {
+  return { success: false, failures: count, at: now, lastFailure: timedOut, ...changes }
+}
+
+const oneSuccess: Outcomes = { success: true, failures: 0, at: now, lastFailure: undefined }
+
+function nextOf(decision: CountDecision): CircuitRecord {
+  if (decision.kind === 'replace' || decision.kind === 'trip') return decision.next
+  throw new Error(`Expected a record to be written, but the decision is "${decision.kind}".`)
+}
+
+describe('admission', () => {
+  it('lets calls pass a closed circuit, however many failures it has counted', () => {
+    expect(admit(failing(2), now, defaults)).toBe('pass')
+    expect(admit(failing(99), now, defaults)).toBe('pass')
+  })
+
+  it.each([
+    ['the last millisecond before retryAt', 1, 'open'],
+    ['retryAt itself', 0, 'claim'],
+    ['any time after retryAt', -86_400_000, 'claim'],
+  ] as const)('answers an open circuit at %s', (_when, ahead, verdict) => {
+    expect(admit(opened({ retryAt: now + ahead }), now, defaults)).toBe(verdict)
+  })
+
+  it('refuses while every probe that is allowed is in flight', () => {
+    expect(admit(halfOpen(), now, defaults)).toBe('probing')
+  })
+
+  it('offers a probe while fewer than halfOpenMaxConcurrent are in flight', () => {
+    expect(admit(halfOpen(), now, settings({ halfOpenMaxConcurrent: 2 }))).toBe('claim')
+  })
+
+  it('offers the probe of a prober whose lease has expired', () => {
+    const record = halfOpen({ leases: [{ id: 'dead', expiresAt: now }] })
+
+    expect(admit(record, now - 1, defaults)).toBe('probing')
+    expect(admit(record, now, defaults)).toBe('claim')
+  })
+
+  it('offers a probe in a half-open circuit that nobody probes', () => {
+    expect(admit(halfOpen({ leases: [] }), now, defaults)).toBe('claim')
+  })
+
+  it.each([opened(), opened({ retryAt: now }), halfOpen()])('does not change the record that it looks at', (record) => {
+    const before = structuredClone(record)
+
+    admit(record, now, defaults)
+
+    expect(record).toEqual(before)
+  })
+})
+
+describe('an operator’s override', () => {
+  it('refuses every call while the circuit is forced open', () => {
+    const record = closed({ override: { state: 'OPEN', at: now } })
+
+    expect(admit(record, now + 365 * 86_400_000, defaults)).toBe('forced')
+    expect(effectiveState(record, now, defaults)).toBe('OPEN')
+  })
+
+  it('lets every call pass while the circuit is forced closed', () => {
+    const record = opened({ override: { state: 'CLOSED', at: now } })
+
+    expect(admit(record, now, defaults)).toBe('pass')
+    expect(effectiveState(record, now, defaults)).toBe('CLOSED')
+  })
+
+  it('ends at its own until', () => {
+    const record = opened({ override: { state: 'CLOSED', at: now - 5_000, until: now } })
+
+    expect(activeOverride(record, now - 1)).toEqual(record.override)
+    expect(activeOverride(record, now)).toBeUndefined()
+    expect(admit(record, now, defaults)).toBe('open')
+    expect(effectiveState(record, now, defaults)).toBe('OPEN')
+  })
+
+  it.each(['OPEN', 'CLOSED'] as const)('keeps outcomes from being written while it is %s', (state) => {
+    const override = { state, at: now - 1, until: now + 1 }
+
+    expect(decideCount(failing(2, { override }), failures(5), defaults, tokens)).toEqual({ kind: 'nothing' })
+    expect(decideCount(failing(2, { override }), oneSuccess, defaults, tokens)).toEqual({ kind: 'nothing' })
+    expect(settle(halfOpen({ override }), 'lease-1', 'failure', now, defaults, tokens, timedOut)).toBeUndefined()
+  })
+
+  it('lets outcomes be written again when it has ended', () => {
+    const override = { state: 'CLOSED', at: now - 5, until: now } as const
+
+    expect(nextOf(decideCount(failing(2, { override }), failures(1), defaults, tokens))).toMatchObject({
+      state: 'OPEN',
+      override: undefined,
+    })
+  })
+
+  it('begins a new epoch, so that calls from before it count for nothing', () => {
+    const forced = force(halfOpen(), { state: 'OPEN', at: now }, defaults, tokens)
+
+    expect(forced).toMatchObject({ state: 'OPEN', epoch: 'e-next', generation: 3, leases: [] })
+  })
+
+  it('that opens until a given time goes on as an open circuit that is due', () => {
+    const until = now + 3_600_000
+
+    const forced = force(closed(), { state: 'OPEN', at: now, until }, defaults, tokens)
+
+    expect(admit(forced, until - 1, defaults)).toBe('forced')
+    expect(admit(forced, until, defaults)).toBe('claim')
+  })
+
+  it('that opens without an end stays, whatever the reset timeout', () => {
+    const forced = force(closed(), { state: 'OPEN', at: now }, defaults, tokens)
+
+    expect(forced).toMatchObject({ openedAt: now, retryAt: now + 10_000, resetTimeout: 10_000, failureCount: 0 })
+    expect(admit(forced, now + 3_600_000, defaults)).toBe('forced')
+  })
+
+  it('that closes until a given time goes on as a closed and empty circuit', () => {
+    const forced = force(opened(), { state: 'CLOSED', at: now, until: now + 5_000 }, defaults, tokens)
+
+    expect(admit(forced, now + 5_000, defaults)).toBe('pass')
+    expect(forced).toMatchObject({ state: 'CLOSED', failureCount: 0, retryAt: undefined, openedAt: undefined })
+  })
+
+  it('is ended by a reset, which leaves no past', () => {
+    const forced = force(opened({ lastFailure: timedOut }), { state: 'OPEN', at: now }, defaults, tokens)
+
+    const fresh = reset(forced, now + 1, { version: 'v-3', epoch: 'e-3', transition: 't-3' })
+
+    expect(fresh).toEqual({
+      ...emptyRecord('e-3', now + 1),
+      version: 'v-3',
+      generation: 3,
+      transitions: ['t-next', 't-3'],
+    })
+  })
+})
+
+describe('the effective state', () => {
+  it('of an open circuit reads HALF_OPEN from retryAt on', () => {
+    const record = opened({ retryAt: now })
+
+    expect(effectiveState(record, now - 1, defaults)).toBe('OPEN')
+    expect(effectiveState(record, now, defaults)).toBe('HALF_OPEN')
+  })
+
+  it('of any other circuit is the stored one', () => {
+    expect(effectiveState(closed(), now, defaults)).toBe('CLOSED')
+    expect(effectiveState(halfOpen(), now, defaults)).toBe('HALF_OPEN')
+  })
+})
+
+describe('a record from a broken clock', () => {
+  it('counts a retryAt as reached that is further ahead than its own reset timeout and the tolerance', () => {
+    const ahead = 10_000 + clockTolerance
+    const at = (retryAt: number) => opened({ openedAt: undefined, retryAt })
+
+    expect(admit(at(now + ahead), now, defaults)).toBe('open')
+    expect(admit(at(now + ahead + 1), now, defaults)).toBe('claim')
+    expect(admit(at(8.64e15), now, defaults)).toBe('claim')
+  })
+
+  it('measures retryAt by the reset timeout of whoever opened the circuit', () => {
+    const record = opened({ openedAt: now, retryAt: now + 120_000, resetTimeout: 120_000 })
+
+    expect(admit(record, now, defaults)).toBe('open')
+  })
+
+  it('measures retryAt by its own reset timeout where none is stored', () => {
+    const record = opened({ openedAt: undefined, retryAt: now + 10_000 + clockTolerance + 1, resetTimeout: undefined })
+
+    expect(admit(record, now, defaults)).toBe('claim')
+  })
+
+  it('does not stay open for longer than maxResetTimeout, whatever reset timeout is stored', () => {
+    const record = opened({ openedAt: now, retryAt: now + 3_600_000, resetTimeout: 3_600_000 })
+
+    expect(retryTime(record, defaults)).toBe(now + 300_000)
+    expect(admit(record, now + 299_999, defaults)).toBe('open')
+    expect(admit(record, now + 300_000, defaults)).toBe('claim')
+  })
+
+  it('may be probed at once if it is open without a retryAt', () => {
+    expect(admit(opened({ retryAt: undefined }), now, defaults)).toBe('claim')
+  })
+
+  it('counts a lease as expired that is further ahead than the longest lease and the tolerance', () => {
+    const held = (ahead: number) => halfOpen({ leases: [{ id: 'x', expiresAt: now + ahead }] })
+
+    expect(liveLeases(held(maxLease + clockTolerance), now)).toHaveLength(1)
+    expect(liveLeases(held(maxLease + clockTolerance + 1), now)).toHaveLength(0)
+    expect(admit(held(8.64e15), now, defaults)).toBe('claim')
+  })
+
+  it('has no streak if its last failure lies further ahead than clocks may be apart', () => {
+    const at = (lastFailureAt: number) => closed({ failureCount: 2, lastFailureAt })
+
+    expect(liveFailureCount(at(now + clockTolerance), now, 60_000)).toBe(2)
+    expect(liveFailureCount(at(now + clockTolerance + 1), now, 60_000)).toBe(0)
+  })
+})
+
+describe('counting failures', () => {
+  it('adds a failure to a streak that still holds', () => {
+    expect(decideCount(failing(1), failures(1), defaults, tokens)).toEqual({ kind: 'increment' })
+  })
+
+  it('adds the first failure of a circuit that nothing is stored for', () => {
+    expect(decideCount(emptyRecord('e-1', now), failures(1), defaults, tokens)).toEqual({ kind: 'increment' })
+  })
+
+  it.each([
+    ['exactly the threshold', failing(2), failures(1)],
+    ['more than the threshold, after concurrent increments', failing(2), failures(7)],
+    ['the failures of one instance alone', closed(), failures(3)],
+    ['a streak whose author died before tripping', failing(3), failures(1)],
+    ['the failures that followed a success', failing(1), failures(3, { success: true })],
+  ])('opens the circuit at %s', (_what, record, outcomes) => {
+    const decision = decideCount(record, outcomes, defaults, tokens)
+
+    expect(decision.kind).toBe('trip')
+    expect(nextOf(decision)).toMatchObject({
+      state: 'OPEN',
+      epoch: 'e-next',
+      version: 'v-next',
+      openedAt: now,
+      retryAt: now + 10_000,
+      resetTimeout: 10_000,
+      trips: 1,
+      lastFailure: timedOut,
+      lastFailureAt: now,
+      transitions: ['t-next'],
+    })
+  })
+
+  it('keeps the whole count in the record that it opens', () => {
+    expect(nextOf(decideCount(failing(2), failures(7), defaults, tokens)).failureCount).toBe(9)
+  })
+
+  it('opens at the first failure with a threshold of 1', () => {
+    expect(decideCount(closed(), failures(1), settings({ failureThreshold: 1 }), tokens).kind).toBe('trip')
+  })
+
+  it('counts a streak up to the last millisecond of the window', () => {
+    expect(decideCount(failing(2, { lastFailureAt: now - 60_000 }), failures(1), defaults, tokens).kind).toBe('trip')
+  })
+
+  it('begins a new streak after an idle gap longer than the window', () => {
+    const decision = decideCount(failing(2, { lastFailureAt: now - 60_001 }), failures(1), defaults, tokens)
+
+    expect(decision.kind).toBe('replace')
+    expect(nextOf(decision)).toMatchObject({ state: 'CLOSED', failureCount: 1, lastFailureAt: now, epoch: 'e-1' })
+  })
+
+  it('treats a count without an instant as no streak', () => {
+    expect(nextOf(decideCount(failing(2, { lastFailureAt: undefined }), failures(1), defaults, tokens))).toMatchObject({
+      failureCount: 1,
+    })
+  })
+
+  it('counts anew the failures that followed a success', () => {
+    const decision = decideCount(failing(2), failures(2, { success: true }), defaults, tokens)
+
+    expect(decision.kind).toBe('replace')
+    expect(nextOf(decision)).toMatchObject({ state: 'CLOSED', failureCount: 2 })
+  })
+
+  it('adds failures after a success where there was nothing to end', () => {
+    expect(decideCount(closed(), failures(2, { success: true }), defaults, tokens)).toEqual({ kind: 'increment' })
+  })
+
+  it.each([opened(), halfOpen()])('writes nothing for a circuit that is not closed', (record) => {
+    expect(decideCount(record, failures(9), defaults, tokens)).toEqual({ kind: 'nothing' })
+    expect(decideCount(record, oneSuccess, defaults, tokens)).toEqual({ kind: 'nothing' })
+  })
+
+  // A batch keeps the time of its failures. If it could not be stored at once (the store was away from this instance,
+  // up to `window` long), the others' failures are newer than it, and a streak that is alive is overwritten with less.
+  // "The shared count is a streak: each failure renews it, an idle gap longer than `window` makes it zero": there is no
+  // gap here. The tolerance for clocks is applied to an instant that is merely late.
+  it.failing('adds failures that waited to a streak that others have renewed since', () => {
+    const tenMinutes = 600_000
+    const wide = settings({ failureThreshold: 10, window: 3_600_000 })
+    const record = failing(8, { lastFailureAt: now })
+
+    expect(decideCount(record, failures(1, { at: now - tenMinutes }), wide, tokens)).toEqual({ kind: 'increment' })
+  })
+})
+
+describe('counting successes', () => {
+  it('ends a streak', () => {
+    const decision = decideCount(failing(2), oneSuccess, defaults, tokens)
+
+    expect(decision.kind).toBe('replace')
+    expect(nextOf(decision)).toMatchObject({ failureCount: 0, version: 'v-next', epoch: 'e-1', generation: 0 })
+  })
+
+  it('leaves the time of the last failure as it is', () => {
+    expect(nextOf(decideCount(failing(2), oneSuccess, defaults, tokens)).lastFailureAt).toBe(now - 1_000)
+  })
+
+  it('writes nothing for a healthy circuit', () => {
+    expect(decideCount(closed(), oneSuccess, defaults, tokens)).toEqual({ kind: 'nothing' })
+  })
+
+  it('writes nothing for a streak that ended by itself', () => {
+    expect(decideCount(failing(2, { lastFailureAt: now - 60_001 }), oneSuccess, defaults, tokens).kind).toBe('nothing')
+  })
+
+  it('writes nothing where nothing happened', () => {
+    expect(decideCount(failing(2), { ...oneSuccess, success: false }, defaults, tokens).kind).toBe('nothing')
+  })
+})
+
+describe('the count of consecutive trips', () => {
+  it('grows with each trip', () => {
+    expect(open(halfOpen({ trips: 4 }), now, defaults, tokens, timedOut).trips).toBe(5)
+  })
+
+  it('survives a close', () => {
+    expect(close(halfOpen({ trips: 4 }), now, tokens).trips).toBe(4)
+  })
+
+  it('grows on a trip within a window of the last', () => {
+    expect(nextOf(decideCount(failing(2, { trips: 4 }), failures(1), defaults, tokens)).trips).toBe(5)
+  })
+
+  it('begins anew on a trip after a failure-free window', () => {
+    const quiet = { trips: 4, lastFailureAt: now - 60_001, updatedAt: now - 60_001 }
+
+    expect(nextOf(decideCount(failing(0, quiet), failures(3), defaults, tokens)).trips).toBe(1)
+  })
+
+  it('is ended by the first failure after a failure-free window', () => {
+    const quiet = { trips: 4, lastFailureAt: now - 60_001, updatedAt: now - 60_001 }
+
+    const decision = decideCount(failing(0, quiet), failures(1), defaults, tokens)
+
+    expect(decision.kind).toBe('replace')
+    expect(nextOf(decision)).toMatchObject({ trips: 0, failureCount: 1 })
+  })
+
+  it('is kept when a streak is ended within the window', () => {
+    expect(setFailureCount(failing(2, { trips: 4 }), 0, now, defaults, tokens).trips).toBe(4)
+  })
+
+  it('is ended where no failure was ever recorded and the last write is old', () => {
+    const record = closed({ trips: 4, updatedAt: now - 60_001 })
+
+    expect(setFailureCount(record, 1, now, defaults, tokens).trips).toBe(0)
+  })
+})
+
+describe('opening', () => {
+  it('keeps what is known of the last failure when it is told of none', () => {
+    const record = failing(3, { lastFailure: timedOut, lastFailureAt: now - 7 })
+
+    expect(open(record, now, defaults, tokens, undefined)).toMatchObject({
+      lastFailure: timedOut,
+      lastFailureAt: now - 7,
+    })
+  })
+
+  it('empties what a half-open period counted', () => {
+    const record = halfOpen({ successCount: 1 })
+
+    expect(open(record, now, defaults, tokens, timedOut)).toMatchObject({ successCount: 0, leases: [] })
+  })
+})
+
+describe('claiming a probe', () => {
+  it('makes an open circuit half-open, with the claimant’s lease alone', () => {
+    const record = opened({ retryAt: now, leases: [{ id: 'left over', expiresAt: now + 5 }], successCount: 7 })
+    const lease = { id: 'mine', expiresAt: now + 30_000 }
+
+    expect(claim(record, now, lease, tokens)).toMatchObject({
+      state: 'HALF_OPEN',
+      leases: [lease],
+      successCount: 0,
+      epoch: 'e-next',
+      generation: 2,
+      transitions: ['t-next'],
+    })
+  })
+
+  it('adds a lease to a half-open circuit without a new epoch', () => {
+    const record = halfOpen()
+    const lease = { id: 'mine', expiresAt: now + 30_000 }
+
+    const next = claim(record, now, lease, tokens)
+
+    expect(next).toEqual({ ...record, version: 'v-next', leases: [...record.leases, lease], updatedAt: now })
+  })
+
+  it('takes the place of those whose leases have expired', () => {
+    const record = halfOpen({ leases: [{ id: 'dead', expiresAt: now }] })
+    const lease = { id: 'mine', expiresAt: now + 30_000 }
+
+    expect(claim(record, now, lease, tokens).leases).toEqual([lease])
+  })
+})
+
+describe('settling a probe', () => {
+  it('closes the circuit at the last success that was needed, with empty counters', () => {
+    const record = halfOpen({ successCount: 1, trips: 2 })
+
+    const next = settle(record, 'lease-1', 'success', now, settings({ halfOpenSuccessThreshold: 2 }), tokens, undefined)
+
+    expect(next).toMatchObject({
+      state: 'CLOSED',
+      failureCount: 0,
+      successCount: 0,
+      leases: [],
+      openedAt: undefined,
+      retryAt: undefined,
+      resetTimeout: undefined,
+      epoch: 'e-next',
+      generation: 3,
+    })
+  })
+
+  it('closes the circuit also when more successes were counted than are needed', () => {
+    const next = settle(halfOpen({ successCount: 5 }), 'lease-1', 'success', now, defaults, tokens, undefined)
+
+    expect(next?.state).toBe('CLOSED')
+  })
+
+  it('counts a success and gives the lease back while more are needed', () => {
+    const next = settle(
+      halfOpen(),
+      'lease-1',
+      'success',
+      now,
+      settings({ halfOpenSuccessThreshold: 2 }),
+      tokens,
+      undefined,
+    )
+
+    expect(next).toMatchObject({ state: 'HALF_OPEN', successCount: 1, leases: [], epoch: 'e-1', version: 'v-next' })
+  })
+
+  it('opens the circuit again on a failure, with a new retryAt', () => {
+    const next = settle(halfOpen(), 'lease-1', 'failure', now, defaults, tokens, timedOut)
+
+    expect(next).toMatchObject({
+      state: 'OPEN',
+      openedAt: now,
+      retryAt: now + 10_000,
+      trips: 2,
+      failureCount: 4,
+      lastFailureAt: now,
+      lastFailure: timedOut,
+      leases: [],
+      epoch: 'e-next',
+    })
+  })
+
+  it('gives the lease back and counts nothing on a release', () => {
+    const next = settle(halfOpen(), 'lease-1', 'release', now, defaults, tokens, undefined)
+
+    expect(next).toEqual({ ...halfOpen(), version: 'v-next', leases: [], updatedAt: now })
+  })
+
+  it('leaves the leases of other probes alone', () => {
+    const other = { id: 'lease-2', expiresAt: now + 1_000 }
+    const record = halfOpen({ leases: [...halfOpen().leases, other] })
+
+    expect(settle(record, 'lease-1', 'release', now, defaults, tokens, undefined)?.leases).toEqual([other])
+  })
+
+  it('counts a probe that took longer than its lease, as long as nobody took its place', () => {
+    const record = halfOpen({ leases: [{ id: 'slow', expiresAt: now - 600_000 }] })
+
+    expect(settle(record, 'slow', 'success', now, defaults, tokens, undefined)?.state).toBe('CLOSED')
+  })
+
+  it.each(['success', 'failure', 'release'] as const)('ignores a %s whose lease is not in the record', (outcome) => {
+    expect(settle(halfOpen(), 'taken over', outcome, now, defaults, tokens, timedOut)).toBeUndefined()
+  })
+
+  it.each([closed, opened])('ignores a probe of a circuit that is no longer half-open', (record) => {
+    const stale = record({ leases: halfOpen().leases })
+
+    expect(settle(stale, 'lease-1', 'success', now, defaults, tokens, undefined)).toBeUndefined()
+  })
+})
+
+describe('a change of state', () => {
+  it('keeps the last 8 transition ids', () => {
+    const transitions = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h']
+
+    expect(close(halfOpen({ transitions }), now, tokens).transitions).toEqual([...transitions.slice(1), 't-next'])
+  })
+})
