@@ -174,12 +174,18 @@ export class CallScope implements OperationContext {
   start(): void {
     const signal = this.#callerSignal
     if (signal !== undefined) {
-      if (signal.aborted) return this.#cutBy('caller', signal.reason)
+      if (signal.aborted) {
+        this.#cutBy('caller', signal.reason)
+        return
+      }
       this.#onCallerAbort = () => this.#cutBy('caller', signal.reason)
       signal.addEventListener('abort', this.#onCallerAbort, { once: true })
     }
     if (this.#invocation !== undefined) {
-      if (this.deadline <= this.startedAt) return this.timeOut('deadline')
+      if (this.deadline <= this.startedAt) {
+        this.timeOut('deadline')
+        return
+      }
       this.#invocation.watch(this)
     }
     if (this.#timeout !== false) {

@@ -71,7 +71,10 @@ export class BoundedStorage {
       const succeed = (reply: T): void => {
         this.#failures = 0
         this.#pausedUntil = 0
-        if (!waiting) return late?.(reply)
+        if (!waiting) {
+          late?.(reply)
+          return
+        }
         waiting = false
         this.#runtime.clearTimeout(timer)
         resolve(reply)

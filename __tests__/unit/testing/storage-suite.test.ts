@@ -149,7 +149,11 @@ describe('testCircuitStorage', () => {
   it('runs under node:test', async () => {
     const file = fileURLToPath(new URL('../../support/storage-suite.node-test.ts', import.meta.url))
     const { NODE_OPTIONS: _, ...env } = process.env
-    const { stdout } = await promisify(execFile)(process.execPath, ['--test', '--test-reporter=tap', file], { env })
+    const { stdout } = await promisify(execFile)(
+      process.execPath,
+      ['--experimental-strip-types', '--test', '--test-reporter=tap', file],
+      { env },
+    )
     expect(stdout).toMatch(/^# fail 0$/m)
     expect(Number(/^# pass (\d+)$/m.exec(stdout)?.[1])).toBe(collect(() => new MemoryCircuitStorage(), {}).length)
   })

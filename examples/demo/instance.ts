@@ -1,0 +1,71 @@
+/**
+ * One process: what Lambda does around a handler. It handles one event at a time; events that come meanwhile wait.
+ *
+ * @module
+ */
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import { createTestContext } from '../../src/testing/test-context.ts'
+import { handler } from './handler.ts'
+import { type Order, tell } from './messages.ts'
+
+/** What one invocation may take, in milliseconds: the time-out of the function. */
+const functionTimeout = 3_000
+const longestWarmUp = 10_000
+
+// A process of its own group's Ctrl-C: the demo ends its instances itself, and they end with it in any case.
+process.on('SIGINT', () => {})
+process.on('disconnect', () => process.exit())
+process.on('message', (order: Order) => {
+  const work = order.type === 'warm' ? warm() : run(order.startAt, order.interval, order.invocations)
+  work.catch(fail)
+})
+process.on('uncaughtException', fail)
+await load().catch(fail)
+
+/** What Lambda's init phase is for: the first invocation must not pay for it, nor the store's time limit. */
+async function load(): Promise<void> {
+  if (process.env['CIRCUIT_BREAKER_STORAGE'] === 'dynamodb') {
+    await Promise.all([import('@aws-sdk/client-dynamodb'), import('@aws-sdk/util-dynamodb')])
+  }
+  // Node loads its HTTP client at the first use.
+  await (await fetch(process.env['PAYMENTS_URL'] ?? '')).text()
+  tell({ type: 'loaded' })
+}
+
+/** Invokes the handler until service and store have answered in time. */
+async function warm(): Promise<void> {
+  const giveUpAt = Date.now() + longestWarmUp
+  for (;;) {
+    const { statusCode, reason } = await handler({ amount: 1 }, createTestContext({ remainingTime: functionTimeout }))
+    if (statusCode === 200) return tell({ type: 'warm' })
+    if (Date.now() > giveUpAt) throw new Error(`the healthy service could not be reached: ${reason}`)
+  }
+}
+
+/** Invokes the handler at a steady rate. */
+async function run(startAt: number, interval: number, invocations: number): Promise<void> {
+  for (let n = 0; n < invocations; n++) {
+    const wait = startAt + n * interval - Date.now()
+    if (wait > 0) await sleep(wait)
+    await invoke()
+  }
+  tell({ type: 'done' })
+}
+
+async function invoke(): Promise<void> {
+  const context = createTestContext({ remainingTime: functionTimeout })
+  const startedAt = performance.now()
+  const { statusCode, reason } = await handler({ amount: 100 }, context)
+  const latency = performance.now() - startedAt
+  const outcome = statusCode === 200 ? 'served' : reason === 'refused' ? 'refused' : 'failed'
+  const error = outcome === 'failed' ? reason : undefined
+  const { state } = context.circuits.payments
+  tell({ type: 'call', call: { endedAt: Date.now(), latency, outcome, error, state } })
+}
+
+function fail(error: unknown): void {
+  tell({ type: 'failed', reason: error instanceof Error ? `${error.name}: ${error.message}` : String(error) })
+  process.exitCode = 1
+  process.disconnect?.()
+}
