@@ -53,6 +53,8 @@ const membersOf = new WeakMap<object, Members>()
  *   .use(circuitBreaker({ services: ['stripe'] }))
  *   .handler(async (event, { callExternal, circuits }) => …)
  */
+export function circuitBreaker<const K extends string>(options: CircuitBreakerOptions<K>): CircuitBreakerMiddleware<K>
+export function circuitBreaker<const K extends string>(breaker: CircuitBreaker<K>): CircuitBreakerMiddleware<K>
 export function circuitBreaker<const K extends string>(
   options: CircuitBreakerOptions<K> | CircuitBreaker<K>,
 ): CircuitBreakerMiddleware<K> {

@@ -5,7 +5,6 @@
  */
 
 import { type ChildProcess, fork } from 'node:child_process'
-import { once } from 'node:events'
 import { devNull } from 'node:os'
 import type { Message, Order } from './messages.ts'
 import type { InstanceId } from './recording.ts'
@@ -18,7 +17,7 @@ export class Instance {
   readonly id: InstanceId
   readonly #child: ChildProcess
   readonly #onMessage: (id: InstanceId, message: Message) => void
-  readonly #ended: Promise<unknown>
+  readonly #ended: Promise<void>
   /** Rejects when the process ends before it was asked to. */
   readonly #died = Promise.withResolvers<never>()
   readonly #awaited = new Map<Message['type'], () => void>()
@@ -44,8 +43,16 @@ export class Instance {
       // Its errors arrive as messages; a stack trace would show where this machine keeps its files.
       stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
     })
-    this.#ended = once(this.#child, 'exit').then(([code, signal]) => this.#end(code, signal))
-    this.#child.on('error', () => this.#child.kill('SIGKILL'))
+    const ended = Promise.withResolvers<void>()
+    this.#ended = ended.promise
+    this.#child.on('exit', (code, signal) => {
+      this.#end(code, signal)
+      ended.resolve()
+    })
+    this.#child.on('error', (error) => {
+      this.#reason = error.message
+      this.#died.reject(new Error(`${nameOf(id)} failed: ${error.message}`))
+    })
     this.#child.on('message', (message) => this.#take(message as Message))
   }
 

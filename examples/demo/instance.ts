@@ -5,15 +5,18 @@
  */
 
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { CircuitBreakerContext } from '../../src/index.ts'
 import { createTestContext } from '../../src/testing/test-context.ts'
-import { handler } from './handler.ts'
 import { type Order, tell } from './messages.ts'
 
 /** What one invocation may take, in milliseconds: the time-out of the function. */
 const functionTimeout = 3_000
 const longestWarmUp = 10_000
+const root = new URL('../../', import.meta.url)
 
-// A process of its own group's Ctrl-C: the demo ends its instances itself, and they end with it in any case.
+let handler: typeof import('./handler.ts').handler
+
+// Ctrl-C reaches every process of a terminal. The demo ends its instances itself, and without it they end by themselves.
 process.on('SIGINT', () => {})
 process.on('disconnect', () => process.exit())
 process.on('message', (order: Order) => {
@@ -28,6 +31,7 @@ async function load(): Promise<void> {
   if (process.env['CIRCUIT_BREAKER_STORAGE'] === 'dynamodb') {
     await Promise.all([import('@aws-sdk/client-dynamodb'), import('@aws-sdk/util-dynamodb')])
   }
+  handler = (await import('./handler.ts')).handler
   // Node loads its HTTP client at the first use.
   await (await fetch(process.env['PAYMENTS_URL'] ?? '')).text()
   tell({ type: 'loaded' })
@@ -37,7 +41,7 @@ async function load(): Promise<void> {
 async function warm(): Promise<void> {
   const giveUpAt = Date.now() + longestWarmUp
   for (;;) {
-    const { statusCode, reason } = await handler({ amount: 1 }, createTestContext({ remainingTime: functionTimeout }))
+    const { statusCode, reason } = await handler({ amount: 1 }, newContext())
     if (statusCode === 200) return tell({ type: 'warm' })
     if (Date.now() > giveUpAt) throw new Error(`the healthy service could not be reached: ${reason}`)
   }
@@ -54,7 +58,7 @@ async function run(startAt: number, interval: number, invocations: number): Prom
 }
 
 async function invoke(): Promise<void> {
-  const context = createTestContext({ remainingTime: functionTimeout })
+  const context = newContext()
   const startedAt = performance.now()
   const { statusCode, reason } = await handler({ amount: 100 }, context)
   const latency = performance.now() - startedAt
@@ -64,8 +68,15 @@ async function invoke(): Promise<void> {
   tell({ type: 'call', call: { endedAt: Date.now(), latency, outcome, error, state } })
 }
 
+/** The middleware adds the rest. */
+function newContext(): CircuitBreakerContext<'payments'> {
+  return createTestContext({ remainingTime: functionTimeout })
+}
+
 function fail(error: unknown): void {
-  tell({ type: 'failed', reason: error instanceof Error ? `${error.name}: ${error.message}` : String(error) })
+  const reason = error instanceof Error ? `${error.name}: ${error.message}` : String(error)
+  // Where this machine keeps its files is nobody's business.
+  tell({ type: 'failed', reason: reason.replaceAll(root.href, '').replaceAll(root.pathname, '') })
   process.exitCode = 1
-  process.disconnect?.()
+  process.disconnect()
 }

@@ -15,12 +15,13 @@ export interface TestContextOptions {
  * A Lambda context for testing your own handlers: one per invocation, as in Lambda.
  *
  * `getRemainingTimeInMillis` counts down from `remainingTime` to 0 by `Date.now()`, so it follows real time, and a
- * test's fake clock where one is installed.
+ * test's fake clock where one is installed. It has the type that the handler asks for, so that a handler with the
+ * circuit breaker takes it: the middleware adds what is missing.
  *
  * @example
  * const result = await handler(event, createTestContext({ remainingTime: 3_000 }))
  */
-export function createTestContext(options: TestContextOptions = {}): Context {
+export function createTestContext<C extends Context = Context>(options: TestContextOptions = {}): C {
   const { remainingTime = 30_000, functionName = 'test-function', awsRequestId = randomUUID() } = options
   const deadline = Date.now() + remainingTime
   return {
@@ -36,5 +37,5 @@ export function createTestContext(options: TestContextOptions = {}): Context {
     done: () => {},
     fail: () => {},
     succeed: () => {},
-  }
+  } satisfies Context as unknown as C
 }
