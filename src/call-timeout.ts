@@ -4,6 +4,7 @@
  * @module
  */
 
+import { longestTimer } from './config.ts'
 import { CircuitTimeoutError, type TimeoutReason } from './errors.ts'
 import type { Runtime, TimerHandle } from './runtime.ts'
 
@@ -32,6 +33,7 @@ export class Invocation {
   readonly #runtime: Runtime
   readonly #endsAt: number
   readonly #calls = new Set<CallScope>()
+  #hasEnded = false
   #timer: TimerHandle | undefined
   #timerAt = Number.POSITIVE_INFINITY
 
@@ -62,19 +64,23 @@ export class Invocation {
   /** The call has ended. */
   unwatch(call: CallScope): void {
     this.#calls.delete(call)
+    if (this.#calls.size > 0) return
     // Kept for the next call, but not what holds the process.
-    if (this.#calls.size === 0) this.#timer?.unref?.()
+    if (this.#hasEnded) this.#clear()
+    else this.#timer?.unref?.()
   }
 
   /** The invocation has ended; calls that nobody awaits are still cut at the deadline. */
   end(): void {
+    this.#hasEnded = true
     if (this.#calls.size === 0) this.#clear()
   }
 
   #schedule(at: number): void {
     this.#clear()
-    this.#timerAt = at
-    this.#timer = this.#runtime.setTimeout(() => this.#cutDue(), Math.max(0, at - this.#runtime.now()))
+    const now = this.#runtime.now()
+    this.#timerAt = Math.min(at, now + longestTimer)
+    this.#timer = this.#runtime.setTimeout(() => this.#cutDue(), Math.max(0, this.#timerAt - now))
   }
 
   #clear(): void {
@@ -84,8 +90,9 @@ export class Invocation {
   }
 
   #cutDue(): void {
+    // The clock may have stepped back; timers run by one that does not.
+    const now = Math.max(this.#timerAt, this.#runtime.now())
     this.#clear()
-    const now = this.#runtime.now()
     let next = Number.POSITIVE_INFINITY
     for (const call of this.#calls) {
       if (call.deadline <= now) call.timeOut('deadline')
@@ -161,13 +168,14 @@ export class CallScope implements OperationContext {
   }
 
   /**
-   * Whether a call that was cut had enough time to say something of the service. By its own timeout it had; cut by the
-   * deadline, the operation must have run for as long as its timeout, or for a second where it has none.
+   * Whether a call that was cut had enough time to say something of the service. Cut by the deadline, the operation must
+   * have run for as long as its timeout, or for a second where it has none; cut by its own timeout, for half of that: the
+   * rest may have gone into waiting for a permit.
    */
   get hadFairTime(): boolean {
     if (this.#operationStartedAt === undefined) return false
     const ran = this.#runtime.now() - this.#operationStartedAt
-    return this.#cut?.by === 'timeout' || ran >= (this.#timeout || fairTime)
+    return ran >= (this.#cut?.by === 'timeout' ? (this.#timeout || 0) / 2 : this.#timeout || fairTime)
   }
 
   /** Starts to watch the clock and the caller's signal. May cut the call at once. */

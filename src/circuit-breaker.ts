@@ -370,7 +370,7 @@ export class CircuitBreaker<const K extends string = string> {
 
   /** Whether anything waits to be stored. */
   get needsFlush(): boolean {
-    return this.#active.some((circuit) => circuit.hasWork)
+    return this.#active.some((circuit) => circuit.hasWork || circuit.hasSpare)
   }
 
   /**
@@ -380,6 +380,7 @@ export class CircuitBreaker<const K extends string = string> {
    * @param timeLeft what the invocation has left, in milliseconds
    */
   async flush(timeLeft: number = Number.POSITIVE_INFINITY): Promise<void> {
+    for (const circuit of this.#active) circuit.releaseSpare()
     await this.#within(Math.min(this.#storageTimeout, timeLeft - flushReserve), this.#drain())
   }
 
@@ -403,8 +404,10 @@ export class CircuitBreaker<const K extends string = string> {
 
   /** Reads circuits in one batch; those that are being read are waited for. Never rejects. */
   #load(circuits: readonly Circuit[]): Promise<void> {
-    const due = circuits.filter((circuit) => circuit.loading === undefined)
-    if (due.length > 0) {
+    if (circuits.some((circuit) => circuit.loading === undefined)) {
+      // Circuits that are nearly stale come along, so that they are read together from then on.
+      const now = this.#runtime.now()
+      const due = this.#active.filter((circuit) => circuit.loading === undefined && circuit.isAging(now))
       const reading = this.#read(due)
       for (const circuit of due) circuit.loading = reading
     }
@@ -414,7 +417,7 @@ export class CircuitBreaker<const K extends string = string> {
   async #read(circuits: readonly Circuit[]): Promise<void> {
     // Also when the store is left alone: then nobody waits for it.
     const takers = circuits.map((circuit) => circuit.beginRead())
-    if (this.#store.available) {
+    if (this.#store.canRead) {
       const adopt = (records: ReadonlyMap<string, CircuitRecord>, errors?: StorageErrors): void => {
         circuits.forEach(({ storageKey }, index) => {
           takers[index]?.(errors?.get(storageKey) ?? records.get(storageKey))
@@ -432,6 +435,7 @@ export class CircuitBreaker<const K extends string = string> {
       }
     } else await undefined
     for (const circuit of circuits) {
+      circuit.loadAttempted = true
       circuit.loading = undefined
       void circuit.drain()
     }

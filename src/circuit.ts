@@ -74,6 +74,8 @@ interface SentWrite {
   readonly expected: ExpectedVersion
   /** The failures that it adds … */
   readonly count: number
+  /** When the last of them happened. */
+  readonly at: number
   /** … or the record that it sets instead. */
   readonly next?: CircuitRecord
 }
@@ -110,6 +112,8 @@ type TransitionTokens = Pick<Tokens, 'epoch' | 'transition'>
 const claimSpread = 0.05
 /** … but over no more than this, in milliseconds. */
 const maxClaimSpread = 1_000
+/** The time to live is jittered from this part of it up, so that a fleet that started together does not read together. */
+const minTtl = 0.8
 /** A lease where no Lambda deadline bounds it, in milliseconds. */
 const defaultLease = 30_000
 /** After this many conflicts in a row the rest waits for the next opportunity. */
@@ -122,7 +126,7 @@ export class Circuit {
   readonly storageKey: string
   readonly settings: ServiceSettings
   readonly permits: Semaphore
-  /** Whether loading was tried at all, with whatever result. */
+  /** Whether a load has come to an end, with whatever result. */
   loadAttempted = false
   /** The load that is under way. */
   loading: Promise<void> | undefined
@@ -163,6 +167,8 @@ export class Circuit {
 
   #claimTokens: (TransitionTokens & { readonly leaseId: string }) | undefined
   #acquiring: Promise<void> | undefined
+  /** Claims in a row that the store left unanswered. */
+  #unansweredClaims = 0
   /** A lease that was granted to this instance and that no call uses. */
   #spare: Lease | undefined
 
@@ -207,7 +213,8 @@ export class Circuit {
       const late = now - retryTime(view, this.settings)
       return late >= 0 && late < this.#claimDelay ? 'open' : 'claim'
     }
-    return verdict === 'probing' && this.#hasSpare(now) ? 'claim' : verdict
+    const hasSpare = verdict === 'probing' && this.#spare !== undefined && this.#isLive(this.#spare)
+    return hasSpare ? 'claim' : verdict
   }
 
   /** The error for a call that is refused. */
@@ -234,7 +241,8 @@ export class Circuit {
 
   /**
    * Claims the probe that {@link admit} offered. Waits for the store no longer than `storageTimeout`; a lease that is
-   * granted after that is kept for the next call.
+   * granted after that is kept for the next call. Where the store leaves a second claim in a row unanswered, this
+   * instance goes on alone: a store that cannot be written must not keep a circuit open.
    *
    * @returns `undefined` if it was not granted; ask {@link admit} again for the reason
    */
@@ -244,54 +252,78 @@ export class Circuit {
       if (!(await this.#within(this.#acquiring, giveUpAt))) return undefined
       if (this.admit(this.#runtime.now()) !== 'claim') return undefined
     }
-    if (!this.#hasSpare(this.#runtime.now())) {
+    if (this.#spare === undefined || !this.#isLive(this.#spare)) {
       this.#spare = undefined
       if (this.#isAlone) return this.#claimAlone(duration)
+      this.#unansweredClaims++
       this.#acquiring = this.#acquireLease(duration, requestId).finally(() => {
         this.#acquiring = undefined
       })
       await this.#within(this.#acquiring, giveUpAt)
+      const isUnanswered = this.#unansweredClaims > 0 && this.admit(this.#runtime.now()) === 'claim'
+      const isAlone = this.#isAlone || this.#unansweredClaims > 1
+      if (isUnanswered && isAlone && this.#spare === undefined) return this.#claimAlone(duration)
     }
-    const lease = this.#spare
+    // While the claim was under way another probe of this instance may have failed.
+    if (this.#spare === undefined || this.#view.state !== 'HALF_OPEN') return undefined
+    const { id } = this.#spare
     this.#spare = undefined
-    return lease && { id: lease.id, local: false }
+    return { id, local: false }
+  }
+
+  /** Whether a lease lies ready that no call uses. */
+  get hasSpare(): boolean {
+    return this.#spare !== undefined
+  }
+
+  /** Gives back a lease that was granted too late for the call that claimed it: others may probe sooner. */
+  releaseSpare(): void {
+    if (this.#spare === undefined || this.#acquiring !== undefined) return
+    const { id } = this.#spare
+    this.#spare = undefined
+    this.settled({ id, local: false }, 'release', this.#runtime.now(), undefined, undefined)
   }
 
   /** The store is away, or what it holds for this service is damaged. */
   get #isAlone(): boolean {
-    return this.#damaged || !this.#store.available
+    return this.#damaged || !this.#store.canWrite
   }
 
   #claimAlone(duration: number | undefined): HeldLease {
     const now = this.#runtime.now()
     const lease = { id: this.#runtime.id(), expiresAt: this.#leaseEnd(now, duration) }
-    this.#setView(claim(this.#view, now, lease, this.#tokens()))
+    this.#setView(claim(this.#view, now, lease, this.settings, this.#tokens()))
     this.#announce(this.#view, now)
     this.#fireEvents()
     return { id: lease.id, local: true }
   }
 
   async #acquireLease(duration: number | undefined, requestId: string | undefined): Promise<void> {
-    await this.#draining
+    await this.drain()
     try {
       const retryAt = retryTime(this.#view, this.settings)
       const mayHaveChanged = this.#store.storage.shared !== false && this.#readAt < retryAt
       if (mayHaveChanged || this.#view !== this.#record) await this.#read()
       for (let attempt = 0; attempt < maxConflicts; attempt++) {
         const now = this.#runtime.now()
-        // An earlier claim whose reply was lost may have been granted.
-        if (this.#hasSpare(now) || this.admit(now) !== 'claim' || this.#record === undefined) return
         const record = this.#record
+        // An earlier claim whose reply was lost may have been granted.
+        const isClaimable =
+          this.#spare === undefined &&
+          this.admit(now) === 'claim' &&
+          record !== undefined &&
+          admit(record, now, this.settings) === 'claim'
+        if (!isClaimable) {
+          this.#unansweredClaims = 0
+          return
+        }
         this.#claimTokens ??= { leaseId: this.#runtime.id(), ...this.#transitionTokens() }
         const { leaseId } = this.#claimTokens
-        const next = claim(
-          record,
-          now,
-          { id: leaseId, expiresAt: this.#leaseEnd(now, duration) },
-          this.#tokens(this.#claimTokens),
-        )
+        const lease = { id: leaseId, expiresAt: this.#leaseEnd(now, duration) }
+        const next = claim(record, now, lease, this.settings, this.#tokens(this.#claimTokens))
         const change = this.#change(record, next, 'probe-started', now, requestId)
         await this.#compareAndSet(record.version, next, this.#claimTokens.transition, change)
+        this.#unansweredClaims = 0
         this.#refreshView()
       }
     } catch (error) {
@@ -372,7 +404,10 @@ export class Circuit {
       this.#settlements.push({ leaseId: lease.id, outcome, at, lastFailure, requestId, epoch, transition })
       this.#drainInBackground()
     } else if (next !== undefined) {
-      if (outcome === 'failure') this.#enqueueFailures(1, at, lastFailure, requestId)
+      if (outcome === 'failure') {
+        this.#enqueueFailures(1, at, lastFailure, requestId)
+        this.#pending = toBacklog(this.#pending)
+      }
       if (outcome === 'success') this.#enqueueSuccess(at, requestId)
       this.#announce(this.#view, at)
       this.#fireEvents()
@@ -409,6 +444,7 @@ export class Circuit {
     lastFailure: FailureSummary | undefined,
     requestId: string | undefined,
   ): void {
+    if (this.#pending !== undefined && at - this.#pending.at > this.settings.window) this.#pending = undefined
     const { success = false, failures: before = 0, backlog = 0 } = this.#pending ?? {}
     this.#pending = {
       epoch: this.#view.epoch,
@@ -534,11 +570,11 @@ export class Circuit {
   async #writeTrip(due: DueTrip): Promise<boolean> {
     const { at, lastFailure, requestId } = due
     const record = this.#record
-    const { failureThreshold, window } = this.settings
+    const now = this.#runtime.now()
     const isDue =
-      record?.state === 'CLOSED' &&
-      record.override === undefined &&
-      liveFailureCount(record, this.#runtime.now(), window) >= failureThreshold
+      record !== undefined &&
+      activeOverride(record, now) === undefined &&
+      this.#storedCount(now) >= this.settings.failureThreshold
     if (!isDue) {
       this.#dueTrip = undefined
       return true
@@ -557,6 +593,7 @@ export class Circuit {
     if (first?.sent !== undefined) return first
     this.#pending = undefined
     if (first === undefined || second === undefined || second.success) return second ?? first
+    if (second.at - first.at > this.settings.window) return second
     return {
       ...second,
       success: first.success,
@@ -568,7 +605,8 @@ export class Circuit {
   async #writeBatch(batch: Batch): Promise<boolean> {
     const { at, requestId, sent } = batch
     const isCurrent = batch.epoch === this.#epoch || batch.sharedEpoch === this.#epoch
-    const isOver = this.#runtime.now() - at > this.settings.window || !isCurrent
+    const now = this.#runtime.now()
+    const isOver = now - at > this.settings.window || !isCurrent
     const record = this.#record ?? emptyRecord(this.#epoch, at)
     if (isOver || isAnswered(sent, record)) {
       this.#inFlight = undefined
@@ -577,19 +615,20 @@ export class Circuit {
     if (sent !== undefined) return this.#send(batch, sent)
 
     // A state that was reached alone is not pushed onto the fleet: the backlog by itself cannot open the circuit.
-    const backlog = Math.min(batch.backlog, this.settings.failureThreshold - 1)
+    const live = batch.success ? 0 : liveFailureCount(record, now, this.settings.window)
+    const backlog = Math.min(batch.backlog, Math.max(0, this.settings.failureThreshold - 1 - live))
     const failures = backlog + batch.failures - batch.backlog
     const tripTokens = this.#tripTokens ?? this.#transitionTokens()
     const tokens = this.#tokens(tripTokens)
-    const decision = decideCount(record, { ...batch, failures }, this.settings, tokens)
+    const decision = decideCount(record, { ...batch, failures }, now, this.settings, tokens)
     switch (decision.kind) {
       case 'nothing':
         this.#inFlight = undefined
         return true
       case 'increment':
-        return this.#send(batch, { expected: record.version, count: failures })
+        return this.#send(batch, { expected: record.version, count: failures, at: decision.at })
       case 'replace':
-        return this.#send(batch, { expected: record.version, count: failures, next: decision.next })
+        return this.#send(batch, { expected: record.version, count: failures, at, next: decision.next })
       case 'trip': {
         this.#tripTokens = tripTokens
         const change = this.#change(record, decision.next, 'failure-threshold', at, requestId)
@@ -611,23 +650,27 @@ export class Circuit {
       [this.service],
       (storage) =>
         next === undefined
-          ? storage.incrementFailures(this.storageKey, expected, { count, at: batch.at, id: batch.id })
+          ? storage.incrementFailures(this.storageKey, expected, { count, at: sent.at, id: batch.id })
           : storage.compareAndSetState(this.storageKey, expected, next),
       (reply) => this.#adoptLate(reply.current, at, answers),
     )
     const isStored = applied || (next !== undefined && current?.version === next.version)
     // Refused on a repetition, the first attempt may have been counted before the version changed: not again.
-    this.#inFlight = isStored || batch.sent !== undefined ? undefined : batch
-    this.#adopt(current ?? (applied ? next : undefined), at)
+    const isDone = isStored || batch.sent !== undefined || this.#inFlight === undefined
+    this.#inFlight = isDone ? undefined : withoutSent(this.#inFlight as Batch)
+    if (!this.#isOvertaken(answers, expected)) this.#adopt(current ?? (applied ? next : undefined), at)
     if (isStored) this.#afterCounting(batch, count)
     return isStored
   }
 
-  /** Whose failures completed the count opens the circuit; the others know that somebody is about to. */
-  #afterCounting({ at, lastFailure, requestId }: Batch, count: number): void {
+  /**
+   * Whose failures completed the count opens the circuit; the others know that somebody is about to. If a mere backlog
+   * completed it, the next failure of anyone does.
+   */
+  #afterCounting({ at, lastFailure, requestId, failures, backlog }: Batch, count: number): void {
     const { failureThreshold } = this.settings
     const total = this.#storedCount(at)
-    if (total < failureThreshold) return
+    if (total < failureThreshold || failures === backlog) return
     if (total - count < failureThreshold) this.#dueTrip = { at, lastFailure, requestId }
     if (this.#view.state === 'CLOSED') this.#tripView(total, at, lastFailure)
   }
@@ -651,8 +694,14 @@ export class Circuit {
     )
     // A read that overtook this reply may have taken the transition for impossible.
     if (applied && unconfirmed?.isFired === false) this.#unconfirmed.set(transition, unconfirmed)
-    this.#adopt(current ?? (applied ? next : undefined), at)
+    if (this.#isOvertaken(answers, expected)) this.#confirm(current)
+    else this.#adopt(current ?? (applied ? next : undefined), at)
     return applied || (change !== undefined && current?.transitions.includes(transition) === true)
+  }
+
+  /** Whether a newer answer than this write's reply was taken while it was on its way. */
+  #isOvertaken(answers: number, expected: ExpectedVersion): boolean {
+    return answers !== this.#answers && this.#record?.version !== expected
   }
 
   #tokens(transition: TransitionTokens = this.#transitionTokens()): Tokens {
@@ -684,11 +733,16 @@ export class Circuit {
     return age >= this.#ttl || age < 0
   }
 
+  /** Whether the cached record is old enough to be read again along with one that has to be. */
+  isAging(now: number): boolean {
+    const age = now - this.#readAt
+    return age >= minTtl * this.settings.cacheTtl || age < 0
+  }
+
   /** Prepares a read; the function that it returns takes the reply. */
   beginRead(): (reply: CircuitRecord | CircuitStorageError | undefined) => void {
     const at = this.#runtime.now()
     const answers = this.#answers
-    this.loadAttempted = true
     return (reply) => {
       if (!(reply instanceof CircuitStorageError)) {
         this.#adoptLate(reply, at, answers)
@@ -715,7 +769,7 @@ export class Circuit {
 
   #touch(at: number): void {
     this.#readAt = at
-    this.#ttl = this.settings.cacheTtl * (0.8 + 0.2 * this.#runtime.random())
+    this.#ttl = this.settings.cacheTtl * (minTtl + (1 - minTtl) * this.#runtime.random())
   }
 
   /** Takes what the store said, as of `at`. */
@@ -749,10 +803,10 @@ export class Circuit {
     }
   }
 
-  /** Whether a lease lies ready for the next call. */
-  #hasSpare(now: number): boolean {
-    const id = this.#spare?.id
-    return id !== undefined && liveLeases(this.#view, now).some((lease) => lease.id === id)
+  /** Whether a lease is still in the record and has not expired. */
+  #isLive({ id }: Lease): boolean {
+    const record = this.#record
+    return record !== undefined && liveLeases(record, this.#runtime.now()).some((lease) => lease.id === id)
   }
 
   /** Outcomes of the epoch before no longer count, unless this is its continuation. */
@@ -844,7 +898,9 @@ export class Circuit {
     const spread = Math.min(maxClaimSpread, claimSpread * this.settings.resetTimeout)
     this.#claimDelay = this.#store.storage.shared === false ? 0 : spread * this.#runtime.random()
     if (this.settings.mode === 'enforce') {
-      this.permits.rejectAll(() => this.refusal('open', this.#runtime.now()))
+      const now = this.#runtime.now()
+      const verdict = activeOverride(view, now) === undefined ? 'open' : 'forced'
+      this.permits.rejectAll(() => this.refusal(verdict, now))
     }
   }
 
@@ -882,6 +938,11 @@ export class Circuit {
 
   // ------------------------------------------------------------------------------------------------------ snapshot
 
+  /** When the circuit may be probed, if it is not closed. */
+  get retryAt(): number | undefined {
+    return this.#view.retryAt === undefined ? undefined : retryTime(this.#view, this.settings)
+  }
+
   /** The state that callers should act on now. */
   get state(): CircuitState {
     return effectiveState(this.#view, this.#runtime.now(), this.settings)
@@ -898,6 +959,10 @@ export class Circuit {
 
 function toBacklog(batch: Batch | undefined): Batch | undefined {
   return batch === undefined || batch.backlog === batch.failures ? batch : { ...batch, backlog: batch.failures }
+}
+
+function withoutSent({ sent: _, ...batch }: Batch): Batch {
+  return batch
 }
 
 /** Whether the record shows what became of a write whose reply was lost; if it cannot be told, it is not repeated. */

@@ -64,8 +64,8 @@ export type StorageErrorListener = (event: StorageErrorEvent) => unknown
 /** Calls a listener so that nothing it does can hurt the caller. */
 export function notify<T>(listener: (event: T) => unknown, event: T): void {
   try {
-    const returned = listener(event)
-    if (returned instanceof Promise) returned.catch(ignore)
+    const returned = listener(event) as PromiseLike<unknown> | null | undefined
+    if (typeof returned?.then === 'function') returned.then(ignore, ignore)
   } catch {
     // A listener that throws changes nothing.
   }

@@ -52,7 +52,7 @@ export function snapshotOf(circuit: Circuit): CircuitSnapshot {
       return circuit.view.openedAt
     },
     get retryAt() {
-      return circuit.view.retryAt
+      return circuit.retryAt
     },
     get lastFailureAt() {
       return circuit.view.lastFailureAt

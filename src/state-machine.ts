@@ -135,7 +135,7 @@ function isQuiet(record: CircuitRecord, at: number, window: number): boolean {
 /** What is to be written for failures (after a success, if there was one) of a CLOSED circuit. */
 export type CountDecision =
   | { readonly kind: 'nothing' }
-  | { readonly kind: 'increment' }
+  | { readonly kind: 'increment'; readonly at: number }
   | { readonly kind: 'replace'; readonly next: CircuitRecord }
   | { readonly kind: 'trip'; readonly next: CircuitRecord }
 
@@ -150,16 +150,18 @@ export interface Outcomes {
   readonly lastFailure: FailureSummary | undefined
 }
 
-/** Decides how outcomes reach the record. */
+/** Decides at `now` how outcomes reach the record. They may have waited: a streak is never taken back in time. */
 export function decideCount(
   record: CircuitRecord,
   outcomes: Outcomes,
+  now: number,
   settings: MachineSettings,
   tokens: Tokens,
 ): CountDecision {
-  const { success, failures, at, lastFailure } = outcomes
-  if (record.state !== 'CLOSED' || activeOverride(record, at) !== undefined) return { kind: 'nothing' }
-  const live = liveFailureCount(record, at, settings.window)
+  const { success, failures, lastFailure } = outcomes
+  if (record.state !== 'CLOSED' || activeOverride(record, now) !== undefined) return { kind: 'nothing' }
+  const live = liveFailureCount(record, now, settings.window)
+  const at = live > 0 ? Math.max(outcomes.at, record.lastFailureAt ?? 0) : outcomes.at
   if (failures === 0) {
     return success && live > 0
       ? { kind: 'replace', next: setFailureCount(record, 0, at, settings, tokens) }
@@ -174,7 +176,7 @@ export function decideCount(
   const endsTrips = record.trips > 0 && isQuiet(record, at, settings.window)
   return startsAnew || endsTrips
     ? { kind: 'replace', next: setFailureCount(record, failures, at, settings, tokens) }
-    : { kind: 'increment' }
+    : { kind: 'increment', at }
 }
 
 /** Opens the circuit: too many failures, or a probe that failed. */
@@ -196,10 +198,21 @@ export function open(
   }
 }
 
-/** Takes a lease for one probe, in place of those that have expired. Only after {@link admit} said `claim`. */
-export function claim(record: CircuitRecord, now: number, lease: Lease, tokens: Tokens): CircuitRecord {
+/**
+ * Takes a lease for one probe; those that have expired make room for it where there is none. Only after {@link admit}
+ * said `claim`.
+ */
+export function claim(
+  record: CircuitRecord,
+  now: number,
+  lease: Lease,
+  settings: MachineSettings,
+  tokens: Tokens,
+): CircuitRecord {
   if (record.state !== 'OPEN') {
-    return { ...record, version: tokens.version, leases: [...liveLeases(record, now), lease], updatedAt: now }
+    const hasRoom = record.leases.length < settings.halfOpenMaxConcurrent
+    const others = hasRoom ? record.leases : liveLeases(record, now)
+    return { ...record, version: tokens.version, leases: [...others, lease], updatedAt: now }
   }
   return { ...changeState(record, 'HALF_OPEN', now, tokens), leases: [lease] }
 }

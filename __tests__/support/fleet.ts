@@ -1,115 +1,111 @@
-import { CircuitBreaker, type CircuitBreakerOptions, type StateChange } from '../../src/index.ts'
-import type { StorageErrorEvent } from '../../src/events.ts'
-import { createFakeRuntime, type FakeRuntime, type FakeRuntimeOptions } from './fake-runtime.ts'
-import { RecordingStorage } from './recording-storage.ts'
+import { type ChildProcess, fork } from 'node:child_process'
+import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
+import type { CallResults, FleetCommand, FleetReport, FleetWorkerSetup } from './fleet-worker.ts'
 
-/** Several instances of a function over one store, under one clock. */
-export interface Fleet {
-  readonly runtime: FakeRuntime
-  readonly storage: RecordingStorage
-  /** Starts another instance. The only service is `stripe`, unless the options say otherwise. */
-  start(options?: Partial<CircuitBreakerOptions>): CircuitBreaker
-  /** What the listeners of all instances were told, without what was merely observed. */
-  readonly events: StateChange[]
-  readonly storageErrors: StorageErrorEvent[]
-}
+/** One process with some breakers in it. */
+export class FleetProcess {
+  readonly #child: ChildProcess
+  readonly #waiting = new Map<number, (result: unknown) => void>()
+  #lastId = 0
+  #started = 0
+  #onStarted: (() => void) | undefined
 
-export function createFleet(common: Partial<CircuitBreakerOptions> = {}, options: FakeRuntimeOptions = {}): Fleet {
-  // 0: nobody waits longer than `retryAt` before a claim, unless a test wants to see that.
-  const runtime = createFakeRuntime({ random: () => 0, ...options })
-  const storage = new RecordingStorage(runtime)
-  const events: StateChange[] = []
-  const storageErrors: StorageErrorEvent[] = []
-  const start = (own: Partial<CircuitBreakerOptions> = {}): CircuitBreaker =>
-    new CircuitBreaker(
-      {
-        services: ['stripe'],
-        storage,
-        onStateChange: (change) => events.push(change),
-        onStorageError: (event) => storageErrors.push(event),
-        ...common,
-        ...own,
-      },
-      { ...runtime, env: {} },
-    )
-  return { runtime, storage, start, events, storageErrors }
-}
+  private constructor(child: ChildProcess) {
+    this.#child = child
+    child.on('message', (message: { id?: number; result?: unknown; started?: true }) => {
+      if (message.id !== undefined) this.#waiting.get(message.id)?.(message.result)
+      if (message.started === true) {
+        this.#started++
+        this.#onStarted?.()
+      }
+    })
+  }
 
-/** An error that counts as a failure: what axios throws on a 503. */
-export class ServiceUnavailable extends Error {
-  readonly response = { status: 503 }
-}
+  static async start(setup: FleetWorkerSetup): Promise<FleetProcess> {
+    const path = fileURLToPath(new URL('./fleet-worker.ts', import.meta.url))
+    const child = fork(path, [JSON.stringify(setup)], { execArgv: [], stdio: ['ignore', 'ignore', 'inherit', 'ipc'] })
+    const process = new FleetProcess(child)
+    await once(child, 'message')
+    return process
+  }
 
-/** An error that does not: the request was wrong. */
-export class BadRequest extends Error {
-  readonly response = { status: 400 }
-}
+  load(): Promise<void> {
+    return this.#send({ kind: 'load' }) as Promise<void>
+  }
 
-export const ok = async (): Promise<string> => 'ok'
+  call(does: 'fail' | 'succeed', how: { holds?: number; remaining?: number } = {}): Promise<CallResults> {
+    return this.#send({ kind: 'call', does, ...how }) as Promise<CallResults>
+  }
 
-export const unavailable = async (): Promise<never> => {
-  throw new ServiceUnavailable('503')
-}
+  report(): Promise<FleetReport> {
+    return this.#send({ kind: 'report' }) as Promise<FleetReport>
+  }
 
-/** An operation that the test ends when it wants to. */
-export interface Controlled<T = string> {
-  readonly operation: (context: { readonly signal: AbortSignal }) => Promise<T>
-  /** How often it was started. */
-  readonly started: number
-  /** The signal that the last start was given. */
-  readonly signal: AbortSignal | undefined
-  succeed(value: T): void
-  fail(error?: unknown): void
-}
+  /** Resolves when an operation has been started in this process. */
+  async operationStarted(): Promise<void> {
+    if (this.#started > 0) return
+    await new Promise<void>((resolve) => {
+      this.#onStarted = resolve
+    })
+  }
 
-export function controlled<T = string>(): Controlled<T> {
-  const { promise, resolve, reject } = Promise.withResolvers<T>()
-  let started = 0
-  let signal: AbortSignal | undefined
-  return {
-    operation: (context) => {
-      started++
-      signal = context.signal
-      return promise
-    },
-    get started() {
-      return started
-    },
-    get signal() {
-      return signal
-    },
-    succeed: resolve,
-    fail: (error = new ServiceUnavailable('503')) => reject(error),
+  /** Kills the process as Lambda does, without a warning. */
+  async kill(): Promise<void> {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return
+    const exited = once(this.#child, 'exit')
+    this.#child.kill('SIGKILL')
+    await exited
+  }
+
+  #send(command: FleetCommand): Promise<unknown> {
+    const id = ++this.#lastId
+    return new Promise((resolve) => {
+      this.#waiting.set(id, resolve)
+      this.#child.send({ id, command })
+    })
   }
 }
 
-/** What a promise came to, without throwing. */
-export function outcomeOf<T>(promise: Promise<T>): Promise<{ readonly value?: T; readonly error?: unknown }> {
-  return promise.then(
-    (value) => ({ value }),
-    (error: unknown) => ({ error }),
-  )
-}
+/** Starts processes and adds up what they say. */
+export class Fleet {
+  readonly processes: readonly FleetProcess[]
 
-/** Whether a promise has settled by now. */
-export async function isSettled(promise: Promise<unknown>, runtime: FakeRuntime): Promise<boolean> {
-  let settled = false
-  const note = (): void => {
-    settled = true
+  private constructor(processes: readonly FleetProcess[]) {
+    this.processes = processes
   }
-  promise.then(note, note)
-  await runtime.settle()
-  return settled
-}
 
-/** Calls the service so often that it fails in a row; what the calls come to is ignored. */
-export async function failTimes(breaker: CircuitBreaker, times: number, service = 'stripe'): Promise<void> {
-  for (let index = 0; index < times; index++) await outcomeOf(breaker.call(service, unavailable))
-}
+  static async start(processes: number, setup: FleetWorkerSetup): Promise<Fleet> {
+    return new Fleet(await Promise.all(Array.from({ length: processes }, () => FleetProcess.start(setup))))
+  }
 
-/** Opens the circuit through this instance, and waits until that is stored. */
-export async function trip(breaker: CircuitBreaker, service = 'stripe'): Promise<void> {
-  await breaker.load()
-  await failTimes(breaker, 3, service)
-  await breaker.flush()
+  async load(): Promise<void> {
+    await Promise.all(this.processes.map((process) => process.load()))
+  }
+
+  async call(does: 'fail' | 'succeed', how: { holds?: number; remaining?: number } = {}): Promise<CallResults> {
+    const results = await Promise.all(this.processes.map((process) => process.call(does, how)))
+    return {
+      ran: results.reduce((sum, { ran }) => sum + ran, 0),
+      refused: results.reduce((sum, { refused }) => sum + refused, 0),
+    }
+  }
+
+  async report(): Promise<FleetReport> {
+    const reports = await Promise.all(this.processes.map((process) => process.report()))
+    const requests: Record<string, number> = {}
+    for (const [name, count] of reports.flatMap((report) => Object.entries(report.requests))) {
+      requests[name] = (requests[name] ?? 0) + count
+    }
+    return {
+      requests,
+      events: reports.flatMap((report) => report.events),
+      states: reports.flatMap((report) => report.states),
+      storageErrors: reports.flatMap((report) => report.storageErrors),
+    }
+  }
+
+  async stop(): Promise<void> {
+    await Promise.all(this.processes.map((process) => process.kill()))
+  }
 }

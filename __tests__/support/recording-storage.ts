@@ -48,6 +48,8 @@ export class RecordingStorage implements ICircuitStorage {
   readonly requests: RecordedRequest[] = []
   /** Happens to every request that nothing else was ordered for. */
   outage: Fault | undefined
+  /** Is shown every record that a write has made. */
+  onWrite: ((serviceKey: string, record: CircuitRecord) => void) | undefined
   /** How long a request is on its way, in milliseconds of the runtime's clock … */
   requestLatency = 0
   /** … and its answer. */
@@ -96,7 +98,19 @@ export class RecordingStorage implements ICircuitStorage {
 
   /** The next requests that match come to grief. */
   inject(fault: Fault, match: Match = 'any', times = 1): void {
-    this.#interceptions.push({ match, remaining: times, handle: (request, apply) => this.#suffer(fault, request, apply) })
+    this.#interceptions.push({
+      match,
+      remaining: times,
+      handle: (request, apply) => this.#suffer(fault, request, apply),
+    })
+  }
+
+  /** Whatever was ordered to go wrong and has not yet is called off. */
+  heal(): void {
+    this.outage = undefined
+    this.requestLatency = 0
+    this.replyLatency = 0
+    this.#interceptions.length = 0
   }
 
   /** The next request that matches is answered by the test. */
@@ -130,12 +144,12 @@ export class RecordingStorage implements ICircuitStorage {
   }
 
   incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement): Promise<WriteResult> {
-    const apply = () => this.#inner.incrementFailures(key, version, increment)
+    const apply = () => this.#shown(key, this.#inner.incrementFailures(key, version, increment))
     return this.#request('incrementFailures', [key, version, increment], apply)
   }
 
   compareAndSetState(key: string, version: ExpectedVersion, next: CircuitRecord): Promise<WriteResult> {
-    const apply = () => this.#inner.compareAndSetState(key, version, next)
+    const apply = () => this.#shown(key, this.#inner.compareAndSetState(key, version, next))
     return this.#request('compareAndSetState', [key, version, next], apply)
   }
 
@@ -149,6 +163,12 @@ export class RecordingStorage implements ICircuitStorage {
 
   batchClearState(serviceKeys: readonly string[]): Promise<void> {
     return this.#request('batchClearState', [serviceKeys], () => this.#inner.batchClearState(serviceKeys))
+  }
+
+  async #shown(key: string, write: Promise<WriteResult>): Promise<WriteResult> {
+    const result = await write
+    if (result.applied && result.current !== undefined) this.onWrite?.(key, result.current)
+    return result
   }
 
   async #request<T>(operation: StorageOperation, args: readonly unknown[], apply: () => Promise<T>): Promise<T> {

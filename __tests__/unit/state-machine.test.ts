@@ -181,6 +181,7 @@ describe('an operator’s override', () => {
 
     const forced = force(closed(), { state: 'OPEN', at: now, until }, defaults, tokens)
 
+    expect(forced).toMatchObject({ openedAt: now, retryAt: until, resetTimeout: 3_600_000 })
     expect(admit(forced, until - 1, defaults)).toBe('forced')
     expect(admit(forced, until, defaults)).toBe('claim')
   })
@@ -419,6 +420,12 @@ describe('the count of consecutive trips', () => {
 
   it('is kept when a streak is ended within the window', () => {
     expect(setFailureCount(failing(2, { trips: 4 }), 0, now, defaults, tokens).trips).toBe(4)
+  })
+
+  it('is kept while the last failure is recent, however old the last write', () => {
+    const record = failing(1, { trips: 4, updatedAt: now - 60_001 })
+
+    expect(setFailureCount(record, 2, now, defaults, tokens).trips).toBe(4)
   })
 
   it('is ended where no failure was ever recorded and the last write is old', () => {

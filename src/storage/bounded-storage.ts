@@ -1,7 +1,7 @@
 import { CircuitStorageError, isCircuitStorageError, type StorageOperation } from '../errors.ts'
 import { notify, type StorageErrorEvent, type StorageErrorListener } from '../events.ts'
 import type { Runtime } from '../runtime.ts'
-import type { ICircuitStorage } from './circuit-storage.ts'
+import type { CircuitRecord, ICircuitStorage } from './circuit-storage.ts'
 
 /** After repeated failures the store is left alone for this long at first, in milliseconds; it doubles each time … */
 const firstPause = 250
@@ -20,22 +20,25 @@ export class BoundedStorage {
   readonly #timeout: number
   readonly #listeners = new Set<StorageErrorListener>()
   readonly #warnedAt = new Map<string, number>()
-  #failures = 0
-  #pausedUntil = 0
-  #pausedSince = 0
+  readonly #reads: Health
+  readonly #writes: Health
 
   constructor(storage: ICircuitStorage, runtime: Runtime, storageTimeout: number) {
     this.storage = storage
     this.#runtime = runtime
     this.#timeout = storageTimeout
+    this.#reads = new Health(runtime)
+    this.#writes = new Health(runtime)
   }
 
-  /** `false` while the store is left alone after repeated failures. */
-  get available(): boolean {
-    if (this.#pausedUntil === 0) return true
-    const now = this.#runtime.now()
-    // A clock that stepped back must not prolong the pause.
-    return now >= this.#pausedUntil || now < this.#pausedSince
+  /** `false` while reading is left alone after repeated failures. */
+  get canRead(): boolean {
+    return this.#reads.isGood
+  }
+
+  /** `false` while writing is left alone after repeated failures. A store can be read and yet not written. */
+  get canWrite(): boolean {
+    return this.#writes.isGood
   }
 
   /** Subscribes to the store's failures. */
@@ -62,15 +65,24 @@ export class BoundedStorage {
         if (!waiting) return
         waiting = false
         this.#runtime.clearTimeout(timer)
-        reject(this.#failed(operation, services, cause))
+        try {
+          reject(this.#failed(operation, services, startedAt, cause))
+        } catch {
+          // What an adapter rejects with can be anything, for instance an error whose properties throw.
+          reject(new CircuitStorageError(`The store failed at ${operation}.`, { operation }))
+        }
       }
+      const startedAt = this.#runtime.now()
       const timer = this.#runtime.setTimeout(() => {
         const message = `The store did not answer ${operation} within ${this.#timeout} ms.`
         fail(new CircuitStorageError(message, { operation }))
       }, this.#timeout)
       const succeed = (reply: T): void => {
-        this.#failures = 0
-        this.#pausedUntil = 0
+        if (!isReplyTo(operation, reply)) {
+          fail(new TypeError(`The adapter answered ${operation} with something that the contract does not allow.`))
+          return
+        }
+        this.#healthOf(operation).succeeded()
         if (!waiting) {
           late?.(reply)
           return
@@ -87,12 +99,17 @@ export class BoundedStorage {
     })
   }
 
-  #failed(operation: StorageOperation, services: readonly string[], cause: unknown): CircuitStorageError {
+  #failed(
+    operation: StorageOperation,
+    services: readonly string[],
+    startedAt: number,
+    cause: unknown,
+  ): CircuitStorageError {
     const error = isCircuitStorageError(cause)
       ? cause
       : new CircuitStorageError(`The store failed at ${operation}.`, { operation, cause })
     // A damaged record is an answer: the store itself is well.
-    if (!isDamage(error)) this.#pause()
+    if (!isDamage(error)) this.#healthOf(operation).failed(startedAt)
     this.#report({
       services,
       operation,
@@ -102,13 +119,8 @@ export class BoundedStorage {
     return error
   }
 
-  /** The first failure may be a connection that died while the process was frozen: it is tried again at once. */
-  #pause(): void {
-    this.#failures++
-    if (this.#failures < 2) return
-    const pause = Math.min(longestPause, firstPause * 2 ** (this.#failures - 2))
-    this.#pausedSince = this.#runtime.now()
-    this.#pausedUntil = this.#pausedSince + pause * (0.5 + this.#runtime.random() / 2)
+  #healthOf(operation: StorageOperation): Health {
+    return isRead(operation) ? this.#reads : this.#writes
   }
 
   #report(event: StorageErrorEvent): void {
@@ -116,8 +128,9 @@ export class BoundedStorage {
       for (const listener of this.#listeners) notify(listener, event)
       return
     }
+    // By kind, not by message: that may hold something new each time.
     const { cause } = event.error
-    const key = `${event.operation} ${cause instanceof Error ? cause.name : event.error.message}`
+    const key = `${event.operation} ${cause instanceof Error ? cause.name : ''}`
     const now = this.#runtime.now()
     if (Math.abs(now - (this.#warnedAt.get(key) ?? Number.NEGATIVE_INFINITY)) < warningInterval) return
     this.#warnedAt.set(key, now)
@@ -125,6 +138,64 @@ export class BoundedStorage {
   }
 }
 
+/** Whether one kind of operation works, and until when it is left alone if it does not. */
+class Health {
+  readonly #runtime: Runtime
+  #failures = 0
+  #failedAt = 0
+  #pausedUntil = 0
+  #pausedSince = 0
+
+  constructor(runtime: Runtime) {
+    this.#runtime = runtime
+  }
+
+  get isGood(): boolean {
+    if (this.#pausedUntil === 0) return true
+    const now = this.#runtime.now()
+    // A clock that stepped back must not prolong the pause.
+    return now >= this.#pausedUntil || now < this.#pausedSince
+  }
+
+  succeeded(): void {
+    this.#failures = 0
+    this.#pausedUntil = 0
+  }
+
+  /** The first failure may be a connection that died while the process was frozen: it is tried again at once. */
+  failed(startedAt: number): void {
+    // What was under way when the last failure was counted is the same failure.
+    if (this.#failures > 0 && startedAt < this.#failedAt && this.#failedAt <= this.#runtime.now()) return
+    this.#failures++
+    this.#failedAt = this.#runtime.now()
+    if (this.#failures < 2) return
+    const pause = Math.min(longestPause, firstPause * 2 ** (this.#failures - 2))
+    this.#pausedSince = this.#failedAt
+    this.#pausedUntil = this.#pausedSince + pause * (0.5 + this.#runtime.random() / 2)
+  }
+}
+
+function isRead(operation: StorageOperation): boolean {
+  return operation === 'getState' || operation === 'batchGetState'
+}
+
+/** Adapters are written by others too: what is no answer counts as a failure and not as an exception in our code. */
+function isReplyTo(operation: StorageOperation, reply: unknown): boolean {
+  if (operation === 'batchSetState') return reply instanceof Map
+  if (operation === 'batchGetState') return reply instanceof Map && [...reply.values()].every(isRecord)
+  if (operation === 'getState') return isRecord(reply)
+  const isWrite = operation === 'incrementFailures' || operation === 'compareAndSetState'
+  const { applied, current } = (reply ?? {}) as { applied?: unknown; current?: unknown }
+  return !isWrite || (typeof applied === 'boolean' && isRecord(current))
+}
+
+function isRecord(value: unknown): boolean {
+  if (value === undefined) return true
+  const { state, leases, transitions } = (value ?? {}) as { [Name in keyof CircuitRecord]?: unknown }
+  return typeof state === 'string' && Array.isArray(leases) && Array.isArray(transitions)
+}
+
 function isDamage(error: CircuitStorageError): boolean {
-  return error.corrupt || (error.errors !== undefined && [...error.errors.values()].every((one) => one.corrupt))
+  const { corrupt, errors } = error
+  return corrupt || (errors instanceof Map && errors.size > 0 && [...errors.values()].every((one) => one?.corrupt))
 }

@@ -249,7 +249,8 @@ export function parseCircuitRecord(serviceKey: string, raw: unknown, operation: 
     retryAt,
     resetTimeout,
     leases: leases.map((lease: unknown, index) => {
-      if (!isObject(lease) || typeof lease['id'] !== 'string') return fail(`leases[${index}]`, lease)
+      if (!isObject(lease) || typeof lease['id'] !== 'string' || lease['id'].length > 256)
+        return fail(`leases[${index}]`, lease)
       return { id: lease['id'], expiresAt: instant(lease, 'expiresAt', `leases[${index}].expiresAt`) }
     }),
     trips: count('trips'),

@@ -1,0 +1,568 @@
+import { randomUUID } from 'node:crypto'
+import { setImmediate } from 'node:timers/promises'
+import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals'
+import type { Redis } from 'ioredis'
+import { CircuitStorageError } from '../../src/errors.ts'
+import { type CircuitRecord, emptyRecord } from '../../src/storage/circuit-storage.ts'
+import { RedisCircuitStorage, type RedisClientLike } from '../../src/storage/redis.ts'
+import { circuitRecord, testCircuitStorage } from '../../src/testing/index.ts'
+import { type RedisServer, startProxy, startRedis } from '../support/redis-server.ts'
+
+const at = 1_700_000_000_001
+/** What the documentation says that a user must be allowed. */
+const permissions =
+  '~circuit:* +evalsha +eval +hgetall +hmget +hset +hdel +hincrby +exists +pttl +pexpire +persist +del'
+/** Gives up soon; so long do the timers of ioredis outlive what was rejected. */
+const impatient = { commandTimeout: 800, connectTimeout: 800, socketTimeout: 800, disconnectTimeout: 200 }
+
+/** A record of which every field is set. */
+function fullRecord(): CircuitRecord {
+  return {
+    schema: 1,
+    version: randomUUID(),
+    epoch: randomUUID(),
+    generation: 12,
+    state: 'HALF_OPEN',
+    failureCount: 3,
+    lastFailureAt: at - 5,
+    successCount: 1,
+    openedAt: at - 4,
+    retryAt: at + 10_000,
+    resetTimeout: 10_000,
+    leases: [{ id: randomUUID(), expiresAt: at + 30_000.5 }],
+    trips: 2,
+    lastFailure: { at: at - 5, name: 'TimeoutError', code: 'ETIMEDOUT', status: 504 },
+    override: { state: 'OPEN', at, until: at + 60_000 },
+    transitions: Array.from({ length: 8 }, () => randomUUID()),
+    updatedAt: at,
+  }
+}
+
+function increment(count = 1, id: string = randomUUID()) {
+  return { count, at: Date.now(), id }
+}
+
+function errorOf(promise: Promise<unknown>): Promise<CircuitStorageError> {
+  return promise.then(
+    () => {
+      throw new Error('it did not reject')
+    },
+    (error) => error,
+  )
+}
+
+/** Clients other than ioredis 6, as far as they are installed. */
+const installed = new Map<string, (server: RedisServer) => Promise<RedisClientLike>>()
+const opened: (() => void)[] = []
+
+interface ClientModule {
+  readonly Redis: new (port: number, host: string) => RedisClientLike & { disconnect(): void }
+}
+for (const [name, title] of [
+  ['ioredis5', 'ioredis 5'],
+  ['iovalkey', 'iovalkey'],
+] as const) {
+  const module = await optional<ClientModule>(name)
+  if (!module) continue
+  installed.set(title, async ({ port }) => {
+    const client = new module.Redis(port, '127.0.0.1')
+    opened.push(() => client.disconnect())
+    return client
+  })
+}
+
+interface NodeRedis {
+  createClient(options: { url: string }): {
+    connect(): Promise<unknown>
+    on(event: 'error', listener: (error: Error) => void): unknown
+    destroy(): void
+    sendCommand(command: string[]): Promise<unknown>
+  }
+}
+const nodeRedis = await optional<NodeRedis>('redis')
+if (nodeRedis) {
+  installed.set('node-redis', async ({ url }) => {
+    const client = nodeRedis.createClient({ url })
+    client.on('error', () => {})
+    await client.connect()
+    opened.push(() => client.destroy())
+    return { call: (...command) => client.sendCommand(command) }
+  })
+}
+
+async function optional<T>(name: string): Promise<T | undefined> {
+  try {
+    return await import(name)
+  } catch {
+    return undefined
+  }
+}
+
+describe('the storage in Redis', () => {
+  let server: RedisServer
+  let client: Redis
+  let storage: RedisCircuitStorage
+  const own: RedisCircuitStorage[] = []
+
+  beforeAll(async () => {
+    server = await startRedis()
+    client = server.client()
+    storage = new RedisCircuitStorage({ client })
+  })
+  afterAll(async () => {
+    await Promise.all(own.map((each) => each.close()))
+    for (const close of opened) close()
+    await server?.stop()
+  })
+
+  const withOwnClient = (options: ConstructorParameters<typeof RedisCircuitStorage>[0]): RedisCircuitStorage => {
+    const created = new RedisCircuitStorage(options)
+    own.push(created)
+    return created
+  }
+  const fulfilsTheContract = (client: string, create: () => Promise<RedisClientLike>) => {
+    let created: Promise<RedisClientLike> | undefined
+    const shared = async () => {
+      created ??= create()
+      return new RedisCircuitStorage({ client: await created })
+    }
+    testCircuitStorage(`fulfils the contract with ${client}:`, shared, {
+      runner: { describe, it },
+      createPeer: () => withOwnClient({ url: server.url, options: impatient }),
+      createUnreachable: () => withOwnClient({ url: 'redis://127.0.0.1:1', options: impatient }),
+      damage: (service) => server.client().hset(`circuit:${service}`, { schema: '1', state: 'AJAR' }),
+      expiresAt: async (service) => {
+        const expiry = await server.client().pexpiretime(`circuit:${service}`)
+        return expiry < 0 ? undefined : expiry
+      },
+    })
+  }
+
+  fulfilsTheContract('ioredis 6', async () => server.client())
+  for (const [name, create] of installed) fulfilsTheContract(name, () => create(server))
+
+  it('gives back every field as it was written, and removes those that a later record lacks', async () => {
+    const key = randomUUID()
+    const full = fullRecord()
+    await expect(storage.compareAndSetState(key, undefined, full)).resolves.toEqual({ applied: true, current: full })
+    await expect(storage.getState(key)).resolves.toEqual(full)
+    expect(await client.pttl(`circuit:${key}`)).toBe(-1)
+
+    const closed = circuitRecord()
+    await expect(storage.compareAndSetState(key, full.version, closed)).resolves.toEqual({
+      applied: true,
+      current: closed,
+    })
+    await expect(storage.getState(key)).resolves.toEqual(closed)
+    const left = (await client.pexpiretime(`circuit:${key}`)) - Date.now()
+    expect(Math.abs(left - 86_460_000)).toBeLessThan(5_000)
+    expect(await client.hexists(`circuit:${key}`, 'override')).toBe(0)
+  })
+
+  it('keeps a record that is written with an old clock as long as any other', async () => {
+    const key = randomUUID()
+    await storage.compareAndSetState(key, undefined, { ...emptyRecord('e', 1_000), version: 'v' })
+    await storage.incrementFailures(key, 'v', { count: 1, at: 2_000, id: 'i' })
+    expect(await client.pttl(`circuit:${key}`)).toBeGreaterThan(86_400_000)
+    await storage.incrementFailures(`${key}2`, undefined, { count: 1, at: 2_000, id: 'i' })
+    expect(await client.pttl(`circuit:${key}2`)).toBeGreaterThan(86_400_000)
+  })
+
+  it('remembers the ids of 16 increments, whatever they are made of, until the record is replaced', async () => {
+    const key = randomUUID()
+    const ids = ['a', 'b\nc', 'c', '"', '\\', 'ä💳', ...Array.from({ length: 14 }, () => randomUUID())]
+    for (const id of ids) await storage.incrementFailures(key, undefined, increment(1, id))
+    for (const id of ids.slice(4)) await storage.incrementFailures(key, undefined, increment(1, id))
+    await expect(storage.getState(key)).resolves.toMatchObject({ failureCount: 20 })
+    await storage.incrementFailures(key, undefined, increment(1, 'a'))
+    await expect(storage.getState(key)).resolves.toMatchObject({ failureCount: 21 })
+    await storage.compareAndSetState(key, undefined, circuitRecord())
+    expect(await client.hexists(`circuit:${key}`, 'increments')).toBe(0)
+  })
+
+  it('takes a replace that is sent again for what it is, also after others have counted', async () => {
+    const key = randomUUID()
+    const next = circuitRecord()
+    await storage.compareAndSetState(key, undefined, next)
+    await storage.incrementFailures(key, next.version, increment())
+    await expect(storage.compareAndSetState(key, undefined, next)).resolves.toMatchObject({
+      applied: true,
+      current: { failureCount: 1, version: next.version },
+    })
+  })
+
+  it.each([
+    ['a hash of another application', (key: string) => client.hset(key, { mine: 'x' })],
+    ['a record of a later format', (key: string) => client.hset(key, { schema: '2', state: 'CLOSED' })],
+    ['a text', (key: string) => client.set(key, 'x')],
+    ['a list', (key: string) => client.rpush(key, 'x')],
+  ])('neither reads nor overwrites %s', async (_, put) => {
+    const service = randomUUID()
+    await put(`circuit:${service}`)
+    const before = await client.dump(`circuit:${service}`)
+    const corrupt = { name: 'CircuitStorageError', corrupt: true, service }
+    await expect(storage.getState(service)).rejects.toMatchObject(corrupt)
+    await expect(storage.incrementFailures(service, undefined, increment())).rejects.toMatchObject(corrupt)
+    await expect(storage.incrementFailures(service, 'v1', increment())).rejects.toMatchObject(corrupt)
+    await expect(storage.compareAndSetState(service, undefined, circuitRecord())).rejects.toMatchObject(corrupt)
+    await expect(storage.compareAndSetState(service, 'v1', circuitRecord())).rejects.toMatchObject(corrupt)
+    expect(await client.dump(`circuit:${service}`)).toBe(before)
+    await storage.clearState(service)
+    await expect(storage.getState(service)).resolves.toBeUndefined()
+  })
+
+  it('tells a count that is no number from an outage', async () => {
+    const key = randomUUID()
+    await storage.incrementFailures(key, undefined, increment())
+    await client.hset(`circuit:${key}`, 'failureCount', 'many')
+    await expect(storage.incrementFailures(key, undefined, increment())).rejects.toMatchObject({
+      corrupt: true,
+      message: expect.stringContaining('failureCount is a string'),
+    })
+    expect(await client.hget(`circuit:${key}`, 'failureCount')).toBe('many')
+  })
+
+  it('adds up 200 increments at once to 200, and lets one of 50 replaces at once win', async () => {
+    const key = randomUUID()
+    const results = await Promise.all(
+      Array.from({ length: 200 }, () => storage.incrementFailures(key, undefined, increment())),
+    )
+    const counts = results.map(({ applied, current }) => (applied ? (current?.failureCount ?? 0) : 0))
+    expect(counts.sort((a, b) => a - b)).toEqual(Array.from({ length: 200 }, (__, index) => index + 1))
+
+    const writes = Array.from({ length: 50 }, () => circuitRecord())
+    const replaced = await Promise.all(writes.map((next) => storage.compareAndSetState(key, undefined, next)))
+    const winners = writes.filter((__, index) => replaced[index]?.applied)
+    expect(winners).toHaveLength(1)
+    for (const { current } of replaced) expect(current).toEqual(winners[0])
+  })
+
+  it('does each primitive in one round trip, and a batch of 250 circuits as well', async () => {
+    const counting = server.client()
+    await counting.ping()
+    const fresh = new RedisCircuitStorage({ client: counting })
+    const keys = Array.from({ length: 250 }, () => randomUUID())
+    const records = keys.map((serviceKey) => ({ serviceKey, version: undefined, next: circuitRecord() }))
+    const stream = (counting as unknown as { stream: NodeJS.WritableStream }).stream
+    const write = jest.spyOn(stream, 'write')
+    const writes = async (action: () => Promise<unknown>) => {
+      write.mockClear()
+      await action()
+      return write.mock.calls.length
+    }
+    await fresh.incrementFailures('warm', undefined, increment())
+    await fresh.compareAndSetState('warm', undefined, circuitRecord())
+
+    await client.config('RESETSTAT')
+    expect(await writes(() => fresh.batchSetState(records))).toBe(1)
+    expect(await writes(() => fresh.batchGetState([...keys, ...keys]))).toBe(1)
+    expect(await writes(() => fresh.batchClearState([...keys, ...keys]))).toBe(1)
+    expect(await writes(() => fresh.batchGetState([]))).toBe(0)
+    const statistics = await client.info('commandstats')
+    expect(statistics).toContain('cmdstat_evalsha:calls=250,')
+    expect(statistics).toContain('cmdstat_del:calls=250,')
+    // 250 of them by the scripts.
+    expect(statistics).toContain('cmdstat_hgetall:calls=500,')
+
+    expect(await writes(() => fresh.getState('warm'))).toBe(1)
+    expect(await writes(() => fresh.incrementFailures('warm', undefined, increment()))).toBe(1)
+    expect(await writes(() => fresh.compareAndSetState('warm', 'x', circuitRecord()))).toBe(1)
+    expect(await writes(() => fresh.clearState('warm'))).toBe(1)
+
+    await client.script('FLUSH')
+    expect(await writes(() => fresh.batchSetState(records))).toBe(2)
+    await fresh.batchClearState(keys)
+  })
+
+  it('hands out the good records of a batch along with the error about the damaged one', async () => {
+    const [good, bad] = [randomUUID(), randomUUID()]
+    const record = circuitRecord()
+    await storage.compareAndSetState(good, undefined, record)
+    await client.set(`circuit:${bad}`, 'x')
+    const error = await errorOf(storage.batchGetState([good, bad]))
+    expect(error).toBeInstanceOf(CircuitStorageError)
+    expect(error.results).toEqual(new Map([[good, record]]))
+    expect([...(error.errors?.keys() ?? [])]).toEqual([bad])
+  })
+
+  it('counts every increment once while the scripts are flushed', async () => {
+    const key = randomUUID()
+    for (let round = 0; round < 20; round++) {
+      const increments = Array.from({ length: 10 }, () => storage.incrementFailures(key, undefined, increment()))
+      const flush = server.client().script('FLUSH')
+      await Promise.all([flush, ...increments])
+    }
+    await expect(storage.getState(key)).resolves.toMatchObject({ failureCount: 200 })
+  })
+
+  it('begins anew after everything was deleted in the middle of the traffic, and refuses what is older', async () => {
+    const [counted, replaced] = [randomUUID(), randomUUID()]
+    const before = circuitRecord()
+    await storage.compareAndSetState(replaced, undefined, before)
+    const send = () => [
+      ...Array.from({ length: 20 }, () => storage.incrementFailures(counted, undefined, increment())),
+      ...Array.from({ length: 20 }, () => storage.incrementFailures(replaced, before.version, increment())),
+    ]
+    // So that the server knows the script, and none of the first increments is sent twice.
+    await storage.incrementFailures(randomUUID(), undefined, increment())
+    const early = send()
+    await setImmediate()
+    const flush = client.flushall()
+    await Promise.all([...early, flush, ...send()])
+    await expect(storage.getState(counted)).resolves.toMatchObject({ failureCount: 20, version: undefined })
+    await expect(storage.getState(replaced)).resolves.toBeUndefined()
+    await expect(storage.incrementFailures(replaced, before.version, increment())).resolves.toEqual({
+      applied: false,
+      current: undefined,
+    })
+  })
+
+  it('counts once what the client sends again because the reply was lost, and replaces once', async () => {
+    const proxy = await startProxy(server)
+    const behind = withOwnClient({ url: `redis://127.0.0.1:${proxy.port}`, options: impatient })
+    const key = randomUUID()
+    await behind.incrementFailures(key, undefined, increment())
+
+    proxy.loseNextReply()
+    await expect(behind.incrementFailures(key, undefined, increment())).resolves.toMatchObject({
+      applied: true,
+      current: { failureCount: 2 },
+    })
+    await expect(storage.getState(key)).resolves.toMatchObject({ failureCount: 2 })
+
+    const next = circuitRecord()
+    proxy.loseNextReply()
+    await expect(behind.compareAndSetState(key, undefined, next)).resolves.toEqual({ applied: true, current: next })
+    expect(proxy.connections()).toBe(3)
+    await proxy.stop()
+  })
+
+  const withIoredis5 = installed.has('ioredis 5') ? it : it.skip
+  withIoredis5('makes its own client of ioredis 5 as well', async () => {
+    const proxy = await startProxy(server)
+    await jest.isolateModulesAsync(async () => {
+      const name: string = 'ioredis5'
+      jest.unstable_mockModule('ioredis', () => import(name))
+      const fresh = await import('../../src/storage/redis.ts')
+      const user = new fresh.RedisCircuitStorage({ url: `redis://127.0.0.1:${proxy.port}`, options: impatient })
+      const key = randomUUID()
+      await expect(user.batchGetState([key, 'absent'])).resolves.toEqual(new Map())
+      await user.incrementFailures(key, undefined, increment())
+      proxy.loseNextReply()
+      const again = await user.incrementFailures(key, undefined, increment())
+      expect(again).toMatchObject({ applied: true, current: { failureCount: 2 } })
+      proxy.blackHole()
+      await errorOf(user.getState(key))
+      await expect(user.getState(key)).resolves.toMatchObject({ failureCount: 2 })
+      expect(proxy.connections()).toBe(3)
+      await user.close()
+      jest.unstable_unmockModule('ioredis')
+    })
+    await proxy.stop()
+  })
+
+  it('gives up a connection whose other end has vanished, and makes another', async () => {
+    const proxy = await startProxy(server)
+    const behind = withOwnClient({ url: `redis://127.0.0.1:${proxy.port}`, options: impatient })
+    await behind.getState('stripe')
+    proxy.blackHole()
+    const started = Date.now()
+    await errorOf(behind.getState('stripe'))
+    expect(Date.now() - started).toBeLessThan(1_600)
+    await expect(behind.getState('stripe')).resolves.toBeUndefined()
+    expect(proxy.connections()).toBe(2)
+    await proxy.stop()
+  })
+
+  it('rejects when the server stalls, and works again when it goes on', async () => {
+    const waiting = withOwnClient({ url: server.url, options: { commandTimeout: 100 } })
+    await waiting.getState('stripe')
+    await client.call('client', 'pause', '400', 'ALL')
+    const error = await errorOf(waiting.getState('stripe'))
+    expect(error.message).toBe('getState of "stripe" failed: Redis did not answer within commandTimeout.')
+    await client.ping()
+    await expect(waiting.getState('stripe')).resolves.toBeUndefined()
+  })
+
+  it('says that a script of another client keeps the server busy', async () => {
+    await client.config('SET', 'busy-reply-threshold', '10')
+    const endless = server
+      .client()
+      .eval('while true do end', 0)
+      .catch((error) => error)
+    let error: CircuitStorageError | undefined
+    while (!error)
+      error = await storage.getState('stripe').then(
+        () => undefined,
+        (reason) => reason,
+      )
+    expect(error.message).toContain('keeps the server busy')
+    await client.script('KILL')
+    await endless
+    await expect(storage.getState('stripe')).resolves.toBeUndefined()
+    await client.config('SET', 'busy-reply-threshold', '5000')
+  })
+
+  it('changes nothing when the server has no memory left', async () => {
+    const key = randomUUID()
+    const record = circuitRecord()
+    await storage.compareAndSetState(key, undefined, record)
+    await client.config('SET', 'maxmemory', '1')
+    const outcomes = await Promise.allSettled([
+      storage.compareAndSetState(key, record.version, circuitRecord()),
+      storage.incrementFailures(key, record.version, increment()),
+      storage.incrementFailures(`${key}2`, undefined, increment()),
+    ])
+    await client.config('SET', 'maxmemory', '0')
+    for (const outcome of outcomes) {
+      expect(outcome).toMatchObject({ status: 'rejected', reason: { message: expect.stringContaining('maxmemory') } })
+    }
+    await expect(storage.getState(key)).resolves.toEqual(record)
+    await expect(storage.getState(`${key}2`)).resolves.toBeUndefined()
+  })
+
+  it('neither configures nor closes a client that was given', async () => {
+    const given = server.client()
+    const [before, listeners] = [{ ...given.options }, given.listenerCount('error')]
+    const user = new RedisCircuitStorage({ client: given, keyPrefix: 'other:' })
+    await user.compareAndSetState('stripe', undefined, circuitRecord())
+    await user.close()
+    expect({ ...given.options }).toEqual(before)
+    expect(given.listenerCount('error')).toBe(listeners)
+    expect(given.status).toBe('ready')
+    expect(await given.exists('other:stripe')).toBe(1)
+  })
+
+  it('can be used with a client that has a prefix, and replies of its own', async () => {
+    const given = server.client({ keyPrefix: 'mine:', protocol: 3, replyMapping: 'resp3', stringNumbers: true })
+    const user = new RedisCircuitStorage({ client: given })
+    const record = circuitRecord({ failureCount: 2 })
+    await user.compareAndSetState('stripe', undefined, record)
+    await expect(user.getState('stripe')).resolves.toEqual(record)
+    await expect(user.batchGetState(['stripe', 'x'])).resolves.toEqual(new Map([['stripe', record]]))
+    expect(await client.exists('mine:circuit:stripe')).toBe(1)
+  })
+
+  it('uses the database of the URL, and connects again after it was closed', async () => {
+    const user = withOwnClient({ url: `${server.url}/3`, keyPrefix: 'breaker:', options: impatient })
+    await user.incrementFailures('stripe', undefined, increment())
+    await user.close()
+    await user.close()
+    const found = await user.batchGetState(['stripe', 'absent'])
+    expect([...found].map(([key, { failureCount }]) => [key, failureCount])).toEqual([['stripe', 1]])
+    expect(await server.client({ db: 3 }).exists('breaker:stripe')).toBe(1)
+    expect(await client.exists('breaker:stripe')).toBe(0)
+  })
+})
+
+describe('a server that dies', () => {
+  it('is found again when it is back, by a client that had given up', async () => {
+    const server = await startRedis()
+    const storage = new RedisCircuitStorage({ url: server.url, options: impatient })
+    await storage.incrementFailures('stripe', undefined, increment())
+    await server.kill()
+    const keys = Array.from({ length: 20 }, (_, index) => `service-${index}`)
+    const errors = await Promise.all(keys.map((key) => errorOf(storage.incrementFailures(key, undefined, increment()))))
+    for (const error of errors) {
+      expect(error).toBeInstanceOf(CircuitStorageError)
+      expect(error.message).toMatch(/ECONNREFUSED|ECONNRESET/)
+    }
+    const batch = await errorOf(storage.batchGetState(keys))
+    expect(batch.errors?.size).toBe(20)
+
+    await server.restart()
+    let record: CircuitRecord | undefined
+    while (!record) {
+      const result = await storage.incrementFailures('stripe', undefined, increment()).catch(() => undefined)
+      record = result?.current
+    }
+    // Its memory is lost, and so is whatever waited to be sent.
+    expect(record.failureCount).toBe(1)
+    await expect(storage.batchGetState(keys)).resolves.toEqual(new Map())
+    await storage.close()
+    await server.stop()
+  })
+
+  it('leaves nothing behind in a process that only wrote to it: close resolves while it is away', async () => {
+    const server = await startRedis()
+    const storage = new RedisCircuitStorage({ url: server.url, options: impatient })
+    await storage.getState('stripe')
+    await server.kill()
+    await storage.close()
+    await server.stop()
+  })
+})
+
+describe('a replica', () => {
+  it('is no place to write to, and is left for another connection', async () => {
+    const primary = await startRedis()
+    const replica = await startRedis({ settings: { replicaof: `127.0.0.1 ${primary.port}` } })
+    const storage = new RedisCircuitStorage({ url: replica.url, options: impatient })
+    const error = await errorOf(storage.incrementFailures('stripe', undefined, increment()))
+    expect(error.message).toContain('the server is a replica. Connect to the primary (Redis: READONLY')
+    await replica.client().replicaof('NO', 'ONE')
+    await expect(storage.incrementFailures('stripe', undefined, increment())).resolves.toMatchObject({ applied: true })
+    await storage.close()
+    await Promise.all([primary.stop(), replica.stop()])
+  })
+})
+
+describe('a server that asks who is there', () => {
+  const secret = 'p@ss/wörd#1'
+  const escaped = encodeURIComponent(secret)
+  let server: RedisServer
+  const opened: RedisCircuitStorage[] = []
+
+  beforeAll(async () => {
+    server = await startRedis({
+      password: secret,
+      users: [`breaker on >${secret} ${permissions}`, `reader on >${secret} ~circuit:* +hgetall`],
+      tls: true,
+    })
+  })
+  afterAll(async () => {
+    await Promise.all(opened.map((storage) => storage.close()))
+    await server?.stop()
+  })
+  const storageAs = (user: string, ca = server.certificate): RedisCircuitStorage => {
+    const url = `rediss://${user}127.0.0.1:${server.port}`
+    const storage = new RedisCircuitStorage({ url, options: { ...impatient, tls: ca ? { ca } : {} } })
+    opened.push(storage)
+    return storage
+  }
+  const everything = async (storage: RedisCircuitStorage) => {
+    const key = randomUUID()
+    const [forced, next] = [circuitRecord({ override: { state: 'OPEN', at } }), circuitRecord()]
+    await storage.incrementFailures(key, undefined, increment())
+    await storage.incrementFailures(key, undefined, increment())
+    await storage.compareAndSetState(key, undefined, forced)
+    await storage.batchSetState([{ serviceKey: key, version: forced.version, next }])
+    await expect(storage.batchGetState([key])).resolves.toEqual(new Map([[key, next]]))
+    await storage.clearState(key)
+    await storage.batchClearState([key])
+    await expect(storage.getState(key)).resolves.toBeUndefined()
+  }
+
+  it('lets in the password alone, over TLS', () => everything(storageAs(`:${escaped}@`)))
+
+  it('lets in a user who has no more than the documented permissions', () =>
+    everything(storageAs(`breaker:${escaped}@`)))
+
+  it.each([
+    ['no password', '', 'Redis wants a password'],
+    ['a wrong password', 'breaker:SECRET-1@', 'Redis does not accept the user or the password'],
+    ['a user that may only read', `reader:${escaped}@`, 'the Redis user lacks a permission'],
+  ])('says what is wrong with %s, and repeats no secret', async (_, user, what) => {
+    const storage = storageAs(user)
+    const error = await errorOf(storage.incrementFailures('stripe', undefined, increment()))
+    expect(error.message).toContain(what)
+    const shown = `${error.stack} ${JSON.stringify(error.cause)} ${(error.cause as Error).stack}`
+    for (const word of ['SECRET', secret, escaped]) expect(shown).not.toContain(word)
+    expect(error.cause).not.toHaveProperty('command')
+  })
+
+  it('is not trusted without its certificate', async () => {
+    const error = await errorOf(storageAs(`:${escaped}@`, '').getState('stripe'))
+    expect(error.message).toContain('self-signed certificate')
+  })
+})

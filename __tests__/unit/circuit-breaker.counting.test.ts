@@ -1,0 +1,422 @@
+import { describe, expect, it } from '@jest/globals'
+import type { CircuitBreaker } from '../../src/index.ts'
+import { emptyRecord } from '../../src/storage/circuit-storage.ts'
+import {
+  BadRequest,
+  controlled,
+  createFleet,
+  type Fleet,
+  failTimes,
+  ok,
+  outcomeOf,
+  trip,
+} from '../support/virtual-fleet.ts'
+
+async function startLoaded(fleet: Fleet, instances: number): Promise<CircuitBreaker[]> {
+  const breakers = Array.from({ length: instances }, () => fleet.start())
+  await Promise.all(breakers.map((breaker) => breaker.load()))
+  return breakers
+}
+
+describe('the streak of failures', () => {
+  it('opens the circuit with the third in a row, and not before', async () => {
+    const fleet = createFleet()
+    const breaker = fleet.start()
+    await failTimes(breaker, 2)
+    expect(breaker.circuits.stripe?.state).toBe('CLOSED')
+    await failTimes(breaker, 1)
+    expect(breaker.circuits.stripe?.state).toBe('OPEN')
+    await breaker.flush()
+    expect(await fleet.storage.peek('stripe')).toMatchObject({
+      state: 'OPEN',
+      failureCount: 3,
+      trips: 1,
+      generation: 1,
+    })
+  })
+
+  it('is counted over all instances, cold ones reporting at once', async () => {
+    const fleet = createFleet()
+    const breakers = await startLoaded(fleet, 3)
+    for (const breaker of breakers) {
+      await failTimes(breaker, 1)
+      await breaker.flush()
+    }
+    expect(await fleet.storage.peek('stripe')).toMatchObject({ state: 'OPEN', failureCount: 3 })
+    expect(fleet.events).toHaveLength(1)
+  })
+
+  it('opens also when concurrent increments overshoot the threshold, and exactly once', async () => {
+    const fleet = createFleet()
+    fleet.storage.requestLatency = 5
+    fleet.storage.replyLatency = 5
+    const breakers = Array.from({ length: 20 }, () => fleet.start())
+    const loading = Promise.all(breakers.map((breaker) => breaker.load()))
+    await fleet.runtime.advance(10)
+    await loading
+    await Promise.all(breakers.map((breaker) => failTimes(breaker, 1)))
+    await fleet.runtime.advance(1_000)
+    expect(await fleet.storage.peek('stripe')).toMatchObject({ state: 'OPEN', generation: 1 })
+    expect(fleet.events).toHaveLength(1)
+    expect(fleet.storage.operations.filter((name) => name === 'incrementFailures').length).toBeLessThanOrEqual(20)
+  })
+
+  it('that is complete although its author died is finished by the next failure of anybody', async () => {
+    const fleet = createFleet()
+    const now = fleet.runtime.now()
+    await fleet.storage.put('stripe', { ...emptyRecord('e', now), version: 'v', failureCount: 3, lastFailureAt: now })
+    const breaker = fleet.start()
+    expect(
+      await breaker
+        .call(
+          'stripe',
+          async () => {
+            throw new BadRequest('400')
+          },
+          {},
+        )
+        .catch(() => 'passed'),
+    ).toBe('passed')
+    await failTimes(breaker, 1)
+    await breaker.flush()
+    expect((await fleet.storage.peek('stripe'))?.state).toBe('OPEN')
+    expect(fleet.events).toHaveLength(1)
+  })
+
+  it('is ended by a success of any instance that knows of it, with one write', async () => {
+    const fleet = createFleet()
+    const [failing, working] = await startLoaded(fleet, 2)
+    await failTimes(failing as CircuitBreaker, 2)
+    await failing?.flush()
+    await fleet.runtime.advance(5_000)
+    await working?.load()
+    fleet.storage.forget()
+    await working?.call('stripe', ok)
+    await working?.call('stripe', ok)
+    await working?.flush()
+    expect(fleet.storage.operations).toEqual(['compareAndSetState'])
+    expect((await fleet.storage.peek('stripe'))?.failureCount).toBe(0)
+  })
+
+  it('ends with an idle gap longer than the window, without a write; the next failure replaces the count', async () => {
+    const fleet = createFleet()
+    const breaker = fleet.start()
+    await failTimes(breaker, 2)
+    await breaker.flush()
+    await fleet.runtime.advance(60_001)
+    const cold = fleet.start()
+    await cold.load()
+    expect(cold.circuits.stripe?.failureCount).toBe(0)
+    fleet.storage.forget()
+    await failTimes(cold, 1)
+    await cold.flush()
+    expect(fleet.storage.operations).toEqual(['compareAndSetState'])
+    expect(await fleet.storage.peek('stripe')).toMatchObject({ state: 'CLOSED', failureCount: 1 })
+  })
+
+  it('is not broken and not prolonged by errors that are ignored', async () => {
+    const breaker = createFleet().start()
+    await failTimes(breaker, 2)
+    await outcomeOf(breaker.call('stripe', () => Promise.reject(new BadRequest('400'))))
+    expect(breaker.circuits.stripe?.failureCount).toBe(2)
+    await failTimes(breaker, 1)
+    expect(breaker.circuits.stripe?.state).toBe('OPEN')
+  })
+
+  it('opens at a threshold of 1 with the first failure, also right after a success', async () => {
+    const breaker = createFleet({ failureThreshold: 1 }).start()
+    await breaker.call('stripe', ok)
+    await failTimes(breaker, 1)
+    expect(breaker.circuits.stripe?.state).toBe('OPEN')
+  })
+
+  // After its 3rd failure in a row this instance opens the circuit for itself, reports the one failure that is new (the
+  // other two were stored and reset by another instance) and, as the count is 1 now, closes it again when the write
+  // returns. "The third failure in a row opens the circuit" and "then everything is reported" both say otherwise.
+  it.failing('stays open in an instance whose own streak is complete, though another has reset the count', async () => {
+    const fleet = createFleet()
+    const [failing, working] = await startLoaded(fleet, 2)
+    await failTimes(failing as CircuitBreaker, 2)
+    await failing?.flush()
+    await fleet.runtime.advance(5_000)
+    await working?.load()
+    await working?.call('stripe', ok)
+    await working?.flush()
+    await failTimes(failing as CircuitBreaker, 1)
+    expect(failing?.circuits.stripe?.state).toBe('OPEN')
+    await failing?.flush()
+    expect(failing?.circuits.stripe?.state).toBe('OPEN')
+  })
+})
+
+describe('an isolated failure of a service that works', () => {
+  it('is held back: nothing is sent', async () => {
+    const fleet = createFleet()
+    const breaker = fleet.start()
+    await breaker.call('stripe', ok)
+    fleet.storage.forget()
+    await failTimes(breaker, 1)
+    expect(breaker.needsFlush).toBe(false)
+    expect(fleet.storage.requests).toEqual([])
+  })
+
+  it('is reported together with the second', async () => {
+    const fleet = createFleet()
+    const breaker = fleet.start()
+    await breaker.call('stripe', ok)
+    await failTimes(breaker, 2)
+    await breaker.flush()
+    const increments = fleet.storage.writes.map(({ args }) => (args[2] as { count: number }).count)
+    expect(increments).toEqual([2])
+  })
+
+  it.each([
+    [
+      'a success in between',
+      async (fleet: Fleet, breaker: CircuitBreaker) => {
+        await breaker.call('stripe', ok)
+        void fleet
+      },
+    ],
+    ['the window', async (fleet: Fleet) => fleet.runtime.advance(60_001)],
+  ])('is dropped by %s', async (_by, pass) => {
+    const fleet = createFleet()
+    const breaker = fleet.start()
+    await breaker.call('stripe', ok)
+    await failTimes(breaker, 1)
+    await pass(fleet, breaker)
+    await failTimes(breaker, 1)
+    await failTimes(breaker, 1)
+    await breaker.flush()
+    expect((await fleet.storage.peek('stripe'))?.failureCount).toBe(2)
+  })
+
+  it('is dropped by a new epoch', async () => {
+    const fleet = createFleet()
+    const [breaker, operator] = await startLoaded(fleet, 2)
+    await breaker?.call('stripe', ok)
+    await failTimes(breaker as CircuitBreaker, 1)
+    await operator?.forceOpen('stripe')
+    await operator?.reset('stripe')
+    await fleet.runtime.advance(5_000)
+    await breaker?.load()
+    await failTimes(breaker as CircuitBreaker, 1)
+    await breaker?.flush()
+    expect((await fleet.storage.peek('stripe'))?.failureCount).toBeLessThanOrEqual(1)
+    expect(breaker?.circuits.stripe?.failureCount).toBe(1)
+  })
+
+  it('is not in the sum that opens the circuit together with what others reported', async () => {
+    const fleet = createFleet()
+    const [breaker, other] = await startLoaded(fleet, 2)
+    await breaker?.call('stripe', ok)
+    await failTimes(other as CircuitBreaker, 2)
+    await other?.flush()
+    await fleet.runtime.advance(5_000)
+    await breaker?.load()
+    await failTimes(breaker as CircuitBreaker, 1)
+    expect(breaker?.circuits.stripe?.state).toBe('CLOSED')
+    await failTimes(breaker as CircuitBreaker, 1)
+    expect(breaker?.circuits.stripe?.state).toBe('OPEN')
+  })
+
+  it('is reported at once where the last success is longer ago than the window', async () => {
+    const fleet = createFleet()
+    const breaker = fleet.start()
+    await breaker.call('stripe', ok)
+    await fleet.runtime.advance(60_001)
+    await failTimes(breaker, 1)
+    await breaker.flush()
+    expect((await fleet.storage.peek('stripe'))?.failureCount).toBe(1)
+  })
+
+  it('does not change when a single instance opens: with the third in a row', async () => {
+    const breaker = createFleet().start()
+    await breaker.call('stripe', ok)
+    await failTimes(breaker, 2)
+    expect(breaker.circuits.stripe?.state).toBe('CLOSED')
+    await failTimes(breaker, 1)
+    expect(breaker.circuits.stripe?.state).toBe('OPEN')
+  })
+
+  it('keeps a fleet closed in which each instance fails now and then', async () => {
+    const fleet = createFleet()
+    const breakers = await startLoaded(fleet, 10)
+    for (let round = 0; round < 5; round++) {
+      for (const breaker of breakers) {
+        await breaker.call('stripe', ok)
+        await failTimes(breaker, 1)
+      }
+    }
+    expect(fleet.storage.writes).toEqual([])
+    for (const breaker of breakers) expect(breaker.circuits.stripe?.state).toBe('CLOSED')
+  })
+})
+
+describe('outcomes that wait to be written', () => {
+  it('are coalesced behind the write that is under way', async () => {
+    const fleet = createFleet({ failureThreshold: 100 })
+    const breaker = fleet.start()
+    await breaker.load()
+    const held = fleet.storage.holdReply('incrementFailures')
+    await failTimes(breaker, 1)
+    await held.arrived
+    await failTimes(breaker, 40)
+    held.release()
+    await breaker.flush()
+    expect(fleet.storage.writes.map(({ args }) => (args[2] as { count: number }).count)).toEqual([1, 40])
+    expect((await fleet.storage.peek('stripe'))?.failureCount).toBe(41)
+  })
+
+  it('never become a sum: a success among them ends what was before it', async () => {
+    const fleet = createFleet({ failureThreshold: 100 })
+    const breaker = fleet.start()
+    await breaker.load()
+    const held = fleet.storage.holdReply('incrementFailures')
+    await failTimes(breaker, 1)
+    await held.arrived
+    await failTimes(breaker, 10)
+    await breaker.call('stripe', ok)
+    await failTimes(breaker, 3)
+    held.release()
+    await breaker.flush()
+    expect((await fleet.storage.peek('stripe'))?.failureCount).toBe(3)
+  })
+
+  it('are decided again from the latest record after a conflict', async () => {
+    const fleet = createFleet()
+    const [breaker, other] = await startLoaded(fleet, 2)
+    await failTimes(other as CircuitBreaker, 2)
+    await other?.flush()
+    await other?.call('stripe', ok)
+    await other?.flush()
+    await failTimes(breaker as CircuitBreaker, 1)
+    await breaker?.flush()
+    expect((await fleet.storage.peek('stripe'))?.failureCount).toBe(1)
+  })
+
+  it('are counted once when the reply to an increment was lost', async () => {
+    const fleet = createFleet({ failureThreshold: 100 })
+    const breaker = fleet.start()
+    await breaker.load()
+    fleet.storage.inject('lose-with-error', 'incrementFailures')
+    await failTimes(breaker, 1)
+    await breaker.flush()
+    await failTimes(breaker, 1)
+    await breaker.flush()
+    expect((await fleet.storage.peek('stripe'))?.failureCount).toBe(2)
+  })
+
+  it('are dropped when they are older than the window', async () => {
+    const fleet = createFleet({ failureThreshold: 100 })
+    const breaker = fleet.start()
+    await breaker.load()
+    fleet.storage.inject('fail', 'incrementFailures')
+    await failTimes(breaker, 5)
+    await fleet.runtime.settle()
+    fleet.runtime.setClock(fleet.runtime.now() + 3_600_000)
+    fleet.storage.forget()
+    await breaker.load()
+    await breaker.flush()
+    expect(fleet.storage.writes.length).toBeLessThanOrEqual(1)
+    expect((await fleet.storage.peek('stripe'))?.failureCount ?? 0).toBeLessThanOrEqual(5)
+    expect(breaker.needsFlush).toBe(false)
+  })
+})
+
+describe('an outcome of another epoch', () => {
+  it('is dropped: a success from before the trip leaves the circuit open', async () => {
+    const fleet = createFleet()
+    const breaker = fleet.start()
+    await breaker.load()
+    const slow = controlled()
+    const call = breaker.call('stripe', slow.operation)
+    await trip(breaker)
+    const record = await fleet.storage.peek('stripe')
+    slow.succeed('from another time')
+    expect(await call).toBe('from another time')
+    await breaker.flush()
+    expect(await fleet.storage.peek('stripe')).toEqual(record)
+    expect(breaker.circuits.stripe?.state).toBe('OPEN')
+  })
+
+  it.each(['OPEN', 'HALF_OPEN', 'CLOSED again'])(
+    'is dropped: a failure from before the trip does nothing when it is %s',
+    async (when) => {
+      const fleet = createFleet({ failureThreshold: 2 })
+      const breaker = fleet.start()
+      await breaker.load()
+      const slow = controlled()
+      const call = outcomeOf(breaker.call('stripe', slow.operation))
+      await failTimes(breaker, 2)
+      await breaker.flush()
+      if (when !== 'OPEN') await fleet.runtime.advance(10_000)
+      const probe = controlled()
+      const probing = when === 'OPEN' ? undefined : breaker.call('stripe', probe.operation)
+      await fleet.runtime.settle()
+      if (when === 'CLOSED again') {
+        probe.succeed('ok')
+        await probing
+        await breaker.flush()
+      }
+      const record = await fleet.storage.peek('stripe')
+      slow.fail()
+      await call
+      await breaker.flush()
+      expect(await fleet.storage.peek('stripe')).toEqual(record)
+      probe.succeed('ok')
+      await probing
+    },
+  )
+
+  it('is dropped also after the record was deleted and grew again', async () => {
+    const fleet = createFleet({ failureThreshold: 5, cacheTtl: 1_000 })
+    const [breaker, other] = await startLoaded(fleet, 2)
+    await failTimes(breaker as CircuitBreaker, 1)
+    await breaker?.flush()
+    const slow = controlled()
+    const call = outcomeOf((breaker as CircuitBreaker).call('stripe', slow.operation))
+    await fleet.storage.remove('stripe')
+    await fleet.runtime.advance(1_000)
+    await other?.load()
+    await failTimes(other as CircuitBreaker, 1)
+    await other?.flush()
+    await breaker?.load()
+    const record = await fleet.storage.peek('stripe')
+    slow.fail()
+    await call
+    await breaker?.flush()
+    expect(await fleet.storage.peek('stripe')).toEqual(record)
+  })
+
+  it('is dropped when the deletion was seen before the record grew again', async () => {
+    const fleet = createFleet({ failureThreshold: 5, cacheTtl: 1_000 })
+    const [breaker] = await startLoaded(fleet, 1)
+    await failTimes(breaker as CircuitBreaker, 1)
+    await breaker?.flush()
+    const slow = controlled()
+    const call = outcomeOf((breaker as CircuitBreaker).call('stripe', slow.operation))
+    await fleet.storage.remove('stripe')
+    await fleet.runtime.advance(1_000)
+    await breaker?.load()
+    await failTimes(breaker as CircuitBreaker, 1)
+    await breaker?.flush()
+    slow.fail()
+    await call
+    await breaker?.flush()
+    expect((await fleet.storage.peek('stripe'))?.failureCount).toBe(1)
+  })
+
+  it('is none where the first record continues what this instance made up: it counts', async () => {
+    const fleet = createFleet({ failureThreshold: 5 })
+    const [breaker] = await startLoaded(fleet, 1)
+    const slow = controlled()
+    const call = outcomeOf((breaker as CircuitBreaker).call('stripe', slow.operation))
+    await failTimes(breaker as CircuitBreaker, 1)
+    await breaker?.flush()
+    slow.fail()
+    await call
+    await breaker?.flush()
+    expect((await fleet.storage.peek('stripe'))?.failureCount).toBe(2)
+  })
+})

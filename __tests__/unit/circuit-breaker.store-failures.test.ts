@@ -1,0 +1,340 @@
+import { describe, expect, it, jest } from '@jest/globals'
+import { CircuitBreaker, CircuitStorageError } from '../../src/index.ts'
+import {
+  controlled,
+  createFleet,
+  failTimes,
+  isSettled,
+  ok,
+  outcomeOf,
+  ServiceUnavailable,
+  trip,
+} from '../support/virtual-fleet.ts'
+
+const damage = (service = 'stripe') =>
+  new CircuitStorageError('damaged', { operation: 'batchGetState', service, corrupt: true })
+
+describe.each(['fail', 'hang'] as const)('a store that is down (%s)', (outage) => {
+  it('changes no result and delays a call by storageTimeout at most', async () => {
+    const { start, storage, runtime } = createFleet()
+    storage.outage = outage
+    const breaker = start()
+    const first = breaker.call('stripe', ok)
+    await runtime.advance(outage === 'hang' ? 499 : 0)
+    expect(await isSettled(first, runtime)).toBe(outage === 'fail')
+    await runtime.advance(1)
+    expect(await first).toBe('ok')
+    const error = new ServiceUnavailable('503')
+    expect((await outcomeOf(breaker.call('stripe', () => Promise.reject(error)))).error).toBe(error)
+    expect(await breaker.call('stripe', ok)).toBe('ok')
+  })
+
+  it('is reported, with what is kept to be tried again', async () => {
+    const { start, storage, runtime, storageErrors } = createFleet()
+    storage.outage = outage
+    const breaker = start()
+    const loading = breaker.load()
+    await runtime.advance(500)
+    await loading
+    expect(storageErrors).toEqual([
+      { services: ['stripe'], operation: 'batchGetState', error: expect.any(CircuitStorageError), willRetry: true },
+    ])
+  })
+
+  it('leaves the instance to protect itself: it opens, probes and recovers alone', async () => {
+    const { start, storage, runtime, events } = createFleet()
+    const breaker = start()
+    const observed: string[] = []
+    breaker.onStateChange(({ to, observed: isObserved }) => observed.push(`${to} ${isObserved}`), { observed: true })
+    await breaker.load()
+    storage.outage = outage
+    await failTimes(breaker, 3)
+    expect(breaker.circuits.stripe?.state).toBe('OPEN')
+    await runtime.advance(9_999)
+    const operation = jest.fn(ok)
+    expect((await outcomeOf(breaker.call('stripe', operation))).error).toMatchObject({ reason: 'open' })
+    expect(operation).not.toHaveBeenCalled()
+    const refreshes = [1, 2, 3, 4].map(() => breaker.load())
+    await runtime.advance(1_000)
+    await Promise.all(refreshes)
+    const again = breaker.load()
+    await runtime.advance(600)
+    await again
+    const probe = controlled()
+    const probing = breaker.call('stripe', probe.operation)
+    await runtime.advance(600)
+    if (probe.started === 0) await outcomeOf(probing)
+    const local = probe.started === 0 ? breaker.call('stripe', probe.operation) : probing
+    await runtime.settle()
+    expect(probe.started).toBe(1)
+    expect((await outcomeOf(breaker.call('stripe', ok))).error).toMatchObject({ reason: 'probing' })
+    probe.succeed('recovered')
+    expect(await local).toBe('recovered')
+    expect(breaker.circuits.stripe?.state).toBe('CLOSED')
+    expect(await breaker.call('stripe', ok)).toBe('ok')
+    expect(observed).toEqual(['OPEN true', 'HALF_OPEN true', 'CLOSED true'])
+    expect(events).toEqual([])
+  })
+
+  it('opens again alone when the local probe fails', async () => {
+    const { start, storage, runtime } = createFleet({ storageTimeout: 10, resetTimeout: 1_000 })
+    const breaker = start()
+    storage.outage = outage
+    const opening = failTimes(breaker, 3)
+    await runtime.advance(100)
+    await opening
+    await runtime.advance(1_000)
+    for (let index = 0; index < 3; index++) {
+      const refresh = breaker.load()
+      await runtime.advance(20)
+      await refresh
+    }
+    const probing = failTimes(breaker, 1)
+    await runtime.advance(100)
+    await probing
+    expect(breaker.circuits.stripe?.state).toBe('OPEN')
+  })
+
+  it('is left alone for a growing time instead of being asked by every call', async () => {
+    const { start, storage, runtime } = createFleet({ storageTimeout: 10, cacheTtl: 0 })
+    storage.outage = outage
+    const breaker = start()
+    for (let elapsed = 0; elapsed < 60_000; elapsed += 100) {
+      const loading = breaker.load()
+      await runtime.advance(20)
+      await loading
+      await breaker.call('stripe', ok)
+      await runtime.advance(80)
+    }
+    expect(storage.requests.length).toBeLessThan(20)
+    expect(storage.requests.length).toBeGreaterThan(5)
+  })
+
+  it('holds a flush no longer than storageTimeout, nor than the time left less 100 ms', async () => {
+    const { start, storage, runtime } = createFleet()
+    const breaker = start()
+    await breaker.load()
+    storage.outage = 'hang'
+    await failTimes(breaker, 1)
+    const [all, some, none] = [breaker.flush(), breaker.flush(350), breaker.flush(100)]
+    expect(await isSettled(none, runtime)).toBe(true)
+    await runtime.advance(249)
+    expect(await isSettled(some, runtime)).toBe(false)
+    await runtime.advance(1)
+    expect(await isSettled(some, runtime)).toBe(true)
+    await runtime.advance(249)
+    expect(await isSettled(all, runtime)).toBe(false)
+    await runtime.advance(1)
+    expect(await isSettled(all, runtime)).toBe(true)
+  })
+
+  it('that returns gets the failures it missed, and its state is adopted', async () => {
+    const { start, storage, runtime } = createFleet({ failureThreshold: 10 })
+    const breaker = start()
+    await breaker.load()
+    storage.outage = outage
+    await failTimes(breaker, 4)
+    await runtime.advance(500)
+    storage.heal()
+    await runtime.advance(5_000)
+    await breaker.load()
+    await breaker.flush()
+    expect((await storage.peek('stripe'))?.failureCount).toBe(4)
+    expect(breaker.needsFlush).toBe(false)
+  })
+
+  it('that returns does not get failures older than the window', async () => {
+    const { start, storage, runtime } = createFleet({ failureThreshold: 10 })
+    const breaker = start()
+    await breaker.load()
+    storage.outage = 'fail'
+    await failTimes(breaker, 4)
+    await runtime.advance(60_001)
+    storage.heal()
+    await breaker.load()
+    await breaker.flush()
+    expect(await storage.peek('stripe')).toBeUndefined()
+  })
+
+  // Invariant 9; what was sent without an answer and what came after it are two batches of one backlog.
+  it('that returns is not told of a state that the instance reached alone: a healthy fleet stays closed', async () => {
+    const { start, storage, runtime, events } = createFleet()
+    const [lone, healthy] = [start(), start()]
+    await Promise.all([lone.load(), healthy.load()])
+    storage.outage = outage
+    await failTimes(lone, 3)
+    await runtime.advance(1_000)
+    expect(lone.circuits.stripe?.state).toBe('OPEN')
+    storage.heal()
+    await runtime.advance(5_000)
+    await lone.load()
+    await lone.flush()
+    await healthy.load()
+    expect(healthy.circuits.stripe?.state).toBe('CLOSED')
+    expect(lone.circuits.stripe?.state).toBe('CLOSED')
+    expect(events).toEqual([])
+  })
+
+  it('that returns makes its state known to an instance that was alone', async () => {
+    const { start, storage, runtime } = createFleet()
+    const [lone, other] = [start(), start()]
+    await Promise.all([lone.load(), other.load()])
+    await trip(other)
+    storage.outage = outage
+    const alone = lone.load()
+    await runtime.advance(500)
+    await alone
+    expect(await lone.call('stripe', ok)).toBe('ok')
+    storage.heal()
+    await runtime.advance(5_000)
+    await lone.load()
+    expect(lone.circuits.stripe?.state).toBe('OPEN')
+  })
+})
+
+describe('a slow store', () => {
+  it('does not hold up a call: outcomes are written behind', async () => {
+    const { start, storage, runtime } = createFleet()
+    const breaker = start()
+    await breaker.load()
+    storage.requestLatency = 300
+    await failTimes(breaker, 3)
+    expect((await outcomeOf(breaker.call('stripe', ok))).error).toMatchObject({ reason: 'open' })
+    await runtime.advance(1_000)
+    expect((await storage.peek('stripe'))?.state).toBe('OPEN')
+  })
+
+  it('whose answer comes after the time is over is believed all the same', async () => {
+    const { start, storage, runtime } = createFleet()
+    await trip(start())
+    const breaker = start()
+    storage.replyLatency = 800
+    const call = breaker.call('stripe', ok)
+    await runtime.advance(500)
+    expect(await call).toBe('ok')
+    await runtime.advance(300)
+    expect(breaker.circuits.stripe?.state).toBe('OPEN')
+  })
+
+  it('whose read was overtaken by a newer answer is not believed', async () => {
+    const { start, storage, runtime } = createFleet({ failureThreshold: 1 })
+    const breaker = start()
+    await breaker.load()
+    await runtime.advance(5_000)
+    const held = storage.holdReply('batchGetState')
+    const loading = breaker.load()
+    await held.arrived
+    await failTimes(breaker, 1)
+    await runtime.settle()
+    expect(breaker.circuits.stripe?.state).toBe('OPEN')
+    held.release()
+    await loading
+    expect(breaker.circuits.stripe?.state).toBe('OPEN')
+  })
+})
+
+describe('what is left over', () => {
+  it('from an interrupted invocation is written by the next load', async () => {
+    const { start, storage, runtime } = createFleet({ failureThreshold: 10 })
+    const breaker = start()
+    await breaker.load()
+    storage.inject('fail', 'incrementFailures')
+    await failTimes(breaker, 1)
+    await runtime.settle()
+    expect(breaker.needsLoad).toBe(true)
+    await breaker.load()
+    expect((await storage.peek('stripe'))?.failureCount).toBe(1)
+  })
+})
+
+describe('a damaged record', () => {
+  it('leaves the instance alone with this service, is reported, and is not overwritten', async () => {
+    const { start, storage, storageErrors } = createFleet({ services: ['stripe', 'paypal'] })
+    const breaker = start()
+    storage.intercept('batchGetState', async () => {
+      throw new CircuitStorageError('damaged', {
+        operation: 'batchGetState',
+        results: new Map(),
+        errors: new Map([['stripe', damage()]]),
+      })
+    })
+    await breaker.load()
+    await failTimes(breaker, 3)
+    await failTimes(breaker, 3, 'paypal')
+    await breaker.flush()
+    expect(breaker.circuits).toMatchObject({ stripe: { state: 'OPEN' }, paypal: { state: 'OPEN' } })
+    expect(await storage.peek('stripe')).toBeUndefined()
+    expect((await storage.peek('paypal'))?.state).toBe('OPEN')
+    expect(storageErrors).toHaveLength(1)
+  })
+
+  it('of the only service is recognised as well, and adopted when it has been repaired', async () => {
+    const { start, storage, runtime } = createFleet()
+    const breaker = start()
+    storage.intercept('batchGetState', async () => {
+      throw damage()
+    })
+    await breaker.load()
+    await failTimes(breaker, 3)
+    expect(breaker.circuits.stripe?.state).toBe('OPEN')
+    expect(storage.writes).toEqual([])
+    await runtime.advance(10_000)
+    storage.intercept('batchGetState', async () => {
+      throw damage()
+    })
+    expect(await breaker.call('stripe', ok)).toBe('ok')
+    await runtime.advance(5_000)
+    await breaker.load()
+    expect(breaker.circuits.stripe?.state).toBe('CLOSED')
+  })
+
+  // `reply instanceof CircuitStorageError`: the error of an adapter that brings its own copy of the package is taken for
+  // a record. `load` rejects, `circuit.loading` stays set for ever, and every later invocation fails in `before`.
+  it.failing('is recognised also by an error from another copy of the package', async () => {
+    const { start, storage } = createFleet({ services: ['stripe', 'paypal'] })
+    const breaker = start()
+    const copy = (details: object) =>
+      Object.assign(new Error('copy'), { code: 'CIRCUIT_STORAGE', corrupt: false }, details)
+    storage.intercept('batchGetState', async () => {
+      throw copy({ results: new Map(), errors: new Map([['stripe', copy({ corrupt: true })]]) })
+    })
+    expect(await outcomeOf(breaker.load())).toEqual({ value: undefined })
+    expect(await outcomeOf(breaker.load())).toEqual({ value: undefined })
+    expect(await outcomeOf(breaker.call('stripe', ok))).toEqual({ value: 'ok' })
+  })
+})
+
+describe('an adapter that misbehaves', () => {
+  it.each([
+    [
+      'throws instead of rejecting',
+      () => {
+        throw new Error('sync')
+      },
+    ],
+    ['returns no promise', () => 7 as never],
+    ['resolves with no map', async () => undefined],
+  ])('and %s harms no call', async (_what, batchGetState) => {
+    const { start, storage } = createFleet()
+    Object.assign(storage, { batchGetState })
+    const breaker = start()
+    expect(await outcomeOf(breaker.load())).toEqual({ value: undefined })
+    expect(await breaker.call('stripe', ok)).toBe('ok')
+  })
+})
+
+describe('without a listener', () => {
+  it('a failing store is warned about once a minute per cause', async () => {
+    const warn = jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
+    const { storage, runtime } = createFleet()
+    const options = { services: ['stripe'], storage, cacheTtl: 0 } as const
+    const breaker = new CircuitBreaker(options, { ...runtime, env: {} })
+    storage.outage = 'fail'
+    for (let elapsed = 0; elapsed < 100_000; elapsed += 10_000) {
+      await breaker.load()
+      await runtime.advance(10_000)
+    }
+    expect(warn).toHaveBeenCalledTimes(2)
+    warn.mockRestore()
+  })
+})

@@ -1,0 +1,343 @@
+import { describe, expect, it } from '@jest/globals'
+import middy from '@middy/core'
+import httpErrorHandler from '@middy/http-error-handler'
+import {
+  BreakableResultError,
+  CircuitBreakerError,
+  type CircuitOpenError,
+  CircuitStorageError,
+  type CircuitTimeoutError,
+  ConcurrencyLimitError,
+  ConfigurationError,
+  isBreakableResultError,
+  isCircuitBreakerError,
+  isCircuitOpenError,
+  isCircuitStorageError,
+  isCircuitTimeoutError,
+  isConcurrencyLimitError,
+  isConfigurationError,
+  isUnknownServiceError,
+  UnknownServiceError,
+} from '../../src/errors.ts'
+import { createTestContext } from '../../src/testing/test-context.ts'
+
+type Errors = typeof import('../../src/errors.ts')
+
+const guards = {
+  CIRCUIT_OPEN: isCircuitOpenError,
+  CIRCUIT_TIMEOUT: isCircuitTimeoutError,
+  CIRCUIT_CONCURRENCY_LIMIT: isConcurrencyLimitError,
+  CIRCUIT_BREAKABLE_RESULT: isBreakableResultError,
+  CIRCUIT_UNKNOWN_SERVICE: isUnknownServiceError,
+  CIRCUIT_CONFIGURATION: isConfigurationError,
+  CIRCUIT_STORAGE: isCircuitStorageError,
+}
+
+/** One error of each class, made by the given copy of the package. */
+function oneOfEach(errors: Errors): [name: string, code: keyof typeof guards, error: Error][] {
+  return [
+    ['CircuitOpenError', 'CIRCUIT_OPEN', openError({}, errors)],
+    ['CircuitTimeoutError', 'CIRCUIT_TIMEOUT', timeoutError({}, errors)],
+    ['ConcurrencyLimitError', 'CIRCUIT_CONCURRENCY_LIMIT', new errors.ConcurrencyLimitError('stripe', 10, 5)],
+    ['BreakableResultError', 'CIRCUIT_BREAKABLE_RESULT', new errors.BreakableResultError('stripe', { status: 503 })],
+    ['UnknownServiceError', 'CIRCUIT_UNKNOWN_SERVICE', new errors.UnknownServiceError('strpe', ['stripe'])],
+    ['ConfigurationError', 'CIRCUIT_CONFIGURATION', new errors.ConfigurationError([])],
+    ['CircuitStorageError', 'CIRCUIT_STORAGE', new errors.CircuitStorageError('down', { operation: 'getState' })],
+  ]
+}
+
+const own: Errors = await import('../../src/errors.ts')
+/** The same source, loaded a second time: other classes, as with two copies of the package in one bundle. */
+const copy: Errors = await import('../../src/errors.ts?copy' as string)
+
+function openError(details: { retryAfter?: number } = {}, errors: Errors = own): CircuitOpenError {
+  return new errors.CircuitOpenError({
+    service: 'stripe',
+    retryAfter: 10_000,
+    openedAt: 1_800_000_000_000,
+    reason: 'open',
+    ...details,
+  })
+}
+
+function timeoutError(
+  details: { reason?: 'timeout' | 'deadline'; timeout?: number; attempted?: boolean } = {},
+  errors: Errors = own,
+): CircuitTimeoutError {
+  return new errors.CircuitTimeoutError({
+    service: 'stripe',
+    reason: 'timeout',
+    timeout: 2_000,
+    attempted: true,
+    ...details,
+  })
+}
+
+/** What a handler answers that throws `error`. */
+async function answerTo(error: unknown): Promise<{ statusCode: number; body: string; headers: object }> {
+  const handler = middy()
+    .use(httpErrorHandler({ logger: false }))
+    .handler(async () => {
+      throw error
+    })
+  return handler({}, createTestContext()) as Promise<{ statusCode: number; body: string; headers: object }>
+}
+
+describe.each(oneOfEach(own))('%s', (name, code, error) => {
+  it('has its name and its code', () => {
+    expect(error).toBeInstanceOf(CircuitBreakerError)
+    expect(error).toMatchObject({ name, code })
+    expect(String(error)).toMatch(new RegExp(`^${name}: `))
+  })
+
+  it('is recognised by its own guard and by that of all, and by no other', () => {
+    expect(isCircuitBreakerError(error)).toBe(true)
+    const recognisedBy = Object.entries(guards).filter(([, guard]) => guard(error))
+
+    expect(recognisedBy.map(([of]) => of)).toEqual([code])
+  })
+
+  it('can be changed by those who pass it on', () => {
+    expect(Object.isFrozen(error)).toBe(false)
+    expect(Object.isExtensible(error)).toBe(true)
+  })
+})
+
+describe('a guard', () => {
+  it.each(oneOfEach(copy))('recognises a %s of another copy of the package', (_name, code, error) => {
+    expect(error).not.toBeInstanceOf(CircuitBreakerError)
+    expect(isCircuitBreakerError(error)).toBe(true)
+    expect(guards[code](error)).toBe(true)
+  })
+
+  it.each([
+    undefined,
+    null,
+    'CIRCUIT_OPEN',
+    503,
+    Symbol('CIRCUIT_OPEN'),
+    {},
+    { code: 'CIRCUIT_OPEN' },
+    new Error('CIRCUIT_OPEN'),
+    Object.assign(new Error('network'), { code: 'ECONNREFUSED' }),
+    Object.assign(new Error('number'), { code: 503 }),
+    Object.assign(new Error('inherited'), { code: 'toString' }),
+    Object.assign(new Error('longer'), { code: 'CIRCUIT_OPENED' }),
+  ])('refuses what is no error of the breaker (%p)', (value) => {
+    expect([isCircuitBreakerError, ...Object.values(guards)].map((guard) => guard(value))).not.toContain(true)
+  })
+})
+
+describe('the base class', () => {
+  it('takes the name of its subclass, its service and its cause', () => {
+    class OwnError extends CircuitBreakerError {}
+    const cause = new Error('cause')
+
+    const error = new OwnError('CIRCUIT_STORAGE', 'text', 'stripe', { cause })
+
+    expect(error).toMatchObject({ name: 'OwnError', message: 'text', service: 'stripe', cause })
+  })
+
+  it('has no cause where none is given', () => {
+    expect('cause' in new CircuitBreakerError('CIRCUIT_OPEN', 'text')).toBe(false)
+  })
+})
+
+describe('CircuitOpenError', () => {
+  it('tells what a caller needs to decide', () => {
+    expect(openError()).toMatchObject({
+      service: 'stripe',
+      retryAfter: 10_000,
+      openedAt: 1_800_000_000_000,
+      reason: 'open',
+      statusCode: 503,
+      expose: true,
+      headers: { 'Retry-After': '10' },
+      message: 'The circuit of stripe is open. Try again in 10 s.',
+    })
+  })
+
+  it.each([
+    [0, '1'],
+    [1, '1'],
+    [999, '1'],
+    [1_000, '1'],
+    [1_001, '2'],
+    [9_999.5, '10'],
+    [300_000, '300'],
+    [-5, '1'],
+  ])('rounds Retry-After up to whole seconds, at least 1 (%d ms)', (retryAfter, seconds) => {
+    expect(openError({ retryAfter }).headers).toEqual({ 'Retry-After': seconds })
+  })
+
+  it('is answered with 503 and Retry-After by @middy/http-error-handler', async () => {
+    expect(await answerTo(openError({ retryAfter: 2_500 }))).toMatchObject({
+      statusCode: 503,
+      headers: { 'Retry-After': '3', 'Content-Type': 'text/plain' },
+      body: 'The circuit of stripe is open. Try again in 3 s.',
+    })
+  })
+
+  it('gives each error headers of its own', () => {
+    expect(openError().headers).not.toBe(openError().headers)
+  })
+})
+
+describe('CircuitTimeoutError', () => {
+  it.each([
+    [{ reason: 'timeout', attempted: true }, 'The call to stripe did not finish within 2000 ms.'],
+    [{ reason: 'timeout', attempted: false }, 'The call to stripe was not started: 2000 ms passed before it could be.'],
+    [
+      { reason: 'deadline', attempted: true },
+      'The call to stripe did not finish within the time that the invocation had left.',
+    ],
+    [
+      { reason: 'deadline', attempted: false },
+      'The call to stripe was not started: the time that the invocation had left passed before it could be.',
+    ],
+  ] as const)('says what happened (%p)', (details, message) => {
+    expect(timeoutError(details)).toMatchObject({ ...details, message, timeout: 2_000, statusCode: 504, expose: true })
+  })
+
+  it('names whole milliseconds', () => {
+    expect(timeoutError({ timeout: 1_234.567 }).message).toContain('within 1235 ms')
+  })
+
+  it('is answered with 504 by @middy/http-error-handler', async () => {
+    const answer = await answerTo(timeoutError())
+
+    expect(answer).toMatchObject({ statusCode: 504, body: 'The call to stripe did not finish within 2000 ms.' })
+    expect(answer.headers).not.toHaveProperty('Retry-After')
+  })
+})
+
+describe('ConcurrencyLimitError', () => {
+  it('says how many are in flight and waiting', () => {
+    expect(new ConcurrencyLimitError('stripe', 10, 5)).toMatchObject({
+      service: 'stripe',
+      statusCode: 503,
+      expose: true,
+      message: 'Too many calls to stripe: 10 in flight and 5 waiting.',
+    })
+  })
+
+  it('is answered with 503 by @middy/http-error-handler', async () => {
+    expect(await answerTo(new ConcurrencyLimitError('stripe', 10, 5))).toMatchObject({ statusCode: 503 })
+  })
+})
+
+describe('errors that are not for clients', () => {
+  it.each([
+    new UnknownServiceError('strpe', ['stripe']),
+    new ConfigurationError([]),
+    new CircuitStorageError('table circuits is throttled', { operation: 'getState' }),
+    new BreakableResultError('stripe', { secret: 'hunter2' }),
+  ])('are answered with a bare 500 by @middy/http-error-handler ($name)', async (error) => {
+    const answer = await answerTo(error)
+
+    expect(answer.statusCode).toBe(500)
+    expect(JSON.stringify(answer)).not.toMatch(/stripe|hunter2|throttled|configuration/)
+  })
+})
+
+describe('BreakableResultError', () => {
+  it('carries the result, as the same object', () => {
+    const result = { status: 503 }
+
+    const error = new BreakableResultError('stripe', result)
+
+    expect(error.result).toBe(result)
+    expect(error.service).toBe('stripe')
+  })
+})
+
+describe('UnknownServiceError', () => {
+  it.each([
+    [
+      'strpe',
+      ['stripe', 'paypal'],
+      'No circuit is configured for "strpe". Add it to "services"; configured: "stripe", "paypal".',
+    ],
+    ['x', [], 'No circuit is configured for "x". Add it to "services"; configured: none.'],
+    [
+      undefined,
+      ['stripe'],
+      'No circuit is configured for a key of type undefined. Add it to "services"; configured: "stripe".',
+    ],
+    [
+      Symbol('key'),
+      ['stripe'],
+      'No circuit is configured for a key of type symbol. Add it to "services"; configured: "stripe".',
+    ],
+    [
+      'a\n"b"',
+      ['__proto__'],
+      'No circuit is configured for "a\\n\\"b\\"". Add it to "services"; configured: "__proto__".',
+    ],
+  ])('names the key and those that are configured (%p)', (key, configured, message) => {
+    expect(new UnknownServiceError(key as string, configured).message).toBe(message)
+  })
+
+  it('takes any iterable of keys', () => {
+    expect(new UnknownServiceError('x', new Map([['stripe', 1]]).keys()).message).toContain('"stripe"')
+  })
+})
+
+describe('ConfigurationError', () => {
+  const problem = (setting: string) => ({ setting, source: 'option', value: -1, message: `${setting} is wrong.` })
+
+  it('lists every problem in one message', () => {
+    const problems = [problem('failureThreshold'), problem('window')]
+
+    const error = new ConfigurationError(problems)
+
+    expect(error.problems).toBe(problems)
+    expect(error.service).toBeUndefined()
+    expect(error.message).toBe(
+      "The circuit breaker's configuration has 2 problems:\n  - failureThreshold is wrong.\n  - window is wrong.",
+    )
+  })
+
+  it('speaks of one problem in the singular, and keeps a cause', () => {
+    const cause = new Error('cause')
+
+    const error = new ConfigurationError([problem('window')], { cause })
+
+    expect(error.message).toMatch(/has a problem:\n {2}- window is wrong\.$/)
+    expect(error.cause).toBe(cause)
+  })
+})
+
+describe('CircuitStorageError', () => {
+  it('has neither a service, a cause, batch results nor damage unless it is told of them', () => {
+    const error = new CircuitStorageError('down', { operation: 'getState' })
+
+    expect(error).toMatchObject({ operation: 'getState', corrupt: false })
+    expect([error.service, error.results, error.errors, error.cause]).toEqual([
+      undefined,
+      undefined,
+      undefined,
+      undefined,
+    ])
+    expect('cause' in error).toBe(false)
+  })
+
+  it('keeps what it is told, a cause of undefined included', () => {
+    const results = new Map([['paypal', 1]])
+    const errors = new Map([['stripe', new CircuitStorageError('down', { operation: 'getState' })]])
+
+    const error = new CircuitStorageError('partial', {
+      operation: 'batchGetState',
+      service: 'stripe',
+      results,
+      errors,
+      corrupt: true,
+      cause: undefined,
+    })
+
+    expect(error).toMatchObject({ operation: 'batchGetState', service: 'stripe', corrupt: true })
+    expect(error.results).toBe(results)
+    expect(error.errors).toBe(errors)
+    expect('cause' in error).toBe(true)
+  })
+})
