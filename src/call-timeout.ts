@@ -118,11 +118,12 @@ export class CallScope implements OperationContext {
   readonly deadline: number
   /** When the call began, in milliseconds since the epoch. */
   readonly startedAt: number
+  /** How long it may take, in milliseconds. */
+  readonly timeout: number | false
   /** Whether a fallback may answer in place of what the call came to. */
   isReplaceable = false
   readonly #service: string
   readonly #runtime: Runtime
-  readonly #timeout: number | false
   readonly #callerSignal: AbortSignal | undefined
   readonly #invocation: Invocation | undefined
   #timer: TimerHandle | undefined
@@ -143,7 +144,7 @@ export class CallScope implements OperationContext {
     this.#service = service
     this.#runtime = runtime
     this.startedAt = runtime.now()
-    this.#timeout = timeout
+    this.timeout = timeout
     this.#callerSignal = callerSignal
     this.deadline = invocation === undefined ? Number.POSITIVE_INFINITY : invocation.endsAt - deadlineReserve
     this.#invocation = this.deadline === Number.POSITIVE_INFINITY ? undefined : invocation
@@ -175,7 +176,7 @@ export class CallScope implements OperationContext {
   get hadFairTime(): boolean {
     if (this.#operationStartedAt === undefined) return false
     const ran = this.#runtime.now() - this.#operationStartedAt
-    return ran >= (this.#cut?.by === 'timeout' ? (this.#timeout || 0) / 2 : this.#timeout || fairTime)
+    return ran >= (this.#cut?.by === 'timeout' ? (this.timeout || 0) / 2 : this.timeout || fairTime)
   }
 
   /** Starts to watch the clock and the caller's signal. May cut the call at once. */
@@ -196,8 +197,8 @@ export class CallScope implements OperationContext {
       }
       this.#invocation.watch(this)
     }
-    if (this.#timeout !== false) {
-      this.#timer = this.#runtime.setTimeout(() => this.timeOut('timeout'), this.#timeout)
+    if (this.timeout !== false) {
+      this.#timer = this.#runtime.setTimeout(() => this.timeOut('timeout'), this.timeout)
     }
   }
 
@@ -211,7 +212,7 @@ export class CallScope implements OperationContext {
    * it comes to is ignored. One step at a time.
    */
   race<T>(step: PromiseLike<T> | T): PromiseLike<T> | T {
-    const isCuttable = this.#timeout !== false || this.#invocation !== undefined || this.#callerSignal !== undefined
+    const isCuttable = this.timeout !== false || this.#invocation !== undefined || this.#callerSignal !== undefined
     if (!isCuttable) return step
     return new Promise<T>((resolve, reject) => {
       Promise.resolve(step).then(resolve, reject)
@@ -222,7 +223,7 @@ export class CallScope implements OperationContext {
 
   /** Cuts the call with a {@link CircuitTimeoutError}. */
   timeOut(reason: TimeoutReason): void {
-    const end = reason === 'timeout' ? this.startedAt + (this.#timeout || 0) : this.deadline
+    const end = reason === 'timeout' ? this.startedAt + (this.timeout || 0) : this.deadline
     const attempted = this.#operationStartedAt !== undefined
     const timeout = Math.max(0, end - this.startedAt)
     this.#cutBy(reason, new CircuitTimeoutError({ service: this.#service, reason, timeout, attempted }))

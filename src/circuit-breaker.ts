@@ -103,8 +103,8 @@ export class CircuitBreaker<const K extends string = string> {
    * @throws {ConfigurationError} naming every problem of the options and of the environment at once
    */
   constructor(options: CircuitBreakerOptions<K>, surroundings: Surroundings = {}) {
-    const { env = process.env, ...runtime } = surroundings
-    this.#runtime = { ...systemRuntime, ...runtime }
+    const { env = process.env } = surroundings
+    this.#runtime = runtimeOf(surroundings)
     const config = resolveConfig(options, env)
     warnOnce(config.warnings)
     const storage = CircuitBreakerStorageFactory.create(config.storage, env)
@@ -300,7 +300,8 @@ export class CircuitBreaker<const K extends string = string> {
 
   async #claim(circuit: Circuit, invocation: Invocation | undefined, scope: CallScope): Promise<HeldLease | undefined> {
     const timeLeft = invocation?.timeLeft() ?? Number.POSITIVE_INFINITY
-    const claiming = circuit.claim(Number.isFinite(timeLeft) ? timeLeft : undefined, invocation?.requestId)
+    const duration = Number.isFinite(timeLeft) ? timeLeft : Math.max(defaultLease, scope.timeout || 0)
+    const claiming = circuit.claim(duration, invocation?.requestId)
     try {
       return await scope.race(claiming)
     } catch (error) {
@@ -359,13 +360,16 @@ export class CircuitBreaker<const K extends string = string> {
 
   /**
    * Reads the circuits whose cache is older than `cacheTtl`, in one batch, and writes what an interrupted invocation
-   * left over. Waits no longer than `storageTimeout`; never rejects: a store that fails is reported.
+   * left over. Waits no longer than `storageTimeout`, nor than `timeLeft` less 100 ms; never rejects: a store that fails
+   * is reported.
+   *
+   * @param timeLeft what the invocation has left, in milliseconds
    */
-  async load(): Promise<void> {
+  async load(timeLeft: number = Number.POSITIVE_INFINITY): Promise<void> {
     const now = this.#runtime.now()
     const leftovers = this.#drain()
     const stale = this.#active.filter((circuit) => circuit.isStale(now))
-    await this.#within(this.#storageTimeout, [...leftovers, this.#load(stale)])
+    await this.#within(timeLeft, [...leftovers, this.#load(stale)])
   }
 
   /** Whether anything waits to be stored. */
@@ -381,14 +385,15 @@ export class CircuitBreaker<const K extends string = string> {
    */
   async flush(timeLeft: number = Number.POSITIVE_INFINITY): Promise<void> {
     for (const circuit of this.#active) circuit.releaseSpare()
-    await this.#within(Math.min(this.#storageTimeout, timeLeft - flushReserve), this.#drain())
+    await this.#within(timeLeft, this.#drain())
   }
 
   #drain(): Promise<void>[] {
     return this.#active.flatMap((circuit) => circuit.drain() ?? [])
   }
 
-  async #within(limit: number, work: Promise<void>[]): Promise<void> {
+  async #within(timeLeft: number, work: readonly Promise<void>[]): Promise<void> {
+    const limit = Math.min(this.#storageTimeout, timeLeft - reserve)
     if (work.length === 0 || limit <= 0) return
     const { promise, resolve } = Promise.withResolvers<void>()
     const timer = this.#runtime.setTimeout(resolve, limit)
@@ -417,27 +422,28 @@ export class CircuitBreaker<const K extends string = string> {
   async #read(circuits: readonly Circuit[]): Promise<void> {
     // Also when the store is left alone: then nobody waits for it.
     const takers = circuits.map((circuit) => circuit.beginRead())
-    if (this.#store.canRead) {
-      const adopt = (records: ReadonlyMap<string, CircuitRecord>, errors?: StorageErrors): void => {
-        circuits.forEach(({ storageKey }, index) => {
-          takers[index]?.(errors?.get(storageKey) ?? records.get(storageKey))
-        })
+    const adopt = (records: ReadonlyMap<string, CircuitRecord>, errors?: StorageErrors): void => {
+      circuits.forEach(({ storageKey }, index) => {
+        takers[index]?.(errors?.get(storageKey) ?? records.get(storageKey))
+      })
+    }
+    const services = circuits.map((circuit) => circuit.service)
+    const keys = circuits.map((circuit) => circuit.storageKey)
+    try {
+      await undefined
+      if (!this.#store.canRead) return
+      adopt(await this.#store.run('batchGetState', services, (storage) => storage.batchGetState(keys), adopt))
+    } catch (error) {
+      // In a batch that failed in part, what arrived is used.
+      const { results, errors } = error as CircuitStorageError
+      if (results instanceof Map) adopt(results, errors)
+      else if (circuits.length === 1 && isCircuitStorageError(error)) takers[0]?.(error)
+    } finally {
+      for (const circuit of circuits) {
+        circuit.loadAttempted = true
+        circuit.loading = undefined
+        void circuit.drain()
       }
-      const services = circuits.map((circuit) => circuit.service)
-      const keys = circuits.map((circuit) => circuit.storageKey)
-      try {
-        adopt(await this.#store.run('batchGetState', services, (storage) => storage.batchGetState(keys), adopt))
-      } catch (error) {
-        // In a batch that failed in part, what arrived is used.
-        const { results, errors } = error as CircuitStorageError
-        if (results !== undefined) adopt(results as ReadonlyMap<string, CircuitRecord>, errors)
-        else if (circuits.length === 1 && isCircuitStorageError(error)) takers[0]?.(error)
-      }
-    } else await undefined
-    for (const circuit of circuits) {
-      circuit.loadAttempted = true
-      circuit.loading = undefined
-      void circuit.drain()
     }
   }
 
@@ -544,8 +550,11 @@ const passThrough: Admission = { epoch: undefined, lease: undefined, holdsPermit
 /** An abort this close to the call's deadline is the deadline, in milliseconds. */
 const deadlineTolerance = 50
 
-/** Kept back from the end of the invocation when a flush is waited for, in milliseconds. */
-const flushReserve = 100
+/** How long a probe's lease lasts where no Lambda deadline bounds it, in milliseconds. */
+const defaultLease = 30_000
+
+/** Kept back from the end of the invocation when the store is waited for, in milliseconds. */
+const reserve = 100
 
 /** With `cacheTtl: 0` the state is read in every invocation, and in one that is longer than this also within it. */
 const longInvocation = 1_000
@@ -584,6 +593,17 @@ function checkUntil(until: Date | number | undefined, now: number): number | und
   if (instant === undefined || (instant > now && instant <= 8.64e15)) return instant
   const message = `until must be a time that is still to come, but is ${String(until)} (option)`
   throw new ConfigurationError([{ setting: 'until', source: 'option', value: until, message }])
+}
+
+/** Bound, because what is handed in may be an instance of a class. */
+function runtimeOf(surroundings: Surroundings): Runtime {
+  return {
+    now: surroundings.now?.bind(surroundings) ?? systemRuntime.now,
+    random: surroundings.random?.bind(surroundings) ?? systemRuntime.random,
+    id: surroundings.id?.bind(surroundings) ?? systemRuntime.id,
+    setTimeout: surroundings.setTimeout?.bind(surroundings) ?? systemRuntime.setTimeout,
+    clearTimeout: surroundings.clearTimeout?.bind(surroundings) ?? systemRuntime.clearTimeout,
+  }
 }
 
 function warnOnce(warnings: readonly string[]): void {

@@ -114,8 +114,6 @@ const claimSpread = 0.05
 const maxClaimSpread = 1_000
 /** The time to live is jittered from this part of it up, so that a fleet that started together does not read together. */
 const minTtl = 0.8
-/** A lease where no Lambda deadline bounds it, in milliseconds. */
-const defaultLease = 30_000
 /** After this many conflicts in a row the rest waits for the next opportunity. */
 const maxConflicts = 20
 /** An operator's write gives up after this many. */
@@ -244,9 +242,10 @@ export class Circuit {
    * granted after that is kept for the next call. Where the store leaves a second claim in a row unanswered, this
    * instance goes on alone: a store that cannot be written must not keep a circuit open.
    *
+   * @param duration how long the lease lasts, in milliseconds
    * @returns `undefined` if it was not granted; ask {@link admit} again for the reason
    */
-  async claim(duration: number | undefined, requestId: string | undefined): Promise<HeldLease | undefined> {
+  async claim(duration: number, requestId: string | undefined): Promise<HeldLease | undefined> {
     const giveUpAt = this.#runtime.now() + this.#storageTimeout
     while (this.#acquiring !== undefined) {
       if (!(await this.#within(this.#acquiring, giveUpAt))) return undefined
@@ -289,7 +288,7 @@ export class Circuit {
     return this.#damaged || !this.#store.canWrite
   }
 
-  #claimAlone(duration: number | undefined): HeldLease {
+  #claimAlone(duration: number): HeldLease {
     const now = this.#runtime.now()
     const lease = { id: this.#runtime.id(), expiresAt: this.#leaseEnd(now, duration) }
     this.#setView(claim(this.#view, now, lease, this.settings, this.#tokens()))
@@ -298,7 +297,7 @@ export class Circuit {
     return { id: lease.id, local: true }
   }
 
-  async #acquireLease(duration: number | undefined, requestId: string | undefined): Promise<void> {
+  async #acquireLease(duration: number, requestId: string | undefined): Promise<void> {
     await this.drain()
     try {
       const retryAt = retryTime(this.#view, this.settings)
@@ -331,8 +330,8 @@ export class Circuit {
     }
   }
 
-  #leaseEnd(now: number, duration: number | undefined): number {
-    return now + Math.min(maxLease, duration ?? Math.max(defaultLease, this.settings.timeout || 0))
+  #leaseEnd(now: number, duration: number): number {
+    return now + Math.min(maxLease, duration)
   }
 
   /** Whether `promise` settled in time. */
@@ -744,7 +743,7 @@ export class Circuit {
     const at = this.#runtime.now()
     const answers = this.#answers
     return (reply) => {
-      if (!(reply instanceof CircuitStorageError)) {
+      if (!isCircuitStorageError(reply)) {
         this.#adoptLate(reply, at, answers)
       } else if (reply.corrupt) {
         this.#damaged = true
@@ -894,14 +893,13 @@ export class Circuit {
     const isNewEpoch = view.epoch !== this.#view.epoch
     this.#view = view
     if (isNewEpoch && this.#tripTokens?.epoch !== view.epoch) this.#tripTokens = undefined
-    if (view.state !== 'OPEN' || !isNewEpoch) return
+    if (view.state === 'CLOSED' || !isNewEpoch) return
     const spread = Math.min(maxClaimSpread, claimSpread * this.settings.resetTimeout)
     this.#claimDelay = this.#store.storage.shared === false ? 0 : spread * this.#runtime.random()
-    if (this.settings.mode === 'enforce') {
-      const now = this.#runtime.now()
-      const verdict = activeOverride(view, now) === undefined ? 'open' : 'forced'
-      this.permits.rejectAll(() => this.refusal(verdict, now))
-    }
+    const now = this.#runtime.now()
+    const verdict = this.admit(now)
+    // Whoever waits for a permit is refused at once.
+    if (verdict !== 'pass' && verdict !== 'claim') this.permits.rejectAll(() => this.refusal(verdict, now))
   }
 
   // ----------------------------------------------------------------------------------------------------- operators

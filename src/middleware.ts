@@ -63,8 +63,8 @@ export function circuitBreaker<const K extends string>(
     : new CircuitBreaker(options)) as unknown as CircuitBreaker
 
   const circuitBreakerBefore = (request: MiddyRequest): Promise<void> | undefined => {
-    extend(request.context, breaker)
-    return breaker.needsLoad ? breaker.load() : undefined
+    const invocation = extend(request.context, breaker)
+    return breaker.needsLoad ? breaker.load(invocation.timeLeft()) : undefined
   }
   const circuitBreakerAfter = (request: MiddyRequest): Promise<void> | undefined => {
     const invocation = membersOf.get(request.context)?.get(breaker)?.invocation
@@ -83,7 +83,7 @@ type MiddyRequest = Pick<Request, 'context'>
 
 type Extended = { -readonly [Name in keyof CircuitBreakerProperties]: CircuitBreakerProperties[Name] }
 
-function extend(context: object, breaker: CircuitBreaker): void {
+function extend(context: object, breaker: CircuitBreaker): Invocation {
   const invocation = breaker.beginInvocation(context)
   const call = breaker.callExternalFor(invocation)
   let members = membersOf.get(context)
@@ -95,6 +95,7 @@ function extend(context: object, breaker: CircuitBreaker): void {
   members.delete(breaker)
   members.set(breaker, { call, invocation })
   Object.assign(context, members.size === 1 ? { callExternal: call, circuits: breaker.circuits } : merge(members))
+  return invocation
 }
 
 function merge(members: Members): Extended {

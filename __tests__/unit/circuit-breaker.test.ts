@@ -474,7 +474,7 @@ describe('the surroundings', () => {
 
   // `{ ...systemRuntime, ...surroundings }` copies own properties only: methods of a class fall silently back to the
   // machine's clock, although the type allows them.
-  it.failing('may be an instance of a class', async () => {
+  it('may be an instance of a class', async () => {
     class Clock {
       now(): number {
         return 5_000_000
