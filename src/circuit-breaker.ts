@@ -366,6 +366,7 @@ export class CircuitBreaker<const K extends string = string> {
    * @param timeLeft what the invocation has left, in milliseconds
    */
   async load(timeLeft: number = Number.POSITIVE_INFINITY): Promise<void> {
+    await this.#store.prepare()
     const now = this.#runtime.now()
     const leftovers = this.#drain()
     const stale = this.#active.filter((circuit) => circuit.isStale(now))

@@ -7,6 +7,8 @@ import type { CircuitRecord, ICircuitStorage } from './circuit-storage.ts'
 const firstPause = 250
 /** … up to this. */
 const longestPause = 30_000
+/** An adapter that takes longer to load its library than this is not waited for, in milliseconds. */
+const longestPreparation = 10_000
 /** Without a listener, one warning per cause in this time, in milliseconds. */
 const warningInterval = 60_000
 
@@ -20,6 +22,8 @@ export class BoundedStorage {
   readonly #timeout: number
   readonly #listeners = new Set<StorageErrorListener>()
   readonly #warnedAt = new Map<string, number>()
+  #isPrepared: boolean
+  #preparing: Promise<void> | undefined
   readonly #reads: Health
   readonly #writes: Health
 
@@ -27,6 +31,7 @@ export class BoundedStorage {
     this.storage = storage
     this.#runtime = runtime
     this.#timeout = storageTimeout
+    this.#isPrepared = storage.prepare === undefined
     this.#reads = new Health(runtime)
     this.#writes = new Health(runtime)
   }
@@ -47,6 +52,36 @@ export class BoundedStorage {
     return () => void this.#listeners.delete(listener)
   }
 
+  /** Lets the adapter load its library; `undefined` if that is done. Never rejects: the operation itself will fail. */
+  prepare(): Promise<void> | undefined {
+    if (this.#isPrepared) return undefined
+    this.#preparing ??= new Promise<void>((resolve) => {
+      const done = (): void => {
+        this.#isPrepared = true
+        resolve()
+      }
+      const timer = this.#runtime.setTimeout(done, longestPreparation)
+      const settle = (isPrepared: boolean): void => {
+        this.#runtime.clearTimeout(timer)
+        if (isPrepared) done()
+        else {
+          this.#preparing = undefined
+          resolve()
+        }
+      }
+      try {
+        const preparing = this.storage.prepare?.() ?? Promise.resolve()
+        preparing.then(
+          () => settle(true),
+          () => settle(false),
+        )
+      } catch {
+        settle(false)
+      }
+    })
+    return this.#preparing
+  }
+
   /**
    * Runs one operation.
    *
@@ -54,6 +89,18 @@ export class BoundedStorage {
    * @throws {CircuitStorageError} when the operation failed or took too long; already reported
    */
   run<T>(
+    operation: StorageOperation,
+    services: readonly string[],
+    action: (storage: ICircuitStorage) => Promise<T>,
+    late?: (reply: T) => void,
+  ): Promise<T> {
+    const preparing = this.prepare()
+    return preparing === undefined
+      ? this.#run(operation, services, action, late)
+      : preparing.then(() => this.#run(operation, services, action, late))
+  }
+
+  #run<T>(
     operation: StorageOperation,
     services: readonly string[],
     action: (storage: ICircuitStorage) => Promise<T>,

@@ -117,6 +117,11 @@ export interface ICircuitStorage {
    * breaker neither spreads its claims out over time nor reads again before them. Default: `true`.
    */
   readonly shared?: boolean
+  /**
+   * Loads what the first operation needs, for instance a client library, without talking to the store. It is called
+   * before the first operation, and its time is not the store's: `storageTimeout` starts after it.
+   */
+  prepare?(): Promise<void>
   /** One circuit; `undefined` if nothing is stored. Sees every write that was acknowledged before. */
   getState(serviceKey: string): Promise<CircuitRecord | undefined>
   /** Several circuits in as few round trips as possible; a key that nothing is stored for is absent from the map. */

@@ -159,6 +159,11 @@ export class DynamoDBCircuitStorage implements ICircuitStorage {
     return batch.outcome()
   }
 
+  /** Loads the AWS SDK and makes the client. */
+  async prepare(): Promise<void> {
+    await this.#open({ operation: 'getState' })
+  }
+
   async clearState(serviceKey: string): Promise<void> {
     await this.#send({ operation: 'clearState', service: serviceKey }, 'DeleteItem', ({ client, sdk }) =>
       client.send(new sdk.DeleteItemCommand({ TableName: this.#table.name, Key: this.#keyOf(serviceKey) })),

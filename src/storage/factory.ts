@@ -312,6 +312,7 @@ function loadedLater(load: () => Promise<ICircuitStorage>): ICircuitStorage {
     })
   }
   return {
+    prepare: async () => (await adapter('getState')).prepare?.(),
     getState: async (...args) => (await adapter('getState')).getState(...args),
     batchGetState: async (...args) => (await adapter('batchGetState')).batchGetState(...args),
     incrementFailures: async (...args) => (await adapter('incrementFailures')).incrementFailures(...args),
