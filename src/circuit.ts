@@ -35,9 +35,11 @@ import type { BoundedStorage } from './storage/bounded-storage.ts'
 import {
   type CircuitRecord,
   type CircuitState,
+  type CompareAndSet,
   type ExpectedVersion,
   emptyRecord,
   type FailureSummary,
+  type ICircuitStorage,
   type Lease,
   type WriteResult,
 } from './storage/circuit-storage.ts'
@@ -105,6 +107,17 @@ interface UnconfirmedChange {
   isFired: boolean
 }
 
+/** What an operator wants, decided from the latest record. */
+export type OperatorDecision = (record: CircuitRecord, now: number, tokens: Tokens) => CircuitRecord
+
+/** One attempt at an operator's write. */
+export interface OperatorWrite {
+  readonly write: CompareAndSet
+  /** Takes the reply; whether what was decided is stored. */
+  take(reply: WriteResult): boolean
+  takeLate(reply: WriteResult): void
+}
+
 /** The tokens of a transition, kept over all attempts to write it. */
 type TransitionTokens = Pick<Tokens, 'epoch' | 'transition'>
 
@@ -117,7 +130,7 @@ const minTtl = 0.8
 /** After this many conflicts in a row the rest waits for the next opportunity. */
 const maxConflicts = 20
 /** An operator's write gives up after this many. */
-const maxOperatorConflicts = 100
+export const maxOperatorConflicts = 100
 
 export class Circuit {
   readonly service: string
@@ -681,21 +694,38 @@ export class Circuit {
     transition: string,
     change: StateChange | undefined,
   ): Promise<boolean> {
+    const { take, takeLate } = this.#beginWrite(expected, next, transition, change)
+    return take(
+      await this.#store.run(
+        'compareAndSetState',
+        [this.service],
+        (storage) => storage.compareAndSetState(this.storageKey, expected, next),
+        takeLate,
+      ),
+    )
+  }
+
+  /** Prepares a compare-and-set; the functions that it returns take the reply. */
+  #beginWrite(
+    expected: ExpectedVersion,
+    next: CircuitRecord,
+    transition: string,
+    change: StateChange | undefined,
+  ): { take(reply: WriteResult): boolean; takeLate(reply: WriteResult): void } {
     const unconfirmed = change && { expected, change, isFired: false }
     if (unconfirmed !== undefined) this.#unconfirmed.set(transition, unconfirmed)
     const at = this.#runtime.now()
     const answers = this.#answers
-    const { applied, current } = await this.#store.run(
-      'compareAndSetState',
-      [this.service],
-      (storage) => storage.compareAndSetState(this.storageKey, expected, next),
-      (reply) => this.#adoptLate(reply.current, at, answers),
-    )
-    // A read that overtook this reply may have taken the transition for impossible.
-    if (applied && unconfirmed?.isFired === false) this.#unconfirmed.set(transition, unconfirmed)
-    if (this.#isOvertaken(answers, expected)) this.#confirm(current)
-    else this.#adopt(current ?? (applied ? next : undefined), at)
-    return applied || (change !== undefined && current?.transitions.includes(transition) === true)
+    return {
+      take: ({ applied, current }) => {
+        // A read that overtook this reply may have taken the transition for impossible.
+        if (applied && unconfirmed?.isFired === false) this.#unconfirmed.set(transition, unconfirmed)
+        if (this.#isOvertaken(answers, expected)) this.#confirm(current)
+        else this.#adopt(current ?? (applied ? next : undefined), at)
+        return applied || (change !== undefined && current?.transitions.includes(transition) === true)
+      },
+      takeLate: ({ current }) => this.#adoptLate(current, at, answers),
+    }
   }
 
   /** Whether a newer answer than this write's reply was taken while it was on its way. */
@@ -904,34 +934,66 @@ export class Circuit {
 
   // ----------------------------------------------------------------------------------------------------- operators
 
+  /** What is stored, as far as this instance knows. */
+  get stored(): CircuitRecord | undefined {
+    return this.#record
+  }
+
   /**
    * Writes what an operator decided, however often others write in between.
    *
    * @throws {CircuitStorageError} if the store fails
    */
-  async operate(
-    reason: StateChangeReason,
-    decide: (record: CircuitRecord, now: number, tokens: Tokens) => CircuitRecord,
-  ): Promise<void> {
-    const transition = this.#transitionTokens()
+  async operate(reason: StateChangeReason, decide: OperatorDecision): Promise<void> {
+    const attempt = this.beginOperation(reason, decide)
     await this.#read()
-    for (let attempt = 0; attempt < maxOperatorConflicts; attempt++) {
+    for (let conflicts = 0; conflicts < maxOperatorConflicts; conflicts++) {
+      const { write, take, takeLate } = attempt()
+      const { serviceKey, version, next } = write
+      const services = [this.service]
+      const run = (storage: ICircuitStorage) => storage.compareAndSetState(serviceKey, version, next)
+      if (take(await this.#store.run('compareAndSetState', services, run, takeLate))) return
+    }
+    throw this.contended()
+  }
+
+  /** Prepares what an operator decided: each call decides again, from the latest record, what to write. */
+  beginOperation(reason: StateChangeReason, decide: OperatorDecision): () => OperatorWrite {
+    const transition = this.#transitionTokens()
+    return () => {
       const now = this.#runtime.now()
       const record = this.#record ?? emptyRecord(this.#epoch, now)
       const next = decide(record, now, this.#tokens(transition))
       const change = this.#change(record, next, reason, now, undefined)
-      const stored = await this.#compareAndSet(record.version, next, transition.transition, change)
-      this.#refreshView()
-      if (stored) return
+      const { take, takeLate } = this.#beginWrite(record.version, next, transition.transition, change)
+      return {
+        write: { serviceKey: this.storageKey, version: record.version, next },
+        take: (reply) => {
+          const isStored = take(reply)
+          this.#refreshView()
+          return isStored
+        },
+        takeLate,
+      }
     }
+  }
+
+  /** The error when others kept winning. */
+  contended(): CircuitStorageError {
     const message = `Other writers kept changing the circuit of ${this.service}. Try again.`
-    throw new CircuitStorageError(message, { operation: 'compareAndSetState', service: this.service })
+    return new CircuitStorageError(message, { operation: 'compareAndSetState', service: this.service })
+  }
+
+  /** The record was deleted. */
+  cleared(): void {
+    this.#adopt(undefined, this.#runtime.now())
+    this.#refreshView()
   }
 
   /** Deletes a record that does not parse, so that it can be replaced. */
   async clearDamage(): Promise<void> {
     await this.#store.run('clearState', [this.service], (storage) => storage.clearState(this.storageKey))
-    this.#adopt(undefined, this.#runtime.now())
+    this.cleared()
   }
 
   // ------------------------------------------------------------------------------------------------------ snapshot

@@ -17,6 +17,8 @@ export type StateChangeReason =
   | 'forced-closed'
   /** An operator's `reset`. */
   | 'reset'
+  /** An operator's `batchSetState`. */
+  | 'set'
   /** Another instance changed it; this one learned of it by reading. */
   | 'observed'
 

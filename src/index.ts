@@ -12,6 +12,7 @@ export {
   type Circuits,
   type ForceOptions,
   type Operation,
+  type StatesToSet,
   type Surroundings,
 } from './circuit-breaker.ts'
 export type { CircuitBreakerOptions, Mode, ServiceOptions, ServiceSettings } from './config.ts'

@@ -138,7 +138,9 @@ class Specification {
 
   claim(id: string, now: number, expiresAt: number): void {
     if (this.state === 'OPEN') this.#become('HALF_OPEN')
-    for (const [other, expiry] of this.leases) if (expiry <= now) this.leases.delete(other)
+    if (this.leases.size >= this.settings.halfOpenMaxConcurrent) {
+      for (const [other, expiry] of this.leases) if (expiry <= now) this.leases.delete(other)
+    }
     this.leases.set(id, expiresAt)
   }
 
@@ -259,17 +261,17 @@ class Circuit {
   }
 
   claim(id: string, now: number, expiresAt: number): void {
-    this.#write(claim(this.record, now, { id, expiresAt }, this.#tokens()))
+    this.#write(claim(this.record, now, { id, expiresAt }, this.#settings, this.#tokens()))
   }
 
   callEnded(epoch: string, isSuccess: boolean, now: number): void {
     if (epoch !== this.record.epoch) return
     const outcomes = { success: isSuccess, failures: isSuccess ? 0 : 1, at: now, lastFailure: failure }
-    const decision = decideCount(this.record, outcomes, this.#settings, this.#tokens())
+    const decision = decideCount(this.record, outcomes, now, this.#settings, this.#tokens())
     if (decision.kind === 'replace' || decision.kind === 'trip') this.#write(decision.next)
     if (decision.kind === 'increment') {
       const failureCount = this.record.failureCount + 1
-      this.record = deepFreeze({ ...this.record, failureCount, lastFailureAt: now, updatedAt: now })
+      this.record = deepFreeze({ ...this.record, failureCount, lastFailureAt: decision.at, updatedAt: decision.at })
     }
   }
 
@@ -425,7 +427,7 @@ describe('an open circuit', () => {
           fc.pre(record.state !== 'CLOSED')
           const outcomes = { success, failures, at: start, lastFailure: failure }
 
-          expect(decideCount(record, outcomes, settings, tokenSource()())).toEqual({ kind: 'nothing' })
+          expect(decideCount(record, outcomes, start, settings, tokenSource()())).toEqual({ kind: 'nothing' })
         },
       ),
     )
@@ -441,8 +443,8 @@ describe('a change of state', () => {
         (record, settings, tokens) => force(record, { state: 'CLOSED', at: start }, settings, tokens),
         (record, _settings, tokens) => close(record, start, tokens),
         (record, _settings, tokens) => reset(record, start, tokens),
-        (record, _settings, tokens) =>
-          claim({ ...record, state: 'OPEN' }, start, { id: 'x', expiresAt: start }, tokens),
+        (record, settings, tokens) =>
+          claim({ ...record, state: 'OPEN' }, start, { id: 'x', expiresAt: start }, settings, tokens),
       ]
     fc.assert(
       fc.property(fc.constantFrom(...changes), recordArbitrary, settingsArbitrary, (change, record, settings) => {
@@ -472,7 +474,7 @@ describe('a change of state', () => {
           const tokens = tokenSource()()
           const writes = [
             settle(record, record.leases[0]?.id ?? '', outcome, start, settings, tokens, failure),
-            claim({ ...record, state: 'HALF_OPEN' }, start, { id: 'x', expiresAt: start }, tokens),
+            claim({ ...record, state: 'HALF_OPEN' }, start, { id: 'x', expiresAt: start }, settings, tokens),
           ]
 
           for (const next of writes) {
@@ -587,7 +589,7 @@ describe('leases', () => {
           if (step.kind === 'wait') now += step.for
           if (step.kind === 'decide' && admit(stored, now, settings) === 'claim') {
             const tokens = draw()
-            const next = claim(stored, now, { id: tokens.version, expiresAt: now + step.lease }, tokens)
+            const next = claim(stored, now, { id: tokens.version, expiresAt: now + step.lease }, settings, tokens)
             onTheWay.set(step.instance, { expected: stored.version, next })
           }
           if (step.kind === 'end') {
@@ -662,10 +664,10 @@ describe('a circuit that nobody can get stuck in (invariants 2 and 8)', () => {
         let record = broken
         let now = start
         let probes = 0
-        while (record.state !== 'CLOSED' && now <= start + 8 * (maxLease + clockTolerance)) {
+        while (record.state !== 'CLOSED' && probes < 100 && now <= start + 8 * (maxLease + clockTolerance)) {
           if (admit(record, now, settings) === 'claim') {
             const id = `probe-${probes++}`
-            record = claim(record, now, { id, expiresAt: now + 30_000 }, draw())
+            record = claim(record, now, { id, expiresAt: now + 30_000 }, settings, draw())
             record = settle(record, id, 'success', now, settings, draw(), undefined) as CircuitRecord
           } else now += 10_000
         }
@@ -692,12 +694,43 @@ describe('a streak', () => {
           const outcomes = { success, failures: count, at: start, lastFailure: failure }
           const before = success || age > settings.window ? 0 : record.failureCount
 
-          const decision = decideCount(closed, outcomes, settings, tokenSource()())
+          const decision = decideCount(closed, outcomes, start, settings, tokenSource()())
 
           expect(decision.kind === 'trip').toBe(before + count >= settings.failureThreshold)
           if (decision.kind === 'trip') expect(decision.next.failureCount).toBe(before + count)
           if (decision.kind === 'replace') expect(decision.next.failureCount).toBe(count)
           if (decision.kind === 'increment' && record.failureCount > 0) expect(before).toBe(record.failureCount)
+        },
+      ),
+      { numRuns: 1_000 },
+    )
+  })
+
+  it('is never taken back in time by outcomes that waited, and what they count is the same', () => {
+    fc.assert(
+      fc.property(
+        recordArbitrary,
+        settingsArbitrary,
+        fc.boolean(),
+        fc.integer({ min: 1, max: 20 }),
+        fc.integer({ min: -clockTolerance, max: 240_000 }),
+        fc.integer({ min: 0, max: 240_000 }),
+        (record, settings, success, count, age, waited) => {
+          const closed: CircuitRecord = { ...record, state: 'CLOSED', lastFailureAt: start - age }
+          const isLive = record.failureCount > 0 && age <= settings.window
+          const decide = (at: number) => {
+            const outcomes = { success, failures: count, at, lastFailure: undefined }
+            return decideCount(closed, outcomes, start, settings, tokenSource()())
+          }
+
+          const late = decide(start - waited)
+          const at = late.kind === 'increment' ? late.at : 'next' in late ? late.next.lastFailureAt : undefined
+
+          expect(at).toBe(isLive ? Math.max(start - age, start - waited) : start - waited)
+          expect(late.kind === 'trip').toBe(decide(start).kind === 'trip')
+          if (late.kind === 'trip') {
+            expect(late.next.failureCount).toBe((success || !isLive ? 0 : record.failureCount) + count)
+          }
         },
       ),
       { numRuns: 1_000 },
@@ -726,7 +759,7 @@ describe('a streak', () => {
         const healthy: CircuitRecord = { ...record, state: 'CLOSED', failureCount: 0 }
         const outcomes = { success: true, failures: 0, at: start, lastFailure: undefined }
 
-        expect(decideCount(healthy, outcomes, settings, tokenSource()())).toEqual({ kind: 'nothing' })
+        expect(decideCount(healthy, outcomes, start, settings, tokenSource()())).toEqual({ kind: 'nothing' })
       }),
     )
   })

@@ -156,15 +156,29 @@ describe('an operator’s override', () => {
   it.each(['OPEN', 'CLOSED'] as const)('keeps outcomes from being written while it is %s', (state) => {
     const override = { state, at: now - 1, until: now + 1 }
 
-    expect(decideCount(failing(2, { override }), failures(5), defaults, tokens)).toEqual({ kind: 'nothing' })
-    expect(decideCount(failing(2, { override }), oneSuccess, defaults, tokens)).toEqual({ kind: 'nothing' })
+    expect(decideCount(failing(2, { override }), failures(5), now, defaults, tokens)).toEqual({ kind: 'nothing' })
+    expect(decideCount(failing(2, { override }), oneSuccess, now, defaults, tokens)).toEqual({ kind: 'nothing' })
     expect(settle(halfOpen({ override }), 'lease-1', 'failure', now, defaults, tokens, timedOut)).toBeUndefined()
+  })
+
+  it('keeps an outcome from being written that is older than it', () => {
+    const override = { state: 'CLOSED', at: now - 10, until: now + 1 } as const
+    const late = failures(5, { at: now - 20 })
+
+    expect(decideCount(failing(2, { override }), late, now, defaults, tokens)).toEqual({ kind: 'nothing' })
+  })
+
+  it('lets an outcome that waited for its end be written', () => {
+    const override = { state: 'CLOSED', at: now - 10, until: now } as const
+    const late = failures(1, { at: now - 5 })
+
+    expect(decideCount(failing(2, { override }), late, now, defaults, tokens).kind).toBe('trip')
   })
 
   it('lets outcomes be written again when it has ended', () => {
     const override = { state: 'CLOSED', at: now - 5, until: now } as const
 
-    expect(nextOf(decideCount(failing(2, { override }), failures(1), defaults, tokens))).toMatchObject({
+    expect(nextOf(decideCount(failing(2, { override }), failures(1), now, defaults, tokens))).toMatchObject({
       state: 'OPEN',
       override: undefined,
     })
@@ -280,11 +294,11 @@ describe('a record from a broken clock', () => {
 
 describe('counting failures', () => {
   it('adds a failure to a streak that still holds', () => {
-    expect(decideCount(failing(1), failures(1), defaults, tokens)).toEqual({ kind: 'increment' })
+    expect(decideCount(failing(1), failures(1), now, defaults, tokens)).toEqual({ kind: 'increment', at: now })
   })
 
   it('adds the first failure of a circuit that nothing is stored for', () => {
-    expect(decideCount(emptyRecord('e-1', now), failures(1), defaults, tokens)).toEqual({ kind: 'increment' })
+    expect(decideCount(emptyRecord('e-1', now), failures(1), now, defaults, tokens)).toEqual({ kind: 'increment', at: now })
   })
 
   it.each([
@@ -294,7 +308,7 @@ describe('counting failures', () => {
     ['a streak whose author died before tripping', failing(3), failures(1)],
     ['the failures that followed a success', failing(1), failures(3, { success: true })],
   ])('opens the circuit at %s', (_what, record, outcomes) => {
-    const decision = decideCount(record, outcomes, defaults, tokens)
+    const decision = decideCount(record, outcomes, now, defaults, tokens)
 
     expect(decision.kind).toBe('trip')
     expect(nextOf(decision)).toMatchObject({
@@ -312,81 +326,120 @@ describe('counting failures', () => {
   })
 
   it('keeps the whole count in the record that it opens', () => {
-    expect(nextOf(decideCount(failing(2), failures(7), defaults, tokens)).failureCount).toBe(9)
+    expect(nextOf(decideCount(failing(2), failures(7), now, defaults, tokens)).failureCount).toBe(9)
   })
 
   it('opens at the first failure with a threshold of 1', () => {
-    expect(decideCount(closed(), failures(1), settings({ failureThreshold: 1 }), tokens).kind).toBe('trip')
+    expect(decideCount(closed(), failures(1), now, settings({ failureThreshold: 1 }), tokens).kind).toBe('trip')
   })
 
   it('counts a streak up to the last millisecond of the window', () => {
-    expect(decideCount(failing(2, { lastFailureAt: now - 60_000 }), failures(1), defaults, tokens).kind).toBe('trip')
+    expect(decideCount(failing(2, { lastFailureAt: now - 60_000 }), failures(1), now, defaults, tokens).kind).toBe('trip')
   })
 
   it('begins a new streak after an idle gap longer than the window', () => {
-    const decision = decideCount(failing(2, { lastFailureAt: now - 60_001 }), failures(1), defaults, tokens)
+    const decision = decideCount(failing(2, { lastFailureAt: now - 60_001 }), failures(1), now, defaults, tokens)
 
     expect(decision.kind).toBe('replace')
     expect(nextOf(decision)).toMatchObject({ state: 'CLOSED', failureCount: 1, lastFailureAt: now, epoch: 'e-1' })
   })
 
   it('treats a count without an instant as no streak', () => {
-    expect(nextOf(decideCount(failing(2, { lastFailureAt: undefined }), failures(1), defaults, tokens))).toMatchObject({
+    expect(nextOf(decideCount(failing(2, { lastFailureAt: undefined }), failures(1), now, defaults, tokens))).toMatchObject({
       failureCount: 1,
     })
   })
 
   it('counts anew the failures that followed a success', () => {
-    const decision = decideCount(failing(2), failures(2, { success: true }), defaults, tokens)
+    const decision = decideCount(failing(2), failures(2, { success: true }), now, defaults, tokens)
 
     expect(decision.kind).toBe('replace')
     expect(nextOf(decision)).toMatchObject({ state: 'CLOSED', failureCount: 2 })
   })
 
   it('adds failures after a success where there was nothing to end', () => {
-    expect(decideCount(closed(), failures(2, { success: true }), defaults, tokens)).toEqual({ kind: 'increment' })
+    expect(decideCount(closed(), failures(2, { success: true }), now, defaults, tokens)).toEqual({ kind: 'increment', at: now })
   })
 
   it.each([opened(), halfOpen()])('writes nothing for a circuit that is not closed', (record) => {
-    expect(decideCount(record, failures(9), defaults, tokens)).toEqual({ kind: 'nothing' })
-    expect(decideCount(record, oneSuccess, defaults, tokens)).toEqual({ kind: 'nothing' })
+    expect(decideCount(record, failures(9), now, defaults, tokens)).toEqual({ kind: 'nothing' })
+    expect(decideCount(record, oneSuccess, now, defaults, tokens)).toEqual({ kind: 'nothing' })
   })
 
-  // A batch keeps the time of its failures. If it could not be stored at once (the store was away from this instance,
-  // up to `window` long), the others' failures are newer than it, and a streak that is alive is overwritten with less.
-  // "The shared count is a streak: each failure renews it, an idle gap longer than `window` makes it zero": there is no
-  // gap here. The tolerance for clocks is applied to an instant that is merely late.
-  it.failing('adds failures that waited to a streak that others have renewed since', () => {
+  // A batch keeps the time of its failures; while it waited for the store, others may have failed.
+  it('adds failures that waited to a streak that others have renewed since', () => {
     const tenMinutes = 600_000
     const wide = settings({ failureThreshold: 10, window: 3_600_000 })
     const record = failing(8, { lastFailureAt: now })
 
-    expect(decideCount(record, failures(1, { at: now - tenMinutes }), wide, tokens)).toEqual({ kind: 'increment' })
+    expect(decideCount(record, failures(1, { at: now - tenMinutes }), now, wide, tokens)).toEqual({ kind: 'increment', at: now })
+  })
+  it.each([
+    ['is added', failing(1), failures(1, { at: now - 30_000 })],
+    ['ends the streak', failing(1), { ...oneSuccess, at: now - 30_000 }],
+    ['begins it anew', failing(1), failures(2, { at: now - 30_000, success: true })],
+    ['trips without saying what failed', failing(2), failures(1, { at: now - 30_000, lastFailure: undefined })],
+  ])('never takes a streak back in time: a late outcome that %s', (_what, record, outcomes) => {
+    const decision = decideCount(record, outcomes, now, defaults, tokens)
+
+    if (decision.kind === 'increment') expect(decision.at).toBe(record.lastFailureAt)
+    else expect(nextOf(decision)).toMatchObject({ lastFailureAt: now - 1_000, updatedAt: now - 1_000 })
+  })
+
+  // `open` prefers the time in the summary of the failure to the one that `decideCount` has just put into the record:
+  // where others have failed since, the trip takes `lastFailureAt` back to before what was stored.
+  it.failing('never takes a streak back in time: a late outcome that trips and says what failed', () => {
+    const at = now - 30_000
+
+    const decision = decideCount(
+      failing(2),
+      failures(1, { at, lastFailure: { ...timedOut, at } }),
+      now,
+      defaults,
+      tokens,
+    )
+
+    expect(nextOf(decision).lastFailureAt).toBe(now - 1_000)
+  })
+
+  it('keeps the time of a failure that waited where there is no streak', () => {
+    const late = failures(1, { at: now - 30_000 })
+
+    expect(decideCount(closed(), late, now, defaults, tokens)).toEqual({ kind: 'increment', at: now - 30_000 })
+  })
+
+  it('judges at the time of the decision, not of the outcome, whether a streak still holds', () => {
+    const late = failures(1, { at: now - 30_000 })
+
+    const decision = decideCount(failing(2, { lastFailureAt: now - 60_001 }), late, now, defaults, tokens)
+
+    expect(decision.kind).toBe('replace')
+    expect(nextOf(decision)).toMatchObject({ state: 'CLOSED', failureCount: 1, lastFailureAt: now - 30_000 })
   })
 })
 
 describe('counting successes', () => {
   it('ends a streak', () => {
-    const decision = decideCount(failing(2), oneSuccess, defaults, tokens)
+    const decision = decideCount(failing(2), oneSuccess, now, defaults, tokens)
 
     expect(decision.kind).toBe('replace')
     expect(nextOf(decision)).toMatchObject({ failureCount: 0, version: 'v-next', epoch: 'e-1', generation: 0 })
   })
 
   it('leaves the time of the last failure as it is', () => {
-    expect(nextOf(decideCount(failing(2), oneSuccess, defaults, tokens)).lastFailureAt).toBe(now - 1_000)
+    expect(nextOf(decideCount(failing(2), oneSuccess, now, defaults, tokens)).lastFailureAt).toBe(now - 1_000)
   })
 
   it('writes nothing for a healthy circuit', () => {
-    expect(decideCount(closed(), oneSuccess, defaults, tokens)).toEqual({ kind: 'nothing' })
+    expect(decideCount(closed(), oneSuccess, now, defaults, tokens)).toEqual({ kind: 'nothing' })
   })
 
   it('writes nothing for a streak that ended by itself', () => {
-    expect(decideCount(failing(2, { lastFailureAt: now - 60_001 }), oneSuccess, defaults, tokens).kind).toBe('nothing')
+    expect(decideCount(failing(2, { lastFailureAt: now - 60_001 }), oneSuccess, now, defaults, tokens).kind).toBe('nothing')
   })
 
   it('writes nothing where nothing happened', () => {
-    expect(decideCount(failing(2), { ...oneSuccess, success: false }, defaults, tokens).kind).toBe('nothing')
+    expect(decideCount(failing(2), { ...oneSuccess, success: false }, now, defaults, tokens).kind).toBe('nothing')
   })
 })
 
@@ -400,19 +453,19 @@ describe('the count of consecutive trips', () => {
   })
 
   it('grows on a trip within a window of the last', () => {
-    expect(nextOf(decideCount(failing(2, { trips: 4 }), failures(1), defaults, tokens)).trips).toBe(5)
+    expect(nextOf(decideCount(failing(2, { trips: 4 }), failures(1), now, defaults, tokens)).trips).toBe(5)
   })
 
   it('begins anew on a trip after a failure-free window', () => {
     const quiet = { trips: 4, lastFailureAt: now - 60_001, updatedAt: now - 60_001 }
 
-    expect(nextOf(decideCount(failing(0, quiet), failures(3), defaults, tokens)).trips).toBe(1)
+    expect(nextOf(decideCount(failing(0, quiet), failures(3), now, defaults, tokens)).trips).toBe(1)
   })
 
   it('is ended by the first failure after a failure-free window', () => {
     const quiet = { trips: 4, lastFailureAt: now - 60_001, updatedAt: now - 60_001 }
 
-    const decision = decideCount(failing(0, quiet), failures(1), defaults, tokens)
+    const decision = decideCount(failing(0, quiet), failures(1), now, defaults, tokens)
 
     expect(decision.kind).toBe('replace')
     expect(nextOf(decision)).toMatchObject({ trips: 0, failureCount: 1 })
@@ -457,7 +510,7 @@ describe('claiming a probe', () => {
     const record = opened({ retryAt: now, leases: [{ id: 'left over', expiresAt: now + 5 }], successCount: 7 })
     const lease = { id: 'mine', expiresAt: now + 30_000 }
 
-    expect(claim(record, now, lease, tokens)).toMatchObject({
+    expect(claim(record, now, lease, defaults, tokens)).toMatchObject({
       state: 'HALF_OPEN',
       leases: [lease],
       successCount: 0,
@@ -471,7 +524,7 @@ describe('claiming a probe', () => {
     const record = halfOpen()
     const lease = { id: 'mine', expiresAt: now + 30_000 }
 
-    const next = claim(record, now, lease, tokens)
+    const next = claim(record, now, lease, settings({ halfOpenMaxConcurrent: 2 }), tokens)
 
     expect(next).toEqual({ ...record, version: 'v-next', leases: [...record.leases, lease], updatedAt: now })
   })
@@ -480,7 +533,28 @@ describe('claiming a probe', () => {
     const record = halfOpen({ leases: [{ id: 'dead', expiresAt: now }] })
     const lease = { id: 'mine', expiresAt: now + 30_000 }
 
-    expect(claim(record, now, lease, tokens).leases).toEqual([lease])
+    expect(claim(record, now, lease, defaults, tokens).leases).toEqual([lease])
+  })
+
+  // Whose lease is still in the record, its outcome counts: a slow prober is not given up without need.
+  it('leaves those whose leases have expired alone while there is room', () => {
+    const slow = { id: 'slow', expiresAt: now - 600_000 }
+    const lease = { id: 'mine', expiresAt: now + 30_000 }
+    const two = settings({ halfOpenMaxConcurrent: 2 })
+
+    const next = claim(halfOpen({ leases: [slow] }), now, lease, two, tokens)
+
+    expect(next.leases).toEqual([slow, lease])
+    expect(settle(next, 'slow', 'success', now, two, tokens, undefined)?.state).toBe('CLOSED')
+  })
+
+  it('takes the place of the expired ones alone where there is no room', () => {
+    const live = { id: 'live', expiresAt: now + 1 }
+    const dead = { id: 'dead', expiresAt: now }
+    const lease = { id: 'mine', expiresAt: now + 30_000 }
+    const two = settings({ halfOpenMaxConcurrent: 2 })
+
+    expect(claim(halfOpen({ leases: [dead, live] }), now, lease, two, tokens).leases).toEqual([live, lease])
   })
 })
 

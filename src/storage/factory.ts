@@ -18,6 +18,8 @@ import { CircuitStorageError, type StorageOperation } from '../errors.ts'
 import { emptyRecord, type ICircuitStorage } from './circuit-storage.ts'
 import type { DynamoDBCircuitStorageOptions } from './dynamodb.ts'
 import { MemoryCircuitStorage } from './memory.ts'
+import type { RedisCircuitStorageOptions } from './redis.ts'
+import { isRedisUrl, urlAllowed } from './redis-url.ts'
 
 /** Where the state is kept: a store, the name of a kind of store, or the kind with its options. */
 export type StorageOption =
@@ -39,15 +41,8 @@ export type DynamoDBStorageConfig = {
   readonly tableName?: string | undefined
 } & EachWithout<DynamoDBCircuitStorageOptions, 'tableName'>
 
-/** State in Redis. Not available in this version. */
-export type RedisStorageConfig = {
-  readonly type: 'redis'
-  /** Default: `circuit:`. */
-  readonly keyPrefix?: string | undefined
-} & (
-  | { readonly client?: unknown; readonly url?: never; readonly options?: never }
-  | { readonly client?: never; readonly url?: string | undefined; readonly options?: unknown }
-)
+/** State in Redis, with the options of `RedisCircuitStorage`. `url` defaults to `CIRCUIT_BREAKER_REDIS_URL`. */
+export type RedisStorageConfig = { readonly type: 'redis' } & RedisCircuitStorageOptions
 
 /** A kind of store with its options; the kind is one of ours or registered with the factory. */
 export interface StorageConfig {
@@ -71,7 +66,7 @@ const factories = new Map<string, StorageFactory>()
 export class CircuitBreakerStorageFactory {
   /**
    * The store that the option names; without one, that the environment names. A store that was passed in is returned as
-   * it is. The DynamoDB adapter and the AWS SDK are loaded at the first operation.
+   * it is. Only the adapter that was chosen and its client library are loaded, at the first operation.
    *
    * @param env for instance `process.env`, the default
    * @throws {ConfigurationError} with every problem, before anything was made
@@ -104,7 +99,7 @@ export class CircuitBreakerStorageFactory {
 
   /** The kinds of store that there are: ours and the registered ones. */
   static types(): string[] {
-    return [...[...ours.keys()].filter((type) => ours.get(type)?.make), ...factories.keys()]
+    return [...ours.keys(), ...factories.keys()]
   }
 }
 
@@ -119,17 +114,20 @@ const [typeVariable, tableVariable, redisVariable] = storageVariables
 interface OptionRule {
   readonly allowed: string
   readonly accepts: (value: unknown) => boolean
+  /** Whether the value is never shown. */
+  readonly isSecret?: boolean
 }
 
 /** One of our own kinds of store. What it refuses here cannot fail later, when the adapter is loaded. */
 interface Backend {
   readonly options: Readonly<Record<string, OptionRule>>
-  /** The variables that stand in for options, by option. */
+  /** The variables that stand in for options, by option … */
   readonly variables?: Readonly<Record<string, string>>
+  /** … unless this option is given. */
+  readonly insteadOfVariables?: string
   /** Refuses what is wrong although each option alone is right. */
   readonly check?: (config: StorageConfig, refuse: (option: string, what: string) => void) => void
-  /** Absent: not in this version. */
-  readonly make?: (config: StorageConfig) => ICircuitStorage
+  readonly make: (config: StorageConfig) => ICircuitStorage
 }
 
 const attribute: OptionRule = {
@@ -189,7 +187,32 @@ const dynamodb: Backend = {
 
 const memory: Backend = { options: {}, make: () => new MemoryCircuitStorage() }
 
-const redis: Backend = { options: {} }
+const redis: Backend = {
+  options: {
+    keyPrefix: { allowed: textAllowed, accepts: isText },
+    client: {
+      allowed: 'a client of ioredis, or anything with its call method',
+      accepts: (value) => isObject(value) && typeof value.call === 'function',
+    },
+    url: { allowed: urlAllowed, accepts: isRedisUrl, isSecret: true },
+    options: { allowed: 'options of ioredis', accepts: isObject },
+  },
+  variables: { url: redisVariable },
+  insteadOfVariables: 'client',
+  check: ({ client, url, options }, refuse) => {
+    if (client !== undefined && (url !== undefined || options !== undefined)) {
+      refuse('client', 'excludes url and options: a client is used as it is')
+    }
+    if (client === undefined && url === undefined && options === undefined) {
+      refuse('url', `is missing; set it, or ${redisVariable}`)
+    }
+  },
+  make: ({ type: _, ...options }) =>
+    loadedLater(async () => {
+      const { RedisCircuitStorage } = await import('./redis.ts')
+      return new RedisCircuitStorage(options as RedisCircuitStorageOptions)
+    }),
+}
 
 const ours: ReadonlyMap<string, Backend> = new Map(Object.entries({ dynamodb, memory, redis }))
 
@@ -224,7 +247,7 @@ function fromEnvironment(env: Environment, problems: Problems): StorageConfig | 
   if (textOf(env, redisVariable)) return complete({ type: 'redis' }, redisVariable, env, problems)
   if (!textOf(env, 'AWS_LAMBDA_FUNCTION_NAME')) return { type: 'memory' }
   const what =
-    `storage must be chosen inside Lambda: set ${tableVariable}, or the storage option. ` +
+    `storage must be chosen inside Lambda: set ${tableVariable} or ${redisVariable}, or the storage option. ` +
     "If each instance shall decide for itself, say so with storage: 'memory'"
   problems.add('storage', 'default', undefined, what)
   return undefined
@@ -241,9 +264,8 @@ function complete(
   if (factories.has(type)) return given
   const types = CircuitBreakerStorageFactory.types()
   const backend = ours.get(type)
-  if (!backend?.make) {
-    const what = backend ? 'is not available in this version' : `is not known${hint(type, types)}`
-    problems.add('storage', source, type, `storage type ${describe(type)} ${what}`)
+  if (backend === undefined) {
+    problems.add('storage', source, type, `storage type ${describe(type)} is not known${hint(type, types)}`)
     return undefined
   }
   const rules = new Map(Object.entries(backend.options))
@@ -254,16 +276,22 @@ function complete(
       const what = `is not an option of ${type}${hint(name, [...rules.keys()])}`
       problems.add(`storage.${name}`, from, undefined, `storage.${name} ${what}`)
     } else if (value !== undefined) {
-      if (!rule.accepts(value)) problems.mustBe(rule.allowed, `storage.${name}`, from, value)
+      if (!rule.accepts(value)) {
+        const shown = rule.isSecret ? 'something else' : describe(value)
+        const what = `storage.${name} must be ${rule.allowed}, but is ${shown}`
+        problems.add(`storage.${name}`, from, rule.isSecret ? undefined : value, what)
+      }
       config[name] = value
     }
   }
   for (const [name, value] of Object.entries(options)) add(name, value, source)
-  for (const [name, variable] of Object.entries(backend.variables ?? {})) {
+  const leavesVariables = backend.insteadOfVariables === undefined || !(backend.insteadOfVariables in config)
+  for (const [name, variable] of Object.entries(leavesVariables ? (backend.variables ?? {}) : {})) {
     if (!(name in config)) add(name, textOf(env, variable), variable)
   }
   backend.check?.(config, (name, what) => {
-    problems.add(`storage.${name}`, source, config[name], `storage.${name} ${what}`)
+    const value = rules.get(name)?.isSecret ? undefined : config[name]
+    problems.add(`storage.${name}`, source, value, `storage.${name} ${what}`)
   })
   return config
 }

@@ -23,6 +23,7 @@ import {
   parseCircuitRecord,
   type WriteResult,
 } from './circuit-storage.ts'
+import { isRedisUrl, urlAllowed } from './redis-url.ts'
 
 /**
  * What the storage needs of a client. `Redis` and `Cluster` of ioredis 5 and 6 and of iovalkey have it as they are; other
@@ -62,9 +63,9 @@ type ClientOptions =
       readonly url?: string | undefined
       /**
        * For the ioredis client that is made at the first operation. It wins over the defaults, which suit Lambda:
-       * `connectTimeout`, `commandTimeout` and `socketTimeout` 2 000 ms, `maxRetriesPerRequest` 1, a `retryStrategy` that
-       * ends after three attempts (the next operation connects again), `keepAlive` 10 000 ms, a reconnect on `READONLY`,
-       * and neither a ready check nor `CLIENT SETINFO`, which would cost a cold start a round trip.
+       * `connectTimeout` and `commandTimeout` 2 000 ms, `socketTimeout` 1 000 ms, `maxRetriesPerRequest` 1, a
+       * `retryStrategy` that ends after three attempts (the next operation connects again), `keepAlive` 10 000 ms, a
+       * reconnect on `READONLY`, and neither a ready check nor `CLIENT SETINFO`, which would cost a cold start a round trip.
        */
       readonly options?: RedisOptions | undefined
     }
@@ -243,6 +244,7 @@ export class RedisCircuitStorage implements ICircuitStorage {
       })
     }
     const opened = await this.#connection
+    opened.allowRetries?.()
     // It gave up reconnecting; whoever needs it connects it again.
     if (opened.own?.status === 'end') opened.own.connect().catch(() => {})
     return opened
@@ -274,6 +276,8 @@ interface Connection {
   readonly client: RedisClientLike
   /** The same, if it was made here. */
   readonly own?: Redis
+  /** An operation needs it: it may be connected anew. */
+  readonly allowRetries?: () => void
   /** Why it is not connected. */
   readonly lastError?: () => Error | undefined
 }
@@ -470,8 +474,11 @@ async function sendAll(
 async function connect({ client, url, options }: ClientOptions, operation: StorageOperation): Promise<Connection> {
   if (client) return { client }
   const Client = await loadIoredis(operation)
+  // Not those that ioredis counts, which begin anew with every connection, be it closed as soon as it is made.
+  let attempts = 0
+  const retryStrategy = () => (++attempts < maxConnectAttempts ? Math.random() * 50 * 2 ** attempts : null)
   // Its type decides on those of the commands, of which none is used.
-  const settings = { ...defaultsFor(options), ...options } as RedisOptions & { replyMapping?: 'legacy' }
+  const settings = { ...defaultsFor(options), retryStrategy, ...options } as RedisOptions & { replyMapping?: 'legacy' }
   // The URL as it is normalised: ioredis tells TLS by a scheme in small letters.
   const own = url === undefined ? new Client(settings) : new Client(new URL(url).href, settings)
   let lastError: Error | undefined
@@ -482,7 +489,10 @@ async function connect({ client, url, options }: ClientOptions, operation: Stora
   own.on('ready', () => {
     lastError = undefined
   })
-  return { client: own, own, lastError: () => lastError }
+  const allowRetries = () => {
+    attempts = 0
+  }
+  return { client: own, own, allowRetries, lastError: () => lastError }
 }
 
 /** Lets the replies that are on their way arrive. What has ended needs nothing, and would only keep a timer. */
@@ -506,9 +516,11 @@ async function loadIoredis(operation: StorageOperation): Promise<typeof Redis> {
   }
 }
 
-/** The longest that a connection may take, a reply, and the silence of a server that owes one, in milliseconds. */
+/** The longest that a connection or a reply may take, in milliseconds. */
 const timeout = 2_000
-/** So many connections are tried in a row until an operation asks for another. */
+/** The longest silence of a server that owes a reply, in milliseconds: less, so that there is time to ask it again. */
+const longestSilence = 1_000
+/** So many connections are tried for an operation; without another one the client then ends, and with it its timers. */
 const maxConnectAttempts = 3
 
 /**
@@ -521,11 +533,10 @@ function defaultsFor(options: RedisOptions | undefined): RedisOptions {
     connectTimeout: timeout,
     commandTimeout: timeout,
     // A connection whose other end has vanished is given up, not written to for as long as TCP repeats itself.
-    socketTimeout: timeout,
+    socketTimeout: longestSilence,
     keepAlive: 10_000,
     // Commands wait for a connection, but for two attempts at most: then all that wait are rejected.
     maxRetriesPerRequest: 1,
-    retryStrategy: (attempts) => (attempts < maxConnectAttempts ? Math.random() * 50 * 2 ** attempts : null),
     // After a failover the name leads to the new primary, but an old connection to what is a replica now.
     reconnectOnError: (error) => codeOf(error) === 'READONLY',
     // With sentinels it is the ready check that tells whether the server is the primary.
@@ -668,31 +679,4 @@ function check(options: unknown): asserts options is RedisCircuitStorageOptions 
     problems.add('url', 'option', undefined, 'url is missing; the Redis storage needs a url, options or a client')
   }
   problems.throwIfAny()
-}
-
-/** What {@link isRedisUrl} accepts. */
-export const urlAllowed =
-  'redis://[user:password@]host[:port][/database], or rediss:// for TLS, with what is special in the user and the ' +
-  'password percent-encoded'
-
-/** A URL that ioredis understands as it is meant. */
-export function isRedisUrl(value: unknown): value is string {
-  if (typeof value !== 'string' || !URL.canParse(value)) return false
-  const { protocol, hostname, pathname, hash, username, password } = new URL(value)
-  return (
-    /^rediss?:$/.test(protocol) &&
-    hostname !== '' &&
-    /^(\/\d*)?$/.test(pathname) &&
-    hash === '' &&
-    isPercentEncoded(username + password)
-  )
-}
-
-function isPercentEncoded(text: string): boolean {
-  try {
-    decodeURIComponent(text)
-    return true
-  } catch {
-    return false
-  }
 }
