@@ -76,9 +76,8 @@ export class Invocation {
     if (this.#calls.size === 0) this.#clear()
   }
 
-  #schedule(at: number): void {
+  #schedule(at: number, now: number = this.#runtime.now()): void {
     this.#clear()
-    const now = this.#runtime.now()
     this.#timerAt = Math.min(at, now + longestTimer)
     this.#timer = this.#runtime.setTimeout(() => this.#cutDue(), Math.max(0, this.#timerAt - now))
   }
@@ -98,7 +97,7 @@ export class Invocation {
       if (call.deadline <= now) call.timeOut('deadline')
       else next = Math.min(next, call.deadline)
     }
-    if (next !== Number.POSITIVE_INFINITY) this.#schedule(next)
+    if (next !== Number.POSITIVE_INFINITY) this.#schedule(next, now)
   }
 }
 

@@ -577,6 +577,7 @@ export class CircuitBreaker<const K extends string = string> {
         if (isStored && circuit.stored !== undefined) outcome.succeeded(circuit, circuit.stored)
         else if (reply !== undefined && conflicts >= maxOperatorConflicts) outcome.failed(circuit, circuit.contended())
         else if (reply !== undefined) continue
+        else if (!outcome.hasFailed(circuit)) outcome.failed(circuit, unanswered(circuit))
         attempts.delete(circuit)
       }
     }
@@ -730,6 +731,11 @@ class BatchOutcome<T> {
       errors: this.#errors,
     })
   }
+}
+
+function unanswered({ service }: Circuit): CircuitStorageError {
+  const message = `The store's answer to batchSetState says nothing of ${JSON.stringify(service)}.`
+  return new CircuitStorageError(message, { operation: 'batchSetState', service })
 }
 
 function namesOf(circuits: readonly Circuit[]): string[] {

@@ -307,7 +307,12 @@ export function isCircuitStorageError(error: unknown): error is CircuitStorageEr
 }
 
 function codeOf(error: unknown): string | undefined {
-  if (!(error instanceof Error)) return undefined
-  const { code } = error as { code?: unknown }
-  return typeof code === 'string' ? code : undefined
+  try {
+    if (!(error instanceof Error)) return undefined
+    const { code } = error as { code?: unknown }
+    return typeof code === 'string' ? code : undefined
+  } catch {
+    // Anything can be thrown, also an object whose properties throw.
+    return undefined
+  }
 }

@@ -170,7 +170,7 @@ export function decideCount(
   const total = (success ? 0 : live) + failures
   if (total >= settings.failureThreshold) {
     const counted = setFailureCount(record, total, at, settings, tokens)
-    return { kind: 'trip', next: open(counted, at, settings, tokens, lastFailure) }
+    return { kind: 'trip', next: open(counted, outcomes.at, settings, tokens, lastFailure) }
   }
   const startsAnew = record.failureCount > 0 && (success || live === 0)
   const endsTrips = record.trips > 0 && isQuiet(record, at, settings.window)
@@ -189,7 +189,6 @@ export function open(
 ): CircuitRecord {
   return {
     ...changeState(record, 'OPEN', now, tokens),
-    lastFailureAt: lastFailure?.at ?? record.lastFailureAt,
     openedAt: now,
     retryAt: now + settings.resetTimeout,
     resetTimeout: settings.resetTimeout,

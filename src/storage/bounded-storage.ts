@@ -69,15 +69,12 @@ export class BoundedStorage {
           resolve()
         }
       }
-      try {
-        const preparing = this.storage.prepare?.() ?? Promise.resolve()
-        preparing.then(
+      Promise.resolve()
+        .then(() => this.storage.prepare?.())
+        .then(
           () => settle(true),
           () => settle(false),
         )
-      } catch {
-        settle(false)
-      }
     })
     return this.#preparing
   }
@@ -125,7 +122,7 @@ export class BoundedStorage {
         fail(new CircuitStorageError(message, { operation }))
       }, this.#timeout)
       const succeed = (reply: T): void => {
-        if (!isReplyTo(operation, reply)) {
+        if (!isAllowed(operation, reply)) {
           fail(new TypeError(`The adapter answered ${operation} with something that the contract does not allow.`))
           return
         }
@@ -226,14 +223,26 @@ function isRead(operation: StorageOperation): boolean {
   return operation === 'getState' || operation === 'batchGetState'
 }
 
+function isAllowed(operation: StorageOperation, reply: unknown): boolean {
+  try {
+    return isReplyTo(operation, reply)
+  } catch {
+    return false
+  }
+}
+
 /** Adapters are written by others too: what is no answer counts as a failure and not as an exception in our code. */
 function isReplyTo(operation: StorageOperation, reply: unknown): boolean {
-  if (operation === 'batchSetState') return reply instanceof Map
+  if (operation === 'batchSetState') return reply instanceof Map && [...reply.values()].every(isWriteResult)
   if (operation === 'batchGetState') return reply instanceof Map && [...reply.values()].every(isRecord)
   if (operation === 'getState') return isRecord(reply)
   const isWrite = operation === 'incrementFailures' || operation === 'compareAndSetState'
-  const { applied, current } = (reply ?? {}) as { applied?: unknown; current?: unknown }
-  return !isWrite || (typeof applied === 'boolean' && isRecord(current))
+  return !isWrite || isWriteResult(reply)
+}
+
+function isWriteResult(value: unknown): boolean {
+  const { applied, current } = (value ?? {}) as { applied?: unknown; current?: unknown }
+  return typeof applied === 'boolean' && isRecord(current)
 }
 
 function isRecord(value: unknown): boolean {

@@ -1,0 +1,351 @@
+/**
+ * Circuits in a SQLite database file, shared by every process that opens it: the worked example of
+ * `docs/custom-storage.md`. It uses nothing but what the package exports and `node:sqlite` (Node.js 22.13 or later).
+ *
+ * The whole job of an adapter is in `incrementFailures` and `compareAndSetState`: compare one version, write, and say what
+ * is stored now, as one step that nobody can come between. Here a transaction makes it one step; elsewhere it is a
+ * conditional update or a script on the server.
+ *
+ * @module
+ */
+
+import type { DatabaseSync } from 'node:sqlite'
+import {
+  type CircuitRecord,
+  CircuitStorageError,
+  type CompareAndSet,
+  ConfigurationError,
+  type ExpectedVersion,
+  type FailureIncrement,
+  type ICircuitStorage,
+  isCircuitStorageError,
+  type StorageOperation,
+  type WriteResult,
+} from '../../src/index.ts'
+
+/** What a {@link SqliteCircuitStorage} is made of. */
+export interface SqliteCircuitStorageOptions {
+  /** The database file; it is created if there is none. */
+  readonly path: string
+  /**
+   * How long a write waits for those of other processes, in milliseconds. `node:sqlite` blocks the whole process
+   * meanwhile, so keep it below the breaker's `storageTimeout`, whose timer cannot fire. Default: 250.
+   */
+  readonly busyTimeout?: number | undefined
+}
+
+/**
+ * One row per circuit. The record is one JSON text, because nothing in the database looks into it. Beside it is what the
+ * contract wants but the record does not hold: the ids of the latest increments, and when the row may be deleted.
+ */
+const schema = `
+  CREATE TABLE IF NOT EXISTS circuits (
+    service_key TEXT PRIMARY KEY,
+    record TEXT NOT NULL,
+    increments TEXT NOT NULL,
+    expires_at REAL
+  ) STRICT, WITHOUT ROWID`
+
+/** The ids of so many increments are kept per circuit: more than are ever in flight between a send and its resend. */
+const rememberedIncrements = 16
+
+/** Keeps circuits in a SQLite database file. Making one does no I/O. */
+export class SqliteCircuitStorage implements ICircuitStorage {
+  /** Other processes use the same file, so the breaker spreads its claims and reads again before it probes. */
+  readonly shared = true
+  readonly #path: string
+  readonly #busyTimeout: number
+  #database: DatabaseSync | undefined
+
+  /** @throws {ConfigurationError} naming every wrong option: what can be refused here cannot fail in production. */
+  constructor({ path, busyTimeout = 250 }: SqliteCircuitStorageOptions) {
+    const problems = []
+    const source = 'option'
+    if (typeof path !== 'string' || path === '') {
+      problems.push({ setting: 'path', source, value: path, message: 'path must be the name of a file' })
+    }
+    if (!Number.isSafeInteger(busyTimeout) || busyTimeout < 0) {
+      const message = 'busyTimeout must be a whole number of milliseconds'
+      problems.push({ setting: 'busyTimeout', source, value: busyTimeout, message })
+    }
+    if (problems.length > 0) throw new ConfigurationError(problems)
+    this.#path = path
+    this.#busyTimeout = busyTimeout
+  }
+
+  // -------------------------------------------------------------------------------------------------------- reading
+
+  /** Loads the library and does not touch the file: this time is not held against the store. */
+  async prepare(): Promise<void> {
+    await loadSqlite()
+  }
+
+  async getState(serviceKey: string): Promise<CircuitRecord | undefined> {
+    const operation = 'getState'
+    return this.#run(operation, serviceKey, (database) => read(database, operation, serviceKey)?.record)
+  }
+
+  async batchGetState(serviceKeys: readonly string[]): Promise<Map<string, CircuitRecord>> {
+    return this.#batch('batchGetState', serviceKeys, (database, operation, serviceKey) => {
+      return read(database, operation, serviceKey)?.record
+    })
+  }
+
+  // -------------------------------------------------------------------------------------------------------- writing
+
+  async incrementFailures(
+    serviceKey: string,
+    version: ExpectedVersion,
+    { count, at, id }: FailureIncrement,
+  ): Promise<WriteResult> {
+    const operation = 'incrementFailures'
+    return this.#transaction(operation, serviceKey, (database) => {
+      const { record, increments = [] } = read(database, operation, serviceKey) ?? {}
+      // Nothing stored and a record that was never replaced are the same: neither has a version.
+      if (record?.version !== version) return { applied: false, current: record }
+      // Sent twice: it was counted the first time, so it is applied, and nothing is added.
+      if (increments.includes(id)) return { applied: true, current: record }
+      const counting = record ?? emptyRecord(id, at)
+      // The version stays as it is: so any number of instances can count at once and none refuses another.
+      const next = { ...counting, failureCount: counting.failureCount + count, lastFailureAt: at, updatedAt: at }
+      const latest = [id, ...increments].slice(0, rememberedIncrements)
+      return { applied: true, current: store(database, operation, serviceKey, next, latest) }
+    })
+  }
+
+  async compareAndSetState(serviceKey: string, version: ExpectedVersion, next: CircuitRecord): Promise<WriteResult> {
+    const operation = 'compareAndSetState'
+    return this.#transaction(operation, serviceKey, (database) => {
+      return replace(database, operation, { serviceKey, version, next })
+    })
+  }
+
+  /** All in one transaction, for speed alone: each write is applied or refused by itself. */
+  async batchSetState(writes: readonly CompareAndSet[]): Promise<Map<string, WriteResult>> {
+    const byKey = new Map(writes.map((write) => [write.serviceKey, write]))
+    return this.#batch('batchSetState', [...byKey.keys()], (database, operation, serviceKey) => {
+      return replace(database, operation, byKey.get(serviceKey) as CompareAndSet)
+    })
+  }
+
+  async clearState(serviceKey: string): Promise<void> {
+    await this.#run('clearState', serviceKey, (database) => remove(database, serviceKey))
+  }
+
+  async batchClearState(serviceKeys: readonly string[]): Promise<void> {
+    await this.#batch('batchClearState', serviceKeys, (database, _operation, serviceKey) => {
+      remove(database, serviceKey)
+    })
+  }
+
+  /** Closes the database that was opened here. A later operation opens it again. */
+  async close(): Promise<void> {
+    this.#database?.close()
+    this.#database = undefined
+  }
+
+  // ----------------------------------------------------------------------------------- one step, and its one error
+
+  /**
+   * Runs an action on the database. Whatever goes wrong becomes a {@link CircuitStorageError} that names the operation,
+   * with the original error as its cause: the breaker reports it and carries on without the store.
+   */
+  async #run<T>(
+    operation: StorageOperation,
+    service: string | undefined,
+    action: (database: DatabaseSync) => T,
+  ): Promise<T> {
+    try {
+      const { DatabaseSync } = await loadSqlite()
+      // From here on nothing is awaited: no other operation of this process can come in between.
+      this.#database ??= open(new DatabaseSync(this.#path), this.#busyTimeout)
+      return action(this.#database)
+    } catch (cause) {
+      if (isCircuitStorageError(cause)) throw cause
+      const message = `${operation} failed in the database ${JSON.stringify(this.#path)}: ${(cause as Error).message}`
+      throw new CircuitStorageError(message, { operation, service, cause })
+    }
+  }
+
+  /**
+   * `IMMEDIATE` takes the only write lock before the first look. A transaction that looks first and asks for the lock
+   * later can find that another process has written meanwhile, and then fails however long it is willing to wait.
+   */
+  #transaction<T>(
+    operation: StorageOperation,
+    service: string | undefined,
+    action: (database: DatabaseSync) => T,
+  ): Promise<T> {
+    return this.#run(operation, service, (database) => {
+      database.exec('BEGIN IMMEDIATE')
+      try {
+        const result = action(database)
+        database.exec('COMMIT')
+        return result
+      } catch (error) {
+        // Some errors have ended the transaction already.
+        if (database.isTransaction) database.exec('ROLLBACK')
+        throw error
+      }
+    })
+  }
+
+  /**
+   * One result per service key; a key without one is left out. A damaged record fails alone: the others are done all the
+   * same, and the error carries their `results` beside the `errors`.
+   */
+  async #batch<T>(
+    operation: StorageOperation,
+    serviceKeys: readonly string[],
+    action: (database: DatabaseSync, operation: StorageOperation, serviceKey: string) => T | undefined,
+  ): Promise<Map<string, T>> {
+    const results = new Map<string, T>()
+    const errors = new Map<string, CircuitStorageError>()
+    const keys = new Set(serviceKeys)
+    if (keys.size === 0) return results
+    await this.#transaction(operation, undefined, (database) => {
+      for (const serviceKey of keys) {
+        try {
+          const result = action(database, operation, serviceKey)
+          if (result !== undefined) results.set(serviceKey, result)
+        } catch (error) {
+          // Anything but damage concerns the whole transaction.
+          if (!isCircuitStorageError(error)) throw error
+          errors.set(serviceKey, error)
+        }
+      }
+    })
+    // Only after the commit is it true that the others are stored.
+    const [first] = errors.values()
+    if (first === undefined) return results
+    const message = `${operation} failed for ${errors.size} of ${keys.size} circuits: ${first.message}`
+    throw new CircuitStorageError(message, { operation, results, errors, corrupt: true, cause: first })
+  }
+}
+
+interface Stored {
+  readonly record: CircuitRecord
+  /** The ids of the latest increments since the last replace, the last one first. */
+  readonly increments: readonly string[]
+}
+
+/** What is stored now. Parsed anew each time, so that nobody can change it through what was handed out. */
+function read(database: DatabaseSync, operation: StorageOperation, serviceKey: string): Stored | undefined {
+  const row = database.prepare('SELECT record, increments FROM circuits WHERE service_key = ?').get(serviceKey)
+  return row && decode(row, operation, serviceKey)
+}
+
+function replace(
+  database: DatabaseSync,
+  operation: StorageOperation,
+  { serviceKey, version, next }: CompareAndSet,
+): WriteResult {
+  const current = read(database, operation, serviceKey)?.record
+  if (current?.version !== version) return { applied: false, current }
+  // The whole record, and no increment ids: one of the old version that is sent again is refused by the new version.
+  return { applied: true, current: store(database, operation, serviceKey, next, []) }
+}
+
+/** Writes, and returns what is stored then: not the record that was passed in, which is its owner's. */
+function store(
+  database: DatabaseSync,
+  operation: StorageOperation,
+  serviceKey: string,
+  record: CircuitRecord,
+  increments: readonly string[],
+): CircuitRecord {
+  const row = database
+    .prepare('REPLACE INTO circuits VALUES (?, ?, ?, ?) RETURNING record, increments')
+    .get(serviceKey, JSON.stringify(record), JSON.stringify(increments), expiryOf(record) ?? null)
+  return decode(row ?? {}, operation, serviceKey).record
+}
+
+function remove(database: DatabaseSync, serviceKey: string): void {
+  database.prepare('DELETE FROM circuits WHERE service_key = ?').run(serviceKey)
+}
+
+/**
+ * Never hands out what is no record: the breaker would act on it. With `corrupt` it knows that the store is well and this
+ * one circuit is not; it leaves the record alone until somebody calls `reset`, which clears it first.
+ */
+function decode(row: Record<string, unknown>, operation: StorageOperation, service: string): Stored {
+  try {
+    const record = JSON.parse(String(row['record']))
+    const increments = JSON.parse(String(row['increments']))
+    if (isRecord(record) && Array.isArray(increments)) return { record, increments }
+  } catch {}
+  const message = `The record stored for ${JSON.stringify(service)} is damaged; reset() repairs it.`
+  throw new CircuitStorageError(message, { operation, service, corrupt: true })
+}
+
+/** The fields that everything is decided by. A store that others can write to checks every field. */
+function isRecord(value: unknown): value is CircuitRecord {
+  const record = (value ?? {}) as { [Field in keyof CircuitRecord]?: unknown }
+  return (
+    record.schema === 1 &&
+    (record.state === 'CLOSED' ||
+      record.state === 'HALF_OPEN' ||
+      (record.state === 'OPEN' && isCount(record.retryAt))) &&
+    (record.version === undefined || typeof record.version === 'string') &&
+    typeof record.epoch === 'string' &&
+    [record.generation, record.failureCount, record.successCount, record.trips, record.updatedAt].every(isCount) &&
+    Array.isArray(record.leases) &&
+    Array.isArray(record.transitions)
+  )
+}
+
+function isCount(value: unknown): boolean {
+  return typeof value === 'number' && value >= 0
+}
+
+/** What the first increment adds to: a closed circuit that has never changed state, so it has no version. */
+function emptyRecord(epoch: string, at: number): CircuitRecord {
+  return {
+    schema: 1,
+    version: undefined,
+    epoch,
+    generation: 0,
+    state: 'CLOSED',
+    failureCount: 0,
+    lastFailureAt: undefined,
+    successCount: 0,
+    openedAt: undefined,
+    retryAt: undefined,
+    resetTimeout: undefined,
+    leases: [],
+    trips: 0,
+    transitions: [],
+    updatedAt: at,
+  }
+}
+
+const minute = 60_000
+const day = 86_400_000
+
+/** A day after the last instant that matters, in milliseconds since the epoch; never while an operator decides. */
+function expiryOf({ override, updatedAt, retryAt = 0, leases }: CircuitRecord): number | undefined {
+  if (override) return undefined
+  return Math.max(updatedAt + minute, retryAt, ...leases.map(({ expiresAt }) => expiresAt)) + day
+}
+
+function open(database: DatabaseSync, busyTimeout: number): DatabaseSync {
+  try {
+    // First, so that what follows waits for other processes too.
+    database.exec(`PRAGMA busy_timeout = ${busyTimeout}`)
+    // Readers do not wait for writers. After a power failure the last writes may be gone, which a circuit can bear.
+    database.exec('PRAGMA journal_mode = WAL')
+    database.exec('PRAGMA synchronous = NORMAL')
+    database.exec(schema)
+    // Rows that are due go whenever a process starts; that is all the tidying up that a few circuits need.
+    database.prepare('DELETE FROM circuits WHERE expires_at < ?').run(Date.now())
+    return database
+  } catch (error) {
+    database.close()
+    throw error
+  }
+}
+
+/** Node.js remembers it, and so does its failure. */
+function loadSqlite(): Promise<typeof import('node:sqlite')> {
+  return import('node:sqlite')
+}
