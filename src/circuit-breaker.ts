@@ -4,18 +4,18 @@
  * @module
  */
 
+import { clearCircuits, readCircuits, type StateToSet, setCircuits } from './batch-operations.ts'
 import { CallScope, Invocation, type OperationContext, type TimeSource } from './call-timeout.ts'
-import { Circuit, type HeldLease, maxOperatorConflicts, type OperatorDecision, type OperatorWrite } from './circuit.ts'
+import { Circuit, type HeldLease } from './circuit.ts'
 import { type CircuitBreakerOptions, longestTimer, resolveConfig, storedKey } from './config.ts'
 import { abortedByCaller, describeFailure, isBreakableError } from './error-classification.ts'
 import {
   BreakableResultError,
-  CircuitStorageError,
+  type CircuitStorageError,
   ConcurrencyLimitError,
   ConfigurationError,
   type ConfigurationProblem,
   isCircuitStorageError,
-  type StorageOperation,
   UnknownServiceError,
 } from './errors.ts'
 import {
@@ -27,9 +27,9 @@ import {
 } from './events.ts'
 import { type Runtime, systemRuntime } from './runtime.ts'
 import { type CircuitSnapshot, snapshotOf } from './snapshot.ts'
-import { force, open, reset, type Verdict } from './state-machine.ts'
+import { force, reset, type Verdict } from './state-machine.ts'
 import { BoundedStorage } from './storage/bounded-storage.ts'
-import type { CircuitRecord, FailureSummary, WriteResult } from './storage/circuit-storage.ts'
+import type { CircuitRecord, FailureSummary } from './storage/circuit-storage.ts'
 import { CircuitBreakerStorageFactory } from './storage/factory.ts'
 
 /** What a guarded call does. Read a response's body in here: what happens after it has settled is not seen. */
@@ -535,13 +535,7 @@ export class CircuitBreaker<const K extends string = string> {
    *   did not
    */
   async batchGetState(services: Iterable<K> = this.services): Promise<Map<K, CircuitRecord>> {
-    const circuits = this.#circuitsOf(services)
-    const outcome = new BatchOutcome<CircuitRecord>('batchGetState')
-    await this.#readBatch(circuits, outcome)
-    for (const circuit of circuits) {
-      if (!outcome.hasFailed(circuit) && circuit.stored !== undefined) outcome.succeeded(circuit, circuit.stored)
-    }
-    return outcome.results() as Map<K, CircuitRecord>
+    return (await readCircuits(this.#store, this.#circuitsOf(services))) as Map<K, CircuitRecord>
   }
 
   /**
@@ -557,31 +551,7 @@ export class CircuitBreaker<const K extends string = string> {
    *   is not
    */
   async batchSetState(states: StatesToSet<K>): Promise<Map<K, CircuitRecord>> {
-    const wanted = this.#checkStates(states)
-    const outcome = new BatchOutcome<CircuitRecord>('batchSetState')
-    await this.#readBatch([...wanted.keys()], outcome)
-    const attempts = new Map(
-      [...wanted].map(([circuit, state]) => {
-        const decide: OperatorDecision = (record, now, tokens) =>
-          state === 'CLOSED' ? reset(record, now, tokens) : open(record, now, circuit.settings, tokens, undefined)
-        return [circuit, circuit.beginOperation('set', decide)]
-      }),
-    )
-    for (const circuit of wanted.keys()) if (outcome.hasFailed(circuit)) attempts.delete(circuit)
-    for (let conflicts = 0; attempts.size > 0; conflicts++) {
-      const writes = new Map([...attempts].map(([circuit, attempt]) => [circuit, attempt()]))
-      const replies = await this.#writeBatch(writes, outcome)
-      for (const [circuit, { take }] of writes) {
-        const reply = replies.get(circuit.storageKey)
-        const isStored = reply !== undefined && take(reply)
-        if (isStored && circuit.stored !== undefined) outcome.succeeded(circuit, circuit.stored)
-        else if (reply !== undefined && conflicts >= maxOperatorConflicts) outcome.failed(circuit, circuit.contended())
-        else if (reply !== undefined) continue
-        else if (!outcome.hasFailed(circuit)) outcome.failed(circuit, unanswered(circuit))
-        attempts.delete(circuit)
-      }
-    }
-    return outcome.results() as Map<K, CircuitRecord>
+    return (await setCircuits(this.#store, this.#checkStates(states))) as Map<K, CircuitRecord>
   }
 
   /**
@@ -593,21 +563,7 @@ export class CircuitBreaker<const K extends string = string> {
    * @throws {CircuitStorageError} if the store fails; `errors` tells by service key what was not deleted
    */
   async batchClearState(services: Iterable<K> = this.services): Promise<void> {
-    const circuits = this.#circuitsOf(services)
-    if (circuits.length === 0) return
-    const outcome = new BatchOutcome<true>('batchClearState')
-    const keys = circuits.map((circuit) => circuit.storageKey)
-    try {
-      await this.#store.run('batchClearState', namesOf(circuits), (storage) => storage.batchClearState(keys))
-    } catch (error) {
-      outcome.takeErrors(circuits, error as CircuitStorageError)
-    }
-    for (const circuit of circuits) {
-      if (outcome.hasFailed(circuit)) continue
-      circuit.cleared()
-      outcome.succeeded(circuit, true)
-    }
-    outcome.results()
+    await clearCircuits(this.#store, this.#circuitsOf(services))
   }
 
   /** Each circuit once. */
@@ -615,8 +571,8 @@ export class CircuitBreaker<const K extends string = string> {
     return [...new Set(Array.from(services, (service) => this.#circuit(service)))]
   }
 
-  #checkStates(states: StatesToSet<K>): Map<Circuit, 'OPEN' | 'CLOSED'> {
-    const entries = (Symbol.iterator in states ? [...states] : Object.entries(states)) as [K, 'OPEN' | 'CLOSED'][]
+  #checkStates(states: StatesToSet<K>): Map<Circuit, StateToSet> {
+    const entries = (Symbol.iterator in states ? [...states] : Object.entries(states)) as [K, StateToSet][]
     const wanted = new Map(entries.map(([service, state]) => [this.#circuit(service), state]))
     const problems: ConfigurationProblem[] = []
     for (const [{ service }, state] of wanted) {
@@ -626,45 +582,6 @@ export class CircuitBreaker<const K extends string = string> {
     }
     if (problems.length > 0) throw new ConfigurationError(problems)
     return wanted
-  }
-
-  async #readBatch(circuits: readonly Circuit[], outcome: BatchOutcome<unknown>): Promise<void> {
-    if (circuits.length === 0) return
-    const takers = new Map(circuits.map((circuit) => [circuit, circuit.beginRead()]))
-    const keys = circuits.map((circuit) => circuit.storageKey)
-    let records: ReadonlyMap<string, CircuitRecord> = new Map()
-    try {
-      records = await this.#store.run('batchGetState', namesOf(circuits), (storage) => storage.batchGetState(keys))
-    } catch (error) {
-      records = outcome.takeErrors(circuits, error as CircuitStorageError)
-    }
-    for (const [circuit, take] of takers) {
-      if (!outcome.hasFailed(circuit)) take(records.get(circuit.storageKey))
-    }
-  }
-
-  async #writeBatch(
-    writes: ReadonlyMap<Circuit, OperatorWrite>,
-    outcome: BatchOutcome<unknown>,
-  ): Promise<ReadonlyMap<string, WriteResult>> {
-    const circuits = [...writes.keys()]
-    const sets = Array.from(writes.values(), ({ write }) => write)
-    const takeLate = (replies: ReadonlyMap<string, WriteResult>): void => {
-      for (const [circuit, { takeLate: take }] of writes) {
-        const reply = replies.get(circuit.storageKey)
-        if (reply !== undefined) take(reply)
-      }
-    }
-    try {
-      return await this.#store.run(
-        'batchSetState',
-        namesOf(circuits),
-        (storage) => storage.batchSetState(sets),
-        takeLate,
-      )
-    } catch (error) {
-      return outcome.takeErrors(circuits, error as CircuitStorageError)
-    }
   }
 
   async #force(service: K, state: 'OPEN' | 'CLOSED', options: ForceOptions): Promise<void> {
@@ -684,63 +601,8 @@ export class CircuitBreaker<const K extends string = string> {
 
 /** The states of {@link CircuitBreaker.batchSetState}, by service key. */
 export type StatesToSet<K extends string = string> =
-  | Iterable<readonly [K, 'OPEN' | 'CLOSED']>
-  | { readonly [Key in K]?: 'OPEN' | 'CLOSED' }
-
-/** What became of each circuit of a batch. */
-class BatchOutcome<T> {
-  readonly #operation: StorageOperation
-  readonly #results = new Map<string, T>()
-  readonly #errors = new Map<string, CircuitStorageError>()
-
-  constructor(operation: StorageOperation) {
-    this.#operation = operation
-  }
-
-  succeeded({ service }: Circuit, result: T): void {
-    this.#results.set(service, result)
-  }
-
-  failed({ service }: Circuit, error: CircuitStorageError): void {
-    this.#errors.set(service, error)
-  }
-
-  hasFailed({ service }: Circuit): boolean {
-    return this.#errors.has(service)
-  }
-
-  /** Takes the error of a batch; returns what arrived all the same, by storage key. */
-  takeErrors<R>(circuits: readonly Circuit[], error: CircuitStorageError): ReadonlyMap<string, R> {
-    const { results, errors } = error
-    const arrived = (results instanceof Map ? results : new Map()) as ReadonlyMap<string, R>
-    for (const circuit of circuits) {
-      const own = errors instanceof Map ? errors.get(circuit.storageKey) : error
-      if (own !== undefined) this.failed(circuit, own)
-    }
-    return arrived
-  }
-
-  results(): Map<string, T> {
-    if (this.#errors.size === 0) return this.#results
-    const failed = [...this.#errors.keys()].map((service) => JSON.stringify(service)).join(', ')
-    const [first] = this.#errors.values()
-    throw new CircuitStorageError(`${this.#operation} failed for ${failed}: ${first?.message}`, {
-      operation: this.#operation,
-      cause: first,
-      results: this.#results,
-      errors: this.#errors,
-    })
-  }
-}
-
-function unanswered({ service }: Circuit): CircuitStorageError {
-  const message = `The store's answer to batchSetState says nothing of ${JSON.stringify(service)}.`
-  return new CircuitStorageError(message, { operation: 'batchSetState', service })
-}
-
-function namesOf(circuits: readonly Circuit[]): string[] {
-  return circuits.map((circuit) => circuit.service)
-}
+  | Iterable<readonly [K, StateToSet]>
+  | { readonly [Key in K]?: StateToSet }
 
 /** What a call holds while it runs. `epoch` is `undefined` if its outcome counts for nothing. */
 interface Admission {

@@ -4,6 +4,7 @@
  * @module
  */
 
+export type { StateToSet } from './batch-operations.ts'
 export type { OperationContext } from './call-timeout.ts'
 export {
   type CallExternal,
@@ -56,17 +57,25 @@ export {
 } from './middleware.ts'
 export type { Runtime } from './runtime.ts'
 export type { CircuitSnapshot } from './snapshot.ts'
-export type {
-  CircuitOverride,
-  CircuitRecord,
-  CircuitState,
-  CompareAndSet,
-  ExpectedVersion,
-  FailureIncrement,
-  FailureSummary,
-  ICircuitStorage,
-  Lease,
-  WriteResult,
+export {
+  type CircuitOverride,
+  type CircuitRecord,
+  type CircuitState,
+  type CompareAndSet,
+  type ExpectedVersion,
+  emptyRecord,
+  expiryOf,
+  type FailureIncrement,
+  type FailureSummary,
+  type ICircuitStorage,
+  type Lease,
+  parseCircuitRecord,
+  type WriteResult,
 } from './storage/circuit-storage.ts'
-export { CircuitBreakerStorageFactory, type StorageConfig, type StorageOption } from './storage/factory.ts'
+export {
+  CircuitBreakerStorageFactory,
+  type StorageConfig,
+  type StorageFactory,
+  type StorageOption,
+} from './storage/factory.ts'
 export { MemoryCircuitStorage } from './storage/memory.ts'

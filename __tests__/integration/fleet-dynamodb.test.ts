@@ -23,7 +23,8 @@ async function startFleet(
   options: FleetWorkerSetup['options'],
 ): Promise<{ fleet: Fleet; setup: FleetWorkerSetup; storage: DynamoDBCircuitStorage }> {
   const tableName = await server.createTable()
-  const setup = { endpoint: server.endpoint, tableName, breakers, options: { storageTimeout: 20_000, ...options } }
+  const store = { type: 'dynamodb', endpoint: server.endpoint, tableName } as const
+  const setup = { store, breakers, options: { storageTimeout: 20_000, ...options } }
   const fleet = await Fleet.start(processes, setup)
   running.push(fleet)
   await fleet.load()

@@ -1,7 +1,7 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
-import type { CallResults, FleetCommand, FleetReport, FleetWorkerSetup } from './fleet-worker.ts'
+import type { CallResults, FleetCommand, FleetReport, FleetWorkerSetup, TrafficResults } from './fleet-worker.ts'
 
 /** One process with some breakers in it. */
 export class FleetProcess {
@@ -36,6 +36,14 @@ export class FleetProcess {
 
   call(does: 'fail' | 'succeed', how: { holds?: number; remaining?: number } = {}): Promise<CallResults> {
     return this.#send({ kind: 'call', does, ...how }) as Promise<CallResults>
+  }
+
+  traffic(does: 'fail' | 'succeed'): Promise<TrafficResults> {
+    return this.#send({ kind: 'traffic', does }) as Promise<TrafficResults>
+  }
+
+  stopTraffic(): Promise<void> {
+    return this.#send({ kind: 'stop' }) as Promise<void>
   }
 
   report(): Promise<FleetReport> {
@@ -84,10 +92,16 @@ export class Fleet {
   }
 
   async call(does: 'fail' | 'succeed', how: { holds?: number; remaining?: number } = {}): Promise<CallResults> {
-    const results = await Promise.all(this.processes.map((process) => process.call(does, how)))
-    return {
-      ran: results.reduce((sum, { ran }) => sum + ran, 0),
-      refused: results.reduce((sum, { refused }) => sum + refused, 0),
+    return sumOf(await Promise.all(this.processes.map((process) => process.call(does, how))))
+  }
+
+  /** Lets invocations run until the function that it returns is called, which resolves to what they came to. */
+  startTraffic(does: 'fail' | 'succeed'): () => Promise<TrafficResults> {
+    const ended = Promise.all(this.processes.map((process) => process.traffic(does)))
+    return async () => {
+      await Promise.all(this.processes.map((process) => process.stopTraffic()))
+      const results = await ended
+      return { ...sumOf(results), slowest: Math.max(...results.map(({ slowest }) => slowest)) }
     }
   }
 
@@ -102,10 +116,18 @@ export class Fleet {
       events: reports.flatMap((report) => report.events),
       states: reports.flatMap((report) => report.states),
       storageErrors: reports.flatMap((report) => report.storageErrors),
+      unexpected: reports.flatMap((report) => report.unexpected),
     }
   }
 
   async stop(): Promise<void> {
     await Promise.all(this.processes.map((process) => process.kill()))
+  }
+}
+
+function sumOf(results: readonly CallResults[]): CallResults {
+  return {
+    ran: results.reduce((sum, { ran }) => sum + ran, 0),
+    refused: results.reduce((sum, { refused }) => sum + refused, 0),
   }
 }

@@ -545,6 +545,15 @@ describe('storage', () => {
     expect(resolve({ services: ['a'], storage: 'memory' }, env).storage).toEqual({ type: 'memory' })
   })
 
+  it('changes by one variable', () => {
+    const both = { CIRCUIT_BREAKER_TABLE_NAME: 'circuits', CIRCUIT_BREAKER_REDIS_URL: 'redis://localhost' }
+    const chosen = (type: string) => resolve({ services: ['a'] }, { ...both, CIRCUIT_BREAKER_STORAGE: type }).storage
+
+    expect(chosen('redis')).toEqual({ type: 'redis', url: 'redis://localhost' })
+    expect(chosen('dynamodb')).toEqual({ type: 'dynamodb', tableName: 'circuits' })
+    expect(chosen('memory')).toEqual({ type: 'memory' })
+  })
+
   it('is reported along with the other problems', () => {
     expect(messages({ services: [], storage: 'dynamo' })).toHaveLength(2)
   })

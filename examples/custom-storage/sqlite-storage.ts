@@ -1,6 +1,6 @@
 /**
  * Circuits in a SQLite database file, shared by every process that opens it: the worked example of
- * `docs/custom-storage.md`. It uses nothing but what the package exports and `node:sqlite` (Node.js 22.13 or later).
+ * `docs/custom-storage.md`. It uses nothing but what the package exports and `node:sqlite` (Node.js 22.16 or later).
  *
  * The whole job of an adapter is in `incrementFailures` and `compareAndSetState`: compare one version, write, and say what
  * is stored now, as one step that nobody can come between. Here a transaction makes it one step; elsewhere it is a
@@ -46,7 +46,7 @@ const schema = `
     expires_at REAL
   ) STRICT, WITHOUT ROWID`
 
-/** The ids of so many increments are kept per circuit: more than are ever in flight between a send and its resend. */
+/** The ids of so many increments are kept per circuit. A copy that comes after as many others counts again. */
 const rememberedIncrements = 16
 
 /** Keeps circuits in a SQLite database file. Making one does no I/O. */

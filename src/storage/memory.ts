@@ -126,7 +126,7 @@ interface StoredCircuit {
   readonly increments: readonly string[]
 }
 
-/** So many increment ids are kept per circuit: more than are ever in flight between a send and its resend. */
+/** So many increment ids are kept per circuit; a resend that comes after more increments than that counts again. */
 const rememberedIncrements = 16
 
 function frozenCopy<T>(value: T): T {

@@ -1,14 +1,20 @@
+import { inspect } from 'node:util'
 import { afterEach, describe, expect, it, jest } from '@jest/globals'
 import fc from 'fast-check'
-import { ConfigurationError, isConfigurationError } from '../../../src/errors.ts'
+import { Problems } from '../../../src/configuration-problems.ts'
+import { ConfigurationError, type ConfigurationProblem, isConfigurationError } from '../../../src/errors.ts'
 import { emptyRecord, type ICircuitStorage } from '../../../src/storage/circuit-storage.ts'
 import { DynamoDBCircuitStorage, type DynamoDBCircuitStorageOptions } from '../../../src/storage/dynamodb.ts'
 import {
   CircuitBreakerStorageFactory as Factory,
+  type RedisStorageConfig,
+  resolveStorage,
   type StorageConfig,
   type StorageOption,
 } from '../../../src/storage/factory.ts'
 import { MemoryCircuitStorage } from '../../../src/storage/memory.ts'
+import { RedisCircuitStorage, type RedisCircuitStorageOptions } from '../../../src/storage/redis.ts'
+import { urlAllowed } from '../../../src/storage/redis-url.ts'
 
 type Env = Record<string, string | undefined>
 
@@ -16,14 +22,26 @@ const table = { CIRCUIT_BREAKER_TABLE_NAME: 'circuits' }
 const redis = { CIRCUIT_BREAKER_REDIS_URL: 'redis://:hunter2@localhost' }
 const lambda = { AWS_LAMBDA_FUNCTION_NAME: 'checkout' }
 
-function messages(option: unknown, env: Env = {}): string[] {
+function problems(option: unknown, env: Env = {}): readonly ConfigurationProblem[] {
   try {
     Factory.create(option as StorageOption, env)
   } catch (error) {
-    if (isConfigurationError(error)) return error.problems.map(({ message }) => message)
+    if (isConfigurationError(error)) return error.problems
     throw error
   }
   return []
+}
+
+function messages(option: unknown, env: Env = {}): string[] {
+  return problems(option, env).map(({ message }) => message)
+}
+
+/** What the factory makes a store from. */
+function resolved(option: unknown, env: Env = {}): unknown {
+  const found = new Problems()
+  const config = resolveStorage(option, env, found)
+  found.throwIfAny()
+  return config
 }
 
 /** A store of the given kind of its own, and what it was made from. */
@@ -71,10 +89,19 @@ describe('the choice of a store', () => {
     ['DynamoDB when a table is named', { ...lambda, ...table }, 'dynamodb'],
     ['DynamoDB before Redis', { ...lambda, ...table, ...redis }, 'dynamodb'],
     ['what is asked for before what is named', { ...lambda, ...table, CIRCUIT_BREAKER_STORAGE: ' memory ' }, 'memory'],
-    ['DynamoDB when asked for', { ...table, CIRCUIT_BREAKER_STORAGE: 'dynamodb' }, 'dynamodb'],
+    ['DynamoDB when asked for', { ...table, ...redis, CIRCUIT_BREAKER_STORAGE: 'dynamodb' }, 'dynamodb'],
+    ['Redis when its URL is given', { ...lambda, ...redis }, 'redis'],
+    ['Redis when its URL is given outside Lambda', redis, 'redis'],
+    [
+      'Redis when asked for, although a table is named',
+      { ...table, ...redis, CIRCUIT_BREAKER_STORAGE: 'redis' },
+      'redis',
+    ],
+    ['Redis when the table is blank', { ...redis, CIRCUIT_BREAKER_TABLE_NAME: ' ' }, 'redis'],
     ['memory when everything is blank', { CIRCUIT_BREAKER_STORAGE: ' ', CIRCUIT_BREAKER_TABLE_NAME: '' }, 'memory'],
     ['memory when the name of the function is blank', { AWS_LAMBDA_FUNCTION_NAME: '' }, 'memory'],
   ])('by the environment is %s', (_, env, expected) => {
+    expect(resolved(undefined, env)).toMatchObject({ type: expected })
     expect(Factory.create(undefined, env) instanceof MemoryCircuitStorage).toBe(expected === 'memory')
   })
 
@@ -84,13 +111,13 @@ describe('the choice of a store', () => {
 
   it('insists on a choice inside Lambda, and says what to set', () => {
     expect(messages(undefined, lambda)).toEqual([
-      "storage must be chosen inside Lambda: set CIRCUIT_BREAKER_TABLE_NAME, or the storage option. If each instance shall decide for itself, say so with storage: 'memory' (default)",
+      "storage must be chosen inside Lambda: set CIRCUIT_BREAKER_TABLE_NAME or CIRCUIT_BREAKER_REDIS_URL, or the storage option. If each instance shall decide for itself, say so with storage: 'memory' (default)",
     ])
   })
 })
 
 describe('refusing a wrong store', () => {
-  const kinds = 'storage must be a store, a kind of store (dynamodb, memory) or an object with its type, but is'
+  const kinds = 'storage must be a store, a kind of store (dynamodb, memory, redis) or an object with its type, but is'
 
   it.each<[unknown, string]>([
     [5, `${kinds} 5 (option)`],
@@ -101,12 +128,13 @@ describe('refusing a wrong store', () => {
     [MemoryCircuitStorage, `${kinds} a function (option)`],
     ['dynamo', 'storage type "dynamo" is not known; did you mean dynamodb? (option)'],
     ['DynamoDB', 'storage type "DynamoDB" is not known; did you mean dynamodb? (option)'],
-    ['', 'storage type "" is not known; there are dynamodb, memory (option)'],
-    ['__proto__', 'storage type "__proto__" is not known; there are dynamodb, memory (option)'],
-    [{ type: 'constructor' }, 'storage type "constructor" is not known; there are dynamodb, memory (option)'],
+    ['', 'storage type "" is not known; there are dynamodb, memory, redis (option)'],
+    ['__proto__', 'storage type "__proto__" is not known; there are dynamodb, memory, redis (option)'],
+    [{ type: 'constructor' }, 'storage type "constructor" is not known; there are dynamodb, memory, redis (option)'],
     [{ type: 'memory', maxCircuits: 5 }, 'storage.maxCircuits is not an option of memory (option)'],
-    ['redis', 'storage type "redis" is not available in this version (option)'],
-    [{ type: 'redis', url: 'redis://:hunter2@x' }, 'storage type "redis" is not available in this version (option)'],
+    ['redis', 'storage.url is missing; set it, or CIRCUIT_BREAKER_REDIS_URL (option)'],
+    ['Redis', 'storage type "Redis" is not known; did you mean redis? (option)'],
+    ['redis://:hunter2@x', 'storage type a URL is not known; there are dynamodb, memory, redis (option)'],
     [
       { getState() {}, batchGetState() {}, clearState() {}, batchClearState() {}, batchSetState: true },
       'storage is a store without incrementFailures, compareAndSetState, batchSetState (option)',
@@ -119,8 +147,11 @@ describe('refusing a wrong store', () => {
     expect(messages(undefined, { CIRCUIT_BREAKER_STORAGE: 'memry' })).toEqual([
       'storage type "memry" is not known; did you mean memory? (CIRCUIT_BREAKER_STORAGE)',
     ])
-    expect(messages(undefined, { ...lambda, ...redis })).toEqual([
-      'storage type "redis" is not available in this version (CIRCUIT_BREAKER_REDIS_URL)',
+    expect(messages(undefined, { CIRCUIT_BREAKER_STORAGE: 'redis' })).toEqual([
+      'storage.url is missing; set it, or CIRCUIT_BREAKER_REDIS_URL (CIRCUIT_BREAKER_STORAGE)',
+    ])
+    expect(messages('redis', { CIRCUIT_BREAKER_REDIS_URL: 'hunter2' })).toEqual([
+      `storage.url must be ${urlAllowed}, but is something else (CIRCUIT_BREAKER_REDIS_URL)`,
     ])
     expect(messages(undefined, { CIRCUIT_BREAKER_STORAGE: 'dynamodb' })).toEqual([
       'storage.tableName is missing; set it, or CIRCUIT_BREAKER_TABLE_NAME (CIRCUIT_BREAKER_STORAGE)',
@@ -136,6 +167,9 @@ describe('refusing a wrong store', () => {
       type: fc.constantFrom('dynamodb', 'memory', 'redis', 'x'),
       client: junk,
       tableName: junk,
+      url: junk,
+      options: junk,
+      keyPrefix: junk,
     })
 
     fc.assert(fc.property(fc.oneof(junk, config), (option) => void messages(option)))
@@ -209,6 +243,163 @@ describe('the options of DynamoDB', () => {
   })
 })
 
+describe('the options of Redis', () => {
+  const client = { call: async () => [] }
+  const url = 'rediss://breaker:hunter2@cache.example.com:6380/1'
+
+  it.each<[string, unknown, Env, object]>([
+    ['the URL as an option', { type: 'redis', url }, {}, { url }],
+    ['the URL as an option before the variable', { type: 'redis', url }, redis, { url }],
+    ['the URL of the variable', 'redis', { CIRCUIT_BREAKER_REDIS_URL: ` ${url}\n` }, { url }],
+    [
+      'the URL of the variable where the option is undefined',
+      { type: 'redis', url: undefined, client: undefined },
+      { CIRCUIT_BREAKER_REDIS_URL: url },
+      { url },
+    ],
+    ['options', { type: 'redis', options: { host: 'cache' } }, {}, { options: { host: 'cache' } }],
+    [
+      'options together with the URL of the variable',
+      { type: 'redis', options: { tls: {} } },
+      { CIRCUIT_BREAKER_REDIS_URL: url },
+      { url, options: { tls: {} } },
+    ],
+    ['a key prefix', { type: 'redis', url, keyPrefix: 'app:' }, {}, { url, keyPrefix: 'app:' }],
+    ['a client', { type: 'redis', client, keyPrefix: 'app:' }, {}, { client, keyPrefix: 'app:' }],
+    ['a client and not the variable', { type: 'redis', client }, redis, { client }],
+    [
+      'a client and not the variable, be it wrong',
+      { type: 'redis', client },
+      { CIRCUIT_BREAKER_REDIS_URL: '!' },
+      { client },
+    ],
+    [
+      'a client, with undefined for not set',
+      { type: 'redis', client, url: undefined, options: undefined },
+      redis,
+      { client },
+    ],
+  ])('may be %s', (_, option, env, expected) => {
+    expect(resolved(option, env)).toStrictEqual({ type: 'redis', ...expected })
+    expect(messages(option, env)).toEqual([])
+  })
+
+  it('keep the client as it is', () => {
+    expect((resolved({ type: 'redis', client }) as StorageConfig)['client']).toBe(client)
+  })
+
+  it.each<[object, string]>([
+    [{ uri: url }, 'storage.uri is not an option of redis; did you mean url? (option)'],
+    [{ keyprefix: 'app:' }, 'storage.keyprefix is not an option of redis; did you mean keyPrefix? (option)'],
+    [{ tableName: 'circuits' }, 'storage.tableName is not an option of redis; there are'],
+    [{ keyPrefix: '' }, 'storage.keyPrefix must be a non-empty string without control characters, but is "" (option)'],
+    [{ keyPrefix: 5 }, 'storage.keyPrefix must be a non-empty string without control characters, but is 5 (option)'],
+    [{ options: 'tls' }, 'storage.options must be options of ioredis, but is "tls" (option)'],
+    [{ options: [] }, 'storage.options must be options of ioredis, but is a list (option)'],
+    [{ client: {} }, 'storage.client must be a client of ioredis, or anything with its call method, but is an object'],
+    [{ client: null }, 'storage.client must be a client of ioredis, or anything with its call method, but is null'],
+    [{ client, url }, 'storage.client excludes url and options: a client is used as it is (option)'],
+    [{ client, options: {} }, 'storage.client excludes url and options: a client is used as it is (option)'],
+    [{ client, url, options: {} }, 'storage.client excludes url and options: a client is used as it is (option)'],
+  ])('refuse %p', (options, message) => {
+    expect(messages({ type: 'redis', ...options }, redis)).toEqual([expect.stringContaining(message)])
+  })
+
+  it('are all reported at once', () => {
+    const wrong = { type: 'redis', keyPrefix: '', client: {}, url: 'hunter2', options: 5, prefix: 'x' }
+
+    expect(problems(wrong).map(({ setting }) => setting)).toEqual([
+      'storage.keyPrefix',
+      'storage.client',
+      'storage.url',
+      'storage.options',
+      'storage.prefix',
+      'storage.client',
+    ])
+  })
+
+  it.each([
+    5,
+    null,
+    { href: 'redis://:hunter2@host' },
+    new URL('redis://:hunter2@host'),
+    '',
+    'hunter2',
+    'breaker:hunter2@host:6379',
+    'http://:hunter2@host',
+    'redis:/hunter2',
+    'redis://',
+    'redis://:hunter2@',
+    'redis://:hunter2@host:port',
+    'redis://:hunter2@host/database',
+    'redis://:hunter2@host/0/1',
+    'redis://:hunter2@host#0',
+    'redis://:hunter2%zz@host',
+    'redis://:hun/ter2@host',
+    'redis://:hunter2 @ho st',
+  ])('refuse %p for the URL, and show neither it nor a password in it', (wrong) => {
+    const asOption = problems({ type: 'redis', url: wrong }, {})
+    const asVariable = typeof wrong === 'string' ? problems('redis', { CIRCUIT_BREAKER_REDIS_URL: wrong }) : []
+    const withClient = problems({ type: 'redis', url: wrong, client, options: {} }, {})
+
+    expect(asOption).toEqual([
+      {
+        setting: 'storage.url',
+        source: 'option',
+        value: undefined,
+        message: `storage.url must be ${urlAllowed}, but is something else (option)`,
+      },
+    ])
+    expect(asVariable).toHaveLength(typeof wrong === 'string' ? 1 : 0)
+    expect(withClient).toHaveLength(2)
+    for (const found of [asOption, asVariable, withClient]) {
+      const error = new ConfigurationError(found)
+      const shown = inspect(error, { depth: 9, showHidden: true }) + JSON.stringify([error, found]) + error.stack
+      expect(shown).not.toMatch(/hunter2|ter2@/)
+    }
+  })
+
+  it('do not show a right URL either, whatever else is wrong', () => {
+    const wrong = { type: 'redis', url, keyPrefix: url, client: url, options: url, [url]: url, uri: url }
+    const found = [
+      ...problems(wrong, {}),
+      ...problems({ ...wrong, url: undefined }, { CIRCUIT_BREAKER_REDIS_URL: url }),
+    ]
+    const shown = found.map(({ value, message }) => `${value} ${message.replace(url, 'the name of the option')}`)
+
+    expect(found.length).toBeGreaterThan(8)
+    expect(shown.join()).not.toContain('hunter2')
+  })
+
+  it('are never refused later by the adapter, when they were accepted here', () => {
+    const some = fc.oneof(
+      fc.string(),
+      fc.webUrl(),
+      fc.constant(url),
+      fc.stringMatching(/^rediss?:\/\/[:@/a0%.#?[\]]+$/),
+    )
+    const options = fc.record(
+      {
+        keyPrefix: fc.oneof(fc.string(), fc.constantFrom(undefined, 5)),
+        url: fc.option(some, { nil: undefined }),
+        options: fc.constantFrom({}, [], undefined, { host: 'cache' }),
+        client: fc.constantFrom(undefined, undefined, client, {}, null),
+      },
+      { requiredKeys: [] },
+    )
+    const accepted = (given: object): boolean => messages({ type: 'redis', ...given }).length === 0
+
+    fc.assert(
+      fc.property(options, (given) => {
+        const make = () => new RedisCircuitStorage(given as RedisCircuitStorageOptions)
+        if (accepted(given)) expect(make).not.toThrow()
+        else expect(make).toThrow(ConfigurationError)
+      }),
+      { numRuns: 1_000 },
+    )
+  })
+})
+
 describe('registered kinds of store', () => {
   it('are made from their options and the environment, by name, by configuration or by variable', () => {
     const { made, store } = registerProbe('postgres')
@@ -228,10 +419,12 @@ describe('registered kinds of store', () => {
   it('are listed until they are unregistered', () => {
     registerProbe('postgres')
 
-    expect(Factory.types()).toEqual(['dynamodb', 'memory', 'postgres'])
+    expect(Factory.types()).toEqual(['dynamodb', 'memory', 'redis', 'postgres'])
     expect([Factory.unregister('postgres'), Factory.unregister('postgres')]).toEqual([true, false])
-    expect(Factory.types()).toEqual(['dynamodb', 'memory'])
-    expect(messages('postgres')).toEqual(['storage type "postgres" is not known; there are dynamodb, memory (option)'])
+    expect(Factory.types()).toEqual(['dynamodb', 'memory', 'redis'])
+    expect(messages('postgres')).toEqual([
+      'storage type "postgres" is not known; there are dynamodb, memory, redis (option)',
+    ])
   })
 
   it('are suggested when the name is misspelt', () => {
@@ -254,7 +447,7 @@ describe('registered kinds of store', () => {
       expect(() => Factory.register(type, factory)).toThrow(ConfigurationError)
     }
     expect(() => Factory.register('postgres', undefined as never)).toThrow(ConfigurationError)
-    expect(Factory.types()).toEqual(['dynamodb', 'memory'])
+    expect(Factory.types()).toEqual(['dynamodb', 'memory', 'redis'])
   })
 
   it.each([undefined, {}, Promise.resolve(new MemoryCircuitStorage())])('must not make %p', (made) => {
@@ -275,17 +468,30 @@ describe('registered kinds of store', () => {
   })
 })
 
-describe('the DynamoDB adapter', () => {
+describe.each([
+  {
+    type: 'dynamodb',
+    module: '../../../src/storage/dynamodb.ts',
+    name: 'DynamoDBCircuitStorage',
+    options: { tableName: 'circuits', sortKeyName: null },
+  },
+  {
+    type: 'redis',
+    module: '../../../src/storage/redis.ts',
+    name: 'RedisCircuitStorage',
+    options: { url: 'redis://localhost', keyPrefix: 'app:' },
+  },
+])('the adapter of $type', ({ type, module, name, options }) => {
   afterEach(() => {
-    jest.unstable_unmockModule('../../../src/storage/dynamodb.ts')
+    jest.unstable_unmockModule(module)
     jest.resetModules()
   })
 
-  /** Replaces the adapter's module, and imports the factory anew. */
+  /** Replaces the adapter, and imports the factory anew. */
   async function withAdapter(adapter: () => unknown) {
-    jest.unstable_mockModule('../../../src/storage/dynamodb.ts', adapter as () => object)
+    jest.unstable_mockModule(module, () => ({ [name]: adapter() }))
     const { CircuitBreakerStorageFactory } = await import('../../../src/storage/factory.ts')
-    return CircuitBreakerStorageFactory.create({ type: 'dynamodb', tableName: 'circuits', sortKeyName: null }, {})
+    return CircuitBreakerStorageFactory.create({ type, ...options }, {})
   }
 
   it('is loaded at the first operation, once, and given the options without the type', async () => {
@@ -293,13 +499,11 @@ describe('the DynamoDB adapter', () => {
     const made = jest.fn()
     const storage = await withAdapter(() => {
       loaded()
-      return {
-        DynamoDBCircuitStorage: class extends MemoryCircuitStorage {
-          constructor(options: object) {
-            super()
-            made(options)
-          }
-        },
+      return class extends MemoryCircuitStorage {
+        constructor(given: object) {
+          super()
+          made(given)
+        }
       }
     })
     await storage.close?.()
@@ -307,7 +511,7 @@ describe('the DynamoDB adapter', () => {
     expect(loaded).not.toHaveBeenCalled()
     await Promise.all([storage.getState('stripe'), storage.batchGetState(['stripe'])])
     expect(loaded).toHaveBeenCalledTimes(1)
-    expect(made.mock.calls).toEqual([[{ tableName: 'circuits', sortKeyName: null }]])
+    expect(made.mock.calls).toEqual([[options]])
   })
 
   it('is given every call as it is, and its answers come back', async () => {
@@ -326,30 +530,35 @@ describe('the DynamoDB adapter', () => {
       'batchSetState',
       'clearState',
     ]
-    const all = [...names, 'batchClearState', 'close'] as const
-    const storage = (await withAdapter(() => ({
-      DynamoDBCircuitStorage: function Adapter() {
-        return Object.fromEntries(all.map((name) => [name, answering(name)]))
-      },
-    }))) as unknown as Record<string, (...args: unknown[]) => Promise<unknown>>
+    const all = [...names, 'batchClearState', 'prepare', 'close'] as const
+    const adapter = Object.fromEntries(all.map((each) => [each, answering(each)]))
+    const storage = (await withAdapter(
+      () =>
+        function Adapter() {
+          return adapter
+        },
+    )) as unknown as Record<string, (...args: unknown[]) => Promise<unknown>>
 
-    for (const name of all) {
-      const answer = await storage[name]?.('stripe', 'version', { id: 1 })
-      expect(answer).toBe(`answer of ${name}`)
+    for (const each of all) {
+      const answer = await storage[each]?.('stripe', 'version', { id: 1 })
+      expect(answer).toBe(each === 'prepare' ? answer : `answer of ${each}`)
     }
-    expect(calls).toEqual(all.map((name) => (name === 'close' ? [name] : [name, 'stripe', 'version', { id: 1 }])))
+    expect(calls).toEqual(
+      all.map((each) => (['prepare', 'close'].includes(each) ? [each] : [each, 'stripe', 'version', { id: 1 }])),
+    )
   })
 
   it('is tried again when it could not be loaded, and the failure is a storage error', async () => {
     const cause = new Error('no such module')
     let attempts = 0
-    const storage = await withAdapter(() => ({
-      DynamoDBCircuitStorage: function Adapter() {
-        attempts++
-        if (attempts === 1) throw cause
-        return new MemoryCircuitStorage()
-      },
-    }))
+    const storage = await withAdapter(
+      () =>
+        function Adapter() {
+          attempts++
+          if (attempts === 1) throw cause
+          return new MemoryCircuitStorage()
+        },
+    )
 
     const [first, second] = await Promise.allSettled([
       storage.getState('a'),
@@ -362,12 +571,52 @@ describe('the DynamoDB adapter', () => {
     expect(await storage.getState('a')).toBeUndefined()
   })
 
-  it('talks to the client that it was given', async () => {
+  it('has nothing to prepare if the adapter has not, and nothing to close before it was loaded', async () => {
+    const adapter = jest.fn(() => class extends MemoryCircuitStorage {})
+    const storage = await withAdapter(adapter)
+
+    await storage.close?.()
+    expect(adapter).not.toHaveBeenCalled()
+    await storage.prepare?.()
+    await storage.close?.()
+    expect(adapter).toHaveBeenCalledTimes(1)
+  })
+})
+
+describe('a client that is passed in', () => {
+  it('of DynamoDB is talked to', async () => {
     const client = { send: jest.fn(async () => ({})), config: {} }
     const storage = Factory.create({ type: 'dynamodb', tableName: 'circuits', client } as unknown as StorageOption, {})
 
     expect(client.send).not.toHaveBeenCalled()
     await storage.getState('stripe')
     expect(client.send).toHaveBeenCalled()
+  })
+
+  it('of Redis is talked to, under the given prefix, and not closed', async () => {
+    const client = { call: jest.fn(async (..._command: string[]) => []), quit: jest.fn(), disconnect: jest.fn() }
+    const storage = Factory.create({ type: 'redis', client, keyPrefix: 'app:' }, redis)
+
+    expect(client.call).not.toHaveBeenCalled()
+    expect(await storage.getState('stripe')).toBeUndefined()
+    expect(client.call.mock.calls).toEqual([['hgetall', 'app:stripe']])
+    await storage.close?.()
+    expect([client.quit.mock.calls, client.disconnect.mock.calls]).toEqual([[], []])
+  })
+})
+
+describe('types', () => {
+  it('exclude what excludes each other', () => {
+    const client = { call: async () => [] }
+    const right: RedisStorageConfig[] = [
+      { type: 'redis' },
+      { type: 'redis', url: 'redis://localhost', options: { tls: {} }, keyPrefix: 'app:' },
+      { type: 'redis', client },
+    ]
+    // @ts-expect-error a client is used as it is
+    const wrong: RedisStorageConfig = { type: 'redis', client, url: 'redis://localhost' }
+
+    expect(right.map((option) => messages(option, redis))).toEqual([[], [], []])
+    expect(messages(wrong)).toHaveLength(1)
   })
 })
