@@ -695,6 +695,8 @@ type Step =
     }
   | { readonly kind: 'set'; readonly instance: number; readonly states: readonly ('OPEN' | 'CLOSED' | undefined)[] }
   | { readonly kind: 'get'; readonly instance: number }
+  | { readonly kind: 'clear'; readonly instance: number }
+  | { readonly kind: 'operate'; readonly instance: number; readonly does: 'forceOpen' | 'forceClosed' | 'reset' }
   | { readonly kind: 'load'; readonly instance: number }
   | { readonly kind: 'flush'; readonly instance: number }
   | { readonly kind: 'wait'; readonly milliseconds: number }
@@ -704,7 +706,14 @@ type Step =
 const instances = 3
 const services = ['a', 'b']
 
-function stepsWith(faults: boolean): fc.Arbitrary<Step[]> {
+interface Disturbances {
+  /** Requests to the store are refused, lost or never answered. */
+  readonly faults?: boolean
+  /** Records are deleted. */
+  readonly clears?: boolean
+}
+
+function stepsWith({ faults = false, clears = false }: Disturbances): fc.Arbitrary<Step[]> {
   const instance = fc.nat(instances - 1)
   const latency = fc.constantFrom(0, 2, 10, 100)
   const state = fc.constantFrom('OPEN' as const, 'CLOSED' as const, undefined)
@@ -727,6 +736,15 @@ function stepsWith(faults: boolean): fc.Arbitrary<Step[]> {
         arbitrary: fc.record({ kind: fc.constantFrom('load' as const, 'flush' as const), instance }),
       },
       { weight: 1, arbitrary: fc.record({ kind: fc.constant('get' as const), instance }) },
+      { weight: clears ? 2 : 0, arbitrary: fc.record({ kind: fc.constant('clear' as const), instance }) },
+      {
+        weight: 1,
+        arbitrary: fc.record({
+          kind: fc.constant('operate' as const),
+          instance,
+          does: fc.constantFrom('forceOpen' as const, 'forceClosed' as const, 'reset' as const),
+        }),
+      },
       {
         weight: 6,
         arbitrary: fc.record({
@@ -772,7 +790,7 @@ async function historyOf(storage: RecordingStorage, service: string): Promise<(C
 }
 
 /** Lets a fleet live through the steps; returns what was lost or told wrongly. */
-async function violations(steps: readonly Step[], faults: boolean): Promise<string[]> {
+async function violations(steps: readonly Step[], { faults = false, clears = false }: Disturbances): Promise<string[]> {
   const { start, storage, runtime, events } = createFleet({
     services,
     failureThreshold: 2,
@@ -800,6 +818,10 @@ async function violations(steps: readonly Step[], faults: boolean): Promise<stri
         await Promise.resolve()
       } else if (step.kind === 'get') {
         ended.push(outcomeOf(breaker.batchGetState()))
+      } else if (step.kind === 'clear') {
+        ended.push(outcomeOf(breaker.batchClearState()))
+      } else if (step.kind === 'operate') {
+        for (const service of services) ended.push(outcomeOf(breaker[step.does](service)))
       } else {
         const wanted = new Map(
           services.flatMap((service, index) => {
@@ -831,6 +853,13 @@ async function violations(steps: readonly Step[], faults: boolean): Promise<stri
     await Promise.all(fleet.map((breaker) => breaker.load()))
   }
   for (const service of services) {
+    for (const breaker of fleet) {
+      const { state } = (await storage.peek(service)) ?? { state: 'CLOSED' }
+      const local = breaker.circuits[service]?.state
+      if (local !== state && !(state === 'OPEN' && local === 'HALF_OPEN')) found.push(`${local} is not ${state}`)
+      if (breaker.needsFlush) found.push('something waits for ever')
+    }
+    if (clears) continue
     const history = await historyOf(storage, service)
     let before = emptyRecord('', 0)
     const changes: string[] = []
@@ -854,27 +883,29 @@ async function violations(steps: readonly Step[], faults: boolean): Promise<stri
     if (new Set(heard).size < heard.length) found.push(`told twice: ${heard}`)
     if (heard.some((event) => !changes.includes(event))) found.push(`told of what was not: ${heard} of ${changes}`)
     if (!faults && heard.length < changes.length) found.push(`not told: ${heard} of ${changes}`)
-    for (const breaker of fleet) {
-      const { state } = (await storage.peek(service)) ?? { state: 'CLOSED' }
-      const local = breaker.circuits[service]?.state
-      if (local !== state && !(state === 'OPEN' && local === 'HALF_OPEN')) found.push(`${local} is not ${state}`)
-    }
   }
   return found
 }
 
 describe('whatever fails, trips, probes and sets at the same time', () => {
+  const expectNone = (disturbances: Disturbances): Promise<void> =>
+    fc.assert(
+      fc.asyncProperty(stepsWith(disturbances), async (steps) => {
+        expect(await violations(steps, disturbances)).toEqual([])
+      }),
+      { numRuns: 300 },
+    )
+
   it('no batchSetState is lost, and every transition is told once', async () => {
-    const property = fc.asyncProperty(stepsWith(false), async (steps) => {
-      expect(await violations(steps, false)).toEqual([])
-    })
-    await fc.assert(property, { numRuns: 300 })
+    await expectNone({})
   })
 
   it('what it said is stored though requests are refused, lost or never answered, and nothing is told twice', async () => {
-    const property = fc.asyncProperty(stepsWith(true), async (steps) => {
-      expect(await violations(steps, true)).toEqual([])
-    })
-    await fc.assert(property, { numRuns: 300 })
+    await expectNone({ faults: true })
+  })
+
+  it('all agree again though records are deleted in between', async () => {
+    await expectNone({ clears: true })
+    await expectNone({ clears: true, faults: true })
   })
 })

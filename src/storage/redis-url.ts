@@ -1,5 +1,5 @@
 /** What {@link isRedisUrl} accepts. */
-export const urlAllowed =
+export const urlAllowed: string =
   'redis://[user:password@]host[:port][/database], or rediss:// for TLS, with what is special in the user and the ' +
   'password percent-encoded'
 
