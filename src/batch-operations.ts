@@ -7,8 +7,8 @@
 import { type Circuit, maxOperatorConflicts, type OperatorDecision, type OperatorWrite } from './circuit.ts'
 import { CircuitStorageError, type StorageOperation } from './errors.ts'
 import { open, reset } from './state-machine.ts'
-import type { BoundedStorage } from './storage/bounded-storage.ts'
-import type { CircuitRecord, WriteResult } from './storage/circuit-storage.ts'
+import type { BoundedStorage, OperatorRun } from './storage/bounded-storage.ts'
+import type { CircuitRecord, ICircuitStorage, WriteResult } from './storage/circuit-storage.ts'
 
 /** What `batchSetState` can set. */
 export type StateToSet = 'OPEN' | 'CLOSED'
@@ -33,6 +33,7 @@ export async function setCircuits(
 ): Promise<Map<string, CircuitRecord>> {
   const outcome = new BatchOutcome<CircuitRecord>('batchSetState')
   await readBatch(store, [...wanted.keys()], outcome)
+  await Promise.all([...wanted].map(([circuit, state]) => state === 'CLOSED' && outcome.repair(circuit)))
   const attempts = new Map<Circuit, () => OperatorWrite>()
   for (const [circuit, state] of wanted) {
     const decide: OperatorDecision = (record, now, tokens) =>
@@ -45,6 +46,7 @@ export async function setCircuits(
     for (const [circuit, { take }] of writes) {
       const reply = replies.get(circuit.storageKey)
       const isStored = reply !== undefined && take(reply)
+      // What was deleted before its reply came is set again.
       if (isStored && circuit.stored !== undefined) outcome.succeeded(circuit, circuit.stored)
       else if (reply !== undefined && conflicts >= maxOperatorConflicts) outcome.failed(circuit, circuit.contended())
       else if (reply !== undefined) continue
@@ -61,7 +63,8 @@ export async function clearCircuits(store: BoundedStorage, circuits: readonly Ci
   const outcome = new BatchOutcome<true>('batchClearState')
   const keys = circuits.map((circuit) => circuit.storageKey)
   try {
-    await store.run('batchClearState', namesOf(circuits), (storage) => storage.batchClearState(keys))
+    const clear = (storage: ICircuitStorage) => storage.batchClearState(keys)
+    await store.run('batchClearState', namesOf(circuits), clear, undefined, roundsFor(circuits))
   } catch (error) {
     outcome.takeErrors(circuits, error as CircuitStorageError)
   }
@@ -83,7 +86,8 @@ async function readBatch(
   const keys = circuits.map((circuit) => circuit.storageKey)
   let records: ReadonlyMap<string, CircuitRecord> = new Map()
   try {
-    records = await store.run('batchGetState', namesOf(circuits), (storage) => storage.batchGetState(keys))
+    const read = (storage: ICircuitStorage) => storage.batchGetState(keys)
+    records = await store.run('batchGetState', namesOf(circuits), read, undefined, roundsFor(circuits))
   } catch (error) {
     records = outcome.takeErrors(circuits, error as CircuitStorageError)
   }
@@ -106,7 +110,8 @@ async function writeBatch(
     }
   }
   try {
-    return await store.run('batchSetState', namesOf(circuits), (storage) => storage.batchSetState(sets), takeLate)
+    const set = (storage: ICircuitStorage) => storage.batchSetState(sets)
+    return await store.run('batchSetState', namesOf(circuits), set, takeLate, roundsFor(circuits))
   } catch (error) {
     return outcome.takeErrors(circuits, error as CircuitStorageError)
   }
@@ -126,12 +131,24 @@ class BatchOutcome<T> {
     this.#results.set(service, result)
   }
 
-  failed({ service }: Circuit, error: CircuitStorageError): void {
-    this.#errors.set(service, error)
+  /** Adapters know a circuit by the key that it is stored under; who asked knows the service. */
+  failed({ service }: Circuit, { message, corrupt, cause }: CircuitStorageError): void {
+    this.#errors.set(service, new CircuitStorageError(message, { operation: this.#operation, service, corrupt, cause }))
   }
 
   hasFailed({ service }: Circuit): boolean {
     return this.#errors.has(service)
+  }
+
+  /** Deletes a record that does not parse, as `reset` does. */
+  async repair(circuit: Circuit): Promise<void> {
+    if (this.#errors.get(circuit.service)?.corrupt !== true) return
+    try {
+      await circuit.clearDamage()
+      this.#errors.delete(circuit.service)
+    } catch (error) {
+      this.failed(circuit, error as CircuitStorageError)
+    }
   }
 
   /** Takes the error of a batch; returns what arrived all the same, by storage key. */
@@ -154,6 +171,7 @@ class BatchOutcome<T> {
       cause: first,
       results: this.#results,
       errors: this.#errors,
+      corrupt: [...this.#errors.values()].every((error) => error.corrupt),
     })
   }
 }
@@ -161,6 +179,11 @@ class BatchOutcome<T> {
 function unanswered({ service }: Circuit): CircuitStorageError {
   const message = `The store's answer to batchSetState says nothing of ${JSON.stringify(service)}.`
   return new CircuitStorageError(message, { operation: 'batchSetState', service })
+}
+
+/** Adapters send conditional writes side by side, but no more than some at once. */
+function roundsFor(circuits: readonly Circuit[]): OperatorRun {
+  return { rounds: Math.ceil(circuits.length / 16) }
 }
 
 function namesOf(circuits: readonly Circuit[]): string[] {

@@ -8,6 +8,7 @@ import { clearCircuits, readCircuits, type StateToSet, setCircuits } from './bat
 import { CallScope, Invocation, type OperationContext, type TimeSource } from './call-timeout.ts'
 import { Circuit, type HeldLease } from './circuit.ts'
 import { type CircuitBreakerOptions, longestTimer, resolveConfig, storedKey } from './config.ts'
+import { describe } from './configuration-problems.ts'
 import { abortedByCaller, describeFailure, isBreakableError } from './error-classification.ts'
 import {
   BreakableResultError,
@@ -541,8 +542,7 @@ export class CircuitBreaker<const K extends string = string> {
   /**
    * Sets several circuits for the whole fleet, in as few requests as the store allows, each on condition that nobody
    * else has changed it meanwhile; where somebody has, it is decided and written again. `OPEN`: the circuit opens and
-   * recovers by itself after its `resetTimeout`. `CLOSED`: what {@link reset} does. Neither is an override, and one that
-   * was set ends.
+   * recovers by itself after its `resetTimeout`. `CLOSED`: what {@link reset} does. Neither is an override, and one that was set ends.
    *
    * @param states the states by service key: an object, a `Map` or a list of pairs
    * @returns what is stored then, by service key
@@ -572,12 +572,16 @@ export class CircuitBreaker<const K extends string = string> {
   }
 
   #checkStates(states: StatesToSet<K>): Map<Circuit, StateToSet> {
+    if (typeof states !== 'object' || states === null) {
+      const message = `batchSetState takes an object, a Map or pairs of service and state, but got ${String(states)}`
+      throw new ConfigurationError([{ setting: 'states', source: 'batchSetState', value: states, message }])
+    }
     const entries = (Symbol.iterator in states ? [...states] : Object.entries(states)) as [K, StateToSet][]
     const wanted = new Map(entries.map(([service, state]) => [this.#circuit(service), state]))
     const problems: ConfigurationProblem[] = []
     for (const [{ service }, state] of wanted) {
       if (state === 'OPEN' || state === 'CLOSED') continue
-      const message = `The state of ${JSON.stringify(service)} must be OPEN or CLOSED, but is ${String(state)} (batchSetState)`
+      const message = `The state of ${JSON.stringify(service)} must be OPEN or CLOSED, but is ${describe(state)} (batchSetState)`
       problems.push({ setting: service, source: 'batchSetState', value: state, message })
     }
     if (problems.length > 0) throw new ConfigurationError(problems)

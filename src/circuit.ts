@@ -151,6 +151,8 @@ export class Circuit {
   #record: CircuitRecord | undefined
   /** Counts authoritative answers: a read that was issued before the latest of them is discarded. */
   #answers = 0
+  /** The count of answers at which the record was last deleted: what was sent before is overtaken. */
+  #clearedAt = 0
   #readAt = Number.NEGATIVE_INFINITY
   #ttl = 0
   /** What is stored does not parse: nothing is written until it does. */
@@ -730,7 +732,7 @@ export class Circuit {
 
   /** Whether a newer answer than this write's reply was taken while it was on its way. */
   #isOvertaken(answers: number, expected: ExpectedVersion): boolean {
-    return answers !== this.#answers && this.#record?.version !== expected
+    return answers < this.#clearedAt || (answers !== this.#answers && this.#record?.version !== expected)
   }
 
   #tokens(transition: TransitionTokens = this.#transitionTokens()): Tokens {
@@ -952,7 +954,7 @@ export class Circuit {
       const { serviceKey, version, next } = write
       const services = [this.service]
       const run = (storage: ICircuitStorage) => storage.compareAndSetState(serviceKey, version, next)
-      if (take(await this.#store.run('compareAndSetState', services, run, takeLate))) return
+      if (take(await this.#store.run('compareAndSetState', services, run, takeLate, { rounds: 1 }))) return
     }
     throw this.contended()
   }
@@ -986,13 +988,20 @@ export class Circuit {
 
   /** The record was deleted. */
   cleared(): void {
+    this.#pending = undefined
+    this.#inFlight = undefined
+    this.#dueTrip = undefined
+    this.#tripTokens = undefined
+    this.#settlements = []
     this.#adopt(undefined, this.#runtime.now())
+    this.#clearedAt = this.#answers
     this.#refreshView()
   }
 
   /** Deletes a record that does not parse, so that it can be replaced. */
   async clearDamage(): Promise<void> {
-    await this.#store.run('clearState', [this.service], (storage) => storage.clearState(this.storageKey))
+    const clear = (storage: ICircuitStorage) => storage.clearState(this.storageKey)
+    await this.#store.run('clearState', [this.service], clear, undefined, { rounds: 1 })
     this.cleared()
   }
 

@@ -472,6 +472,174 @@ describe('the storage in Redis', () => {
   })
 })
 
+describe('a database other than 0', () => {
+  let server: RedisServer
+  let admin: Redis
+  const opened: RedisCircuitStorage[] = []
+
+  beforeAll(async () => {
+    const users = [
+      `confined on >SECRET ${permissions}`,
+      `breaker on >SECRET ${permissions} +select`,
+      `changing on >SECRET ${permissions} +select`,
+    ]
+    server = await startRedis({ users })
+    admin = server.client()
+  })
+  afterAll(async () => {
+    await Promise.all(opened.map((storage) => storage.close()))
+    await server?.stop()
+  })
+  const open = (path: string, options = {}, Storage = RedisCircuitStorage, port = server.port) => {
+    const [user, database] = path.split('/')
+    const url = `redis://${user}:SECRET@127.0.0.1:${port}/${database}`
+    const storage = new Storage({ url, options: { ...impatient, ...options } })
+    opened.push(storage)
+    return storage
+  }
+  const connectionsOf = async (user: string) => {
+    const list = String(await admin.client('LIST')).split('\n')
+    const fields = list.map((text) => Object.fromEntries(text.split(' ').map((field) => field.split('='))))
+    return fields.filter((connection) => connection.user === user)
+  }
+  const kill = async (user: string) => {
+    for (const { id = '' } of await connectionsOf(user)) await admin.client('KILL', 'ID', id)
+  }
+  const commandStatistics = async () => {
+    const lines = (await admin.info('commandstats')).matchAll(/cmdstat_([a-z]+):calls=(\d+)/g)
+    return Object.fromEntries(Array.from(lines, ([, name, calls]) => [name, Number(calls)]))
+  }
+
+  const versions = ['ioredis 6', ...(installed.has('ioredis 5') ? ['ioredis 5'] : [])]
+  describe.each(versions)('with %s', (version) => {
+    const withStorage = async (run: (Storage: typeof RedisCircuitStorage) => Promise<void>) => {
+      if (version === 'ioredis 6') return run(RedisCircuitStorage)
+      await jest.isolateModulesAsync(async () => {
+        const name: string = 'ioredis5'
+        jest.unstable_mockModule('ioredis', () => import(name))
+        const fresh = await import('../../src/storage/redis.ts')
+        await run(fresh.RedisCircuitStorage)
+        jest.unstable_unmockModule('ioredis')
+      })
+    }
+
+    it('is used from the first command on, also by connections that follow one that was lost', () =>
+      withStorage(async (Storage) => {
+        await admin.flushall()
+        const storage = open('breaker/3', {}, Storage)
+        const key = randomUUID()
+        const count = () => storage.incrementFailures(key, undefined, increment())
+        await Promise.all([count(), count(), storage.batchGetState([key, 'absent'])])
+        for (let round = 0; round < 5; round++) {
+          const flying = [count(), count()]
+          await kill('breaker')
+          await Promise.all([...flying, count()])
+        }
+        await expect(storage.getState(key)).resolves.toMatchObject({ failureCount: 17 })
+        expect(await connectionsOf('breaker')).toMatchObject([{ db: '3' }])
+        expect(await server.client({ db: 3 }).keys('*')).toEqual([`circuit:${key}`])
+        expect(await admin.dbsize()).toBe(0)
+        await storage.close()
+      }))
+
+    it.each([
+      [
+        'confined/3',
+        {},
+        'Database 3 could not be selected: the Redis user lacks a permission. Grant +select',
+        'NOPERM',
+      ],
+      ['breaker/99', {}, 'Database 99 could not be selected: the server does not have it. Correct it', 'ERR DB index'],
+      ['breaker/', { db: Number.NaN }, 'Database NaN could not be selected', 'ERR'],
+    ])('that cannot be selected is not replaced by database 0: %s %j', (path, options, what, reply) =>
+      withStorage(async (Storage) => {
+        await admin.flushall()
+        const storage = open(path, options, Storage)
+        const [next, key] = [circuitRecord(), 'stripe']
+        for (let round = 0; round < 3; round++) {
+          for (const operation of [
+            storage.getState(key),
+            storage.incrementFailures(key, undefined, increment()),
+            storage.compareAndSetState(key, undefined, next),
+            storage.clearState(key),
+            storage.batchGetState([key, 'b']),
+            storage.batchSetState([key, 'b'].map((serviceKey) => ({ serviceKey, version: undefined, next }))),
+          ]) {
+            const error = await errorOf(operation)
+            expect(error.name).toBe('CircuitStorageError')
+            expect(error.message).toContain(what)
+            expect((error.cause as Error).message).toContain(reply)
+            expect(`${error.stack} ${(error.cause as Error).stack}`).not.toContain('SECRET')
+          }
+          await sleep(100)
+        }
+        expect(await admin.dbsize()).toBe(0)
+        await storage.close()
+      }),
+    )
+
+    it('is not replaced either when the permission is gone at a reconnect, and found again when it is back', () =>
+      withStorage(async (Storage) => {
+        await admin.flushall()
+        const proxy = await startProxy(server)
+        const storage = open('changing/3', {}, Storage, proxy.port)
+        const count = () => storage.incrementFailures('stripe', undefined, increment())
+        await count()
+        await admin.acl('SETUSER', 'changing', '-select')
+        await kill('changing')
+        for (let round = 0; round < 3; round++) expect((await errorOf(count())).message).toContain('Grant +select')
+        await admin.acl('SETUSER', 'changing', '+select')
+        let record: CircuitRecord | undefined
+        while (!record) record = (await count().catch(() => undefined))?.current
+        expect(record.failureCount).toBe(2)
+
+        await admin.acl('SETUSER', 'changing', '-select')
+        proxy.loseNextReply()
+        expect((await errorOf(count())).message).toContain('Grant +select')
+        await admin.acl('SETUSER', 'changing', '+select')
+        expect(await admin.dbsize()).toBe(0)
+        await proxy.stop()
+        await storage.close()
+      }))
+
+    it('costs one SELECT for each connection and needs no INFO; database 0 costs nothing', () =>
+      withStorage(async (Storage) => {
+        for (const [path, selects] of [
+          ['breaker/3', { select: 1 }],
+          ['breaker/0', {}],
+        ] as const) {
+          const storage = open(path, {}, Storage)
+          await admin.config('RESETSTAT')
+          for (let round = 0; round < 3; round++) await storage.getState('stripe')
+          const { info, config, ...commands } = await commandStatistics()
+          expect(commands).toEqual({ auth: 1, hgetall: 3, ...selects })
+          expect(info).toBeUndefined()
+          await storage.close()
+        }
+      }))
+
+    it('is selected before a ready check that was asked for', () =>
+      withStorage(async (Storage) => {
+        await admin.acl('SETUSER', 'breaker', '+info')
+        const storage = open('breaker/3', { enableReadyCheck: true }, Storage)
+        await admin.config('RESETSTAT')
+        await storage.getState('stripe')
+        expect(await commandStatistics()).toMatchObject({ select: 1, info: 1, hgetall: 1 })
+        await storage.close()
+      }))
+
+    it('does not hide that the password is wrong', () =>
+      withStorage(async (Storage) => {
+        const storage = open('nobody/3', {}, Storage)
+        for (let round = 0; round < 6; round++) {
+          const { message } = await errorOf(storage.getState('stripe'))
+          expect(message).toContain('does not accept the user or the password')
+        }
+        await storage.close()
+      }))
+  })
+})
+
 describe('a server that dies', () => {
   it('is found again when it is back, by a client that had given up', async () => {
     const server = await startRedis()

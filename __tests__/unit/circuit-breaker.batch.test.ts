@@ -421,6 +421,22 @@ describe('batchSetState', () => {
       expect(conflicts).toBeLessThanOrEqual(101)
     })
 
+    it('sets again what was deleted before its reply came, and tells of both', async () => {
+      const { start, storage, events } = createFleet()
+      const breaker = start()
+      await breaker.reset('stripe')
+      const held = storage.holdReply('batchSetState')
+      const setting = breaker.batchSetState({ stripe: 'OPEN' })
+      await held.arrived
+      await storage.remove('stripe')
+      await breaker.batchGetState()
+      held.release()
+      await setting
+      expect(await storage.peek('stripe')).toMatchObject({ state: 'OPEN', generation: 1 })
+      expect(told(events)).toEqual(['stripe CLOSED OPEN set', 'stripe CLOSED OPEN set'])
+      expect(events.map(({ generation }) => generation)).toEqual([2, 1])
+    })
+
     it('two operators at once: both are carried out, one after the other', async () => {
       const { start, storage, events } = createFleet({ services: ['a', 'b'] })
       const [one, other] = [start(), start()]
@@ -681,6 +697,85 @@ describe('every batch operation', () => {
       expect(storage.requests).toEqual([])
     },
   )
+})
+
+describe('the edges of batch operations', () => {
+  it('batchSetState CLOSED does what reset does with a damaged record: it repairs it', async () => {
+    const { start, storage } = createFleet()
+    storage.intercept('batchGetState', async () => {
+      throw partial('batchGetState', new Map(), ['stripe'], true)
+    })
+    await start().batchSetState({ stripe: 'CLOSED' })
+    expect((await storage.peek('stripe'))?.state).toBe('CLOSED')
+  })
+
+  it('batchClearState ends what this instance decided alone where nothing was stored before', async () => {
+    const { start, storage } = createFleet()
+    const breaker = start()
+    await breaker.load()
+    storage.outage = 'fail'
+    await failTimes(breaker, 3)
+    storage.heal()
+    await breaker.batchClearState()
+    expect(breaker.circuits.stripe?.state).toBe('CLOSED')
+  })
+
+  it('batchClearState in the middle of a batchSetState is followed by the set: this instance shows what is stored', async () => {
+    const { start, storage } = createFleet()
+    const breaker = start()
+    const held = storage.holdReply('batchSetState')
+    const setting = outcomeOf(breaker.batchSetState({ stripe: 'OPEN' }))
+    await held.arrived
+    await breaker.batchClearState()
+    held.release()
+    await setting
+    expect((await storage.peek('stripe'))?.state).toBe('OPEN')
+    expect(breaker.circuits.stripe?.state).toBe('OPEN')
+  })
+
+  it('the report of a batch that an operator has to repeat does not promise a repetition', async () => {
+    const { start, storage, storageErrors } = createFleet()
+    storage.inject('fail', 'batchSetState')
+    await errorOf(start().batchSetState({ stripe: 'OPEN' }))
+    expect(storageErrors[0]?.willRetry).toBe(false)
+  })
+
+  it('the errors of a batch name the service, not the key that it is stored under', async () => {
+    const { start, storage } = createFleet({ services: ['a', 'b'], namespace: 'prod' })
+    failInPart(storage, ['prod#b'])
+    const error = await errorOf(start().batchSetState({ a: 'OPEN', b: 'OPEN' }))
+    expect(error.errors?.get('b')?.service).toBe('b')
+  })
+
+  it('a batch of which all is damaged says so, as the single operators do', async () => {
+    const { start, storage } = createFleet()
+    storage.intercept('batchGetState', async () => {
+      throw partial('batchGetState', new Map(), ['stripe'], true)
+    })
+    expect(await errorOf(start().batchGetState())).toMatchObject({ corrupt: true })
+  })
+
+  it('a state that cannot even be printed is a ConfigurationError, too', async () => {
+    const { error } = await outcomeOf(
+      createFleet()
+        .start()
+        .batchSetState({ stripe: Object.create(null) }),
+    )
+    expect(isConfigurationError(error)).toBe(true)
+  })
+
+  it.each([
+    ['a result that is no record', { results: new Map([['stripe', {}]]), errors: new Map() }],
+    ['errors that are no map', { results: new Map(), errors: {} }],
+    ['an error that is not ours', { results: new Map(), errors: new Map([['stripe', new Error('no')]]) }],
+  ])('a batch that fails in part with %s does not make load and call throw', async (_what, details) => {
+    const { start, storage } = createFleet()
+    storage.intercept('batchGetState', async () => {
+      throw new CircuitStorageError('in part', { operation: 'batchGetState', ...(details as object) })
+    })
+    const breaker = start()
+    expect(await breaker.call('stripe', ok)).toBe('ok')
+  })
 })
 
 // ------------------------------------------------------------------------------------------------- interleavings

@@ -12,6 +12,12 @@ const longestPreparation = 10_000
 /** Without a listener, one warning per cause in this time, in milliseconds. */
 const warningInterval = 60_000
 
+/** What is different about an operation that an operator asked for: nobody's invocation waits for it. */
+export interface OperatorRun {
+  /** How many rounds of requests it may take: it gets `storageTimeout` for each. */
+  readonly rounds: number
+}
+
 /**
  * The way to the store: no operation takes longer than `storageTimeout`, a store that keeps failing is left alone for
  * a growing, jittered time, and every failure is reported.
@@ -83,6 +89,7 @@ export class BoundedStorage {
    * Runs one operation.
    *
    * @param late is given a reply that came after the time was over
+   * @param operator given for what an operator asked for
    * @throws {CircuitStorageError} when the operation failed or took too long; already reported
    */
   run<T>(
@@ -90,11 +97,12 @@ export class BoundedStorage {
     services: readonly string[],
     action: (storage: ICircuitStorage) => Promise<T>,
     late?: (reply: T) => void,
+    operator?: OperatorRun,
   ): Promise<T> {
     const preparing = this.prepare()
     return preparing === undefined
-      ? this.#run(operation, services, action, late)
-      : preparing.then(() => this.#run(operation, services, action, late))
+      ? this.#run(operation, services, action, late, operator)
+      : preparing.then(() => this.#run(operation, services, action, late, operator))
   }
 
   #run<T>(
@@ -102,7 +110,9 @@ export class BoundedStorage {
     services: readonly string[],
     action: (storage: ICircuitStorage) => Promise<T>,
     late?: (reply: T) => void,
+    operator?: OperatorRun,
   ): Promise<T> {
+    const timeout = this.#timeout * (operator?.rounds ?? 1)
     return new Promise<T>((resolve, reject) => {
       let waiting = true
       const fail = (cause: unknown): void => {
@@ -110,7 +120,7 @@ export class BoundedStorage {
         waiting = false
         this.#runtime.clearTimeout(timer)
         try {
-          reject(this.#failed(operation, services, startedAt, cause))
+          reject(this.#failed(operation, services, startedAt, cause, operator === undefined))
         } catch {
           // What an adapter rejects with can be anything, for instance an error whose properties throw.
           reject(new CircuitStorageError(`The store failed at ${operation}.`, { operation }))
@@ -118,9 +128,9 @@ export class BoundedStorage {
       }
       const startedAt = this.#runtime.now()
       const timer = this.#runtime.setTimeout(() => {
-        const message = `The store did not answer ${operation} within ${this.#timeout} ms.`
+        const message = `The store did not answer ${operation} within ${timeout} ms.`
         fail(new CircuitStorageError(message, { operation }))
-      }, this.#timeout)
+      }, timeout)
       const succeed = (reply: T): void => {
         if (!isAllowed(operation, reply)) {
           fail(new TypeError(`The adapter answered ${operation} with something that the contract does not allow.`))
@@ -148,18 +158,14 @@ export class BoundedStorage {
     services: readonly string[],
     startedAt: number,
     cause: unknown,
+    willRetry: boolean,
   ): CircuitStorageError {
-    const error = isCircuitStorageError(cause)
+    const error = isUsable(operation, cause)
       ? cause
       : new CircuitStorageError(`The store failed at ${operation}.`, { operation, cause })
     // A damaged record is an answer: the store itself is well.
     if (!isDamage(error)) this.#healthOf(operation).failed(startedAt)
-    this.#report({
-      services,
-      operation,
-      error,
-      willRetry: operation !== 'clearState' && operation !== 'batchClearState',
-    })
+    this.#report({ services, operation, error, willRetry })
     return error
   }
 
@@ -221,6 +227,14 @@ class Health {
 
 function isRead(operation: StorageOperation): boolean {
   return operation === 'getState' || operation === 'batchGetState'
+}
+
+/** An error of ours whose parts are what the contract says. */
+function isUsable(operation: StorageOperation, error: unknown): error is CircuitStorageError {
+  if (!isCircuitStorageError(error)) return false
+  const { results, errors } = error
+  const hasErrors = errors === undefined || (errors instanceof Map && [...errors.values()].every(isCircuitStorageError))
+  return hasErrors && (results === undefined || operation === 'batchClearState' || isAllowed(operation, results))
 }
 
 function isAllowed(operation: StorageOperation, reply: unknown): boolean {

@@ -66,6 +66,7 @@ type ClientOptions =
        * `connectTimeout` and `commandTimeout` 2 000 ms, `socketTimeout` 1 000 ms, `maxRetriesPerRequest` 1, a
        * `retryStrategy` that ends after three attempts (the next operation connects again), `keepAlive` 10 000 ms, a
        * reconnect on `READONLY`, and neither a ready check nor `CLIENT SETINFO`, which would cost a cold start a round trip.
+       * With a `db` other than 0 no command is sent before that database is selected, `enableReadyCheck` or not.
        */
       readonly options?: RedisOptions | undefined
     }
@@ -81,7 +82,8 @@ export type RedisCircuitStorageOptions = {
  *
  * Without a `client` it needs `ioredis`, which is loaded at the first operation. Making one does no I/O. The user of the
  * connection must be allowed `~circuit:* +evalsha +eval +hgetall +hmget +hset +hdel +hincrby +exists +pttl +pexpire
- * +persist +del`. Reads must come from the primary: leave `scaleReads` of a cluster client as it is.
+ * +persist +del`, and `+select` if the database is another than 0. Reads must come from the primary: leave `scaleReads`
+ * of a cluster client as it is.
  *
  * Every method rejects with a {@link CircuitStorageError}; its `cause` is a copy of the client's error without the
  * arguments of the command, which can be a password.
@@ -101,6 +103,11 @@ export class RedisCircuitStorage implements ICircuitStorage {
     check(options)
     this.#keyPrefix = options.keyPrefix ?? 'circuit:'
     this.#options = options
+  }
+
+  /** Loads the client library; connects with the first operation. */
+  async prepare(): Promise<void> {
+    await this.#open('getState')
   }
 
   async getState(serviceKey: string): Promise<CircuitRecord | undefined> {
@@ -481,6 +488,7 @@ async function connect({ client, url, options }: ClientOptions, operation: Stora
   const settings = { ...defaultsFor(options), retryStrategy, ...options } as RedisOptions & { replyMapping?: 'legacy' }
   // The URL as it is normalised: ioredis tells TLS by a scheme in small letters.
   const own = url === undefined ? new Client(settings) : new Client(new URL(url).href, settings)
+  awaitDatabase(own)
   let lastError: Error | undefined
   // Without a listener ioredis writes to the console.
   own.on('error', (error: Error) => {
@@ -493,6 +501,45 @@ async function connect({ client, url, options }: ClientOptions, operation: Stora
     attempts = 0
   }
   return { client: own, own, allowRetries, lastError: () => lastError }
+}
+
+/**
+ * Lets no command through before its database is selected: ioredis by itself goes on in database 0 when `SELECT` fails.
+ * What it does wait for on every connection is the ready check, and that is made to be the reply to the `SELECT` that it
+ * has sent already.
+ */
+function awaitDatabase(client: Redis): void {
+  const { db, enableReadyCheck } = client.options
+  const database = db ?? 0
+  if (database === 0) return
+  const [select, info] = [client.select.bind(client), client.info.bind(client)]
+  let selected: Promise<unknown> | undefined
+  client.options.enableReadyCheck = true
+  Object.assign(client, {
+    select: (index: number) => {
+      selected = select(index)
+      return selected
+    },
+    info: async (callback: (error?: Error | null, info?: string) => void) => {
+      const reply = selected ?? select(database)
+      selected = undefined
+      try {
+        await reply
+      } catch (cause) {
+        // Without its connection it is of no interest any more, least of all to the next one.
+        return gaveUp(cause) ? undefined : callback(new DatabaseError(database, cause))
+      }
+      if (enableReadyCheck) await info(callback)
+      else callback(null, '')
+    },
+  })
+}
+
+/** The word `NOPERM` stays in the cause: a ready check that fails with it ioredis takes for passed. */
+class DatabaseError extends Error {
+  constructor(database: number, cause: unknown) {
+    super(`Database ${database} could not be selected`, { cause })
+  }
 }
 
 /** Lets the replies that are on their way arrive. What has ended needs nothing, and would only keep a timer. */
@@ -571,8 +618,14 @@ function storageError(reason: unknown, context: Context, lastError: Error | unde
     )
   }
   // A command that was given up with its connection does not tell why there was none.
-  const cause = /Connection is closed|max retries per request/.test(messageOf(reason)) ? (lastError ?? reason) : reason
-  return new CircuitStorageError(`${subject} failed: ${adviceOn(cause)}`, { ...context, cause: withoutCommand(cause) })
+  const error = gaveUp(reason) ? (lastError ?? reason) : reason
+  const cause = withoutCommand(error instanceof DatabaseError ? error.cause : error)
+  return new CircuitStorageError(`${subject} failed: ${adviceOn(error)}`, { ...context, cause })
+}
+
+/** A command of ioredis that was given up with its connection. */
+function gaveUp(error: unknown): boolean {
+  return /Connection is closed|max retries per request/.test(messageOf(error))
 }
 
 /** What to do, by the first word of what Redis says. */
@@ -582,7 +635,7 @@ const advice: ReadonlyMap<string, string> = new Map([
   [
     'NOPERM',
     'the Redis user lacks a permission. Grant ~{keyPrefix}* +evalsha +eval +hgetall +hmget +hset +hdel +hincrby +exists ' +
-      '+pttl +pexpire +persist +del',
+      '+pttl +pexpire +persist +del, and +select for a database other than 0',
   ],
   ['READONLY', 'the server is a replica. Connect to the primary'],
   ['LOADING', 'the server is loading its data. It recovers by itself'],
@@ -602,6 +655,7 @@ const advice: ReadonlyMap<string, string> = new Map([
 
 /** What happened and what to do about it. */
 function adviceOn(error: unknown): string {
+  if (error instanceof DatabaseError) return `${error.message}: ${adviceOnDatabase(error.cause)}`
   const message = messageOf(error)
   // Before it knows who is there, Redis does not even parse a command with more than ten arguments.
   const known = advice.get(message.includes('unauthenticated') ? 'NOAUTH' : (codeOf(error) ?? ''))
@@ -610,6 +664,17 @@ function adviceOn(error: unknown): string {
   if (message === 'Command timed out') return 'Redis did not answer within commandTimeout.'
   const { name = 'Error', code } = (error ?? {}) as { name?: unknown; code?: unknown }
   return `Redis could not be asked: ${message || code || name}`
+}
+
+function adviceOnDatabase(error: unknown): string {
+  switch (codeOf(error)) {
+    case 'NOPERM':
+      return `the Redis user lacks a permission. Grant +select, or use database 0 (Redis: ${messageOf(error)}).`
+    case 'ERR':
+      return `the server does not have it. Correct it in the URL or the options (Redis: ${messageOf(error)}).`
+    default:
+      return adviceOn(error)
+  }
 }
 
 /** What is kept of an error. Clients hang the command and its arguments on it, those of `AUTH` too. */

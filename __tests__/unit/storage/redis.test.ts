@@ -617,6 +617,7 @@ class FakeRedis {
   readonly args: readonly unknown[]
   readonly listeners = new Map<string, (error?: Error) => void>()
   readonly closed: string[] = []
+  readonly options = {}
   status = 'ready'
   reply: unknown = stored
   refuses = false
