@@ -526,8 +526,8 @@ function awaitDatabase(client: Redis): void {
       try {
         await reply
       } catch (cause) {
-        // Without its connection it is of no interest any more, least of all to the next one.
-        return gaveUp(cause) ? undefined : callback(new DatabaseError(database, cause))
+        // What went down with its connection is for the next one to do.
+        return client.status === 'connect' ? callback(new DatabaseError(database, cause)) : undefined
       }
       if (enableReadyCheck) await info(callback)
       else callback(null, '')
@@ -618,14 +618,10 @@ function storageError(reason: unknown, context: Context, lastError: Error | unde
     )
   }
   // A command that was given up with its connection does not tell why there was none.
-  const error = gaveUp(reason) ? (lastError ?? reason) : reason
+  const givenUp = /Connection is closed|max retries per request/.test(messageOf(reason))
+  const error = givenUp ? (lastError ?? reason) : reason
   const cause = withoutCommand(error instanceof DatabaseError ? error.cause : error)
   return new CircuitStorageError(`${subject} failed: ${adviceOn(error)}`, { ...context, cause })
-}
-
-/** A command of ioredis that was given up with its connection. */
-function gaveUp(error: unknown): boolean {
-  return /Connection is closed|max retries per request/.test(messageOf(error))
 }
 
 /** What to do, by the first word of what Redis says. */
