@@ -553,7 +553,9 @@ async function hangUp(client: Redis): Promise<void> {
 /** Imported inside `try`, so that bundlers only warn of a package that is not installed. */
 async function loadIoredis(operation: StorageOperation): Promise<typeof Redis> {
   try {
-    return (await import('ioredis')).Redis
+    const ioredis = await import('ioredis')
+    // The first 5.x have the class as their default export alone.
+    return ioredis.Redis ?? ioredis.default
   } catch (cause) {
     throw new CircuitStorageError(
       'The Redis storage could not load ioredis. Install it (npm install ioredis), let your bundler include it, or pass ' +
