@@ -16,9 +16,12 @@ import {
   type CompareAndSet,
   ConfigurationError,
   type ExpectedVersion,
+  emptyRecord,
+  expiryOf,
   type FailureIncrement,
   type ICircuitStorage,
   isCircuitStorageError,
+  parseCircuitRecord,
   type StorageOperation,
   type WriteResult,
 } from '../../src/index.ts'
@@ -269,63 +272,18 @@ function remove(database: DatabaseSync, serviceKey: string): void {
  * one circuit is not; it leaves the record alone until somebody calls `reset`, which clears it first.
  */
 function decode(row: Record<string, unknown>, operation: StorageOperation, service: string): Stored {
+  const record = parseCircuitRecord(service, parseJson(row['record']), operation)
+  const increments = parseJson(row['increments'])
+  return { record, increments: Array.isArray(increments) ? increments : [] }
+}
+
+/** `undefined`, which is no record, for what is no JSON. */
+function parseJson(text: unknown): unknown {
   try {
-    const record = JSON.parse(String(row['record']))
-    const increments = JSON.parse(String(row['increments']))
-    if (isRecord(record) && Array.isArray(increments)) return { record, increments }
-  } catch {}
-  const message = `The record stored for ${JSON.stringify(service)} is damaged; reset() repairs it.`
-  throw new CircuitStorageError(message, { operation, service, corrupt: true })
-}
-
-/** The fields that everything is decided by. A store that others can write to checks every field. */
-function isRecord(value: unknown): value is CircuitRecord {
-  const record = (value ?? {}) as { [Field in keyof CircuitRecord]?: unknown }
-  return (
-    record.schema === 1 &&
-    (record.state === 'CLOSED' ||
-      record.state === 'HALF_OPEN' ||
-      (record.state === 'OPEN' && isCount(record.retryAt))) &&
-    (record.version === undefined || typeof record.version === 'string') &&
-    typeof record.epoch === 'string' &&
-    [record.generation, record.failureCount, record.successCount, record.trips, record.updatedAt].every(isCount) &&
-    Array.isArray(record.leases) &&
-    Array.isArray(record.transitions)
-  )
-}
-
-function isCount(value: unknown): boolean {
-  return typeof value === 'number' && value >= 0
-}
-
-/** What the first increment adds to: a closed circuit that has never changed state, so it has no version. */
-function emptyRecord(epoch: string, at: number): CircuitRecord {
-  return {
-    schema: 1,
-    version: undefined,
-    epoch,
-    generation: 0,
-    state: 'CLOSED',
-    failureCount: 0,
-    lastFailureAt: undefined,
-    successCount: 0,
-    openedAt: undefined,
-    retryAt: undefined,
-    resetTimeout: undefined,
-    leases: [],
-    trips: 0,
-    transitions: [],
-    updatedAt: at,
+    return JSON.parse(String(text))
+  } catch {
+    return undefined
   }
-}
-
-const minute = 60_000
-const day = 86_400_000
-
-/** A day after the last instant that matters, in milliseconds since the epoch; never while an operator decides. */
-function expiryOf({ override, updatedAt, retryAt = 0, leases }: CircuitRecord): number | undefined {
-  if (override) return undefined
-  return Math.max(updatedAt + minute, retryAt, ...leases.map(({ expiresAt }) => expiresAt)) + day
 }
 
 function open(database: DatabaseSync, busyTimeout: number): DatabaseSync {
