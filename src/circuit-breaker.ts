@@ -416,7 +416,8 @@ export class CircuitBreaker<const K extends string = string> {
     if (circuits.some((circuit) => circuit.loading === undefined)) {
       // Circuits that are nearly stale come along, so that they are read together from then on.
       const now = this.#runtime.now()
-      const due = this.#active.filter((circuit) => circuit.loading === undefined && circuit.isAging(now))
+      const isDue = (circuit: Circuit) => !circuit.loadAttempted || circuit.isAging(now)
+      const due = this.#active.filter((circuit) => circuit.loading === undefined && isDue(circuit))
       const reading = this.#read(due)
       for (const circuit of due) circuit.loading = reading
     }

@@ -21,6 +21,16 @@ describe('forceOpen', () => {
     expect(events).toEqual([expect.objectContaining({ reason: 'forced-open', from: 'CLOSED', to: 'OPEN' })])
   })
 
+  it('lets the first call after it read the state once, and the next ones send nothing', async () => {
+    const { start, storage } = createFleet()
+    const breaker = start()
+    await breaker.forceClosed('stripe')
+    storage.forget()
+    for (let index = 0; index < 5; index++) await breaker.call('stripe', ok)
+    expect(storage.requests).toHaveLength(1)
+    expect(storage.requests[0]).toMatchObject({ operation: 'batchGetState' })
+  })
+
   it('holds longer than any reset timeout, and nobody probes', async () => {
     const { start, storage, runtime } = createFleet()
     const breaker = start()
