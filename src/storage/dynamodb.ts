@@ -24,6 +24,7 @@ import {
   parseCircuitRecord,
   type WriteResult,
 } from './circuit-storage.ts'
+import { failedBatch } from './failed-batch.ts'
 
 /** The table, and how its keys are called. */
 interface TableOptions {
@@ -529,22 +530,8 @@ class Batch<T> {
 
   /** The results, if nothing failed. */
   outcome(): Map<string, T> {
-    const [first] = this.#errors
-    if (!first) return this.#results
-    const [key, error] = first
-    const failed = this.#errors.size
-    throw new CircuitStorageError(
-      `${this.operation} failed for ${failed} of ${failed + this.#results.size} circuits; ${JSON.stringify(key)}: ` +
-        error.message,
-      {
-        operation: this.operation,
-        service: failed + this.#results.size === 1 ? key : undefined,
-        results: this.#results,
-        errors: this.#errors,
-        corrupt: [...this.#errors.values()].every(({ corrupt }) => corrupt),
-        cause: error.cause ?? error,
-      },
-    )
+    if (this.#errors.size === 0) return this.#results
+    throw failedBatch(this.operation, this.#results, this.#errors)
   }
 }
 

@@ -23,6 +23,7 @@ import {
   parseCircuitRecord,
   type WriteResult,
 } from './circuit-storage.ts'
+import { failedBatch } from './failed-batch.ts'
 import { isRedisUrl, urlAllowed } from './redis-url.ts'
 
 /**
@@ -214,7 +215,7 @@ export class RedisCircuitStorage implements ICircuitStorage {
       if (error) errors.set(service, error)
       else if (value !== undefined && value !== null) results.set(service, value)
     }
-    if (errors.size > 0) throw failedBatch(operation, requests.length, results, errors)
+    if (errors.size > 0) throw failedBatch(operation, results, errors, requests.length)
     return results
   }
 
@@ -688,26 +689,6 @@ function withoutCommand(error: unknown): Error {
     }
   }
   return copy
-}
-
-function failedBatch(
-  operation: StorageOperation,
-  size: number,
-  results: ReadonlyMap<string, unknown>,
-  errors: ReadonlyMap<string, CircuitStorageError>,
-): CircuitStorageError {
-  const [service, error] = [...errors][0] as [string, CircuitStorageError]
-  return new CircuitStorageError(
-    `${operation} failed for ${errors.size} of ${size} circuits; ${JSON.stringify(service)}: ${error.message}`,
-    {
-      operation,
-      service: size === 1 ? service : undefined,
-      results,
-      errors,
-      corrupt: [...errors.values()].every(({ corrupt }) => corrupt),
-      cause: error.cause ?? error,
-    },
-  )
 }
 
 const optionNames = ['keyPrefix', 'client', 'url', 'options'] as const
