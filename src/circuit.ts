@@ -71,9 +71,16 @@ interface Batch {
   readonly sent?: SentWrite
 }
 
+/** What a write is conditional on: that the record which was seen is still the one that is stored. */
+interface Condition {
+  /** The record's version … */
+  readonly version: ExpectedVersion
+  /** … and where it had none its epoch: what is deleted and grows again has no version either. */
+  readonly epoch: string | undefined
+}
+
 interface SentWrite {
-  /** The version that the write was conditional on. */
-  readonly expected: ExpectedVersion
+  readonly condition: Condition
   /** The failures that it adds … */
   readonly count: number
   /** When the last of them happened. */
@@ -104,7 +111,6 @@ interface DueTrip {
 interface UnconfirmedChange {
   readonly expected: ExpectedVersion
   readonly change: StateChange
-  isFired: boolean
 }
 
 /** What an operator wants, decided from the latest record. */
@@ -129,6 +135,8 @@ const maxClaimSpread = 1_000
 const minTtl = 0.8
 /** After this many conflicts in a row the rest waits for the next opportunity. */
 const maxConflicts = 20
+/** So many transitions are kept in mind after their events; no more than a few writes are ever under way. */
+const rememberedEvents = 16
 /** An operator's write gives up after this many. */
 export const maxOperatorConflicts = 100
 
@@ -177,6 +185,8 @@ export class Circuit {
   #tripTokens: TransitionTokens | undefined
   #draining: Promise<void> | undefined
   readonly #unconfirmed = new Map<string, UnconfirmedChange>()
+  /** The transitions whose events have fired last: a reply may come late and twice. */
+  readonly #told = new Set<string>()
 
   #claimTokens: (TransitionTokens & { readonly leaseId: string }) | undefined
   #acquiring: Promise<void> | undefined
@@ -336,7 +346,7 @@ export class Circuit {
         const lease = { id: leaseId, expiresAt: this.#leaseEnd(now, duration) }
         const next = claim(record, now, lease, this.settings, this.#tokens(this.#claimTokens))
         const change = this.#change(record, next, 'probe-started', now, requestId)
-        await this.#compareAndSet(record.version, next, this.#claimTokens.transition, change)
+        await this.#compareAndSet(conditionOf(record), next, this.#claimTokens.transition, change)
         this.#unansweredClaims = 0
         this.#refreshView()
       }
@@ -529,8 +539,11 @@ export class Circuit {
   async #drain(): Promise<void> {
     try {
       for (let conflicts = 0; conflicts < maxConflicts && this.hasWork && !this.#damaged; ) {
+        const answers = this.#answers
+        const isProvisional = this.#settlements.length > 0 || this.#tripTokens !== undefined
         const stored = await this.#writeNext()
-        this.#refreshView()
+        // Without news a view with a life of its own is not set back to what was known before.
+        if (answers !== this.#answers || isProvisional) this.#refreshView()
         if (!stored) conflicts++
       }
     } catch (error) {
@@ -576,7 +589,7 @@ export class Circuit {
     }
     const reason = outcome === 'failure' ? 'probe-failed' : 'probe-succeeded'
     const change = this.#change(record, next, reason, at, requestId)
-    const stored = await this.#compareAndSet(record.version, next, transition, change)
+    const stored = await this.#compareAndSet(conditionOf(record), next, transition, change)
     if (stored) this.#settlements.shift()
     return stored
   }
@@ -596,7 +609,7 @@ export class Circuit {
     this.#tripTokens ??= this.#transitionTokens()
     const next = open(record, at, this.settings, this.#tokens(this.#tripTokens), lastFailure)
     const change = this.#change(record, next, 'failure-threshold', at, requestId)
-    const stored = await this.#compareAndSet(record.version, next, this.#tripTokens.transition, change)
+    const stored = await this.#compareAndSet(conditionOf(record), next, this.#tripTokens.transition, change)
     if (stored) this.#dueTrip = undefined
     return stored
   }
@@ -622,6 +635,7 @@ export class Circuit {
     const now = this.#runtime.now()
     const isOver = now - at > this.settings.window || !isCurrent
     const record = this.#record ?? emptyRecord(this.#epoch, at)
+    const condition = conditionOf(this.#record)
     if (isOver || isAnswered(sent, record)) {
       this.#inFlight = undefined
       return true
@@ -640,13 +654,13 @@ export class Circuit {
         this.#inFlight = undefined
         return true
       case 'increment':
-        return this.#send(batch, { expected: record.version, count: failures, at: decision.at })
+        return this.#send(batch, { condition, count: failures, at: decision.at })
       case 'replace':
-        return this.#send(batch, { expected: record.version, count: failures, at, next: decision.next })
+        return this.#send(batch, { condition, count: failures, at, next: decision.next })
       case 'trip': {
         this.#tripTokens = tripTokens
         const change = this.#change(record, decision.next, 'failure-threshold', at, requestId)
-        const stored = await this.#compareAndSet(record.version, decision.next, tripTokens.transition, change)
+        const stored = await this.#compareAndSet(condition, decision.next, tripTokens.transition, change)
         if (stored) this.#inFlight = undefined
         return stored
       }
@@ -655,7 +669,8 @@ export class Circuit {
 
   /** Sends a batch whose repetition is recognised: by its id if it adds, by its version if it replaces. */
   async #send(batch: Batch, sent: SentWrite): Promise<boolean> {
-    const { expected, count, next } = sent
+    const { condition, count, next } = sent
+    const { version, epoch } = condition
     this.#inFlight = { ...batch, sent }
     const at = this.#runtime.now()
     const answers = this.#answers
@@ -664,15 +679,22 @@ export class Circuit {
       [this.service],
       (storage) =>
         next === undefined
-          ? storage.incrementFailures(this.storageKey, expected, { count, at: sent.at, id: batch.id })
-          : storage.compareAndSetState(this.storageKey, expected, next),
-      (reply) => this.#adoptLate(reply.current, at, answers),
+          ? storage.incrementFailures(this.storageKey, version, { count, at: sent.at, id: batch.id, epoch })
+          : storage.compareAndSetState(this.storageKey, version, next, epoch),
+      (reply) => {
+        this.#adoptLate(reply.current, at, answers)
+        if (this.#inFlight?.id !== batch.id || !hasStored(reply, next)) return
+        // It need not be sent again, nor can it be counted again where the record was deleted meanwhile.
+        this.#inFlight = undefined
+        this.#afterCounting(batch, count)
+        this.#drainInBackground()
+      },
     )
-    const isStored = applied || (next !== undefined && current?.version === next.version)
+    const isStored = hasStored({ applied, current }, next)
     // Refused on a repetition, the first attempt may have been counted before the version changed: not again.
     const isDone = isStored || batch.sent !== undefined || this.#inFlight === undefined
     this.#inFlight = isDone ? undefined : withoutSent(this.#inFlight as Batch)
-    if (!this.#isOvertaken(answers, expected)) this.#adopt(current ?? (applied ? next : undefined), at)
+    if (!this.#isOvertaken(answers, condition)) this.#adopt(current ?? (applied ? next : undefined), at)
     if (isStored) this.#afterCounting(batch, count)
     return isStored
   }
@@ -691,17 +713,18 @@ export class Circuit {
 
   /** @returns whether `next` is what was stored, by this attempt or by an earlier one */
   async #compareAndSet(
-    expected: ExpectedVersion,
+    condition: Condition,
     next: CircuitRecord,
     transition: string,
     change: StateChange | undefined,
   ): Promise<boolean> {
-    const { take, takeLate } = this.#beginWrite(expected, next, transition, change)
+    const { version, epoch } = condition
+    const { take, takeLate } = this.#beginWrite(condition, next, transition, change)
     return take(
       await this.#store.run(
         'compareAndSetState',
         [this.service],
-        (storage) => storage.compareAndSetState(this.storageKey, expected, next),
+        (storage) => storage.compareAndSetState(this.storageKey, version, next, epoch),
         takeLate,
       ),
     )
@@ -709,30 +732,39 @@ export class Circuit {
 
   /** Prepares a compare-and-set; the functions that it returns take the reply. */
   #beginWrite(
-    expected: ExpectedVersion,
+    condition: Condition,
     next: CircuitRecord,
     transition: string,
     change: StateChange | undefined,
   ): { take(reply: WriteResult): boolean; takeLate(reply: WriteResult): void } {
-    const unconfirmed = change && { expected, change, isFired: false }
-    if (unconfirmed !== undefined) this.#unconfirmed.set(transition, unconfirmed)
+    const expect = (): void => {
+      if (change === undefined || this.#told.has(transition)) return
+      this.#unconfirmed.set(transition, { expected: condition.version, change })
+    }
+    expect()
     const at = this.#runtime.now()
     const answers = this.#answers
     return {
       take: ({ applied, current }) => {
         // A read that overtook this reply may have taken the transition for impossible.
-        if (applied && unconfirmed?.isFired === false) this.#unconfirmed.set(transition, unconfirmed)
-        if (this.#isOvertaken(answers, expected)) this.#confirm(current)
+        if (applied) expect()
+        if (this.#isOvertaken(answers, condition)) this.#tellStored(current)
         else this.#adopt(current ?? (applied ? next : undefined), at)
         return applied || (change !== undefined && current?.transitions.includes(transition) === true)
       },
-      takeLate: ({ current }) => this.#adoptLate(current, at, answers),
+      takeLate: ({ applied, current }) => {
+        if (applied) expect()
+        this.#adoptLate(current, at, answers)
+      },
     }
   }
 
   /** Whether a newer answer than this write's reply was taken while it was on its way. */
-  #isOvertaken(answers: number, expected: ExpectedVersion): boolean {
-    return answers < this.#clearedAt || (answers !== this.#answers && this.#record?.version !== expected)
+  #isOvertaken(answers: number, { version, epoch }: Condition): boolean {
+    if (answers < this.#clearedAt) return true
+    const record = this.#record
+    const isOther = record?.version !== version || (epoch !== undefined && record?.epoch !== epoch)
+    return answers !== this.#answers && isOther
   }
 
   #tokens(transition: TransitionTokens = this.#transitionTokens()): Tokens {
@@ -793,9 +825,13 @@ export class Circuit {
 
   /** Adopts a reply unless a newer one was adopted while it was on its way. */
   #adoptLate(record: CircuitRecord | undefined, at: number, answers: number): void {
-    if (answers !== this.#answers) return
-    this.#adopt(record, at)
-    this.#refreshView()
+    if (answers === this.#answers) {
+      this.#adopt(record, at)
+      this.#refreshView()
+    } else {
+      this.#tellStored(record)
+      this.#fireEvents()
+    }
   }
 
   #touch(at: number): void {
@@ -862,13 +898,22 @@ export class Circuit {
 
   /** Fires the events of transitions that turn out to be stored, and forgets those that no longer can be. */
   #confirm(record: CircuitRecord | undefined): void {
-    for (const [transition, unconfirmed] of this.#unconfirmed) {
-      const isStored = record?.transitions.includes(transition) === true
-      if (isStored || record?.version !== unconfirmed.expected) this.#unconfirmed.delete(transition)
-      if (!isStored) continue
-      unconfirmed.isFired = true
-      this.#announced = unconfirmed.change.to
-      this.#events.push(unconfirmed.change)
+    this.#tellStored(record)
+    for (const [transition, { expected }] of this.#unconfirmed) {
+      if (record?.version !== expected) this.#unconfirmed.delete(transition)
+    }
+  }
+
+  /** What is out of date as a state still proves that the transitions which led to it were stored. */
+  #tellStored(record: CircuitRecord | undefined): void {
+    for (const [transition, { change }] of this.#unconfirmed) {
+      if (record?.transitions.includes(transition) !== true) continue
+      this.#unconfirmed.delete(transition)
+      this.#told.add(transition)
+      const [oldest] = this.#told
+      if (this.#told.size > rememberedEvents) this.#told.delete(oldest as string)
+      this.#announced = change.to
+      this.#events.push(change)
     }
   }
 
@@ -951,9 +996,9 @@ export class Circuit {
     await this.#read()
     for (let conflicts = 0; conflicts < maxOperatorConflicts; conflicts++) {
       const { write, take, takeLate } = attempt()
-      const { serviceKey, version, next } = write
+      const { serviceKey, version, next, epoch } = write
       const services = [this.service]
-      const run = (storage: ICircuitStorage) => storage.compareAndSetState(serviceKey, version, next)
+      const run = (storage: ICircuitStorage) => storage.compareAndSetState(serviceKey, version, next, epoch)
       if (take(await this.#store.run('compareAndSetState', services, run, takeLate, { rounds: 1 }))) return
     }
     throw this.contended()
@@ -965,11 +1010,12 @@ export class Circuit {
     return () => {
       const now = this.#runtime.now()
       const record = this.#record ?? emptyRecord(this.#epoch, now)
+      const condition = conditionOf(this.#record)
       const next = decide(record, now, this.#tokens(transition))
       const change = this.#change(record, next, reason, now, undefined)
-      const { take, takeLate } = this.#beginWrite(record.version, next, transition.transition, change)
+      const { take, takeLate } = this.#beginWrite(condition, next, transition.transition, change)
       return {
-        write: { serviceKey: this.storageKey, version: record.version, next },
+        write: { serviceKey: this.storageKey, ...condition, next },
         take: (reply) => {
           const isStored = take(reply)
           this.#refreshView()
@@ -1034,7 +1080,16 @@ function withoutSent({ sent: _, ...batch }: Batch): Batch {
   return batch
 }
 
+function conditionOf(record: CircuitRecord | undefined): Condition {
+  return { version: record?.version, epoch: record?.version === undefined ? record?.epoch : undefined }
+}
+
+/** Whether a reply says that `next`, or where there is none an increment, is stored. */
+function hasStored({ applied, current }: WriteResult, next: CircuitRecord | undefined): boolean {
+  return applied || (next !== undefined && current?.version === next.version)
+}
+
 /** Whether the record shows what became of a write whose reply was lost; if it cannot be told, it is not repeated. */
 function isAnswered(sent: SentWrite | undefined, record: CircuitRecord): boolean {
-  return sent !== undefined && record.version !== sent.expected
+  return sent !== undefined && record.version !== sent.condition.version
 }

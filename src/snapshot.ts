@@ -29,6 +29,11 @@ export interface CircuitSnapshot {
   readonly lastFailure: FailureSummary | undefined
   /** Counts the changes of state. */
   readonly generation: number
+  /**
+   * Random token of the current period: new with every change of state. An outcome counts only in the epoch that its call
+   * was admitted in.
+   */
+  readonly epoch: string
   /** An operator's override, if one is set. */
   readonly override: CircuitOverride | undefined
 }
@@ -62,6 +67,9 @@ export function snapshotOf(circuit: Circuit): CircuitSnapshot {
     },
     get generation() {
       return circuit.view.generation
+    },
+    get epoch() {
+      return circuit.view.epoch
     },
     get override() {
       return circuit.view.override

@@ -301,12 +301,16 @@ describe('the storage in Redis', () => {
   })
 
   it('begins anew after everything was deleted in the middle of the traffic, and refuses what is older', async () => {
-    const [counted, replaced] = [randomUUID(), randomUUID()]
+    const [counted, replaced, fenced] = [randomUUID(), randomUUID(), randomUUID()]
     const before = circuitRecord()
     await storage.compareAndSetState(replaced, undefined, before)
+    const first = increment()
+    await storage.incrementFailures(fenced, undefined, first)
+    const ofFirst = () => ({ ...increment(), epoch: first.id })
     const send = () => [
       ...Array.from({ length: 20 }, () => storage.incrementFailures(counted, undefined, increment())),
       ...Array.from({ length: 20 }, () => storage.incrementFailures(replaced, before.version, increment())),
+      ...Array.from({ length: 20 }, () => storage.incrementFailures(fenced, undefined, ofFirst())),
     ]
     // So that the server knows the script, and none of the first increments is sent twice.
     await storage.incrementFailures(randomUUID(), undefined, increment())
@@ -316,29 +320,37 @@ describe('the storage in Redis', () => {
     await Promise.all([...early, flush, ...send()])
     await expect(storage.getState(counted)).resolves.toMatchObject({ failureCount: 20, version: undefined })
     await expect(storage.getState(replaced)).resolves.toBeUndefined()
-    await expect(storage.incrementFailures(replaced, before.version, increment())).resolves.toEqual({
-      applied: false,
-      current: undefined,
-    })
+    const refused = { applied: false, current: undefined }
+    await expect(storage.incrementFailures(replaced, before.version, increment())).resolves.toEqual(refused)
+    await expect(storage.getState(fenced)).resolves.toBeUndefined()
+    await expect(storage.incrementFailures(fenced, undefined, ofFirst())).resolves.toEqual(refused)
+    await storage.incrementFailures(fenced, undefined, increment())
+    await expect(storage.incrementFailures(fenced, undefined, ofFirst())).resolves.toMatchObject({ applied: false })
+    await expect(storage.getState(fenced)).resolves.toMatchObject({ failureCount: 1 })
   })
 
   it('counts once what the client sends again because the reply was lost, and replaces once', async () => {
     const proxy = await proxyFor(server)
     const behind = withOwnClient({ url: `redis://127.0.0.1:${proxy.port}`, options: impatient })
-    const key = randomUUID()
-    await behind.incrementFailures(key, undefined, increment())
+    for (const [index, namesEpoch] of [false, true].entries()) {
+      const key = randomUUID()
+      const first = increment()
+      await behind.incrementFailures(key, undefined, first)
+      const epoch = namesEpoch ? first.id : undefined
 
-    proxy.loseNextReply()
-    await expect(behind.incrementFailures(key, undefined, increment())).resolves.toMatchObject({
-      applied: true,
-      current: { failureCount: 2 },
-    })
-    await expect(storage.getState(key)).resolves.toMatchObject({ failureCount: 2 })
+      proxy.loseNextReply()
+      await expect(behind.incrementFailures(key, undefined, { ...increment(), epoch })).resolves.toMatchObject({
+        applied: true,
+        current: { failureCount: 2 },
+      })
+      await expect(storage.getState(key)).resolves.toMatchObject({ failureCount: 2 })
 
-    const next = circuitRecord()
-    proxy.loseNextReply()
-    await expect(behind.compareAndSetState(key, undefined, next)).resolves.toEqual({ applied: true, current: next })
-    expect(proxy.connections()).toBe(3)
+      const next = circuitRecord()
+      proxy.loseNextReply()
+      const replaced = await behind.compareAndSetState(key, undefined, next, epoch)
+      expect(replaced).toEqual({ applied: true, current: next })
+      expect(proxy.connections()).toBe(3 + 2 * index)
+    }
   })
 
   const withIoredis5 = installed.has('ioredis 5') ? it : it.skip

@@ -32,8 +32,13 @@ export interface DynamoDBServer {
   stop(): Promise<void>
 }
 
-/** Starts DynamoDB Local in memory on a free port; installs it if need be. */
+/**
+ * Starts DynamoDB Local in memory on a free port; installs it if need be. Where `RUNNING_DYNAMODB_PORT` names one that
+ * runs already (Java takes seconds to start), that one is used and left running.
+ */
 export async function startDynamoDBLocal(): Promise<DynamoDBServer> {
+  const running = process.env['RUNNING_DYNAMODB_PORT']
+  if (running) return serverAt(Number(running), async () => {})
   await installDynamoDBLocal()
   const port = await freePort()
   const java = startJava(port)

@@ -1,5 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Runtime } from '../../src/runtime.ts'
+import { seededRandom } from './seeded-random.ts'
 
 /** A virtual clock with its timers, seeded random numbers and countable ids: what a breaker under test lives in. */
 export interface FakeRuntime extends Runtime {
@@ -33,7 +34,7 @@ interface FakeTimer {
 export const epochStart = 1_767_225_600_000
 
 export function createFakeRuntime(options: FakeRuntimeOptions = {}): FakeRuntime {
-  const { seed = 1, startAt = epochStart, random = mulberry32(seed) } = options
+  const { seed = 1, startAt = epochStart, random = seededRandom(seed) } = options
   let now = startAt
   let order = 0
   let ids = 0
@@ -94,15 +95,4 @@ export function createFakeRuntime(options: FakeRuntimeOptions = {}): FakeRuntime
 async function settle(): Promise<void> {
   await nextTurn()
   await nextTurn()
-}
-
-/** https://gist.github.com/tommyettinger/46a874533244883189143505d203312c */
-function mulberry32(seed: number): () => number {
-  let state = seed
-  return () => {
-    state = (state + 0x6d2b79f5) | 0
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296
-  }
 }

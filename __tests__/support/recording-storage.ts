@@ -44,6 +44,7 @@ const reads: ReadonlySet<StorageOperation> = new Set(['getState', 'batchGetState
 /** A store shared by the breakers of a test, which notes every request and fails as it is told. */
 export class RecordingStorage implements ICircuitStorage {
   shared = true
+  readonly fencesEpochs = true
   /** Every request, in the order of arrival. */
   readonly requests: RecordedRequest[] = []
   /** Happens to every request that nothing else was ordered for. */
@@ -148,9 +149,9 @@ export class RecordingStorage implements ICircuitStorage {
     return this.#request('incrementFailures', [key, version, increment], apply)
   }
 
-  compareAndSetState(key: string, version: ExpectedVersion, next: CircuitRecord): Promise<WriteResult> {
-    const apply = () => this.#shown(key, this.#inner.compareAndSetState(key, version, next))
-    return this.#request('compareAndSetState', [key, version, next], apply)
+  compareAndSetState(key: string, version: ExpectedVersion, next: CircuitRecord, epoch?: string): Promise<WriteResult> {
+    const apply = () => this.#shown(key, this.#inner.compareAndSetState(key, version, next, epoch))
+    return this.#request('compareAndSetState', [key, version, next, epoch], apply)
   }
 
   batchSetState(writes: readonly CompareAndSet[]): Promise<Map<string, WriteResult>> {

@@ -44,8 +44,13 @@ export interface RedisServer {
   stop(): Promise<void>
 }
 
-/** Starts a server; installs Redis if need be. */
+/**
+ * Starts a server; installs Redis if need be. Where `RUNNING_REDIS_PORT` names one that runs already, that one is used
+ * by whoever wants no settings; `stop` leaves it running, and it cannot be killed.
+ */
 export async function startRedis(options: RedisServerOptions = {}): Promise<RedisServer> {
+  const running = process.env['RUNNING_REDIS_PORT']
+  if (running && Object.keys(options).length === 0) return serverAt(Number(running), options, undefined, unkillable)
   await installRedisServer()
   const [port = 0] = await freePorts(1)
   return startOn(port, options)
@@ -80,8 +85,36 @@ async function startOn(
     ...users.flatMap((user) => ['--user', ...user.split(' ')]),
   ]
   let process = await startProcess(args)
+  const server = serverAt(port, { ...(password === undefined ? {} : { password }), tls }, certificate, {
+    kill: () => process.kill(),
+    restart: async () => {
+      process = await startProcess(args)
+    },
+  })
+  return {
+    ...server,
+    stop: async () => {
+      await server.stop()
+      await process.kill()
+      await rm(folder, { recursive: true, force: true })
+    },
+  }
+}
+
+const unkillable: Pick<RedisServer, 'kill' | 'restart'> = {
+  kill: () => Promise.reject(new Error('This server is not the test’s own.')),
+  restart: () => Promise.reject(new Error('This server is not the test’s own.')),
+}
+
+function serverAt(
+  port: number,
+  { password, tls = false }: RedisServerOptions,
+  certificate: string | undefined,
+  life: Pick<RedisServer, 'kill' | 'restart'>,
+): RedisServer {
   const clients: Redis[] = []
   return {
+    ...life,
     port,
     url: `${tls ? 'rediss' : 'redis'}://127.0.0.1:${port}`,
     certificate,
@@ -97,14 +130,8 @@ async function startOn(
       clients.push(client)
       return client
     },
-    kill: () => process.kill(),
-    restart: async () => {
-      process = await startProcess(args)
-    },
     stop: async () => {
       for (const client of clients) if (client.status !== 'end') client.disconnect()
-      await process.kill()
-      await rm(folder, { recursive: true, force: true })
     },
   }
 }

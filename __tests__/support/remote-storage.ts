@@ -28,6 +28,7 @@ export class RemoteStore {
 /** Keeps the whole contract. */
 export class RemoteStorage implements ICircuitStorage {
   readonly shared: boolean = true
+  readonly fencesEpochs: boolean = true
   protected readonly store: RemoteStore
 
   constructor(store: RemoteStore) {
@@ -50,20 +51,24 @@ export class RemoteStorage implements ICircuitStorage {
   async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement): Promise<WriteResult> {
     this.check('incrementFailures', key)
     const current = this.store.records.get(this.nameOf(key))
-    if (!this.matches(current, version)) return this.refuse(current)
+    if (!this.matches(current, version) || !this.isSeen(current, increment.epoch)) return this.refuse(current)
     if (this.isKnown(key, increment)) return { applied: true, current: this.handOut(current) }
     return this.add(key, current, increment)
   }
 
-  async compareAndSetState(key: string, version: ExpectedVersion, next: CircuitRecord): Promise<WriteResult> {
-    return this.replace('compareAndSetState', key, version, next)
+  async compareAndSetState(
+    key: string,
+    version: ExpectedVersion,
+    next: CircuitRecord,
+    epoch?: string,
+  ): Promise<WriteResult> {
+    return this.replace('compareAndSetState', { serviceKey: key, version, next, epoch })
   }
 
   async batchSetState(writes: readonly CompareAndSet[]): Promise<Map<string, WriteResult>> {
     const byKey = new Map(writes.map((write) => [write.serviceKey, write]))
     return this.each('batchSetState', [...byKey.keys()], async (key) => {
-      const { version, next } = byKey.get(key) as CompareAndSet
-      return this.replace('batchSetState', key, version, next)
+      return this.replace('batchSetState', byKey.get(key) as CompareAndSet)
     })
   }
 
@@ -77,15 +82,11 @@ export class RemoteStorage implements ICircuitStorage {
     for (const key of keys) this.forget(key)
   }
 
-  protected async replace(
-    operation: StorageOperation,
-    key: string,
-    version: ExpectedVersion,
-    next: CircuitRecord,
-  ): Promise<WriteResult> {
+  protected async replace(operation: StorageOperation, write: CompareAndSet): Promise<WriteResult> {
+    const { serviceKey: key, version, next, epoch } = write
     this.check(operation, key)
     const current = this.store.records.get(this.nameOf(key))
-    if (!this.matches(current, version)) return this.refuse(current)
+    if (!this.matches(current, version) || !this.isSeen(current, epoch)) return this.refuse(current)
     this.store.increments.delete(key)
     return this.write(key, this.merged(current, next))
   }
@@ -116,6 +117,11 @@ export class RemoteStorage implements ICircuitStorage {
 
   protected matches(current: CircuitRecord | undefined, version: ExpectedVersion): boolean {
     return current?.version === version
+  }
+
+  /** Whether it is the record that the writer has seen; one that has seen a version does not say. */
+  protected isSeen(current: CircuitRecord | undefined, epoch: string | undefined): boolean {
+    return epoch === undefined || current?.epoch === epoch
   }
 
   protected isKnown(key: string, { id }: FailureIncrement): boolean {

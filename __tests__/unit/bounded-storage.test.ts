@@ -184,6 +184,7 @@ describe('an operation', () => {
     const error = await outcome
     expect(error).toBeInstanceOf(CircuitStorageError)
     expect(error.message).toBe('The store did not answer getState within 500 ms.')
+    expect(error.operation).toBe('getState')
     expect(events).toEqual([{ services: ['stripe'], operation: 'getState', error, willRetry: true }])
   })
 
@@ -264,6 +265,48 @@ describe('an operation', () => {
     expect(await errorOf(run(store, () => Promise.reject(error)))).toBe(error)
   })
 
+  it('that an operator asked for gets storageTimeout for each of its rounds', async () => {
+    const { runtime, store } = arrange()
+    let isOver = false
+    const outcome = errorOf(store.run('batchSetState', ['stripe'], never, undefined, { rounds: 3 })).finally(() => {
+      isOver = true
+    })
+
+    runtime.advance(3 * storageTimeout - 1)
+    await untilRejectionsAreReported()
+    expect(isOver).toBe(false)
+    runtime.advance(1)
+
+    expect((await outcome).message).toBe('The store did not answer batchSetState within 1500 ms.')
+  })
+
+  it.each<[StorageOperation, string, unknown]>([
+    ['batchSetState', 'none', undefined],
+    ['batchSetState', 'those that the contract allows', new Map([['stripe', { applied: true, current: record }]])],
+    ['batchGetState', 'those that the contract allows', new Map([['stripe', record]])],
+    ['batchClearState', 'any, because nobody looks at them', new Set(['stripe'])],
+  ])('%s that rejects with results, %s, rejects with the same object', async (operation, _what, results) => {
+    const { store } = arrange()
+    const error = Object.assign(new Error('partial'), { code: 'CIRCUIT_STORAGE', results })
+
+    expect(await errorOf(store.run(operation, ['stripe'], () => Promise.reject(error)))).toBe(error)
+  })
+
+  it.each<[StorageOperation, string, unknown]>([
+    ['batchSetState', 'no map', { stripe: { applied: true, current: record } }],
+    ['batchSetState', 'a map of something else', new Map([['stripe', record]])],
+    ['batchGetState', 'a map of something else', new Map([['stripe', 'fine']])],
+  ])('%s that rejects with results that are %s rejects with an error of ours', async (operation, _what, results) => {
+    const { store } = arrange()
+    const error = Object.assign(new Error('partial'), { code: 'CIRCUIT_STORAGE', results })
+
+    expect(await errorOf(store.run(operation, ['stripe'], () => Promise.reject(error)))).toMatchObject({
+      message: `The store failed at ${operation}.`,
+      operation,
+      cause: error,
+    })
+  })
+
   // Errors of an adapter that is written in plain JavaScript, or of another version of this package.
   it.each<[string, unknown]>([
     ['a plain object', { stripe: damaged() }],
@@ -271,6 +314,13 @@ describe('an operation', () => {
     ['a number', 1],
     ['an array', [damaged()]],
     ['a map of nothing', new Map([['stripe', undefined]])],
+    [
+      'a map that holds one error and something else',
+      new Map<string, unknown>([
+        ['stripe', damaged()],
+        ['paypal', 'fine'],
+      ]),
+    ],
   ])('that rejects with a CIRCUIT_STORAGE error whose errors are %s still rejects', async (_what, errors) => {
     const { store, events } = arrange()
     const error = Object.assign(new Error('partial'), { code: 'CIRCUIT_STORAGE', errors })
@@ -292,6 +342,7 @@ describe('an operation', () => {
 
       expect(outcome).toBeInstanceOf(Error)
       expect(outcome).toMatchObject({ message: expect.stringMatching(/^(The store failed at getState\.|unreadable)$/) })
+      if (outcome instanceof CircuitStorageError) expect(outcome.operation).toBe('getState')
       expect(runtime.timers).toBe(0)
     },
   )
@@ -372,7 +423,10 @@ describe('an operation', () => {
     ['no record', { applied: true, current: 'fine' }],
   ])('batchSetState that is answered with %s for one circuit has failed', async (_what, result) => {
     const { store } = arrange()
-    const reply = new Map([['stripe', result]])
+    const reply = new Map<string, unknown>([
+      ['paypal', { applied: true, current: record }],
+      ['stripe', result],
+    ])
 
     expect(await errorOf(store.run('batchSetState', ['stripe'], () => Promise.resolve(reply)))).toBeInstanceOf(
       CircuitStorageError,
@@ -747,6 +801,22 @@ describe('the pause', () => {
     await failTimes(parts.store, 1)
 
     expect(pauseOf(parts)).toBe(250)
+  })
+
+  it('counts a failure after a success, however long before that its operation began', async () => {
+    const { runtime, store } = arrange()
+    const { promise, reject } = Promise.withResolvers<never>()
+    const slow = errorOf(run(store, () => promise))
+    runtime.time++
+    await failTimes(store, 1)
+    await succeed(store)
+
+    reject(new Error('down'))
+    await slow
+    runtime.time++
+    await failTimes(store, 1)
+
+    expect(store.canRead).toBe(false)
   })
 
   it('counts a failure after the clock stepped back', async () => {

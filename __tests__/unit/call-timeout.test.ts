@@ -180,6 +180,10 @@ describe('an invocation', () => {
     expect(runtime.timers.size).toBe(0)
   })
 
+  it('has no deadline where Lambda’s own context, in a durable one, cannot tell it', () => {
+    expect(new Invocation({ lambdaContext: {} }, new FakeRuntime()).endsAt).toBe(Number.POSITIVE_INFINITY)
+  })
+
   it('starts no timer before its first call', () => {
     const runtime = new FakeRuntime()
 
@@ -314,6 +318,18 @@ describe('an invocation', () => {
     expect(runtime.delays.at(-1)).toBe(4_900)
   })
 
+  it('cuts a call that begins after the timer has fired, where its service keeps back less', () => {
+    const runtime = new FakeRuntime()
+    const invocation = invocationOf(runtime, 30_000)
+    startedScope(runtime, { invocation, deadlineReserve: 5_000 })
+    runtime.advance(25_000)
+
+    const later = startedScope(runtime, { invocation, deadlineReserve: 1_000 })
+    runtime.advance(4_000)
+
+    expect(later.hasTimedOut).toBe(true)
+  })
+
   it('cuts nobody when its timer fires between two calls', () => {
     const runtime = new FakeRuntime()
     const invocation = invocationOf(runtime, 30_000)
@@ -378,6 +394,13 @@ describe('a call without limits', () => {
     expect(scope.race('value')).toBe('value')
     expect(runtime.timers.size).toBe(0)
     expect(scope.deadline).toBe(Number.POSITIVE_INFINITY)
+  })
+
+  it('costs no promise either in an invocation that has no deadline', () => {
+    const invocation = new Invocation({}, new FakeRuntime())
+    const step = never()
+
+    expect(startedScope(new FakeRuntime(), { invocation }).race(step)).toBe(step)
   })
 
   it('is not answered by a fallback unless something said so', () => {
@@ -529,6 +552,7 @@ describe('the caller’s signal', () => {
 
     expect(await errorOf(scope.race(never()))).toBe('gone')
     expect([runtime.timers.size, listeners()]).toEqual([0, 0])
+    expect(scope.hasTimedOut).toBe(false)
   })
 
   it('aborted with an undefined reason still cuts', () => {
@@ -784,6 +808,17 @@ describe('a fair time', () => {
 
     expect(scope.hasTimedOut).toBe(true)
     expect(scope.hadFairTime).toBe(false)
+  })
+
+  it('is measured as by the deadline while nothing has cut the call', () => {
+    const runtime = new FakeRuntime()
+    const scope = startedScope(runtime, { timeout: 400, invocation: invocationOf(runtime, 60_000) })
+    runtime.time += 399
+    expect(scope.hadFairTime).toBe(false)
+
+    runtime.time += 1
+
+    expect(scope.hadFairTime).toBe(true)
   })
 
   it('was not given to an operation that never started', () => {

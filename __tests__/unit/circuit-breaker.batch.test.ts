@@ -8,6 +8,7 @@ import {
   createFleet,
   type Fleet,
   failTimes,
+  isSettled,
   ok,
   outcomeOf,
   trip,
@@ -149,6 +150,30 @@ describe('batchGetState', () => {
     expect(storageErrors[0]?.services).toEqual(['a', 'b#c', 'd'])
   })
 
+  it('leaves what it knows of a circuit that could not be read as it is', async () => {
+    const { start, storage } = createFleet({ services: ['a', 'b'] })
+    const breaker = start()
+    await breaker.batchSetState({ a: 'OPEN' })
+    storage.intercept('batchGetState', async () => {
+      throw partial('batchGetState', new Map(), ['a'])
+    })
+    await errorOf(breaker.batchGetState())
+    expect(breaker.circuits['a']?.state).toBe('OPEN')
+  })
+
+  it('names all that failed, with the first reason, and is damage only if all of it is', async () => {
+    const { start, storage } = createFleet({ services: ['a', 'b'] })
+    const damage = partial('batchGetState', new Map(), ['a'], true)
+    const errors = new Map([...(damage.errors ?? []), ...(partial('batchGetState', new Map(), ['b']).errors ?? [])])
+    storage.intercept('batchGetState', async () => {
+      throw new CircuitStorageError('failed', { operation: 'batchGetState', results: new Map(), errors })
+    })
+    expect(await errorOf(start().batchGetState())).toMatchObject({
+      message: 'batchGetState failed for "a", "b": no a',
+      corrupt: false,
+    })
+  })
+
   it('tells of a damaged record, which it leaves alone, apart from the others', async () => {
     const { start, storage } = createFleet({ services: ['good', 'bad'] })
     await start().batchSetState({ good: 'OPEN' })
@@ -170,6 +195,17 @@ describe('batchGetState', () => {
     const error = await reading
     expect(error.results).toEqual(new Map())
     expect([...(error.errors?.keys() ?? [])]).toEqual(['a', 'b'])
+  })
+
+  it('has storageTimeout for every 16 circuits, and is reported as what it is', async () => {
+    const { start, storage, storageErrors, runtime } = createFleet({ services: names(33) })
+    storage.inject('hang')
+    const reading = outcomeOf(start().batchGetState())
+    await runtime.advance(1_499)
+    expect(await isSettled(reading, runtime)).toBe(false)
+    await runtime.advance(1)
+    expect((await reading).error).toBeInstanceOf(CircuitStorageError)
+    expect(storageErrors).toEqual([expect.objectContaining({ operation: 'batchGetState', willRetry: false })])
   })
 })
 
@@ -421,7 +457,7 @@ describe('batchSetState', () => {
       expect(conflicts).toBeLessThanOrEqual(101)
     })
 
-    it('sets again what was deleted before its reply came, and tells of both', async () => {
+    it('sets again what was deleted before its reply came, and tells of the one decision once', async () => {
       const { start, storage, events } = createFleet()
       const breaker = start()
       await breaker.reset('stripe')
@@ -433,8 +469,7 @@ describe('batchSetState', () => {
       held.release()
       await setting
       expect(await storage.peek('stripe')).toMatchObject({ state: 'OPEN', generation: 1 })
-      expect(told(events)).toEqual(['stripe CLOSED OPEN set', 'stripe CLOSED OPEN set'])
-      expect(events.map(({ generation }) => generation)).toEqual([2, 1])
+      expect(told(events)).toEqual(['stripe CLOSED OPEN set'])
     })
 
     it('two operators at once: both are carried out, one after the other', async () => {
@@ -473,6 +508,7 @@ describe('batchSetState', () => {
       expect([...(error.results?.keys() ?? [])]).toEqual(['a', 'd'])
       expect(error.results?.get('a')).toEqual(await storage.peek('prod#a'))
       expect([...(error.errors?.keys() ?? [])]).toEqual(['b#c'])
+      expect(error.errors?.get('b#c')).toMatchObject({ message: 'no prod#b%23c', operation: 'batchSetState' })
       expect(breaker.circuits['a']?.state).toBe('OPEN')
       expect(breaker.circuits['b#c']?.state).toBe('CLOSED')
       expect(told(events)).toEqual(['a CLOSED OPEN set', 'd CLOSED OPEN set'])
@@ -546,6 +582,24 @@ describe('batchSetState', () => {
       expect(told(events)).toEqual(['a CLOSED OPEN set', 'b CLOSED OPEN set'])
     })
 
+    it('adopts of a reply that comes too late what it says, though it leaves a key out', async () => {
+      const { start, storage, runtime } = createFleet({ services: ['a', 'b'] })
+      const breaker = start()
+      const gate = Promise.withResolvers<void>()
+      storage.intercept('batchSetState', async (_, apply) => {
+        const replies = (await apply()) as Map<string, unknown>
+        replies.delete('a')
+        await gate.promise
+        return replies
+      })
+      const setting = errorOf(breaker.batchSetState({ a: 'OPEN', b: 'OPEN' }))
+      await runtime.advance(500)
+      await setting
+      gate.resolve()
+      await runtime.settle()
+      expect(breaker.circuits['b']?.state).toBe('OPEN')
+    })
+
     it('takes a reply that leaves a key out for no success', async () => {
       const { start, storage } = createFleet({ services: ['a', 'b'] })
       storage.intercept('batchSetState', async (_, apply) => {
@@ -556,6 +610,7 @@ describe('batchSetState', () => {
       const error = await errorOf(start().batchSetState({ a: 'OPEN', b: 'OPEN' }))
       expect([...(error.results?.keys() ?? [])]).toEqual(['a'])
       expect([...(error.errors?.keys() ?? [])]).toEqual(['b'])
+      expect(error.errors?.get('b')?.message).toBe(`The store's answer to batchSetState says nothing of "b".`)
     })
 
     it.each([
@@ -625,7 +680,7 @@ describe('batchClearState', () => {
     })
     const error = await errorOf(breaker.batchClearState())
     expect([...(error.errors?.keys() ?? [])]).toEqual(['b#c'])
-    expect([...(error.results?.keys() ?? [])]).toEqual(['a'])
+    expect(error).toMatchObject({ operation: 'batchClearState', results: new Map([['a', true]]) })
     expect([breaker.circuits['a']?.state, breaker.circuits['b#c']?.state]).toEqual(['CLOSED', 'OPEN'])
   })
 
@@ -707,6 +762,18 @@ describe('the edges of batch operations', () => {
     })
     await start().batchSetState({ stripe: 'CLOSED' })
     expect((await storage.peek('stripe'))?.state).toBe('CLOSED')
+  })
+
+  it('batchSetState CLOSED of a damaged record that cannot be repaired either fails for it, and sets the others', async () => {
+    const { start, storage } = createFleet({ services: ['good', 'bad'] })
+    storage.intercept('batchGetState', async (_, apply) => {
+      throw partial('batchGetState', (await apply()) as Map<string, unknown>, ['bad'], true)
+    })
+    storage.inject('fail', 'clearState')
+    const error = await errorOf(start().batchSetState({ good: 'CLOSED', bad: 'CLOSED' }))
+    expect(error.errors?.get('bad')).toMatchObject({ message: 'The store failed at clearState.', corrupt: false })
+    expect(storage.writes.map(({ operation }) => operation)).toEqual(['clearState', 'batchSetState'])
+    expect(error.results?.get('good')).toMatchObject({ state: 'CLOSED' })
   })
 
   it('batchClearState ends what this instance decided alone where nothing was stored before', async () => {

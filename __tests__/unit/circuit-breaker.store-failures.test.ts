@@ -76,6 +76,27 @@ describe.each(['fail', 'hang'] as const)('a store that is down (%s)', (outage) =
     expect(events).toEqual([])
   })
 
+  it('does not set an instance that recovered alone back to what was stored before', async () => {
+    const { start, storage, runtime } = createFleet()
+    await trip(start())
+    const breaker = start()
+    await breaker.load()
+    storage.outage = outage
+    await runtime.advance(10_000)
+    for (let call = 0; call < 3; call++) {
+      const result = outcomeOf(breaker.call('stripe', ok))
+      await runtime.advance(1_000)
+      await result
+    }
+    expect(breaker.circuits.stripe?.state).toBe('CLOSED')
+    await runtime.advance(30_000)
+    await failTimes(breaker, 2)
+    const flushed = breaker.flush()
+    await runtime.advance(500)
+    await flushed
+    expect(breaker.circuits.stripe?.state).toBe('CLOSED')
+  })
+
   it('opens again alone when the local probe fails', async () => {
     const { start, storage, runtime } = createFleet({ storageTimeout: 10, resetTimeout: 1_000 })
     const breaker = start()

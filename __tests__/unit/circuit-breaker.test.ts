@@ -278,7 +278,7 @@ describe('the snapshots', () => {
   })
 
   it('are live, read-only and can be written as JSON', async () => {
-    const { start, runtime } = createFleet()
+    const { start, runtime, storage } = createFleet()
     const breaker = start()
     const snapshot = breaker.snapshot('stripe')
     await trip(breaker)
@@ -298,6 +298,7 @@ describe('the snapshots', () => {
         lastFailureAt: runtime.now(),
         lastFailure: { at: runtime.now(), name: 'ServiceUnavailable', status: 503 },
         generation: 1,
+        epoch: (await storage.peek('stripe'))?.epoch,
       },
     })
   })

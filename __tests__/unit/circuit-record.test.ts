@@ -259,6 +259,13 @@ describe('a damaged record', () => {
     expect(damageOf(fullRecord(changes)).message).toContain(`: ${path} is `)
   })
 
+  it.each([
+    ['schema is the number 2', { ...fullRecord(), schema: 2 }],
+    ['retryAt is null', { ...fullRecord(), state: 'OPEN', retryAt: null }],
+  ])('is refused with what is in the place of the field: %s', (description, raw) => {
+    expect(damageOf(raw).message).toContain(`: ${description}. `)
+  })
+
   it.each<[string, unknown]>([
     ['null', null],
     ['missing', undefined],

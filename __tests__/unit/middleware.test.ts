@@ -240,6 +240,19 @@ describe('the hooks', () => {
     expect((await outcomeOf(handler({}, createTestContext()))).error).toMatchObject({ message: 'first' })
   })
 
+  it('onError flushes although only the before of another breaker ran', async () => {
+    const { start, storage } = createFleet({ services: ['paypal'] })
+    const breaker = start()
+    await breaker.load()
+    const context = {}
+    await hooksOf(createFleet().start()).before({ context })
+    await outcomeOf(breaker.call('paypal', unavailable))
+
+    await hooksOf(breaker).onError({ context })
+
+    expect((await storage.peek('paypal'))?.failureCount).toBe(1)
+  })
+
   it('survive that another middleware answers early: what was left over is written by the next invocation', async () => {
     const { start, storage } = createFleet()
     const breaker = start()
@@ -375,6 +388,21 @@ describe('two breakers on one handler', () => {
       })
     expect(await handler({}, createTestContext())).toBe('OPEN')
     expect(earlier.circuits.stripe.failureCount).toBe(0)
+  })
+
+  it('with the same key, and the first of them once more at the end: the first counts', async () => {
+    const first = new CircuitBreaker({ services: ['stripe'], storage: 'memory', failureThreshold: 1 }, { env: {} })
+    const second = new CircuitBreaker({ services: ['stripe'], storage: 'memory', failureThreshold: 9 }, { env: {} })
+    const handler = middy()
+      .use(circuitBreaker(first))
+      .use(circuitBreaker(second))
+      .use(circuitBreaker(first))
+      .handler(async (_event, { callExternal, circuits }) => {
+        await outcomeOf(callExternal('stripe', unavailable))
+        return circuits.stripe.state
+      })
+    expect(await handler({}, createTestContext())).toBe('OPEN')
+    expect(second.circuits.stripe.failureCount).toBe(0)
   })
 
   it('keep a service named __proto__', async () => {

@@ -419,6 +419,15 @@ describe('counting failures', () => {
     expect(decideCount(closed(), late, now, defaults, tokens)).toEqual({ kind: 'increment', at: now - 30_000 })
   })
 
+  it('gives a new streak its own time, whatever a broken clock wrote of the one before', () => {
+    const record = failing(2, { lastFailureAt: now + 3_600_000 })
+
+    expect(nextOf(decideCount(record, failures(1), now, defaults, tokens))).toMatchObject({
+      failureCount: 1,
+      lastFailureAt: now,
+    })
+  })
+
   it('judges at the time of the decision, not of the outcome, whether a streak still holds', () => {
     const late = failures(1, { at: now - 30_000 })
 
@@ -482,6 +491,18 @@ describe('the count of consecutive trips', () => {
 
     expect(decision.kind).toBe('replace')
     expect(nextOf(decision)).toMatchObject({ trips: 0, failureCount: 1 })
+  })
+
+  it('is kept at a first failure within the window, which is added without replacing the record', () => {
+    const record = closed({ trips: 1 })
+
+    expect(decideCount(record, failures(1), now, defaults, tokens)).toEqual({ kind: 'increment', at: now })
+  })
+
+  it('is no reason to replace the record after a failure-free window where there was no trip', () => {
+    const record = closed({ updatedAt: now - 3_600_000 })
+
+    expect(decideCount(record, failures(1), now, defaults, tokens)).toEqual({ kind: 'increment', at: now })
   })
 
   it('is kept when a streak is ended within the window', () => {
@@ -630,6 +651,16 @@ describe('settling a probe', () => {
     const next = settle(halfOpen(), 'lease-1', 'release', now, defaults, tokens, undefined)
 
     expect(next).toEqual({ ...halfOpen(), version: 'v-next', leases: [], updatedAt: now })
+  })
+
+  it('leaves the circuit half-open on a release, however many successes others have counted', () => {
+    const record = halfOpen({ successCount: 5 })
+
+    expect(settle(record, 'lease-1', 'release', now, defaults, tokens, undefined)).toMatchObject({
+      state: 'HALF_OPEN',
+      successCount: 5,
+      leases: [],
+    })
   })
 
   it('leaves the leases of other probes alone', () => {

@@ -2,7 +2,7 @@
  * Circuits in a SQLite database file, shared by every process that opens it: the worked example of
  * `docs/custom-storage.md`. It uses nothing but what the package exports and `node:sqlite` (Node.js 22.16 or later).
  *
- * The whole job of an adapter is in `incrementFailures` and `compareAndSetState`: compare one version, write, and say what
+ * The whole job of an adapter is in `incrementFailures` and `compareAndSetState`: compare one token, write, and say what
  * is stored now, as one step that nobody can come between. Here a transaction makes it one step; elsewhere it is a
  * conditional update or a script on the server.
  *
@@ -56,6 +56,8 @@ const rememberedIncrements = 16
 export class SqliteCircuitStorage implements ICircuitStorage {
   /** Other processes use the same file, so the breaker spreads its claims and reads again before it probes. */
   readonly shared = true
+  /** The breaker can rely on the `epoch` condition: see `isExpected` below. */
+  readonly fencesEpochs = true
   readonly #path: string
   readonly #busyTimeout: number
   #database: DatabaseSync | undefined
@@ -99,13 +101,12 @@ export class SqliteCircuitStorage implements ICircuitStorage {
   async incrementFailures(
     serviceKey: string,
     version: ExpectedVersion,
-    { count, at, id }: FailureIncrement,
+    { count, at, id, epoch }: FailureIncrement,
   ): Promise<WriteResult> {
     const operation = 'incrementFailures'
     return this.#transaction(operation, serviceKey, (database) => {
       const { record, increments = [] } = read(database, operation, serviceKey) ?? {}
-      // Nothing stored and a record that was never replaced are the same: neither has a version.
-      if (record?.version !== version) return { applied: false, current: record }
+      if (!isExpected(record, version, epoch)) return { applied: false, current: record }
       // Sent twice: it was counted the first time, so it is applied, and nothing is added.
       if (increments.includes(id)) return { applied: true, current: record }
       const counting = record ?? emptyRecord(id, at)
@@ -116,10 +117,15 @@ export class SqliteCircuitStorage implements ICircuitStorage {
     })
   }
 
-  async compareAndSetState(serviceKey: string, version: ExpectedVersion, next: CircuitRecord): Promise<WriteResult> {
+  async compareAndSetState(
+    serviceKey: string,
+    version: ExpectedVersion,
+    next: CircuitRecord,
+    epoch?: string,
+  ): Promise<WriteResult> {
     const operation = 'compareAndSetState'
     return this.#transaction(operation, serviceKey, (database) => {
-      return replace(database, operation, { serviceKey, version, next })
+      return replace(database, operation, { serviceKey, version, next, epoch })
     })
   }
 
@@ -241,12 +247,20 @@ function read(database: DatabaseSync, operation: StorageOperation, serviceKey: s
 function replace(
   database: DatabaseSync,
   operation: StorageOperation,
-  { serviceKey, version, next }: CompareAndSet,
+  { serviceKey, version, next, epoch }: CompareAndSet,
 ): WriteResult {
   const current = read(database, operation, serviceKey)?.record
-  if (current?.version !== version) return { applied: false, current }
+  if (!isExpected(current, version, epoch)) return { applied: false, current }
   // The whole record, and no increment ids: one of the old version that is sent again is refused by the new version.
   return { applied: true, current: store(database, operation, serviceKey, next, []) }
+}
+
+/**
+ * The condition of every write. Nothing stored and a record that was never replaced are the same to the version: neither
+ * has one. So whoever has seen a record without a version gives its epoch as well, and that record must still be there.
+ */
+function isExpected(record: CircuitRecord | undefined, version: ExpectedVersion, epoch: string | undefined): boolean {
+  return record?.version === version && (epoch === undefined || record?.epoch === epoch)
 }
 
 /** Writes, and returns what is stored then: not the record that was passed in, which is its owner's. */

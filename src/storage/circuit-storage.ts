@@ -90,6 +90,12 @@ export interface FailureIncrement {
   readonly at: number
   /** Random token: the same increment sent twice counts once. */
   readonly id: string
+  /**
+   * The epoch of the record that the writer has seen; given only where that record had no version. If given, the write
+   * applies only if a record is stored and its epoch equals it: one that was deleted and grew again has no version
+   * either, and would be taken for the one before.
+   */
+  readonly epoch?: string | undefined
 }
 
 /** The condition of a write: the stored version must equal this; `undefined`: no version is stored. */
@@ -100,6 +106,8 @@ export interface CompareAndSet {
   readonly serviceKey: string
   readonly version: ExpectedVersion
   readonly next: CircuitRecord
+  /** As for a {@link FailureIncrement}. */
+  readonly epoch?: string | undefined
 }
 
 /**
@@ -118,6 +126,11 @@ export interface ICircuitStorage {
    */
   readonly shared?: boolean
   /**
+   * `true` for a store that honours the `epoch` condition. Without it, a circuit that has never changed state, is
+   * deleted and grows again, may count a failure from before. Default: `false`.
+   */
+  readonly fencesEpochs?: boolean
+  /**
    * Loads what the first operation needs, for instance a client library, without talking to the store. It is called
    * before the first operation, and its time is not the store's: `storageTimeout` starts after it.
    */
@@ -129,11 +142,21 @@ export interface ICircuitStorage {
   /**
    * Adds `count` to `failureCount` and sets `lastFailureAt` and `updatedAt` to `at`, if the stored version equals
    * `version`. Leaves `version` alone, so that increments never conflict with each other. Where nothing is stored and
-   * `version` is `undefined` it creates a CLOSED record without a version, with `id` as its epoch.
+   * `version` is `undefined` it creates a CLOSED record without a version, with `id` as its epoch, unless the increment
+   * names an `epoch`: then it was meant for a record that is gone.
    */
   incrementFailures(serviceKey: string, version: ExpectedVersion, increment: FailureIncrement): Promise<WriteResult>
-  /** Replaces the record if the stored version equals `version`. `next` carries a new version. */
-  compareAndSetState(serviceKey: string, version: ExpectedVersion, next: CircuitRecord): Promise<WriteResult>
+  /**
+   * Replaces the record if the stored version equals `version`. `next` carries a new version.
+   *
+   * @param epoch a further condition, as in a {@link FailureIncrement}
+   */
+  compareAndSetState(
+    serviceKey: string,
+    version: ExpectedVersion,
+    next: CircuitRecord,
+    epoch?: string,
+  ): Promise<WriteResult>
   /**
    * Many compare-and-sets, in as few round trips as the backend allows without giving up the conditions; one result
    * per service key. A key may occur once.

@@ -82,6 +82,7 @@ export type DynamoDBCircuitStorageOptions = TableOptions & ClientOptions
  * ```
  */
 export class DynamoDBCircuitStorage implements ICircuitStorage {
+  readonly fencesEpochs = true
   readonly #table: Table
   readonly #options: ClientOptions
   #connection: Promise<Connection> | undefined
@@ -139,8 +140,13 @@ export class DynamoDBCircuitStorage implements ICircuitStorage {
     return (await attempt('keep')).result
   }
 
-  async compareAndSetState(serviceKey: string, version: ExpectedVersion, next: CircuitRecord): Promise<WriteResult> {
-    return this.#compareAndSet({ operation: 'compareAndSetState', service: serviceKey }, version, next)
+  async compareAndSetState(
+    serviceKey: string,
+    version: ExpectedVersion,
+    next: CircuitRecord,
+    epoch?: string,
+  ): Promise<WriteResult> {
+    return this.#compareAndSet('compareAndSetState', { serviceKey, version, next, epoch })
   }
 
   /** Parallel `UpdateItem`s, 16 at a time: DynamoDB has no batch of conditional writes that fail one by one. */
@@ -154,8 +160,8 @@ export class DynamoDBCircuitStorage implements ICircuitStorage {
       )
     }
     const batch = new Batch<WriteResult>(operation)
-    await concurrently(writes, maxParallelWrites, ({ serviceKey: service, version, next }) =>
-      batch.settle(service, () => this.#compareAndSet({ operation, service }, version, next)),
+    await concurrently(writes, maxParallelWrites, (write) =>
+      batch.settle(write.serviceKey, () => this.#compareAndSet(operation, write)),
     )
     return batch.outcome()
   }
@@ -197,8 +203,10 @@ export class DynamoDBCircuitStorage implements ICircuitStorage {
     if (!this.#options.client) opened?.client.destroy()
   }
 
-  async #compareAndSet(context: KeyContext, version: ExpectedVersion, next: CircuitRecord): Promise<WriteResult> {
-    const { applied, current, attempts } = await this.#update(context, replacementOf(this.#table, version, next))
+  async #compareAndSet(operation: StorageOperation, write: CompareAndSet): Promise<WriteResult> {
+    const { serviceKey: service, next } = write
+    const update = replacementOf(this.#table, write)
+    const { applied, current, attempts } = await this.#update({ operation, service }, update)
     // The SDK sent it again because a reply was lost, and it is our own first attempt that refused the second.
     const appliedBefore = attempts > 1 && next.version !== undefined && current?.version === next.version
     return { applied: applied || appliedBefore, current }
@@ -367,7 +375,7 @@ const recordFields = Object.keys(emptyRecord('', 0)) as readonly (keyof CircuitR
  * Replaces the record: every field of `next` is set, every field that it lacks is removed, and so are the ids of
  * increments, which the old version fenced. Attributes that are not ours stay.
  */
-function replacementOf(table: Table, version: ExpectedVersion, next: CircuitRecord): Update {
+function replacementOf(table: Table, { version, next, epoch }: CompareAndSet): Update {
   const { name, value, names, values } = placeholders()
   const expiry = expiryOf(next)
 
@@ -381,7 +389,7 @@ function replacementOf(table: Table, version: ExpectedVersion, next: CircuitReco
 
   return {
     updateExpression: `SET ${set.join(', ')} REMOVE ${remove.join(', ')}`,
-    conditionExpression: storedVersionIs(version, table, { name, value }),
+    conditionExpression: storedIs(version, epoch, table, { name, value }),
     names,
     values,
   }
@@ -397,7 +405,7 @@ function replacementOf(table: Table, version: ExpectedVersion, next: CircuitReco
 function incrementOf(
   table: Table,
   version: ExpectedVersion,
-  { count, at, id }: FailureIncrement,
+  { count, at, id, epoch }: FailureIncrement,
   expiry: 'renew' | 'keep',
 ): Update {
   const { name, value, names, values } = placeholders()
@@ -411,7 +419,7 @@ function incrementOf(
     set.push(`${slot} = ${before === undefined ? value('id', id) : `if_not_exists(${before}, ${value('none', '')})`}`)
   }
   const conditions = [
-    storedVersionIs(version, table, { name, value }),
+    storedIs(version, epoch, table, { name, value }),
     // * This increment was not counted before. What is absent differs from everything.
     ids.map((slot) => `${slot} <> ${value('id', id)}`).join(' AND '),
   ]
@@ -442,6 +450,17 @@ function incrementOf(
 }
 
 /** The condition of both primitives. */
+function storedIs(
+  version: ExpectedVersion,
+  epoch: string | undefined,
+  table: Table,
+  { name, value }: Pick<Placeholders, 'name' | 'value'>,
+): string {
+  const hasVersion = storedVersionIs(version, table, { name, value })
+  // * It is the record that the writer has seen. Where there is none, this does not hold either.
+  return epoch === undefined ? hasVersion : `${hasVersion} AND ${name('epoch')} = ${value('expectedEpoch', epoch)}`
+}
+
 function storedVersionIs(
   version: ExpectedVersion,
   table: Table,

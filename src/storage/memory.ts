@@ -34,6 +34,7 @@ export interface MemoryCircuitStorageOptions {
  */
 export class MemoryCircuitStorage implements ICircuitStorage {
   readonly shared = false
+  readonly fencesEpochs = true
   readonly #maxCircuits: number
   /** The least recently written circuit comes first. */
   readonly #circuits = new Map<string, StoredCircuit>()
@@ -63,10 +64,10 @@ export class MemoryCircuitStorage implements ICircuitStorage {
   async incrementFailures(
     serviceKey: string,
     version: ExpectedVersion,
-    { count, at, id }: FailureIncrement,
+    { count, at, id, epoch }: FailureIncrement,
   ): Promise<WriteResult> {
     const { record: current, increments = [] } = this.#circuits.get(serviceKey) ?? {}
-    if (current?.version !== version) return { applied: false, current }
+    if (!isExpected(current, version, epoch)) return { applied: false, current }
     if (increments.includes(id)) return { applied: true, current }
     const record = current ?? emptyRecord(id, at)
     const failureCount = record.failureCount + count
@@ -76,14 +77,17 @@ export class MemoryCircuitStorage implements ICircuitStorage {
     ])
   }
 
-  async compareAndSetState(serviceKey: string, version: ExpectedVersion, next: CircuitRecord): Promise<WriteResult> {
-    return this.#replace(serviceKey, version, next)
+  async compareAndSetState(
+    serviceKey: string,
+    version: ExpectedVersion,
+    next: CircuitRecord,
+    epoch?: string,
+  ): Promise<WriteResult> {
+    return this.#replace({ serviceKey, version, next, epoch })
   }
 
   async batchSetState(writes: readonly CompareAndSet[]): Promise<Map<string, WriteResult>> {
-    return new Map(
-      writes.map(({ serviceKey, version, next }) => [serviceKey, this.#replace(serviceKey, version, next)]),
-    )
+    return new Map(writes.map((write) => [write.serviceKey, this.#replace(write)]))
   }
 
   async clearState(serviceKey: string): Promise<void> {
@@ -94,10 +98,10 @@ export class MemoryCircuitStorage implements ICircuitStorage {
     for (const serviceKey of serviceKeys) this.#circuits.delete(serviceKey)
   }
 
-  #replace(serviceKey: string, version: ExpectedVersion, next: CircuitRecord): WriteResult {
+  #replace({ serviceKey, version, next, epoch }: CompareAndSet): WriteResult {
     const current = this.#circuits.get(serviceKey)?.record
     // The new version refuses whatever increment of the old one is sent again: its id need not be kept.
-    return current?.version === version ? this.#write(serviceKey, next, []) : { applied: false, current }
+    return isExpected(current, version, epoch) ? this.#write(serviceKey, next, []) : { applied: false, current }
   }
 
   #write(serviceKey: string, next: CircuitRecord, increments: readonly string[]): WriteResult {
@@ -128,6 +132,10 @@ interface StoredCircuit {
 
 /** So many increment ids are kept per circuit; a resend that comes after more increments than that counts again. */
 const rememberedIncrements = 16
+
+function isExpected(current: CircuitRecord | undefined, version: ExpectedVersion, epoch: string | undefined): boolean {
+  return current?.version === version && (epoch === undefined || current?.epoch === epoch)
+}
 
 function frozenCopy<T>(value: T): T {
   if (typeof value !== 'object' || value === null) return value

@@ -96,6 +96,7 @@ export type RedisCircuitStorageOptions = {
  * ```
  */
 export class RedisCircuitStorage implements ICircuitStorage {
+  readonly fencesEpochs = true
   readonly #keyPrefix: string
   readonly #options: ClientOptions
   #connection: Promise<Connection> | undefined
@@ -126,15 +127,21 @@ export class RedisCircuitStorage implements ICircuitStorage {
   async incrementFailures(
     serviceKey: string,
     version: ExpectedVersion,
-    { count, at, id }: FailureIncrement,
+    { count, at, id, epoch }: FailureIncrement,
   ): Promise<WriteResult> {
     const created = emptyRecord(id, at)
-    const args = [token(version), line(id), String(count), String(at), lifetime(created), ...fieldsOf(created)]
+    const added = [line(id), String(count), String(at), lifetime(created)]
+    const args = [token(version), token(epoch), ...added, ...fieldsOf(created)]
     return this.#one('incrementFailures', this.#run(increment, serviceKey, args))
   }
 
-  async compareAndSetState(serviceKey: string, version: ExpectedVersion, next: CircuitRecord): Promise<WriteResult> {
-    return this.#one('compareAndSetState', this.#compareAndSet({ serviceKey, version, next }))
+  async compareAndSetState(
+    serviceKey: string,
+    version: ExpectedVersion,
+    next: CircuitRecord,
+    epoch?: string,
+  ): Promise<WriteResult> {
+    return this.#one('compareAndSetState', this.#compareAndSet({ serviceKey, version, next, epoch }))
   }
 
   async batchSetState(writes: readonly CompareAndSet[]): Promise<Map<string, WriteResult>> {
@@ -177,10 +184,10 @@ export class RedisCircuitStorage implements ICircuitStorage {
     return { service, command: ['hgetall', this.#keyOf(service)], decode: decodeRecord }
   }
 
-  #compareAndSet({ serviceKey, version, next }: CompareAndSet): Request<WriteResult> {
+  #compareAndSet({ serviceKey, version, next, epoch }: CompareAndSet): Request<WriteResult> {
     const absent = [...recordFields.filter((field) => next[field] === undefined), 'increments']
     const removed = [String(absent.length), ...absent]
-    const args = [token(version), token(next.version), lifetime(next), ...removed, ...fieldsOf(next)]
+    const args = [token(version), token(epoch), token(next.version), lifetime(next), ...removed, ...fieldsOf(next)]
     return this.#run(compareAndSet, serviceKey, args)
   }
 
@@ -299,15 +306,18 @@ interface Script {
 const recordFields = Object.keys(emptyRecord('', 0)) as readonly (keyof CircuitRecord)[]
 
 /**
- * What both scripts begin with. A version is compared with a `=` before it, so that none differs from an empty one. What
- * is stored but is no record of ours is refused; whoever reads the answer finds that it is none.
+ * What both scripts begin with. Version and epoch are compared with a `=` before them, so that none differs from an empty
+ * one; without an expected epoch any will do, and none. What is stored but is no record of ours is refused; whoever reads
+ * the answer finds that it is none.
  */
 const condition = `
 local key = KEYS[1]
-local stored = redis.call('HMGET', key, 'version', 'schema', 'failureCount', 'increments')
+local stored = redis.call('HMGET', key, 'version', 'schema', 'failureCount', 'increments', 'epoch')
 local version = stored[1] and '=' .. stored[1] or ''
+local epoch = stored[5] and '=' .. stored[5] or ''
 local ours = stored[2] == '1'
 local absent = not ours and redis.call('EXISTS', key) == 0
+local expected = version == ARGV[1] and (ARGV[2] == '' or epoch == ARGV[2]) and (ours or absent)
 local function answer(applied) return { applied, redis.call('HGETALL', key) } end
 `
 
@@ -315,44 +325,45 @@ local function answer(applied) return { applied, redis.call('HGETALL', key) } en
  * Adds to the count, or creates the record first. A count that is no number is refused, for the reader of the answer to
  * find. Only ever prolongs the time to live: the record may have one that reaches further, or none.
  *
- * ARGV: expected version, id, count, instant, time to live, then the fields and values of a new record.
+ * ARGV: expected version, expected epoch, id, count, instant, time to live, then the fields and values of a new record.
  */
 const increment = script(`${condition}
-if version ~= ARGV[1] or not (ours or absent) then return answer(0) end
+if not expected then return answer(0) end
 if ours and not string.find(stored[3] or '', '^%d+$') then return answer(0) end
 local ids = stored[4] or ''
-if string.find('\\n' .. ids, '\\n' .. ARGV[2] .. '\\n', 1, true) then return answer(1) end
-if absent then redis.call('HSET', key, unpack(ARGV, 6)) end
-redis.call('HINCRBY', key, 'failureCount', ARGV[3])
-ids = ARGV[2] .. '\\n' .. ids
+if string.find('\\n' .. ids, '\\n' .. ARGV[3] .. '\\n', 1, true) then return answer(1) end
+if absent then redis.call('HSET', key, unpack(ARGV, 7)) end
+redis.call('HINCRBY', key, 'failureCount', ARGV[4])
+ids = ARGV[3] .. '\\n' .. ids
 ids = string.match(ids, '^' .. string.rep('[^\\n]*\\n', 16)) or ids
-redis.call('HSET', key, 'lastFailureAt', ARGV[4], 'updatedAt', ARGV[4], 'increments', ids)
+redis.call('HSET', key, 'lastFailureAt', ARGV[5], 'updatedAt', ARGV[5], 'increments', ids)
 local left = redis.call('PTTL', key)
-if absent or (left >= 0 and left < tonumber(ARGV[5])) then redis.call('PEXPIRE', key, ARGV[5]) end
+if absent or (left >= 0 and left < tonumber(ARGV[6])) then redis.call('PEXPIRE', key, ARGV[6]) end
 return answer(1)`)
 
 /**
  * Replaces the record. When the client sent it again because a reply was lost, what is stored is `next` already: that is
  * told as applied. What can be refused (by the memory limit, by the user's permissions) comes first.
  *
- * ARGV: expected version, next version, time to live or nothing, how many fields to remove, these, then those to set.
+ * ARGV: expected version, expected epoch, next version, time to live or nothing, how many fields to remove, these, then
+ * those to set.
  */
 const compareAndSet = script(`${condition}
-if version ~= ARGV[1] then return answer(version ~= '' and version == ARGV[2] and 1 or 0) end
-if not (ours or absent) then return answer(0) end
-local set = 5 + ARGV[4]
+if version ~= ARGV[1] then return answer(version ~= '' and version == ARGV[3] and 1 or 0) end
+if not expected then return answer(0) end
+local set = 6 + ARGV[5]
 redis.call('HSET', key, unpack(ARGV, set))
-redis.call('HDEL', key, unpack(ARGV, 5, set - 1))
-if ARGV[3] == '' then redis.call('PERSIST', key) else redis.call('PEXPIRE', key, ARGV[3]) end
+redis.call('HDEL', key, unpack(ARGV, 6, set - 1))
+if ARGV[4] == '' then redis.call('PERSIST', key) else redis.call('PEXPIRE', key, ARGV[4]) end
 return answer(1)`)
 
 function script(source: string): Script {
   return { source, sha: createHash('sha1').update(source).digest('hex') }
 }
 
-/** A version as the scripts compare it. */
-function token(version: ExpectedVersion): string {
-  return version === undefined ? '' : `=${version}`
+/** A version or an epoch as the scripts compare it. */
+function token(expected: string | undefined): string {
+  return expected === undefined ? '' : `=${expected}`
 }
 
 /** An id without line breaks, which separate ids; random tokens are left as they are. */

@@ -56,7 +56,8 @@ export interface StorageSuiteOptions {
 }
 
 /**
- * Defines the test cases that every storage adapter must pass: the whole contract of {@link ICircuitStorage}.
+ * Defines the test cases that every storage adapter must pass: the whole contract of {@link ICircuitStorage}. The cases
+ * about epochs do nothing for an adapter whose `fencesEpochs` is not `true`.
  *
  * It needs no empty store: each case works on new random service keys (one on `__proto__`, `constructor` and `toString`
  * as well) and clears them when it is done. So `createStorage`, called once per case, may return the same adapter
@@ -94,6 +95,7 @@ export function testCircuitStorage(
     ['increments and replaces together', raceCases],
     ['batchSetState', batchCases],
     ['clearing', clearCases],
+    ['the epoch', whereFenced(epochCases)],
     ['who owns a record', ownershipCases],
     ['any history', historyCases(options.seed)],
   ]
@@ -136,7 +138,9 @@ const shapeCases: Cases = {
   'has every method of the contract': async ({ storage }) => {
     for (const method of operations) assert.equal(typeof storage[method], 'function', `${method} is no function`)
     if (storage.close !== undefined) assert.equal(typeof storage.close, 'function', 'close is no function')
-    if (storage.shared !== undefined) assert.equal(typeof storage.shared, 'boolean', 'shared is no boolean')
+    for (const flag of ['shared', 'fencesEpochs'] as const) {
+      if (storage[flag] !== undefined) assert.equal(typeof storage[flag], 'boolean', `${flag} is no boolean`)
+    }
   },
 }
 
@@ -704,6 +708,190 @@ const clearCases: Cases = {
   },
 }
 
+/** A record that was never replaced has no version, so after a deletion only its epoch tells it from the next one. */
+const epochCases: Cases = {
+  'adds to the record of the epoch that is named': async (bench) => {
+    const { key, record } = await bench.unversioned()
+    const added = increment({ epoch: record.epoch })
+    const result = await bench.storage.incrementFailures(key, undefined, added)
+    expectApplied(result, counted(record, added), 'an increment of the stored epoch')
+    await bench.expectStored(key, counted(record, added), 'after an increment of the stored epoch')
+  },
+
+  'refuses an increment of another epoch': async (bench) => {
+    const { key, record } = await bench.unversioned()
+    const result = await bench.storage.incrementFailures(key, undefined, increment({ epoch: randomUUID() }))
+    expectRefused(result, record, 'an increment of another epoch')
+    await bench.expectStored(key, record, 'after an increment of another epoch')
+  },
+
+  'creates no record for an increment that names an epoch': async (bench) => {
+    const [never, deleted] = [{ key: bench.key(), epoch: randomUUID() }, await bench.deleted()]
+    for (const { key, epoch } of [never, deleted]) {
+      const result = await bench.storage.incrementFailures(key, undefined, increment({ epoch }))
+      expectRefused(result, undefined, 'an increment of an epoch where nothing is stored')
+      await bench.expectStored(key, undefined, 'a refused increment must not create a record')
+    }
+  },
+
+  'refuses an increment of a record that was deleted and grew again': async (bench) => {
+    const { key, epoch, record } = await bench.regrown()
+    const result = await bench.storage.incrementFailures(key, undefined, increment({ epoch }))
+    expectRefused(result, record, 'an increment of the record before')
+    await bench.expectStored(key, record, 'after an increment of the record before')
+  },
+
+  'counts an increment that names an epoch and is sent twice once': async (bench) => {
+    const { key, record } = await bench.unversioned()
+    const sent = increment({ count: 2, epoch: record.epoch })
+    await bench.storage.incrementFailures(key, undefined, sent)
+    const again = await bench.storage.incrementFailures(key, undefined, sent)
+    expectApplied(again, counted(record, sent), 'an increment that is sent again did happen')
+    await bench.expectStored(key, counted(record, sent), 'after an increment that was sent twice')
+  },
+
+  'replaces the record of the epoch that is named': async (bench) => {
+    const { key, record } = await bench.unversioned()
+    const next = fullRecord()
+    const result = await bench.storage.compareAndSetState(key, undefined, next, record.epoch)
+    expectApplied(result, next, 'a replace of the stored epoch')
+    await bench.expectStored(key, next, 'after a replace of the stored epoch')
+  },
+
+  'refuses a replace of another epoch': async (bench) => {
+    const { key, record } = await bench.unversioned()
+    const next = circuitRecord()
+    // Neither the epoch that it leads to nor any other is the one that is stored.
+    for (const epoch of [randomUUID(), next.epoch]) {
+      const result = await bench.storage.compareAndSetState(key, undefined, next, epoch)
+      expectRefused(result, record, 'a replace of another epoch')
+      await bench.expectStored(key, record, 'after a replace of another epoch')
+    }
+  },
+
+  'creates no record for a replace that names an epoch': async (bench) => {
+    const [never, deleted] = [{ key: bench.key(), epoch: randomUUID() }, await bench.deleted()]
+    for (const { key, epoch } of [never, deleted]) {
+      const result = await bench.storage.compareAndSetState(key, undefined, circuitRecord(), epoch)
+      expectRefused(result, undefined, 'a replace of an epoch where nothing is stored')
+      await bench.expectStored(key, undefined, 'a refused replace must not create a record')
+    }
+  },
+
+  'refuses a replace of a record that was deleted and grew again': async (bench) => {
+    const { key, epoch, record } = await bench.regrown()
+    const result = await bench.storage.compareAndSetState(key, undefined, circuitRecord(), epoch)
+    expectRefused(result, record, 'a replace of the record before')
+    await bench.expectStored(key, record, 'after a replace of the record before')
+  },
+
+  'checks the epoch of each circuit of a batch by itself': async (bench) => {
+    const [known, mistaken, unfenced] = [
+      await bench.unversioned(),
+      await bench.unversioned(),
+      await bench.unversioned(),
+    ]
+    const [deleted, regrown, fresh] = [await bench.deleted(), await bench.regrown(), bench.key()]
+    const write = (serviceKey: string, epoch: string | undefined): CompareAndSet => ({
+      serviceKey,
+      version: undefined,
+      next: circuitRecord(),
+      epoch,
+    })
+    const writes = [
+      write(mistaken.key, randomUUID()),
+      write(known.key, known.record.epoch),
+      write(deleted.key, deleted.epoch),
+      write(unfenced.key, undefined),
+      write(regrown.key, regrown.epoch),
+      write(fresh, undefined),
+    ] as const
+
+    const results = await bench.storage.batchSetState(writes)
+
+    expectApplied(results.get(known.key), writes[1].next, 'a write of the stored epoch')
+    expectApplied(results.get(unfenced.key), writes[3].next, 'a write that names no epoch')
+    expectApplied(results.get(fresh), writes[5].next, 'a create that names no epoch')
+    expectRefused(results.get(mistaken.key), mistaken.record, 'a write of another epoch')
+    expectRefused(results.get(deleted.key), undefined, 'a write of a record that was deleted')
+    expectRefused(results.get(regrown.key), regrown.record, 'a write of the record before')
+    await bench.expectStored(known.key, writes[1].next, 'replaced by the batch')
+    await bench.expectStored(mistaken.key, mistaken.record, 'refused by the batch')
+    await bench.expectStored(deleted.key, undefined, 'a refused write of a batch must not create a record')
+    await bench.expectStored(regrown.key, regrown.record, 'refused by the batch')
+  },
+
+  'compares the version as well': async (bench) => {
+    const [key, batched] = [bench.key(), bench.key()]
+    const record = await bench.create(key)
+    const other = await bench.create(batched)
+    const added = await bench.storage.incrementFailures(key, undefined, increment({ epoch: record.epoch }))
+    expectRefused(added, record, 'an increment without a version, of the stored epoch')
+    const replaced = await bench.storage.compareAndSetState(key, undefined, circuitRecord(), record.epoch)
+    expectRefused(replaced, record, 'a replace without a version, of the stored epoch')
+    const write = { serviceKey: batched, version: undefined, next: circuitRecord(), epoch: other.epoch }
+    const results = await bench.storage.batchSetState([write])
+    expectRefused(results.get(batched), other, 'a write of a batch without a version, of the stored epoch')
+    await bench.expectStored(key, record, 'after refused writes of the stored epoch')
+    await bench.expectStored(batched, other, 'after a refused write of the stored epoch')
+  },
+
+  'compares epochs as text': async (bench) => {
+    const epochs = ['undefined', 'null', '0', '1', '1.0', 'false', 'e', 'E', 'e ', 'é', 'e\u0301', 'x'.repeat(256)]
+    const key = bench.key()
+    for (const epoch of epochs) {
+      const record = await bench.create(key, circuitRecord({ version: undefined, epoch }))
+      for (const other of epochs) {
+        if (other === epoch) continue
+        const what = `${JSON.stringify(epoch)} is stored, ${JSON.stringify(other)} was expected`
+        const added = await bench.storage.incrementFailures(key, undefined, increment({ epoch: other }))
+        expectRefused(added, record, what)
+        expectRefused(await bench.storage.compareAndSetState(key, undefined, circuitRecord(), other), record, what)
+      }
+      const added = increment({ epoch })
+      const result = await bench.storage.incrementFailures(key, undefined, added)
+      expectApplied(result, counted(record, added), `epoch ${epoch}`)
+      await bench.storage.clearState(key)
+    }
+  },
+
+  'lets no write of a deleted record through to the one that follows': async (bench) => {
+    for (let round = 0; round < 6; round += 1) {
+      const { key, record } = await bench.unversioned()
+      const { epoch } = record
+      const write = (index: number) =>
+        (index + round) % 4 === 0
+          ? bench.storage.compareAndSetState(key, undefined, circuitRecord({ version: undefined, epoch }), epoch)
+          : bench.storage.incrementFailures(key, undefined, increment({ epoch }))
+      const before = Array.from({ length: bench.parallelWrites }, (_, index) => write(index))
+      await bench.storage.clearState(key)
+      const between = Array.from({ length: bench.parallelWrites }, (_, index) => write(index))
+      const { current } = await bench.storage.incrementFailures(key, undefined, increment())
+      const behind = Array.from({ length: bench.parallelWrites }, (_, index) => write(index))
+
+      for (const result of await Promise.all([...before, ...between, ...behind])) {
+        assert.equal(
+          result.applied,
+          result.current?.epoch === epoch,
+          'applied to the record that was seen, and no other',
+        )
+      }
+      await bench.expectStored(key, current, 'a write of a deleted record was applied to the one that followed')
+    }
+  },
+}
+
+/** For a store that does not claim to fence epochs there is nothing to check. */
+function whereFenced(cases: Cases): Cases {
+  const guarded = Object.entries(cases).map(([title, run]): [string, Cases[string]] => [
+    title,
+    async (bench) => {
+      if (bench.storage.fencesEpochs === true) await run(bench)
+    },
+  ])
+  return Object.fromEntries(guarded)
+}
+
 const ownershipCases: Cases = {
   'is not changed through the records that it returns': async (bench) => {
     const key = bench.key()
@@ -791,10 +979,14 @@ function historyCases(seed = Math.floor(Math.random() * 2 ** 31)): Cases {
         // Three times out of four the version that is stored, else one of the wrong ones.
         const version = [stored?.version, stored?.version, stored?.version, randomUUID(), undefined][random(5)]
         const next = random(2) === 0 ? fullRecord() : circuitRecord({ failureCount: random(9) })
-        const write: CompareAndSet = { serviceKey, version, next }
+        // Named only where no version is. Two times out of four none, else the one that is stored or a wrong one.
+        const epochs = [undefined, undefined, stored?.epoch, randomUUID()]
+        const fences = bench.storage.fencesEpochs === true && version === undefined
+        const epoch = fences ? epochs[random(4)] : undefined
+        const write: CompareAndSet = { serviceKey, version, next, epoch }
         const operation = random(8)
         if (operation < 3) {
-          const added = increment({ count: 1 + random(3) })
+          const added = increment({ count: 1 + random(3), epoch })
           const expected = model.increment(serviceKey, version, added)
           expectResult(await bench.storage.incrementFailures(serviceKey, version, added), expected, where)
           if (operation === 0) {
@@ -802,7 +994,7 @@ function historyCases(seed = Math.floor(Math.random() * 2 ** 31)): Cases {
             expectResult(await bench.storage.incrementFailures(serviceKey, version, added), again, `${where}, again`)
           }
         } else if (operation < 5) {
-          const result = await bench.storage.compareAndSetState(serviceKey, version, next)
+          const result = await bench.storage.compareAndSetState(serviceKey, version, next, epoch)
           expectResult(result, model.replace(write), where)
         } else if (operation < 7) {
           const other = keys.find((key) => key !== serviceKey) as string
@@ -1047,6 +1239,28 @@ class Bench {
     return record
   }
 
+  /** A circuit that was counted in and never replaced: its record has no version. */
+  async unversioned(key: string = this.key()): Promise<{ key: string; record: CircuitRecord }> {
+    const first = increment()
+    const result = await this.storage.incrementFailures(key, undefined, first)
+    const record = counted(emptyRecord(first.id, first.at), first)
+    expectApplied(result, record, 'the first increment')
+    return { key, record }
+  }
+
+  /** A circuit that was deleted, and the epoch that it had. */
+  async deleted(): Promise<{ key: string; epoch: string }> {
+    const { key, record } = await this.unversioned()
+    await this.storage.clearState(key)
+    return { key, epoch: record.epoch }
+  }
+
+  /** A circuit that was deleted and grew again, and the epoch that it had before. */
+  async regrown(): Promise<{ key: string; epoch: string; record: CircuitRecord }> {
+    const { key, epoch } = await this.deleted()
+    return { ...(await this.unversioned(key)), epoch }
+  }
+
   async expectRoundTrip(record: CircuitRecord, what: string): Promise<void> {
     const [key, batched] = [this.key(), this.key()]
     expectApplied(await this.storage.compareAndSetState(key, undefined, record), record, what)
@@ -1085,19 +1299,23 @@ class ContractModel {
 
   increment(serviceKey: string, version: ExpectedVersion, added: FailureIncrement): WriteResult {
     const current = this.#records.get(serviceKey)
-    if (current?.version !== version) return { applied: false, current }
+    if (!this.#isExpected(current, version, added.epoch)) return { applied: false, current }
     if (this.#increments.has(added.id)) return { applied: true, current }
     this.#increments.add(added.id)
     return this.#store(serviceKey, counted(current ?? emptyRecord(added.id, added.at), added))
   }
 
-  replace({ serviceKey, version, next }: CompareAndSet): WriteResult {
+  replace({ serviceKey, version, next, epoch }: CompareAndSet): WriteResult {
     const current = this.#records.get(serviceKey)
-    return current?.version === version ? this.#store(serviceKey, next) : { applied: false, current }
+    return this.#isExpected(current, version, epoch) ? this.#store(serviceKey, next) : { applied: false, current }
   }
 
   clear(serviceKey: string): void {
     this.#records.delete(serviceKey)
+  }
+
+  #isExpected(current: CircuitRecord | undefined, version: ExpectedVersion, epoch: string | undefined): boolean {
+    return current?.version === version && (epoch === undefined || current?.epoch === epoch)
   }
 
   #store(serviceKey: string, current: CircuitRecord): WriteResult {

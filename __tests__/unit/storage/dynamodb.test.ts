@@ -83,6 +83,35 @@ describe('the options', () => {
     ])
   })
 
+  it.each([
+    ['options', undefined, 'an object with at least tableName'],
+    ['tableName', 777, 'the name of a table (3 to 255 letters, digits, "_", "-", ".") or its ARN'],
+    ['tableName', 'app!', 'the name of a table (3 to 255 letters, digits, "_", "-", ".") or its ARN'],
+    [
+      'ttlAttributeName',
+      'x'.repeat(256),
+      'the name of an attribute, at most 255 bytes, that no field of a circuit record has',
+    ],
+    ['sortKeyName', 'PK', 'different from the names of the other two attributes'],
+    ['sortKeyValue', 'x'.repeat(1_025), expect.stringMatching(/, at most 1024 bytes$/)],
+    ['consistentRead', 1, 'true or false'],
+    ['client', {}, 'a DynamoDBClient of @aws-sdk/client-dynamodb'],
+    ['clientConfig', 1, 'the configuration of a DynamoDBClient'],
+  ])('say of %s what is allowed: %p is not', (setting, value, allowed) => {
+    const options = setting === 'options' ? value : { tableName: 'app', [setting]: value }
+    const { problems } = thrownBy(() => new DynamoDBCircuitStorage(options as never))
+    const problem = problems.find((one) => one.setting === setting)
+    expect(problem?.source).toBe('option')
+    expect(/must be (.*), but is /s.exec(problem?.message ?? '')?.[1]).toEqual(allowed)
+  })
+
+  it('say that client and clientConfig exclude each other', () => {
+    const options = { tableName: 'app', client: { send: () => {} }, clientConfig: {} }
+    expect(thrownBy(() => new DynamoDBCircuitStorage(options as never)).problems).toEqual([
+      expect.objectContaining({ setting: 'client', source: 'option' }),
+    ])
+  })
+
   it('must name three different attributes', () => {
     const error = thrownBy(() => new DynamoDBCircuitStorage({ tableName: 'app', sortKeyName: 'PK' }))
     expect(error.problems.map((problem) => problem.setting)).toEqual(['partitionKeyName', 'sortKeyName'])
@@ -93,6 +122,7 @@ describe('the options', () => {
     { tableName: 'arn:aws:dynamodb:eu-central-1:123456789012:table/app', sortKeyName: null },
     { tableName: 'app', clientConfig: { region: 'eu-central-1' }, consistentRead: false, sortKeyValue: 'S' },
     { tableName: 'app', client: undefined, partitionKeyName: undefined },
+    { tableName: 'app', ttlAttributeName: 'x'.repeat(255), sortKeyValue: 'x'.repeat(1_024) },
   ])('may be %j', (options) => {
     expect(() => new DynamoDBCircuitStorage(options)).not.toThrow()
   })
@@ -495,6 +525,24 @@ describe('a batch of reads', () => {
     expect(inputs(aws)).toHaveLength(4)
   })
 
+  it('pauses before each repetition, twice as long each time, of which half is random', async () => {
+    const { storage, aws } = mocked()
+    aws.on(BatchGetItemCommand).resolves({ UnprocessedKeys: { app: { Keys: [key] } } })
+    const delays: unknown[] = []
+    const timers = jest.spyOn(globalThis, 'setTimeout').mockImplementation(((callback: () => void, delay: number) => {
+      delays.push(delay)
+      queueMicrotask(callback)
+    }) as never)
+    const random = jest.spyOn(Math, 'random').mockReturnValue(0.5)
+    try {
+      await rejectionOf(storage.batchGetState(['stripe']))
+    } finally {
+      timers.mockRestore()
+      random.mockRestore()
+    }
+    expect(delays).toEqual([37.5, 75, 150])
+  })
+
   it('hands out the good records with the error about a damaged one', async () => {
     const { storage, aws } = mocked()
     aws.on(BatchGetItemCommand).resolves({ Responses: { app: [itemOf(open), keyOf('paypal')] } })
@@ -612,7 +660,35 @@ describe('a batch of deletions', () => {
     aws.on(BatchWriteItemCommand).resolves({ UnprocessedItems: { app: [{ DeleteRequest: { Key: key } }] } })
     const error = await rejectionOf(storage.batchClearState(['stripe', 'paypal']))
     expect([...(error.errors?.keys() ?? [])]).toEqual(['stripe'])
-    expect([...(error.results?.keys() ?? [])]).toEqual(['paypal'])
+    expect(error.results).toEqual(new Map([['paypal', true]]))
+  })
+
+  it('that DynamoDB refuses names what it was asked and which circuits remain', async () => {
+    const { storage, aws } = mocked()
+    aws.on(BatchWriteItemCommand).rejects(serviceError('InternalServerError', 'Oops'))
+    const error = await rejectionOf(storage.batchClearState(['stripe']))
+    expect(error.errors?.get('stripe')).toMatchObject({
+      operation: 'batchClearState',
+      message: 'batchClearState failed: DynamoDB answered the BatchWriteItem with InternalServerError (HTTP 400).',
+    })
+  })
+})
+
+describe('a deletion', () => {
+  it('that DynamoDB refuses names what it was asked', async () => {
+    const { storage, aws } = mocked()
+    aws.on(DeleteItemCommand).rejects(serviceError('InternalServerError', 'Oops'))
+    await expect(storage.clearState('stripe')).rejects.toThrow(
+      'clearState of "stripe" failed: DynamoDB answered the DeleteItem with InternalServerError (HTTP 400).',
+    )
+  })
+})
+
+describe('the preparation', () => {
+  it('makes the client and asks for nothing', async () => {
+    const { storage, aws } = mocked()
+    await storage.prepare()
+    expect(inputs(aws)).toEqual([])
   })
 })
 
@@ -815,6 +891,28 @@ describe('the client', () => {
     await expect(storage.getState('stripe')).rejects.toThrow('from my handler')
     await storage.close()
     expect(requestHandler.destroy).toHaveBeenCalledTimes(1)
+  })
+
+  it('gets a request handler that is an instance of a class as it is', async () => {
+    class Handler {
+      handle(): Promise<never> {
+        return Promise.reject(new Error('from my class'))
+      }
+      httpHandlerConfigs(): object {
+        return {}
+      }
+      updateHttpClientConfig(): void {}
+      destroy(): void {}
+    }
+    const clientConfig = {
+      region: 'eu-central-1',
+      credentials,
+      endpoint: 'http://127.0.0.1:9',
+      requestHandler: new Handler() as never,
+    }
+    await expect(new DynamoDBCircuitStorage({ tableName: 'app', clientConfig }).getState('a')).rejects.toThrow(
+      'from my class',
+    )
   })
 
   it('that was injected is not closed', async () => {

@@ -39,6 +39,12 @@ describe('MemoryCircuitStorage', () => {
     expect(Object.isFrozen(next.leases)).toBe(false)
   })
 
+  it('keeps a null that an adapter or a test in plain JavaScript wrote for what is not set', async () => {
+    const storage = new MemoryCircuitStorage()
+    const next = { ...circuitRecord(), lastFailure: null } as unknown as CircuitRecord
+    expect(await storage.compareAndSetState('stripe', undefined, next)).toEqual({ applied: true, current: next })
+  })
+
   it('keeps the ids of 16 increments and no more', async () => {
     const storage = new MemoryCircuitStorage()
     const add = (id: string) => storage.incrementFailures('stripe', undefined, { count: 1, at: 1, id })
@@ -74,6 +80,12 @@ describe('MemoryCircuitStorage', () => {
       })
       await storage.incrementFailures('fifth', undefined, { count: 1, at: 1, id: 'id' })
       expect(await stored(storage)).toEqual(['first', 'second', 'third', 'fifth'])
+    })
+
+    it('may be told to keep a single circuit', async () => {
+      const storage = new MemoryCircuitStorage({ maxCircuits: 1 })
+      await fill(storage, { first: {}, second: {} })
+      expect(await stored(storage)).toEqual(['second'])
     })
 
     it('forgets the oldest one when none is closed', async () => {

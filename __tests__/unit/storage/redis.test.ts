@@ -117,9 +117,39 @@ describe('the options', () => {
     expect(error.problems).toMatchObject([{ setting: 'options' }])
   })
 
+  it.each([
+    ['options', undefined, 'an object with a client, a url or options'],
+    ['client', {}, 'a client of ioredis, or an object with its method call'],
+    ['client', 'redis', 'a client of ioredis, or an object with its method call'],
+    ['options', { options: 'fast' }, 'options of ioredis'],
+  ])('say of %s what is allowed: %p is not', (setting, value, allowed) => {
+    const options = setting === 'options' ? value : { [setting]: value }
+    expect(thrownBy(() => new RedisCircuitStorage(options as never)).problems).toEqual([
+      expect.objectContaining({
+        setting,
+        source: 'option',
+        message: expect.stringContaining(`${setting} must be ${allowed}, but is `),
+      }),
+    ])
+  })
+
+  it.each([{ url: 'redis://localhost' }, { options: {} }])('exclude %j where there is a client', (other) => {
+    const { client } = answering([])
+    expect(thrownBy(() => new RedisCircuitStorage({ client, ...other } as never)).problems).toEqual([
+      expect.objectContaining({ setting: 'client', source: 'option' }),
+    ])
+  })
+
   it('must say where Redis is', () => {
     const error = thrownBy(() => new RedisCircuitStorage({ keyPrefix: 'x' }))
-    expect(error.message).toContain('url is missing; the Redis storage needs a url, options or a client')
+    expect(error.problems).toEqual([
+      {
+        setting: 'url',
+        source: 'option',
+        value: undefined,
+        message: 'url is missing; the Redis storage needs a url, options or a client (option)',
+      },
+    ])
   })
 
   it.each([
@@ -138,7 +168,7 @@ describe('the options', () => {
     'unix:///tmp/SECRET',
   ])('do not take %p for the URL of a Redis, and do not repeat it', (url) => {
     const error = thrownBy(() => new RedisCircuitStorage({ url }))
-    expect(error.problems).toMatchObject([{ setting: 'url', value: undefined }])
+    expect(error.problems).toMatchObject([{ setting: 'url', source: 'option', value: undefined }])
     expect(`${error.stack} ${JSON.stringify(error)}`).not.toContain('SECRET')
     expect(error.message).toContain('url must be redis://[user:password@]host[:port][/database]')
   })
@@ -197,8 +227,8 @@ describe('the commands', () => {
     const created =
       `schema 1 epoch i"1\n generation 0 state CLOSED failureCount 0 successCount 0 leases [] trips 0 transitions [] ` +
       `updatedAt ${at}`
-    expect(args).toEqual(['', 'i\\"1\\n', '2', String(at), expect.any(String), ...created.split(' ')])
-    expect(Number(args[4])).toBeGreaterThanOrEqual(Number(lifetime))
+    expect(args).toEqual(['', '', 'i\\"1\\n', '2', String(at), expect.any(String), ...created.split(' ')])
+    expect(Number(args[5])).toBeGreaterThanOrEqual(Number(lifetime))
   })
 
   it('replace by a script, with the version before and after, what to remove and what to set', async () => {
@@ -207,9 +237,9 @@ describe('the commands', () => {
     expect(result).toEqual({ applied: false, current: undefined })
     const [[name, , keys, key, ...args] = []] = commands
     expect([name, keys, key]).toEqual(['evalsha', '1', 'circuit:stripe'])
-    expect(args.slice(0, 2)).toEqual(['=v1', '=v2'])
-    expect(args.slice(3, 6)).toEqual(['2', 'override', 'increments'])
-    expect(args.slice(6)).toEqual(stored.map((text) => (text.startsWith('[{') ? '[]' : text)))
+    expect(args.slice(0, 3)).toEqual(['=v1', '', '=v2'])
+    expect(args.slice(4, 7)).toEqual(['2', 'override', 'increments'])
+    expect(args.slice(7)).toEqual(stored.map((text) => (text.startsWith('[{') ? '[]' : text)))
   })
 
   it('keep a record for as long as it matters, by whichever clock is behind, and an override for ever', async () => {
@@ -218,7 +248,7 @@ describe('the commands', () => {
       const { storage, commands } = answering([1, stored])
       const lived = async (record: Partial<CircuitRecord>): Promise<string | undefined> => {
         await storage.compareAndSetState('stripe', undefined, { ...open, ...record })
-        return commands.at(-1)?.[6]
+        return commands.at(-1)?.[7]
       }
       await expect(lived({})).resolves.toBe(lifetime)
       await expect(lived({ updatedAt: at + 1_500 })).resolves.toBe(String(Number(lifetime) + 500))
@@ -338,6 +368,13 @@ describe('a batch', () => {
     const silent = { ...answering([]).client, pipeline: () => ({ exec: async () => null }) }
     const error = await rejectionOf(new RedisCircuitStorage({ client: silent }).batchClearState(['a', 'b']))
     expect([...(error.errors?.keys() ?? [])]).toEqual(['a', 'b'])
+    expect(error).toMatchObject({
+      operation: 'batchClearState',
+      errors: new Map([
+        ['a', expect.anything()],
+        ['b', expect.anything()],
+      ]),
+    })
     expect(error.message).toContain('left the command without a reply')
   })
 
@@ -354,6 +391,7 @@ describe('a batch', () => {
     const { storage, commands } = pipelining([1, stored])
     const error = await rejectionOf(storage.batchSetState([first, second, first]))
     expect(error.message).toBe('batchSetState was given "a" twice, and wrote nothing: give each circuit once.')
+    expect(error).toMatchObject({ operation: 'batchSetState', service: 'a' })
     expect(commands).toEqual([])
   })
 })
@@ -385,10 +423,18 @@ describe('an error', () => {
     expect(error.message).toContain(advice)
   })
 
+  it('at a deletion names what it was asked', async () => {
+    const { storage } = answering(new Error('ERR something else'))
+    await expect(storage.clearState('stripe')).rejects.toThrow(
+      'clearState of "stripe" failed: Redis refused it: ERR something else',
+    )
+  })
+
   it('about a value that is no hash is about damage', async () => {
     const wrong = new Error('WRONGTYPE Operation against a key holding the wrong kind of value')
     const error = await rejectionOf(answering(wrong).storage.getState('stripe'))
     expect(error).toMatchObject({ corrupt: true, service: 'stripe', cause: { message: wrong.message } })
+    expect(error.message).toContain('The record stored for "stripe" is damaged: its key holds a value that is no hash.')
     expect(error.message).toContain('choose another keyPrefix')
   })
 
@@ -435,7 +481,13 @@ describe('an error', () => {
     const { storage } = answering(reply)
     const operation =
       command === 'hgetall' ? storage.getState('stripe') : storage.compareAndSetState('stripe', undefined, open)
-    await expect(operation).rejects.toMatchObject({ corrupt: false, message: expect.stringContaining('reply') })
+    const name = command === 'hgetall' ? 'getState' : 'compareAndSetState'
+    await expect(operation).rejects.toMatchObject({
+      corrupt: false,
+      operation: name,
+      service: 'stripe',
+      message: `${name} of "stripe" failed: the client's reply is not what Redis sent. Its call must resolve to the reply as it is: lists as arrays, texts as strings.`,
+    })
   })
 
   it.each([

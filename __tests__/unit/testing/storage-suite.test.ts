@@ -87,6 +87,14 @@ describe('testCircuitStorage', () => {
     expect(await run(...fixture(Silent))).toEqual(new Map())
   })
 
+  it('takes an adapter that does not fence epochs', async () => {
+    class Unfenced extends RemoteStorage {
+      override readonly fencesEpochs = undefined as never
+      protected override isSeen = () => true
+    }
+    expect(await run(...fixture(Unfenced))).toEqual(new Map())
+  })
+
   it('takes stores with lower limits', async () => {
     class Small extends RemoteStorage {
       protected override isKnown(key: string, { id }: FailureIncrement): boolean {
@@ -250,6 +258,12 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
       'the adapter › has every method of the contract',
       class extends RemoteStorage {
         override readonly shared = 'yes' as never
+      },
+    ],
+    'says neither yes nor no to whether it fences epochs': [
+      'the adapter › has every method of the contract',
+      class extends RemoteStorage {
+        override readonly fencesEpochs = 'yes' as never
       },
     ],
     'makes up a record for a circuit that nothing is stored for': [
@@ -892,6 +906,181 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
       class extends RemoteStorage {
         override async clearState(key: string) {
           this.write(key, emptyRecord('cleared', Date.now()))
+        }
+      },
+    ],
+    'refuses every increment that names an epoch': [
+      'the epoch › adds to the record of the epoch that is named',
+      class extends RemoteStorage {
+        override async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement) {
+          if (increment.epoch !== undefined) return this.refuse(this.store.records.get(key))
+          return super.incrementFailures(key, version, increment)
+        }
+      },
+    ],
+    'overlooks the epoch of an increment': [
+      'the epoch › refuses an increment of another epoch',
+      class extends RemoteStorage {
+        override async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement) {
+          return super.incrementFailures(key, version, { ...increment, epoch: undefined })
+        }
+      },
+    ],
+    'takes nothing for any epoch': [
+      'the epoch › creates no record for an increment that names an epoch',
+      class extends RemoteStorage {
+        protected override isSeen(current: CircuitRecord | undefined, epoch: string | undefined) {
+          return current === undefined || super.isSeen(current, epoch)
+        }
+      },
+    ],
+    'remembers the epochs of increments in what it has deleted': [
+      'the epoch › refuses an increment of a record that was deleted and grew again',
+      class extends RemoteStorage {
+        readonly #epochs = new Map<string, Set<string>>()
+        override async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement) {
+          const seen = this.#epochs.get(key) ?? new Set()
+          const current = this.store.records.get(key)
+          const epoch = current && seen.has(increment.epoch ?? '') ? current.epoch : increment.epoch
+          const result = await super.incrementFailures(key, version, { ...increment, epoch })
+          this.#epochs.set(key, seen.add(result.current?.epoch ?? ''))
+          return result
+        }
+      },
+    ],
+    'ignores the ids of increments that name an epoch': [
+      'the epoch › counts an increment that names an epoch and is sent twice once',
+      class extends RemoteStorage {
+        protected override isKnown(key: string, increment: FailureIncrement) {
+          return increment.epoch === undefined && super.isKnown(key, increment)
+        }
+      },
+    ],
+    'refuses every replace that names an epoch': [
+      'the epoch › replaces the record of the epoch that is named',
+      class extends RemoteStorage {
+        override async compareAndSetState(key: string, version: ExpectedVersion, next: CircuitRecord, epoch?: string) {
+          if (epoch !== undefined) return this.refuse(this.store.records.get(key))
+          return super.compareAndSetState(key, version, next)
+        }
+      },
+    ],
+    'overlooks the epoch of a replace': [
+      'the epoch › refuses a replace of another epoch',
+      class extends RemoteStorage {
+        override async compareAndSetState(key: string, version: ExpectedVersion, next: CircuitRecord) {
+          return super.compareAndSetState(key, version, next)
+        }
+      },
+    ],
+    'compares the epoch with the one that a replace leads to': [
+      'the epoch › refuses a replace of another epoch',
+      class extends RemoteStorage {
+        override async compareAndSetState(key: string, version: ExpectedVersion, next: CircuitRecord, epoch?: string) {
+          return super.compareAndSetState(key, version, next, epoch === next.epoch ? undefined : epoch)
+        }
+      },
+    ],
+    'creates a record for a replace that names an epoch': [
+      'the epoch › creates no record for a replace that names an epoch',
+      class extends RemoteStorage {
+        override async compareAndSetState(key: string, version: ExpectedVersion, next: CircuitRecord, epoch?: string) {
+          return super.compareAndSetState(key, version, next, this.store.records.has(key) ? epoch : undefined)
+        }
+      },
+    ],
+    'remembers the epochs of replaces in what it has deleted': [
+      'the epoch › refuses a replace of a record that was deleted and grew again',
+      class extends RemoteStorage {
+        readonly #epochs = new Map<string, Set<string>>()
+        protected override write(key: string, next: CircuitRecord) {
+          this.#epochs.set(key, (this.#epochs.get(key) ?? new Set()).add(next.epoch))
+          return super.write(key, next)
+        }
+        override async compareAndSetState(key: string, version: ExpectedVersion, next: CircuitRecord, epoch?: string) {
+          const current = this.store.records.get(key)
+          const seen = this.#epochs.get(key)?.has(epoch ?? '')
+          return super.compareAndSetState(key, version, next, current && seen ? current.epoch : epoch)
+        }
+      },
+    ],
+    'overlooks the epochs of a batch': [
+      'the epoch › checks the epoch of each circuit of a batch by itself',
+      class extends RemoteStorage {
+        override async batchSetState(writes: readonly CompareAndSet[]) {
+          return super.batchSetState(writes.map((write) => ({ ...write, epoch: undefined })))
+        }
+      },
+    ],
+    'refuses all of a batch for one epoch': [
+      'the epoch › checks the epoch of each circuit of a batch by itself',
+      class extends RemoteStorage {
+        override async batchSetState(writes: readonly CompareAndSet[]) {
+          const stored = (key: string) => this.store.records.get(key)
+          if (writes.every(({ serviceKey, epoch }) => this.isSeen(stored(serviceKey), epoch))) {
+            return super.batchSetState(writes)
+          }
+          return new Map(writes.map(({ serviceKey }) => [serviceKey, this.refuse(stored(serviceKey))]))
+        }
+      },
+    ],
+    'takes the epoch for the version': [
+      'the epoch › compares the version as well',
+      class extends RemoteStorage {
+        override async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement) {
+          const current = this.store.records.get(key)
+          const isSeen = increment.epoch !== undefined && this.isSeen(current, increment.epoch)
+          return super.incrementFailures(key, isSeen ? current?.version : version, increment)
+        }
+      },
+    ],
+    'takes the epoch of a batch for the version': [
+      'the epoch › compares the version as well',
+      class extends RemoteStorage {
+        override async batchSetState(writes: readonly CompareAndSet[]) {
+          const stored = (key: string) => this.store.records.get(key)
+          return super.batchSetState(
+            writes.map((write) => {
+              const isSeen = write.epoch !== undefined && this.isSeen(stored(write.serviceKey), write.epoch)
+              return isSeen ? { ...write, version: stored(write.serviceKey)?.version } : write
+            }),
+          )
+        }
+      },
+    ],
+    'folds the case of epochs': [
+      'the epoch › compares epochs as text',
+      class extends RemoteStorage {
+        protected override isSeen(current: CircuitRecord | undefined, epoch: string | undefined) {
+          return super.isSeen(current && { ...current, epoch: current.epoch.toLowerCase() }, epoch?.toLowerCase())
+        }
+      },
+    ],
+    'takes an epoch that reads like nothing for none': [
+      'the epoch › compares epochs as text',
+      class extends RemoteStorage {
+        protected override isSeen(current: CircuitRecord | undefined, epoch: string | undefined) {
+          return super.isSeen(current, epoch === 'null' ? undefined : epoch)
+        }
+      },
+    ],
+    'compares the epoch, waits, then adds to whatever is stored': [
+      'the epoch › lets no write of a deleted record through to the one that follows',
+      class extends RemoteStorage {
+        override async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement) {
+          if (!this.isSeen(await this.getState(key), increment.epoch)) return this.refuse(this.store.records.get(key))
+          await undefined
+          return super.incrementFailures(key, version, { ...increment, epoch: undefined })
+        }
+      },
+    ],
+    'compares the epoch, waits, then replaces whatever is stored': [
+      'the epoch › lets no write of a deleted record through to the one that follows',
+      class extends RemoteStorage {
+        override async compareAndSetState(key: string, version: ExpectedVersion, next: CircuitRecord, epoch?: string) {
+          if (!this.isSeen(await this.getState(key), epoch)) return this.refuse(this.store.records.get(key))
+          await undefined
+          return super.compareAndSetState(key, version, next)
         }
       },
     ],
