@@ -1,0 +1,23 @@
+import v8 from 'node:v8'
+
+v8.setFlagsFromString('--allow-natives-syntax')
+
+/**
+ * Runs every promise reaction that is due, and those that they cause, before it returns: V8's own microtask checkpoint.
+ * So a program full of `await` is stepped through by a plain loop, exactly and about a microsecond a step. It does
+ * nothing when it is called from within a promise reaction: see {@link inMacrotask}.
+ */
+export const drainMicrotasks = new Function('%PerformMicrotaskCheckpoint()') as () => void
+
+/** Runs `body` where {@link drainMicrotasks} works: outside of any promise reaction. */
+export function inMacrotask<T>(body: () => T): Promise<T> {
+  return new Promise((resolve, reject) => {
+    setImmediate(() => {
+      try {
+        resolve(body())
+      } catch (error) {
+        reject(error)
+      }
+    })
+  })
+}

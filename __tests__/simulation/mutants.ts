@@ -1,0 +1,200 @@
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import type { Engine } from './engine.ts'
+import type { InvariantNumber } from './invariants.ts'
+import { simulate } from './simulation.ts'
+
+/** One line of the engine or of an adapter, changed so that an invariant no longer holds. */
+export interface Mutant {
+  readonly invariant: InvariantNumber
+  readonly mistake: string
+  /** A file in `src` … */
+  readonly file: string
+  /** … what stands there once … */
+  readonly original: string
+  /** … and what stands there instead. */
+  readonly changed: string
+}
+
+export const mutants: readonly Mutant[] = [
+  {
+    invariant: 1,
+    mistake: 'one probe more than allowed',
+    file: 'state-machine.ts',
+    original: '.length < settings.halfOpenMaxConcurrent ? ',
+    changed: '.length <= settings.halfOpenMaxConcurrent ? ',
+  },
+  {
+    invariant: 2,
+    mistake: 'a lease never expires',
+    file: 'state-machine.ts',
+    original: 'return ahead > 0 && ahead <= maxLease + clockTolerance',
+    changed: 'return ahead <= maxLease + clockTolerance',
+  },
+  {
+    invariant: 3,
+    mistake: 'outcomes count in whatever epoch it is',
+    file: 'circuit.ts',
+    original: 'return isCurrent && view.state',
+    changed: 'return view.state',
+  },
+  {
+    invariant: 3,
+    mistake: 'what is deleted and grows again is not told apart',
+    file: 'circuit.ts',
+    original: 'epoch: record?.version === undefined ? record?.epoch : undefined }',
+    changed: 'epoch: undefined }',
+  },
+  {
+    invariant: 3,
+    mistake: 'the adapter replaces whatever is there',
+    file: 'storage/memory.ts',
+    original: 'return current?.version === version && (epoch',
+    changed: 'return (version || true) && (epoch',
+  },
+  {
+    invariant: 4,
+    mistake: 'an event fires again whenever its transition is seen',
+    file: 'circuit.ts',
+    original: '      this.#told.add(transition)\n',
+    changed: '',
+  },
+  {
+    invariant: 4,
+    mistake: 'the record forgets who changed it',
+    file: 'state-machine.ts',
+    original: 'transitions: [...record.transitions, tokens.transition].slice(-keptTransitions)',
+    changed: 'transitions: []',
+  },
+  {
+    invariant: 5,
+    mistake: 'a request that was wrong counts as a failure',
+    file: 'circuit-breaker.ts',
+    original: "return judge(counts, error) ? 'failure' : 'ignored'",
+    changed: "return judge(counts, error) ? 'failure' : 'failure'",
+  },
+  {
+    invariant: 5,
+    mistake: 'an increment that is sent again counts again',
+    file: 'storage/memory.ts',
+    original: 'if (increments.includes(id)) return',
+    changed: 'if (increments.includes(`${id}?`)) return',
+  },
+  {
+    invariant: 6,
+    mistake: 'only an exact count trips',
+    file: 'state-machine.ts',
+    original: 'if (total >= settings.failureThreshold) {',
+    changed: 'if (total === settings.failureThreshold) {',
+  },
+  {
+    invariant: 7,
+    mistake: 'an open circuit may be probed at any time',
+    file: 'state-machine.ts',
+    original: "return isRetryDue(record, now, settings) ? 'claim' : 'open'",
+    changed: "return settings ? 'claim' : 'open'",
+  },
+  {
+    invariant: 7,
+    mistake: 'whatever is not overridden passes',
+    file: 'circuit.ts',
+    original: "if (view.state === 'CLOSED' && view.override === undefined) return 'pass'",
+    changed: "if (view.override === undefined) return 'pass'",
+  },
+  {
+    invariant: 8,
+    mistake: 'a clock that was an hour ahead is believed',
+    file: 'state-machine.ts',
+    original: 'return ahead <= 0 || ahead > longest + clockTolerance',
+    changed: 'return ahead <= 0 || ahead > longest + 100 * clockTolerance',
+  },
+  {
+    invariant: 9,
+    mistake: 'what an instance found out alone opens the circuit for everyone',
+    file: 'circuit.ts',
+    original: 'const backlog = Math.min(batch.backlog, Math.max(0, this.settings.failureThreshold - 1 - live))',
+    changed: 'const backlog = batch.backlog',
+  },
+  {
+    invariant: 9,
+    mistake: 'a store that does not answer is waited for',
+    file: 'circuit.ts',
+    original: 'const giveUpAt = this.#runtime.now() + this.#storageTimeout',
+    changed: 'const giveUpAt = this.#runtime.now() + 10 * this.#storageTimeout',
+  },
+  {
+    invariant: 10,
+    mistake: 'the cache lives half as long',
+    file: 'circuit.ts',
+    original: 'this.#ttl = this.settings.cacheTtl *',
+    changed: 'this.#ttl = 0.5 * this.settings.cacheTtl *',
+  },
+  {
+    invariant: 11,
+    mistake: 'what an operator forced open lets calls pass',
+    file: 'state-machine.ts',
+    original: "return forced.state === 'OPEN' ? 'forced' : 'pass'",
+    changed: "return forced.state === 'OPEN' ? 'pass' : 'pass'",
+  },
+  {
+    invariant: 11,
+    mistake: 'an override is taken for one that is over',
+    file: 'state-machine.ts',
+    original: '(override.until !== undefined && now >= override.until)',
+    changed: '(override.until === undefined || now >= override.until)',
+  },
+  {
+    invariant: 12,
+    mistake: 'a close keeps the count',
+    file: 'state-machine.ts',
+    original: '    failureCount: 0,\n    openedAt: undefined,',
+    changed: '    openedAt: undefined,',
+  },
+  {
+    invariant: 12,
+    mistake: 'another probe erases the successes',
+    file: 'state-machine.ts',
+    original: 'return { ...record, version: tokens.version, leases: [...others, lease], updatedAt: now }',
+    changed: 'return { ...record, version: tokens.version, leases: [...others, lease], updatedAt: now, successCount: 0 }',
+  },
+]
+
+const sources = fileURLToPath(new URL('../../src/', import.meta.url))
+
+/** What became of a mutant: in which run the checker found it out. */
+export interface Verdict {
+  /** The seed whose run violated the invariant; `undefined`: none did. */
+  readonly seed: number | undefined
+  readonly message: string
+  /** How many runs violated another invariant before. */
+  readonly others: number
+}
+
+/** Runs the seeds from 1 on with a broken engine, until its invariant is violated. */
+export async function hunt(mutant: Mutant, seeds: number): Promise<Verdict> {
+  const directory = mkdtempSync(join(tmpdir(), 'circuit-mutant-'))
+  try {
+    const engine = await mutate(directory, mutant)
+    let others = 0
+    for (let seed = 1; seed <= seeds; seed++) {
+      const { violation } = await simulate({ seed, engine })
+      if (violation?.invariant === mutant.invariant) return { seed, message: violation.message, others }
+      if (violation !== undefined) others++
+    }
+    return { seed: undefined, message: '', others }
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
+}
+
+/** Copies the engine, with the mistake in it. */
+async function mutate(directory: string, { file, original, changed }: Mutant): Promise<Engine> {
+  cpSync(sources, directory, { recursive: true })
+  const path = join(directory, file)
+  const parts = readFileSync(path, 'utf8').split(original)
+  if (parts.length !== 2) throw new Error(`${file} has ${parts.length - 1} times: ${original}`)
+  writeFileSync(path, parts.join(changed))
+  return (await import(pathToFileURL(join(directory, 'index.ts')).href)) as Engine
+}

@@ -1,0 +1,153 @@
+import type { Plan } from './instance.ts'
+import type { ServiceCondition } from './service.ts'
+import type { StoreCondition } from './store.ts'
+import type { World } from './world.ts'
+
+/** Which kinds of trouble a run has. */
+export interface Troubles {
+  /** Other than that the service fails, which it does in every storm. */
+  readonly slowStore: boolean
+  readonly lostRequests: boolean
+  readonly throttling: boolean
+  readonly partitions: boolean
+  readonly storeOutages: boolean
+  readonly deletions: boolean
+  readonly kills: boolean
+  readonly freezes: boolean
+  readonly skewedClocks: boolean
+  readonly steppingClocks: boolean
+  readonly operators: boolean
+}
+
+export const troubleNames = [
+  'slowStore',
+  'lostRequests',
+  'throttling',
+  'partitions',
+  'storeOutages',
+  'deletions',
+  'kills',
+  'freezes',
+  'skewedClocks',
+  'steppingClocks',
+  'operators',
+] as const satisfies readonly (keyof Troubles)[]
+
+/** The settings of a run; milliseconds. */
+export interface SimulatedSettings {
+  readonly failureThreshold: number
+  readonly resetTimeout: number
+  readonly halfOpenSuccessThreshold: number
+  readonly halfOpenMaxConcurrent: number
+  readonly cacheTtl: number
+  readonly window: number
+  readonly maxConcurrent: number
+  readonly storageTimeout: number
+  readonly deadlineReserve: number
+}
+
+/**
+ * What a run is made of. A `storm` is troubles of all kinds with calm in between; `healthy`: nothing ever fails; `lone`: one
+ * instance, cut off from the store, sees nothing but failures while the service is well for everyone else.
+ */
+export interface Scenario {
+  readonly kind: 'storm' | 'healthy' | 'lone'
+  readonly instances: number
+  /** The mean distance of an instance's invocations, in milliseconds. */
+  readonly interval: number
+  readonly settings: SimulatedSettings
+  readonly troubles: Troubles
+  /** How long a storm lasts, in milliseconds … */
+  readonly stormFor: number
+  /** … and how many there are. */
+  readonly storms: number
+  readonly freezesBetween: boolean
+}
+
+/** Draws a scenario: about every tenth run has no trouble but the service's own. */
+export function drawScenario(world: World): Scenario {
+  const chance = world.random()
+  const kind = chance < 0.05 ? 'healthy' : chance < 0.12 ? 'lone' : 'storm'
+  const isPlain = kind !== 'storm' || world.chance(0.1)
+  const settings: SimulatedSettings = {
+    failureThreshold: kind === 'lone' ? world.pick([2, 3, 5]) : world.pick([1, 2, 3, 3, 3, 5]),
+    resetTimeout: world.pick([500, 1_000, 2_000, 5_000, 10_000]),
+    halfOpenSuccessThreshold: world.pick([1, 1, 2, 3]),
+    halfOpenMaxConcurrent: world.pick([1, 1, 1, 2, 3]),
+    cacheTtl: world.pick([0, 500, 2_000, 5_000]),
+    window: world.pick([10_000, 60_000, 60_000]),
+    maxConcurrent: world.pick([1, 3, 10]),
+    storageTimeout: world.pick([100, 250, 500]),
+    deadlineReserve: world.pick([200, 1_000]),
+  }
+  const troubles = Object.fromEntries(
+    troubleNames.map((name) => {
+      const isWanted = world.chance(0.4) && !isPlain
+      return [name, isWanted || (kind === 'healthy' && name === 'freezes')]
+    }),
+  ) as unknown as Troubles
+  return {
+    kind,
+    instances: kind === 'lone' ? world.pick([3, 5, 8]) : world.pick([1, 2, 3, 3, 5, 8, 12]),
+    interval: world.pick([100, 300, 1_000, 2_000]),
+    settings,
+    troubles,
+    stormFor: world.between(20_000, 60_000),
+    storms: world.whole(1, 2),
+    freezesBetween: world.chance(0.5),
+  }
+}
+
+/** Draws how the service does during a storm. */
+export function drawService(world: World): ServiceCondition {
+  const latency = world.pick([5, 50, 300])
+  const rejectionRate = world.pick([0, 0, 0.1])
+  switch (world.pick(['healthy', 'errors', 'brown-out', 'outage', 'outage', 'slow outage', 'silence', 'overload'])) {
+    case 'errors':
+      return { errorRate: world.pick([0.01, 0.1, 0.3]), rejectionRate, latency }
+    case 'brown-out':
+      return { errorRate: world.pick([0.3, 0.6]), rejectionRate, latency: 1_500, silenceRate: 0.1 }
+    case 'outage':
+      return { errorRate: 1, latency: 10 }
+    case 'slow outage':
+      return { errorRate: 1, latency: 2_500 }
+    case 'silence':
+      return { errorRate: 0, silenceRate: 1, latency }
+    case 'overload':
+      return { errorRate: 0, latency, capacity: world.whole(1, 10) }
+    default:
+      return { errorRate: 0, rejectionRate, latency }
+  }
+}
+
+/** Draws how the way to the store does during a storm. */
+export function drawStore(world: World, troubles: Troubles, storageTimeout: number): StoreCondition {
+  const isSlow = troubles.slowStore && world.chance(0.5)
+  const loss = troubles.lostRequests ? world.pick([0, 0.02, 0.2]) : 0
+  const outage = troubles.storeOutages && world.chance(0.3) ? world.pick(['refuse', 'silence'] as const) : undefined
+  return {
+    request: isSlow ? world.pick([20, storageTimeout / 2]) : 2,
+    reply: isSlow ? world.pick([20, storageTimeout / 2]) : 2,
+    spread: isSlow ? 1 : 0.4,
+    lostRequests: loss / 2,
+    lostReplies: loss,
+    refused: loss / 2,
+    falseErrors: loss / 2,
+    throttled: troubles.throttling ? world.pick([0, 0.3, 0.9]) : 0,
+    ...(outage && { outage }),
+  }
+}
+
+/** Draws what an invocation does. */
+export function drawPlan(world: World, settings: SimulatedSettings): Plan {
+  const calls = world.pick([1, 1, 1, 2, 3])
+  const timeout = world.pick([false, 200, 1_000, 5_000] as const)
+  return {
+    calls,
+    atOnce: calls > 1 && world.chance(0.5),
+    timeout,
+    abortAfter: world.chance(0.05) ? world.between(0, 500) : undefined,
+    deadline: settings.deadlineReserve + world.pick([1_000, 3_000, 10_000]),
+    forgets: world.chance(0.03),
+  }
+}
