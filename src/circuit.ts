@@ -272,14 +272,17 @@ export class Circuit {
    */
   async claim(duration: number, requestId: string | undefined): Promise<HeldLease | undefined> {
     const giveUpAt = this.#runtime.now() + this.#storageTimeout
+    const isFirst = this.#acquiring === undefined
     while (this.#acquiring !== undefined) {
-      if (!(await this.#within(this.#acquiring, giveUpAt))) return undefined
+      const isOver = !(await this.#within(this.#acquiring, giveUpAt)) || this.#runtime.now() >= giveUpAt
+      if (isOver) return undefined
       if (this.admit(this.#runtime.now()) !== 'claim') return undefined
     }
     if (this.#spare === undefined || !this.#isLive(this.#spare)) {
       this.#spare = undefined
       if (this.#isAlone) return this.#claimAlone(duration)
-      this.#unansweredClaims++
+      // One that waited for another's has less than its time: that it is not answered says nothing of the store.
+      if (isFirst) this.#unansweredClaims++
       this.#acquiring = this.#acquireLease(duration, requestId).finally(() => {
         this.#acquiring = undefined
       })

@@ -64,7 +64,7 @@ export class Checks {
     if (state !== 'HALF_OPEN') return
     instance.probes++
     // One that the store has left without an answer twice in a row goes on alone.
-    const mayBeAlone = this.#fleet.scenario.allowsLoneProbes === true || this.#fleet.unansweredOf(instance) >= 2
+    const mayBeAlone = this.#fleet.unansweredOf(instance) >= 2
     if (instance.probes > instance.granted && !mayBeAlone)
       this.violated(`${name} runs probe ${instance.probes}, but was granted ${instance.granted} leases`)
   }

@@ -27,8 +27,6 @@ export interface Scenario {
   readonly faults?: Faults
   /** Two things may reach an instance in the same turn of its event loop. */
   readonly sameTurn?: boolean
-  /** Probes are also run without a lease. */
-  readonly allowsLoneProbes?: boolean
   /** Looked at after every move; says what is wrong. */
   readonly check?: (fleet: Fleet) => string | undefined
   /** Looked at when everything that was to happen has happened. */

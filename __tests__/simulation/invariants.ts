@@ -77,6 +77,8 @@ const legal: ReadonlySet<string> = new Set(['CLOSED>OPEN', 'OPEN>HALF_OPEN', 'HA
 /** Watches a run, and notes the first thing that must not be. */
 export class Checker implements Observer {
   violation: Violation | undefined
+  /** Changes of state that were stored. */
+  transitions = 0
   /** How often each invariant was checked on something that could have broken it. */
   readonly checks: Record<InvariantNumber, number>
   readonly #world: World
@@ -147,6 +149,7 @@ export class Checker implements Observer {
     this.#storedEpochs.add(after.epoch)
     this.#noteState(after)
     if (before?.state !== after.state && (before !== undefined || after.state !== 'CLOSED')) {
+      this.transitions++
       for (const transition of this.#transitions) transition.later++
       this.#transitions.push({
         author: instance,

@@ -64,11 +64,11 @@ export interface Scenario {
   readonly freezesBetween: boolean
 }
 
-/** Draws a scenario: about every tenth run has no trouble but the service's own. */
+/** Draws a scenario: about every fifth run has no trouble but the service's own and deaths. */
 export function drawScenario(world: World): Scenario {
   const chance = world.random()
   const kind = chance < 0.05 ? 'healthy' : chance < 0.12 ? 'lone' : 'storm'
-  const isPlain = kind !== 'storm' || world.chance(0.1)
+  const isPlain = kind !== 'storm' || world.chance(0.2)
   const settings: SimulatedSettings = {
     failureThreshold: kind === 'lone' ? world.pick([2, 3, 5]) : world.pick([1, 2, 3, 3, 3, 5]),
     resetTimeout: world.pick([500, 1_000, 2_000, 5_000, 10_000]),
@@ -82,7 +82,7 @@ export function drawScenario(world: World): Scenario {
   }
   const troubles = Object.fromEntries(
     troubleNames.map((name) => {
-      const isWanted = world.chance(0.4) && !isPlain
+      const isWanted = world.chance(0.4) && (!isPlain || (kind === 'storm' && name === 'kills'))
       return [name, isWanted || (kind === 'healthy' && name === 'freezes')]
     }),
   ) as unknown as Troubles

@@ -14,6 +14,7 @@ export interface Report {
   /** How many events happened, each followed by a look at the invariants. */
   readonly events: number
   readonly calls: number
+  /** Changes of state that were stored. */
   readonly transitions: number
   /** How often each invariant was put to the test. */
   readonly checks: Readonly<Record<InvariantNumber, number>>
@@ -40,6 +41,7 @@ export async function explain(seed: number, engine: Engine = source, lines = 400
   const { settings, troubles, ...rest } = scenario
   const present = Object.entries(troubles).flatMap(([name, isPresent]) => (isPresent ? [name] : []))
   return [
+    `Replay it with: npm run simulate -- --seed ${seed}`,
     `seed ${seed}: ${JSON.stringify({ ...rest, ...settings })}`,
     `troubles: ${present.join(', ') || 'none'}`,
     ...trace,
@@ -62,7 +64,6 @@ class Run {
   #born = 0
   /** Counts the phases: what belongs to an earlier one no longer happens. */
   #phase = 0
-  #transitions = 0
 
   constructor(seed: number, engine: Engine, traced: number) {
     this.#seed = seed
@@ -116,7 +117,7 @@ class Run {
       scenario: this.#scenario,
       events: this.#world.events,
       calls: this.#service.calls,
-      transitions: this.#transitions,
+      transitions: this.#checker.transitions,
       checks,
       violation,
       trace: this.#trace,
@@ -150,7 +151,7 @@ class Run {
       this.#often(4_000, () => this.#anyone().kill())
       // In the middle of something: what was written is there, and its author never knows.
       this.#store.afterWrite = ({ instance }) => {
-        if (world.chance(0.05)) instance.kill()
+        if (world.chance(0.15)) instance.kill()
       }
     }
     if (troubles.freezes) {

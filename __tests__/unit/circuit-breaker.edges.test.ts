@@ -170,6 +170,42 @@ describe('the outcome of a call', () => {
     expect(await storage.peek('stripe')).toMatchObject({ state: 'OPEN', failureCount: 4 })
   })
 
+  it('counts once where a success came after a failure that was held back', async () => {
+    const { start, storage, runtime } = createFleet()
+    const breaker = start()
+    await breaker.call('stripe', ok)
+    await failTimes(breaker, 1)
+    await breaker.call('stripe', ok)
+    const orphaned = { ...emptyRecord('e', runtime.now()), failureCount: 3, lastFailureAt: runtime.now() }
+    await storage.put('stripe', orphaned)
+    await breaker.batchGetState()
+    await failTimes(breaker, 1)
+    await breaker.flush()
+    expect(await storage.peek('stripe')).toMatchObject({ state: 'OPEN', failureCount: 4 })
+  })
+
+  it('that was stored though its reply was lost is not counted on top of itself', async () => {
+    const { start, storage, runtime } = createFleet({ failureThreshold: 2 })
+    const breaker = start()
+    await breaker.load()
+    storage.inject('lose-with-error', 'incrementFailures')
+    await failTimes(breaker, 1)
+    await runtime.settle()
+    await breaker.batchGetState()
+    await breaker.flush()
+    expect(await storage.peek('stripe')).toMatchObject({ state: 'CLOSED', failureCount: 1 })
+  })
+
+  it('of a healthy service draws no random token', async () => {
+    const { start, runtime } = createFleet()
+    const breaker = start()
+    await breaker.load()
+    const count = () => Number(runtime.id().split('-').at(-1))
+    const before = count()
+    for (let index = 0; index < 10; index++) await breaker.call('stripe', ok)
+    expect(count()).toBe(before + 1)
+  })
+
   it('a success, follows a failure that is still being written', async () => {
     const { start, storage, runtime } = createFleet()
     const breaker = start()
@@ -287,14 +323,34 @@ describe('while the store is away', () => {
     expect((await storage.peek('b'))?.failureCount ?? 0).toBe(0)
   })
 
-  it('a probe that fails is a failure that waits', async () => {
+  it('a failure that was never sent does not take the streak of the others back in time', async () => {
+    const { start, storage, runtime } = createFleet({ services: ['a', 'b'], failureThreshold: 9 })
+    const [breaker, other] = [start(), start()]
+    await breaker.load()
+    storage.outage = 'fail'
+    await failTimes(breaker, 1, 'a')
+    await runtime.advance(1)
+    await failTimes(breaker, 1, 'a')
+    await runtime.advance(1)
+    await failTimes(breaker, 1, 'b')
+    storage.heal()
+    await runtime.advance(30_000)
+    await failTimes(other, 1, 'b')
+    await other.flush()
+    const { lastFailureAt } = (await storage.peek('b')) as CircuitRecord
+    await breaker.batchGetState()
+    await breaker.flush()
+    expect(await storage.peek('b')).toMatchObject({ failureCount: 2, lastFailureAt })
+  })
+
+  it('a probe that fails renews the failures that wait', async () => {
     const fleet = await alone({ failureThreshold: 4 })
     const { breaker, runtime, storage } = fleet
     await failTimes(breaker, 1)
-    await runtime.advance(61_000)
+    await runtime.advance(50_000)
     await failTimes(breaker, 1)
     await back(fleet, breaker)
-    expect((await storage.peek('stripe'))?.failureCount).toBe(1)
+    expect((await storage.peek('stripe'))?.failureCount).toBe(3)
   })
 
   it('observers are told at once that this instance has opened the circuit for itself', async () => {
@@ -427,7 +483,10 @@ describe('conflicts', () => {
     expect((await storage.peek('stripe'))?.failureCount).toBe(2)
   })
 
-  it('let a failure that lost be forgotten where the one that followed it came after the window', async () => {
+  it.each([
+    ['forgotten where the one that followed it came after the window', 60_001, 1],
+    ['reported where the one that followed it came at the end of the window', 60_000, 2],
+  ])('let a failure that lost be %s', async (_what, wait, count) => {
     const { start, storage, runtime } = createFleet({ failureThreshold: 9, storageTimeout: 100_000 })
     const [breaker, other] = [start(), start()]
     await failTimes(other, 1)
@@ -438,12 +497,12 @@ describe('conflicts', () => {
     await held.arrived
     await other.call('stripe', ok)
     await other.flush()
-    await runtime.advance(60_001)
+    await runtime.advance(wait)
     await failTimes(breaker, 1)
     storage.forget()
     held.release()
     await runtime.settle()
-    expect(storage.writes.map(countOf)).toEqual([1])
+    expect(storage.writes.map(countOf)).toEqual([count])
   })
 
   it('let an instance that would open the circuit leave it where a success has ended the streak meanwhile', async () => {
@@ -551,6 +610,31 @@ describe('a probe', () => {
     probe.succeed('ok')
     expect(await second).toBe('ok')
     expect(breaker.circuits.stripe?.state).toBe('CLOSED')
+  })
+
+  it('is run alone at once where the look at the store finds the record damaged', async () => {
+    const { start, storage, runtime } = createFleet()
+    const breaker = start()
+    await trip(breaker)
+    await runtime.advance(10_000)
+    storage.intercept('getState', async () => {
+      throw corrupt('getState')
+    })
+    expect(await breaker.call('stripe', ok)).toBe('ok')
+    expect(breaker.circuits.stripe?.state).toBe('CLOSED')
+  })
+
+  it('needs no look at a store that was read at retryAt itself, and leaves no timer behind', async () => {
+    const { start, storage, runtime } = createFleet()
+    const breaker = start()
+    await trip(breaker)
+    await runtime.advance(10_000)
+    await breaker.batchGetState()
+    storage.forget()
+    expect(await breaker.call('stripe', ok)).toBe('ok')
+    await breaker.flush()
+    expect(storage.operations).toEqual(['compareAndSetState', 'compareAndSetState'])
+    expect(runtime.pendingTimers).toEqual([])
   })
 
   it('needs no look at a store that no other instance uses', async () => {
