@@ -172,6 +172,8 @@ export class Circuit {
   #view: CircuitRecord
   /** How much later than `retryAt` this instance claims. */
   #claimDelay = 0
+  /** Whether this instance had a part in opening the circuit or has probed it since. */
+  #isInvolved = false
 
   #streak = 0
   #streakAt = 0
@@ -234,10 +236,20 @@ export class Circuit {
     const verdict = admit(view, now, this.settings)
     if (verdict === 'claim' && view.state === 'OPEN') {
       const late = now - retryTime(view, this.settings)
-      return late >= 0 && late < this.#claimDelay ? 'open' : 'claim'
+      return late >= 0 && (late < this.#claimDelay || this.#leavesProbesToOthers(now)) ? 'open' : 'claim'
     }
     const hasSpare = verdict === 'probing' && this.#spare !== undefined && this.#isLive(this.#spare)
     return hasSpare ? 'claim' : verdict
+  }
+
+  /**
+   * A claim begins with a read that is newer than `retryAt`. Those whose failures opened the circuit, or who have probed
+   * it, read at once: in a large fleet they are few. Everyone else claims when its cache is to be read again anyway.
+   */
+  #leavesProbesToOthers(now: number): boolean {
+    const { cacheTtl, resetTimeout } = this.settings
+    if (this.#isInvolved || 2 * cacheTtl > resetTimeout || this.#store.storage.shared === false) return false
+    return !this.#isAlone && !this.isStale(now) && this.#readAt < retryTime(this.#view, this.settings)
   }
 
   /** The error for a call that is refused. */
@@ -255,7 +267,10 @@ export class Circuit {
   #retryAfter(verdict: Exclude<Verdict, 'pass'>, now: number): number {
     const view = this.#view
     const { resetTimeout, cacheTtl } = this.settings
-    if (verdict === 'open') return retryTime(view, this.settings) + this.#claimDelay - now
+    if (verdict === 'open') {
+      const due = retryTime(view, this.settings) + this.#claimDelay
+      return (now >= due ? this.#readAt + this.#ttl : due) - now
+    }
     if (verdict === 'forced') return view.override?.until === undefined ? resetTimeout : view.override.until - now
     if (verdict === 'claim') return this.#storageTimeout
     const expiries = liveLeases(view, now).map((lease) => lease.expiresAt - now)
@@ -327,6 +342,8 @@ export class Circuit {
 
   async #acquireLease(duration: number, requestId: string | undefined): Promise<void> {
     await this.drain()
+    // A read that is under way need not be repeated.
+    if (this.loading !== undefined) await this.loading
     try {
       const retryAt = retryTime(this.#view, this.settings)
       const mayHaveChanged = this.#store.storage.shared !== false && this.#readAt < retryAt
@@ -614,6 +631,7 @@ export class Circuit {
     const change = this.#change(record, next, 'failure-threshold', at, requestId)
     const stored = await this.#compareAndSet(conditionOf(record), next, this.#tripTokens.transition, change)
     if (stored) this.#dueTrip = undefined
+    this.#isInvolved ||= stored
     return stored
   }
 
@@ -665,6 +683,7 @@ export class Circuit {
         const change = this.#change(record, decision.next, 'failure-threshold', at, requestId)
         const stored = await this.#compareAndSet(condition, decision.next, tripTokens.transition, change)
         if (stored) this.#inFlight = undefined
+        this.#isInvolved ||= stored
         return stored
       }
     }
@@ -698,7 +717,10 @@ export class Circuit {
     const isDone = isStored || batch.sent !== undefined || this.#inFlight === undefined
     this.#inFlight = isDone ? undefined : withoutSent(this.#inFlight as Batch)
     if (!this.#isOvertaken(answers, condition)) this.#adopt(current ?? (applied ? next : undefined), at)
-    if (isStored) this.#afterCounting(batch, count)
+    if (isStored) {
+      this.#isInvolved ||= count > 0
+      this.#afterCounting(batch, count)
+    }
     return isStored
   }
 
@@ -854,6 +876,7 @@ export class Circuit {
       const continues = before === undefined && record?.generation === 0
       const isClaimed = record?.leases.some((lease) => lease.id === this.#claimTokens?.leaseId)
       if (!isClaimed) this.#claimTokens = undefined
+      if (!continues && (record?.state ?? 'CLOSED') === 'CLOSED') this.#isInvolved = false
       this.#beginEpoch(epoch, continues)
     }
     this.#confirm(record)
@@ -867,6 +890,7 @@ export class Circuit {
     if (granted !== undefined) {
       this.#spare = granted
       this.#claimTokens = undefined
+      this.#isInvolved = true
     }
     if (this.#spare !== undefined && !record?.leases.some((lease) => lease.id === this.#spare?.id)) {
       this.#spare = undefined

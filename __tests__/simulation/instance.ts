@@ -189,11 +189,12 @@ export class Instance implements Runtime {
   }
 
   async #handle(request: { readonly context: object }, plan: Plan): Promise<void> {
+    const invokedAt = this.#world.now
     await this.#hook('before', request)
     const { callExternal } = request.context as { callExternal: CircuitBreaker['call'] }
     const calls: Promise<void>[] = []
     for (let index = 0; index < plan.calls; index++) {
-      const call = this.#call(callExternal, plan)
+      const call = this.#call(callExternal, plan, invokedAt)
       if (!plan.atOnce && !plan.forgets) await call
       calls.push(call)
     }
@@ -209,10 +210,12 @@ export class Instance implements Runtime {
     this.#observer.hookEnded?.(this, hook, this.#world.now - startedAt, freezes !== this.freezes)
   }
 
-  async #call(callExternal: CircuitBreaker['call'], plan: Plan): Promise<void> {
+  async #call(callExternal: CircuitBreaker['call'], plan: Plan, invokedAt: number): Promise<void> {
     const call: CallRecord = {
       instance: this,
       startedAt: this.#world.now,
+      invokedAt,
+      endsAt: invokedAt + plan.deadline,
       freezes: this.freezes,
       operationAt: undefined,
       epoch: undefined,

@@ -265,7 +265,7 @@ describe('in every order, a lease', () => {
       },
       outcome: (fleet) => `${takenOver(fleet) ? 'taken over' : 'kept'}, ${fleet.state}`,
     },
-    { comesTo: ['kept, CLOSED', 'kept, OPEN', 'taken over, CLOSED', 'taken over, OPEN'], ends: 136 },
+    { comesTo: ['kept, CLOSED', 'kept, OPEN', 'taken over, CLOSED', 'taken over, OPEN'], ends: 16 },
   )
 
   inEveryOrder(
@@ -295,7 +295,7 @@ describe('in every order, a lease', () => {
       },
       outcome: (fleet) => `${timeHasPassed(fleet) ? 'killed' : 'lived'}, ${fleet.state}`,
     },
-    { comesTo: ['killed, CLOSED', 'lived, CLOSED', 'lived, OPEN'], ends: 100 },
+    { comesTo: ['killed, CLOSED', 'lived, CLOSED', 'lived, OPEN'], ends: 13 },
   )
 
   inEveryOrderIfLarge(
@@ -612,10 +612,8 @@ describe('what was once found', () => {
   }
 
   it('a transition whose reply was lost is not told of twice', async () => {
-    const moves = 'A.1 clock.1 A.2 A#2! A#2? A~ A*1- A#5! A#5x A#3! A#3? A#4! A#4? A~'
-    const { violation, made } = await inMacrotask(() => replay({ name: 'twice', ...twice }, moves))
-    expect(made.join(' ')).toBe(moves)
-    expect(violation).toBeUndefined()
+    const drawn = await noted('once told', () => sample({ name: 'once told', ...twice }, 2_000, 1))
+    expect(drawn.ends).toBeGreaterThan(200)
   })
 
   inEveryOrderIfLarge('a lost and a late reply make no second event', twice, {

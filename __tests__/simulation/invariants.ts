@@ -37,7 +37,13 @@ export interface Violation {
 export interface Assumptions {
   readonly settings: Pick<
     ServiceSettings,
-    'failureThreshold' | 'resetTimeout' | 'halfOpenMaxConcurrent' | 'cacheTtl' | 'window' | 'maxConcurrent'
+    | 'failureThreshold'
+    | 'resetTimeout'
+    | 'halfOpenMaxConcurrent'
+    | 'cacheTtl'
+    | 'window'
+    | 'maxConcurrent'
+    | 'deadlineReserve'
   >
   readonly storageTimeout: number
   /** All clocks show the same. */
@@ -86,7 +92,9 @@ export class Checker implements Observer {
   readonly #assumed: Assumptions
   readonly #ledgers = new Map<Instance, Ledger>()
   readonly #storedEpochs = new Set<string>()
-  /** What was counted by writes that were not answered. */
+  /** The writes of each instance that were not answered. */
+  readonly #open = new Map<Instance, Set<StoreRequest>>()
+  /** What was counted by an instance of which a write was not answered: it may be one that was sent twice. */
   readonly #unanswered = new Map<
     StoreRequest,
     { readonly instance: Instance; readonly kind: keyof Ledger; readonly amount: number }
@@ -336,12 +344,30 @@ export class Checker implements Observer {
     })
   }
 
+  sent(request: StoreRequest): void {
+    const { instance, operation } = request
+    if (operation === 'getState' || operation === 'batchGetState') return
+    let open = this.#open.get(instance)
+    if (open === undefined) {
+      open = new Set()
+      this.#open.set(instance, open)
+    }
+    open.add(request)
+  }
+
+  #forgetUnanswered(instance: Instance): void {
+    for (const [request, { instance: author }] of this.#unanswered) {
+      if (author === instance) this.#unanswered.delete(request)
+    }
+  }
+
   answered(request: StoreRequest, record: CircuitRecord | undefined, isError: boolean): void {
     const { instance, operation } = request
+    this.#open.get(instance)?.delete(request)
     this.#newsIn.set(instance, this.#world.events)
     if (operation !== 'batchGetState') this.#answeredAt.set(instance, this.#world.now)
     if (isError) return
-    this.#unanswered.delete(request)
+    if (this.#open.get(instance)?.size === 0) this.#forgetUnanswered(instance)
     const { failureThreshold } = this.#assumed.settings
     const isComplete = record?.state === 'CLOSED' && record.failureCount >= failureThreshold
     if (isComplete) this.#shownComplete.set(instance, { version: record.version, at: this.#world.now })
@@ -366,9 +392,9 @@ export class Checker implements Observer {
       return `${instance.name} runs ${instance.running.size} operations at once, with maxConcurrent ${maxConcurrent}`
     })
     if (!this.#assumed.storeIsSound || !this.#assumed.clocksAgree) return
-    // Before its invocation it read what was older than cacheTtl.
+    // Before its invocation it read what was older than cacheTtl; within a long one it does so in the background.
     const known = (since: number | undefined): boolean =>
-      since !== undefined && call.startedAt - since > cacheTtl + 4 * this.#assumed.storageTimeout
+      since !== undefined && call.invokedAt - since > cacheTtl + 4 * this.#assumed.storageTimeout
     this.check(11, !known(this.#forcedOpenSince), () => {
       return `${instance.name} called the service ${now - (this.#forcedOpenSince ?? now)} ms after it was forced open`
     })
@@ -392,8 +418,9 @@ export class Checker implements Observer {
     this.#checkDelay(call, operationAt - call.startedAt)
     const isTimeout = isError && isCircuitTimeoutError(result)
     if (isAnswer && call.outcome === 'success') this.#enter('successes', call)
-    // By a clock that was set forward, the invocation's time is over, and whoever gives up then gives up because of that.
-    const mayBeDeadline = isAbort && !this.#assumed.clocksRun
+    // When the invocation's time is over, be it by a clock that was set forward, whoever gives up does so because of that.
+    const isOver = this.#world.now >= call.endsAt - this.#assumed.settings.deadlineReserve - 51
+    const mayBeDeadline = isAbort && (isOver || !this.#assumed.clocksRun)
     if ((isAnswer && call.outcome === 'failure') || isTimeout || mayBeDeadline) {
       this.#hasFailed = true
       this.#enter('failures', call)

@@ -17,6 +17,10 @@ export interface StoreRequest {
 export interface CallRecord {
   readonly instance: Instance
   readonly startedAt: number
+  /** When its invocation began. */
+  readonly invokedAt: number
+  /** When Lambda kills it. */
+  readonly endsAt: number
   /** How often the instance had been frozen. */
   readonly freezes: number
   /** When the operation started, if it did … */
@@ -40,6 +44,8 @@ export type CallOutcome = 'success' | 'failure' | 'ignored'
 export interface Observer {
   born?(instance: Instance): void
   killed?(instance: Instance): void
+  /** A request goes on its way. */
+  sent?(request: StoreRequest): void
   /** A request arrives at the store; `isRefused`: it was throttled or the store is out of order. */
   arrived?(request: StoreRequest, isRefused: boolean): void
   /** A write was carried out, or a record was deleted from outside (then without a request). */

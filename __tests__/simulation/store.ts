@@ -118,6 +118,7 @@ export class SimulatedStore {
   #send<T>(request: StoreRequest, apply: () => Promise<T>): Promise<T> {
     const world = this.#world
     const { instance } = request
+    this.#observer.sent?.(request)
     const condition = this.partitions.get(instance.index) ?? this.condition
     const { spread = 0.4, outage, lostRequests = 0, lostReplies = 0, refused = 0, falseErrors = 0 } = condition
     const there = world.latency(condition.request, spread)

@@ -25,6 +25,9 @@ const observedBy = (breaker: ReturnType<Fleet['start']>): StateChange[] => {
 /** The count that an increment adds. */
 const countOf = ({ args }: RecordedRequest): number => (args[2] as { count: number }).count
 
+/** What a claim is made of; a cache that is read again in the background is not. */
+const isClaimOrRead = ({ operation }: RecordedRequest): boolean => operation !== 'batchGetState'
+
 function corrupt(operation: 'getState' | 'batchGetState' | 'incrementFailures'): CircuitStorageError {
   return new CircuitStorageError('damaged', { operation, service: 'stripe', corrupt: true })
 }
@@ -582,7 +585,7 @@ describe('a probe', () => {
     const breaker = start()
     await trip(breaker)
     await runtime.advance(10_000)
-    storage.inject('hang', 'getState')
+    storage.inject('hang', isClaimOrRead)
     const first = outcomeOf(breaker.call('stripe', ok))
     await runtime.advance(300)
     const second = outcomeOf(breaker.call('stripe', ok))
@@ -590,6 +593,52 @@ describe('a probe', () => {
     expect((await first).error).toMatchObject({ reason: 'unclaimed' })
     await runtime.advance(500)
     expect(await isSettled(second, runtime)).toBe(true)
+  })
+
+  it('is not claimed once more by a call whose time ended with that of the claim it waited for', async () => {
+    const { start, storage, runtime } = createFleet()
+    const breaker = start()
+    await trip(breaker)
+    await runtime.advance(10_000)
+    storage.forget()
+    storage.inject('hang', 'compareAndSetState', 10)
+    const calls = [1, 2].map(() => outcomeOf(breaker.call('stripe', ok)))
+    await runtime.advance(500)
+    for (const { error } of await Promise.all(calls)) expect(error).toMatchObject({ reason: 'unclaimed' })
+    expect(storage.writes).toHaveLength(1)
+  })
+
+  it('is not run alone by a call that had less than its time, because it waited for the claim of another', async () => {
+    const { start, storage, runtime } = createFleet()
+    const breaker = start()
+    await trip(breaker)
+    await runtime.advance(10_000)
+    storage.inject('hang', 'compareAndSetState', 10)
+    const first = outcomeOf(breaker.call('stripe', ok))
+    await runtime.advance(300)
+    const second = outcomeOf(breaker.call('stripe', ok))
+    await runtime.advance(500)
+    expect((await first).error).toMatchObject({ reason: 'unclaimed' })
+    expect((await second).error).toMatchObject({ reason: 'unclaimed' })
+  })
+
+  it('that was granted while another one of this instance failed is not run', async () => {
+    const { start, storage, runtime } = createFleet({ halfOpenMaxConcurrent: 2 })
+    const breaker = start()
+    await trip(breaker)
+    await runtime.advance(10_000)
+    const probe = controlled()
+    const probing = outcomeOf(breaker.call('stripe', probe.operation))
+    await runtime.settle()
+    const held = storage.holdReply('compareAndSetState')
+    const second = controlled()
+    const call = outcomeOf(breaker.call('stripe', second.operation))
+    await held.arrived
+    probe.fail()
+    await probing
+    held.release()
+    expect((await call).error).toMatchObject({ code: 'CIRCUIT_OPEN' })
+    expect(second.started).toBe(0)
   })
 
   it('is run alone where the store leaves a second claim in a row unanswered, and not before', async () => {
@@ -1041,7 +1090,7 @@ describe('a call that is cut', () => {
     const [breaker, other] = [start(), start()]
     await trip(breaker)
     await runtime.advance(10_000)
-    const held = storage.holdRequest('getState')
+    const held = storage.holdRequest(isClaimOrRead)
     const controller = new AbortController()
     const call = outcomeOf(breaker.call('stripe', ok, { signal: controller.signal }))
     await held.arrived

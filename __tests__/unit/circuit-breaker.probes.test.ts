@@ -139,6 +139,50 @@ describe('an open circuit', () => {
     expect(storage.writes).toEqual([])
   })
 
+  it('is probed first by those who opened it: whoever only knows of it waits until its cache is due', async () => {
+    const { start, storage, runtime } = createFleet()
+    const [witness, other] = [start(), start()]
+    await trip(witness)
+    await other.load()
+    await runtime.advance(9_000)
+    await other.load()
+    await runtime.advance(1_000)
+    storage.forget()
+    const { error } = await outcomeOf(other.call('stripe', ok))
+    // Its cache of 5 s, of which random took a fifth, is a second old.
+    expect(error).toMatchObject({ reason: 'open', retryAfter: 3_000 })
+    expect(storage.requests).toEqual([])
+    await runtime.advance(3_000)
+    expect(await other.call('stripe', ok)).toBe('ok')
+    expect(storage.operations.slice(0, 2)).toEqual(['batchGetState', 'compareAndSetState'])
+    expect(await witness.call('stripe', ok).catch(() => 'refused')).toBe('ok')
+  })
+
+  it('is probed at once by whoever reported one of the failures that opened it', async () => {
+    const { start, runtime, storage } = createFleet()
+    const [one, two] = [start(), start()]
+    await Promise.all([one.load(), two.load()])
+    await failTimes(one, 1)
+    await one.flush()
+    await failTimes(two, 2)
+    await two.flush()
+    expect(await storage.peek('stripe')).toMatchObject({ state: 'OPEN' })
+    await runtime.advance(9_000)
+    await one.load()
+    await runtime.advance(1_000)
+    expect(await one.call('stripe', ok)).toBe('ok')
+  })
+
+  it('is probed at once by everyone where the cache lives longer than half the reset timeout', async () => {
+    const { start, runtime } = createFleet({ resetTimeout: 9_000 })
+    const [witness, other] = [start(), start()]
+    await trip(witness)
+    await runtime.advance(8_000)
+    await other.load()
+    await runtime.advance(1_000)
+    expect(await other.call('stripe', ok)).toBe('ok')
+  })
+
   it('is probed when its retryAt was written by a broken clock', async () => {
     const { start, storage, runtime } = createFleet()
     const now = runtime.now()
