@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { beforeAll, describe, expect, it } from '@jest/globals'
@@ -90,6 +91,16 @@ describe('the checker', () => {
 
   it('has a mistake to find for every invariant', () => {
     expect(new Set(mutants.map(({ invariant }) => invariant))).toEqual(new Set(numbers))
+  })
+
+  it('is documented with every invariant and every mistake', () => {
+    const page = readFileSync(new URL('../../docs/simulation.md', import.meta.url), 'utf8')
+    for (const number of numbers) {
+      const mistakes = mutants.filter(({ invariant }) => invariant === number).map(({ mistake }) => mistake)
+      const row = new RegExp(`^\\| ${number} \\| (.*) \\| (.*) \\|$`, 'm').exec(page)
+      expect(row?.[1]?.replaceAll('`', '')).toBe(invariants[number])
+      expect(row?.[2]).toBe(mistakes.join('; '))
+    }
   })
 
   it.each(mutants.map((mutant, index) => ({ ...mutant, index })))(
