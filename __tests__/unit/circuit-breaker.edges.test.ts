@@ -757,6 +757,91 @@ describe('a probe', () => {
   })
 })
 
+describe('at retryAt', () => {
+  /** Ten seconds after the circuit opened; what is known of it is two seconds old. */
+  async function untilRetryAt({ runtime }: Fleet, ...instances: ReturnType<Fleet['start']>[]): Promise<void> {
+    await runtime.advance(8_000)
+    for (const instance of instances) await instance.batchGetState()
+    await runtime.advance(2_000)
+  }
+
+  const claims = async (breaker: ReturnType<Fleet['start']>): Promise<boolean> => {
+    const { value } = await outcomeOf(breaker.call('stripe', ok))
+    return value === 'ok'
+  }
+
+  it('an instance that had no part in opening the circuit leaves the probe to others until it reads again', async () => {
+    const fleet = createFleet()
+    const [breaker, other] = [fleet.start(), fleet.start()]
+    await other.load()
+    await trip(breaker)
+    await untilRetryAt(fleet, breaker, other)
+    const { error } = await outcomeOf(other.call('stripe', ok))
+    expect(error).toMatchObject({ reason: 'open', retryAfter: 2_000 })
+    await fleet.runtime.advance(2_000)
+    await other.load()
+    expect(await claims(other)).toBe(true)
+  })
+
+  it('an instance whose failure opened the circuit probes at once, be it by a single one', async () => {
+    const fleet = createFleet({ failureThreshold: 1 })
+    const breaker = fleet.start()
+    await failTimes(breaker, 1)
+    await breaker.flush()
+    await untilRetryAt(fleet, breaker)
+    expect(await claims(breaker)).toBe(true)
+  })
+
+  it('an instance probes at once whose store no other instance uses', async () => {
+    const fleet = createFleet()
+    fleet.storage.shared = false
+    const [breaker, other] = [fleet.start(), fleet.start()]
+    await other.load()
+    await trip(breaker)
+    await untilRetryAt(fleet, other)
+    expect(await claims(other)).toBe(true)
+  })
+
+  it('an instance leaves the probe to others that had a part only in an opening before', async () => {
+    const fleet = createFleet()
+    const [breaker, other] = [fleet.start(), fleet.start()]
+    await trip(breaker)
+    await untilRetryAt(fleet, breaker)
+    expect(await claims(breaker)).toBe(true)
+    await breaker.flush()
+    await other.load()
+    await trip(other)
+    await untilRetryAt(fleet, breaker)
+    expect(await claims(breaker)).toBe(false)
+    expect(await claims(other)).toBe(true)
+  })
+
+  it('an instance leaves the probe to others that has only ended a streak', async () => {
+    const fleet = createFleet()
+    const [breaker, other, third] = [fleet.start(), fleet.start(), fleet.start()]
+    await failTimes(breaker, 1)
+    await breaker.flush()
+    await other.load()
+    await other.call('stripe', ok)
+    await other.flush()
+    await trip(third)
+    await untilRetryAt(fleet, other)
+    expect(await claims(other)).toBe(false)
+  })
+
+  it('an instance probes at once whose own probe has failed before', async () => {
+    const fleet = createFleet()
+    const [breaker, other] = [fleet.start(), fleet.start()]
+    await trip(breaker)
+    await fleet.runtime.advance(10_000)
+    await other.load()
+    await failTimes(other, 1)
+    await other.flush()
+    await untilRetryAt(fleet, other)
+    expect(await claims(other)).toBe(true)
+  })
+})
+
 describe('a lease that is granted too late for the call that claimed it', () => {
   /** An instance that holds one. */
   async function withSpare(options = {}) {
@@ -1142,17 +1227,17 @@ describe('reading', () => {
     const { start, storage, runtime } = createFleet({ services: ['a', 'b'] })
     const breaker = start()
     await breaker.load()
-    await runtime.advance(1_000)
+    await runtime.advance(300)
     await breaker.batchGetState(['b'])
-    await runtime.advance(2_900)
+    await runtime.advance(3_700)
     storage.forget()
     const held = storage.holdRequest('batchGetState')
-    await runtime.advance(100)
     await breaker.call('a', ok)
     await held.arrived
-    await runtime.advance(200)
+    await runtime.advance(300)
+    await breaker.call('b', ok)
     await breaker.call('a', ok)
-    expect(storage.requests).toHaveLength(1)
+    expect(storage.requests.map(keys)).toEqual([['a'], ['b']])
     held.release()
   })
 

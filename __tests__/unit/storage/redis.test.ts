@@ -658,8 +658,11 @@ describe('a client of its own', () => {
       await expect(storage.getState('stripe')).rejects.toMatchObject({ ...missed, service: 'stripe' })
       await expect(storage.batchGetState(['a', 'b'])).rejects.toMatchObject({ operation: 'batchGetState', cause })
       await storage.close()
+      const neverClosed = new fresh.RedisCircuitStorage({ url: 'redis://x' })
+      await expect(neverClosed.getState('stripe')).rejects.toMatchObject(missed)
       missing = false
       await expect(storage.getState('stripe')).resolves.toEqual(open)
+      await expect(neverClosed.getState('stripe')).resolves.toEqual(open)
       jest.unstable_unmockModule('ioredis')
     })
   })

@@ -1,0 +1,213 @@
+/**
+ * Makes `docs/mutation-testing.md` of Stryker's reports and of the reasons in `mutation-reasons.json`.
+ *
+ * A reason belongs to a mutant by its file, the line of code that it is in and what it puts there, not by a line number,
+ * so that it stays with the code and goes with it.
+ *
+ * @module
+ */
+
+import { readFile, writeFile } from 'node:fs/promises'
+import { type MutationTarget, mutationTargets, reportOf } from './mutation-targets.ts'
+
+/** Every target has to reach it, in percent. */
+const threshold = 90
+
+interface Position {
+  readonly line: number
+  readonly column: number
+}
+
+interface Mutant {
+  readonly mutatorName: string
+  readonly replacement: string
+  readonly status: 'Killed' | 'Timeout' | 'Survived' | 'NoCoverage' | string
+  readonly location: { readonly start: Position; readonly end: Position }
+}
+
+interface Report {
+  readonly files: Readonly<Record<string, { readonly source: string; readonly mutants: readonly Mutant[] }>>
+}
+
+interface Reason {
+  /** The line of code, without its indentation. */
+  readonly line: string
+  /** `what → what it becomes`; absent: every mutant of the line. */
+  readonly mutants?: readonly string[]
+  readonly kind: string
+  /** What is to be said beyond the kind. */
+  readonly because?: string
+}
+
+interface Reasons {
+  readonly kinds: Readonly<Record<string, { readonly title: string; readonly text: string }>>
+  readonly files: Readonly<Record<string, readonly Reason[]>>
+}
+
+interface Survivor {
+  readonly line: string
+  readonly change: string
+}
+
+/** @returns what is not as it should be: scores that are too low, survivors without a reason, reasons without a survivor */
+export async function writeMutationPage(root: string): Promise<string[]> {
+  const reasons: Reasons = JSON.parse(await readFile(new URL('mutation-reasons.json', import.meta.url), 'utf8'))
+  const complaints: string[] = []
+  const rows: Row[] = []
+  const sections: string[] = []
+  for (const target of mutationTargets) {
+    const { source, mutants } = await readReport(root, target)
+    const count = (...statuses: string[]) => mutants.filter(({ status }) => statuses.includes(status)).length
+    const row = {
+      file: target.file,
+      killed: count('Killed'),
+      timedOut: count('Timeout'),
+      survived: count('Survived'),
+      uncovered: count('NoCoverage'),
+    }
+    rows.push(row)
+    if (scoreOf(row) < threshold) complaints.push(`${target.file} scores ${percent(row)}, less than ${threshold} %.`)
+    const survivors = mutants
+      .filter(({ status }) => status === 'Survived' || status === 'NoCoverage')
+      .sort(
+        (a, b) => a.location.start.line - b.location.start.line || a.location.start.column - b.location.start.column,
+      )
+      .map((mutant) => describe(source, mutant))
+    const own = reasons.files[target.file] ?? []
+    for (const reason of own) {
+      const isUsed = survivors.some((survivor) => explains(reason, survivor))
+      if (!isUsed) complaints.push(`${target.file}: this mutant is killed now, or its code has changed: ${reason.line}`)
+    }
+    const explained = survivors.map((survivor) => ({ ...survivor, reason: own.find((one) => explains(one, survivor)) }))
+    for (const { line, change, reason } of explained) {
+      if (reason === undefined) complaints.push(`${target.file}: no reason for ${change}\n    in ${line}`)
+    }
+    if (survivors.length > 0) sections.push(sectionOf(target.file, explained, reasons))
+  }
+  await writeFile(`${root}/docs/mutation-testing.md`, pageOf(rows, sections, reasons))
+  return complaints
+}
+
+interface Row {
+  readonly file: string
+  readonly killed: number
+  readonly timedOut: number
+  readonly survived: number
+  readonly uncovered: number
+}
+
+async function readReport(root: string, target: MutationTarget) {
+  const text = await readFile(`${root}/${reportOf(target)}`, 'utf8').catch((cause) => {
+    throw new Error(`There is no report about ${target.file}: npm run mutation -- ${target.name}`, { cause })
+  })
+  const report = (JSON.parse(text) as Report).files[target.file]
+  if (report === undefined) throw new Error(`${reportOf(target)} is not about ${target.file}.`)
+  return report
+}
+
+function describe(source: string, { location: { start, end }, replacement }: Mutant): Survivor {
+  const lines = source.split('\n')
+  const first = lines[start.line - 1] ?? ''
+  const from =
+    start.line === end.line ? first.slice(start.column - 1, end.column - 1) : `${first.slice(start.column - 1)} …`
+  return { line: first.trim(), change: `${oneLine(from)} → ${oneLine(replacement)}` }
+}
+
+function oneLine(code: string): string {
+  const joined = code.replace(/\s+/g, ' ').trim()
+  return joined.length > 90 ? `${joined.slice(0, 88)} …` : joined
+}
+
+function explains({ line, mutants }: Reason, survivor: Survivor): boolean {
+  return line === survivor.line && (mutants === undefined || mutants.includes(survivor.change))
+}
+
+function sectionOf(
+  file: string,
+  survivors: readonly (Survivor & { readonly reason: Reason | undefined })[],
+  { kinds }: Reasons,
+): string {
+  const lines = [`### ${file}`, '']
+  for (const [kind, { title }] of [...Object.entries(kinds), ['', { title: 'Without a reason' }] as const]) {
+    const own = survivors.filter(({ reason }) => (reason?.kind ?? '') === kind)
+    if (own.length === 0) continue
+    lines.push(`**${title}** (${own.length})`, '')
+    for (const [line, ofLine] of Map.groupBy(own, (survivor) => survivor.line)) {
+      const because = [...new Set(ofLine.flatMap(({ reason }) => reason?.because ?? []))].join(' ')
+      lines.push(`- ${code(line)}${because ? `: ${because}` : ''}`)
+      for (const { change } of ofLine) lines.push(`  - ${code(change)}`)
+    }
+    lines.push('')
+  }
+  return lines.join('\n')
+}
+
+function code(text: string): string {
+  const fence = text.includes('`') ? '``' : '`'
+  return fence === '`' ? `\`${text}\`` : `\`\` ${text} \`\``
+}
+
+function scoreOf({ killed, timedOut, survived, uncovered }: Row): number {
+  return (100 * (killed + timedOut)) / (killed + timedOut + survived + uncovered)
+}
+
+function percent(row: Row): string {
+  return `${(Math.floor(scoreOf(row) * 10) / 10).toFixed(1)} %`
+}
+
+function pageOf(rows: readonly Row[], sections: readonly string[], { kinds }: Reasons): string {
+  const sum = (field: Exclude<keyof Row, 'file'>) => rows.reduce((total, row) => total + row[field], 0)
+  const total = {
+    file: '**all**',
+    killed: sum('killed'),
+    timedOut: sum('timedOut'),
+    survived: sum('survived'),
+    uncovered: sum('uncovered'),
+  }
+  const line = (row: Row) => {
+    const mutants = row.killed + row.timedOut + row.survived + row.uncovered
+    const cells = [row.file, mutants, row.killed, row.timedOut, row.survived, row.uncovered, percent(row)]
+    return `| ${cells.join(' | ')} |`
+  }
+  return `<!-- Made by \`npm run mutation\`; what is written here by hand is lost. -->
+
+# Mutation testing
+
+[Stryker](https://stryker-mutator.io) changes the code in one place at a time (a \`<\` becomes a \`<=\`, a condition
+becomes \`true\`, a call is left out) and runs the tests. A change that no test notices is a survivor: either a test is
+missing or the change makes no difference. At least ${threshold} % must be noticed in each file.
+
+| file | mutants | killed | timed out | survived | not covered | score |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: |
+${[...rows, total].map(line).join('\n')}
+
+A mutant that timed out is one that made the code run for ever; it counts as killed. *Not covered* are those that no test
+reaches.
+
+## How to run it
+
+\`\`\`sh
+npm run mutation                     # all files: 45 minutes at first, later only what has changed
+npm run mutation -- circuit redis    # some of them
+npm run mutation -- --page           # this page alone, from the reports of the last run
+\`\`\`
+
+The run fails if a file scores too low, if a survivor has no reason in \`scripts/mutation-reasons.json\` or if a reason has
+no survivor. Nothing is excluded: the texts of errors are mutated too.
+
+- \`scripts/mutation-targets.ts\` says what is mutated and by which tests: for each file the unit tests that are about it,
+  so that a mutant costs a fraction of a second. The property tests and the simulations, which take seconds for each
+  mutant, are left out, and so are tests that start servers or wait for real time: the score is that of the others.
+- The DynamoDB and Redis adapters also run against DynamoDB Local and a Redis server, one of each for the whole run; a
+  unit test with a test double in the client's place comes first.
+- \`scripts/mutation-runner.js\` wraps Stryker's Jest runner: it runs the test files that reach the mutant, the fastest
+  first, and stops at the first test that fails. Stryker's own runs all files to the end.
+
+## Survivors
+
+${Object.entries(kinds)
+  .map(([, { title, text }]) => `- **${title}**: ${text}`)
+  .join('\n')}
+
+${sections.join('\n')}`.replace(/\n+$/, '\n')
+}

@@ -1,0 +1,69 @@
+/**
+ * Stryker's Jest runner, made faster: for each mutant it runs only the test files that hold a test which reaches the
+ * mutant, one after the other, until one of them fails. Stryker's own runs all test files for every mutant, to the end.
+ *
+ * @module
+ */
+
+import { readFile, writeFile } from 'node:fs/promises'
+import { declareFactoryPlugin, PluginKind } from '@stryker-mutator/api/plugin'
+import { TestStatus } from '@stryker-mutator/api/test-runner'
+import { strykerPlugins as jestPlugins } from '@stryker-mutator/jest-runner'
+
+const [jest] = jestPlugins
+
+/** In the sandbox; the runners of the mutants are other processes than that of the first run. */
+const testsFile = '.mutation-tests.json'
+
+export const strykerPlugins = [declareFactoryPlugin(PluginKind.TestRunner, 'bailing-jest', bailingJest)]
+
+function bailingJest(injector) {
+  const runner = injector.injectFunction(jest.factory)
+  const adapter = runner.jestTestAdapter
+  const run = adapter.run.bind(adapter)
+  const mutantRun = runner.mutantRun.bind(runner)
+  /** The names of the tests, by file; the fastest file comes first. */
+  let tests
+  let reaching
+
+  runner.dryRun = async (options) => {
+    const dryRun = Object.getPrototypeOf(runner).dryRun.bind(runner)
+    const result = await dryRun(options)
+    const ran = (result.tests ?? []).filter(({ status }) => status !== TestStatus.Skipped)
+    const byFile = [...Map.groupBy(ran, ({ fileName }) => fileName)].sort(
+      ([, a], [, b]) => durationOf(a) - durationOf(b),
+    )
+    await writeFile(testsFile, JSON.stringify(byFile.map(([file, own]) => [file, own.map(({ id }) => id)])))
+    return result
+  }
+  runner.mutantRun = async (options) => {
+    tests ??= JSON.parse(await readFile(testsFile, 'utf8'))
+    reaching = options.testFilter === undefined ? undefined : new Set(options.testFilter)
+    return mutantRun(options)
+  }
+  adapter.run = async (settings) => {
+    if (tests === undefined) return run(settings)
+    const results = { numRuntimeErrorTestSuites: 0, testResults: [] }
+    const files = tests.filter(([, own]) => reaching === undefined || own.some((test) => reaching.has(test)))
+    for (const [file, own] of files) {
+      const names = reaching && own.filter((test) => reaching.has(test))
+      const { results: ofFile } = await run({ ...settings, testFiles: [file], testNamePattern: patternOf(names) })
+      results.numRuntimeErrorTestSuites += ofFile.numRuntimeErrorTestSuites
+      results.testResults.push(...ofFile.testResults)
+      if (!ofFile.success) {
+        break
+      }
+    }
+    return { results }
+  }
+  return runner
+}
+bailingJest.inject = ['$injector']
+
+function durationOf(tests) {
+  return tests.reduce((sum, { timeSpentMs }) => sum + timeSpentMs, 0)
+}
+
+function patternOf(names) {
+  return names?.map((name) => `^${RegExp.escape(name)}$`).join('|')
+}

@@ -1,0 +1,87 @@
+/** One file that is mutated, and the tests that have to notice. */
+export interface MutationTarget {
+  readonly name: string
+  readonly file: string
+  /** Below `__tests__`. */
+  readonly tests: readonly string[]
+  /** Tests that are not run, by the beginning of their names. */
+  readonly leftOut?: RegExp
+  /** The longest a test may take, in milliseconds; default 2000. A mutant that makes a test wait for ever costs this. */
+  readonly timeout?: number
+  /** The real server that the tests need. */
+  readonly server?: 'dynamodb' | 'redis'
+}
+
+/** Why tests are left out: each of them starts servers of its own or waits for real time, seconds for every mutant. */
+const slowRedisTests = [
+  'a database other than 0 with ioredis 5',
+  'a database other than 0 with ioredis 6 is not replaced either',
+  'a replica',
+  'a server that (dies|asks who is there)',
+  'the storage in Redis fulfils the contract with (ioredis 5|iovalkey|node-redis)',
+  'the storage in Redis (makes its own client of ioredis 5|does not keep connecting|gives up a connection|rejects when the server stalls|says that a script|changes nothing when)',
+].join('|')
+
+/** Seconds for every mutant that the other tests leave alive. */
+const randomTests = /^whatever (the order of calls|fails, trips)/
+
+const engineTests = ['unit/circuit-breaker*.test.ts']
+
+export const mutationTargets: readonly MutationTarget[] = [
+  { name: 'state-machine', file: 'src/state-machine.ts', tests: ['unit/state-machine.test.ts'] },
+  { name: 'circuit', file: 'src/circuit.ts', tests: engineTests, leftOut: randomTests },
+  {
+    name: 'circuit-breaker',
+    file: 'src/circuit-breaker.ts',
+    tests: [...engineTests, 'unit/middleware.test.ts'],
+    leftOut: randomTests,
+  },
+  {
+    name: 'batch-operations',
+    file: 'src/batch-operations.ts',
+    tests: ['unit/circuit-breaker.batch.test.ts'],
+    leftOut: randomTests,
+  },
+  { name: 'middleware', file: 'src/middleware.ts', tests: ['unit/middleware.test.ts'] },
+  {
+    name: 'call-timeout',
+    file: 'src/call-timeout.ts',
+    tests: ['unit/call-timeout.test.ts', 'unit/circuit-breaker.timeout.test.ts'],
+  },
+  { name: 'semaphore', file: 'src/semaphore.ts', tests: ['unit/semaphore.test.ts'] },
+  { name: 'bounded-storage', file: 'src/storage/bounded-storage.ts', tests: ['unit/bounded-storage.test.ts'] },
+  {
+    name: 'circuit-storage',
+    file: 'src/storage/circuit-storage.ts',
+    tests: ['unit/circuit-record.test.ts', 'unit/storage-epoch.test.ts'],
+  },
+  {
+    name: 'memory',
+    file: 'src/storage/memory.ts',
+    tests: ['unit/storage/memory.test.ts', 'unit/storage-epoch.test.ts'],
+  },
+  {
+    name: 'dynamodb',
+    file: 'src/storage/dynamodb.ts',
+    tests: ['unit/storage/dynamodb.test.ts', 'unit/storage-epoch.test.ts', 'integration/dynamodb-storage.test.ts'],
+    leftOut:
+      /^the storage in (dynalite|DynamoDB Local fulfils the contract: (reading takes batches|any history|increments and replaces together))/,
+    timeout: 10_000,
+    server: 'dynamodb',
+  },
+  {
+    name: 'redis',
+    file: 'src/storage/redis.ts',
+    tests: ['unit/storage/redis.test.ts', 'unit/storage-epoch.test.ts', 'integration/redis-storage.test.ts'],
+    leftOut: new RegExp(
+      `^(${slowRedisTests}|the storage in Redis fulfils the contract with ioredis 6: a store that is down)`,
+    ),
+    timeout: 10_000,
+    server: 'redis',
+  },
+]
+
+/** Stryker's report about a target, from the root of the project. */
+export function reportOf({ name }: MutationTarget): string {
+  return `reports/mutation/${name}.json`
+}
