@@ -62,6 +62,8 @@ interface Batch {
   readonly failures: number
   /** How many of the failures waited while the store was away. */
   readonly backlog: number
+  /** Whether the record is read before anything is written: it may say that the circuit is open already. */
+  readonly readsFirst: boolean
   readonly at: number
   readonly lastFailure: FailureSummary | undefined
   readonly requestId: string | undefined
@@ -133,6 +135,12 @@ const claimSpread = 0.05
 const maxClaimSpread = 1_000
 /** The time to live is jittered from this part of it up, so that a fleet that started together does not read together. */
 const minTtl = 0.8
+/**
+ * This part of the instances whose record is older than their streak reads before it reports. When a service dies under a
+ * large fleet, nearly all of them would write to a record that has long been open: to an item of DynamoDB, which serves
+ * a third as many writes as reads. The others tell the fleet a round trip sooner.
+ */
+const readsFirst = 0.5
 /** After this many conflicts in a row the rest waits for the next opportunity. */
 const maxConflicts = 20
 /** So many transitions are kept in mind after their events; no more than a few writes are ever under way. */
@@ -410,6 +418,7 @@ export class Circuit {
       this.#streak = 0
       this.#held = false
     }
+    const mayBeNews = this.#held && this.#readAt < this.#streakAt && this.#store.storage.shared !== false
     this.#streak++
     this.#streakAt = at
     const hasSucceeded = at - this.#lastSuccessAt <= window
@@ -420,7 +429,13 @@ export class Circuit {
       this.#held = true
       return
     }
-    this.#enqueueFailures(this.#held ? 2 : 1, at, lastFailure, requestId)
+    this.#enqueueFailures(
+      this.#held ? 2 : 1,
+      at,
+      lastFailure,
+      requestId,
+      mayBeNews && this.#runtime.random() < readsFirst,
+    )
     this.#held = false
     const count = Math.max(this.#streak, this.#sharedCount(at))
     if (count >= failureThreshold) this.#tripView(count, at, lastFailure)
@@ -474,6 +489,7 @@ export class Circuit {
       success: true,
       failures: 0,
       backlog: 0,
+      readsFirst: false,
       at,
       lastFailure: undefined,
       requestId,
@@ -487,6 +503,7 @@ export class Circuit {
     at: number,
     lastFailure: FailureSummary | undefined,
     requestId: string | undefined,
+    readsFirst = false,
   ): void {
     if (this.#pending !== undefined && at - this.#pending.at > this.settings.window) this.#pending = undefined
     const { success = false, failures: before = 0, backlog = 0 } = this.#pending ?? {}
@@ -496,6 +513,7 @@ export class Circuit {
       success,
       failures: before + failures,
       backlog,
+      readsFirst,
       at,
       lastFailure,
       requestId,
@@ -662,6 +680,11 @@ export class Circuit {
       return true
     }
     if (sent !== undefined) return this.#send(batch, sent)
+    if (batch.readsFirst && this.#store.canRead) {
+      this.#inFlight = { ...batch, readsFirst: false }
+      await this.#read()
+      return true
+    }
 
     // A state that was reached alone is not pushed onto the fleet: the backlog by itself cannot open the circuit.
     const live = batch.success ? 0 : liveFailureCount(record, now, this.settings.window)

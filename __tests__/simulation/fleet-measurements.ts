@@ -22,7 +22,10 @@ export interface FleetOptions {
   readonly isLimited?: boolean
   /** The probability that a call of a working service fails. */
   readonly errorRate?: number
-  /** Every instance starts at some time within this. Default: at its first call. */
+  /**
+   * Every instance has its first call at some time within this. Default: the longer of `cacheTtl` and the mean pause
+   * between its calls, so that the fleet reads as evenly as one that has long been running.
+   */
   readonly startsWithin?: number
 }
 
@@ -173,9 +176,10 @@ class Fleet {
   // -------------------------------------------------------------------------------------------------- its traffic
 
   #populate(): void {
-    const { instances, rate, settings = {}, circuit = 'shared', skew = 0, startsWithin } = this.#options
+    const { instances, rate, settings = {}, circuit = 'shared', skew = 0 } = this.#options
     const { world } = this
     const interval = 1_000 / rate
+    const { startsWithin = Math.max(settings.cacheTtl ?? 5_000, interval) } = this.#options
     for (let index = 0; index < instances; index++) {
       const store = circuit === 'own' ? new SimulatedStore(world, engine, this) : this.store
       store.condition = circuit === 'own' ? inProcess : quiet
@@ -189,7 +193,7 @@ class Fleet {
         this.#invoke(instance)
         world.after(world.exponential(interval), come)
       }
-      world.after(startsWithin === undefined ? world.exponential(interval) : world.between(0, startsWithin), come)
+      world.after(world.between(0, startsWithin), come)
     }
   }
 

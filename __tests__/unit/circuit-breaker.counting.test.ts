@@ -250,6 +250,108 @@ describe('an isolated failure of a service that works', () => {
     expect(fleet.storage.writes).toEqual([])
     for (const breaker of breakers) expect(breaker.circuits.stripe?.state).toBe('CLOSED')
   })
+
+  describe('and whose record is older than its streak', () => {
+    /** Has seen a success and then fails once, a second after it read the record. */
+    async function startHolding(fleet: Fleet, options: { now?: boolean } = {}): Promise<CircuitBreaker> {
+      const breaker = fleet.start()
+      await breaker.load()
+      await breaker.call('stripe', ok)
+      if (options.now !== true) await fleet.runtime.advance(1_000)
+      await failTimes(breaker, 1)
+      fleet.storage.forget()
+      return breaker
+    }
+
+    it('is reported after a look at the record', async () => {
+      const fleet = createFleet({}, { random: () => 0.49 })
+      const breaker = await startHolding(fleet)
+      await failTimes(breaker, 1)
+      await breaker.flush()
+      expect(fleet.storage.operations).toEqual(['getState', 'incrementFailures'])
+      expect(await fleet.storage.peek('stripe')).toMatchObject({ state: 'CLOSED', failureCount: 2 })
+      await failTimes(breaker, 1)
+      await breaker.flush()
+      expect(await fleet.storage.peek('stripe')).toMatchObject({ state: 'OPEN', failureCount: 3 })
+      expect(fleet.storage.operations).toEqual(['getState', 'incrementFailures', 'compareAndSetState'])
+    })
+
+    it('is not written where others have opened the circuit already', async () => {
+      const fleet = createFleet({}, { random: () => 0.49 })
+      const breaker = await startHolding(fleet)
+      await trip(fleet.start())
+      fleet.storage.forget()
+      await failTimes(breaker, 1)
+      await breaker.flush()
+      expect(fleet.storage.operations).toEqual(['getState'])
+      expect(breaker.circuits.stripe?.state).toBe('OPEN')
+      expect(await fleet.storage.peek('stripe')).toMatchObject({ state: 'OPEN', failureCount: 3 })
+      expect(fleet.events).toHaveLength(1)
+    })
+
+    it('is reported without one by the other half of the fleet, which is faster', async () => {
+      const fleet = createFleet({}, { random: () => 0.5 })
+      const breaker = await startHolding(fleet)
+      await failTimes(breaker, 1)
+      await breaker.flush()
+      expect(fleet.storage.operations).toEqual(['incrementFailures'])
+    })
+
+    it('is reported without one where the record was read since the streak began', async () => {
+      const fleet = createFleet()
+      const breaker = await startHolding(fleet, { now: true })
+      await failTimes(breaker, 1)
+      await breaker.flush()
+      expect(fleet.storage.operations).toEqual(['incrementFailures'])
+    })
+
+    it('is reported without one where no other instance uses the store', async () => {
+      const fleet = createFleet()
+      fleet.storage.shared = false
+      const breaker = await startHolding(fleet)
+      await failTimes(breaker, 1)
+      await breaker.flush()
+      expect(fleet.storage.operations).toEqual(['incrementFailures'])
+    })
+
+    it('is kept when the look fails, and reported without another', async () => {
+      const fleet = createFleet()
+      const breaker = await startHolding(fleet)
+      fleet.storage.inject('fail', 'getState')
+      await failTimes(breaker, 1)
+      await breaker.flush()
+      expect(fleet.storage.operations).toEqual(['getState'])
+      await breaker.flush()
+      expect(fleet.storage.operations).toEqual(['getState', 'incrementFailures'])
+      expect(await fleet.storage.peek('stripe')).toMatchObject({ failureCount: 2 })
+    })
+
+    it('is reported without one while the store is not to be read', async () => {
+      const fleet = createFleet()
+      const breaker = await startHolding(fleet)
+      fleet.storage.inject('fail', 'batchGetState', 2)
+      await fleet.runtime.advance(5_000)
+      await breaker.load()
+      await breaker.load()
+      fleet.storage.forget()
+      await failTimes(breaker, 1)
+      await breaker.flush()
+      expect(fleet.storage.operations).toEqual(['incrementFailures'])
+    })
+
+    it('is dropped when a success comes while it looks', async () => {
+      const fleet = createFleet()
+      const breaker = await startHolding(fleet)
+      const look = fleet.storage.holdRequest('getState')
+      await failTimes(breaker, 1)
+      await look.arrived
+      await breaker.call('stripe', ok)
+      look.release()
+      await breaker.flush()
+      expect(fleet.storage.operations).toEqual(['getState'])
+      expect(await fleet.storage.peek('stripe')).toBeUndefined()
+    })
+  })
 })
 
 describe('outcomes that wait to be written', () => {
