@@ -6,7 +6,7 @@
 
 import { longestTimer } from './config.ts'
 import { CircuitTimeoutError, type TimeoutReason } from './errors.ts'
-import type { Runtime, TimerHandle } from './runtime.ts'
+import { type Runtime, stallGrace, stallTolerance, type TimerHandle } from './runtime.ts'
 
 /** What an operation receives. */
 export interface OperationContext {
@@ -22,7 +22,9 @@ export interface OperationContext {
 export interface TimeSource {
   getRemainingTimeInMillis?: (() => number) | undefined
   /** Middy's durable contexts keep Lambda's own context here. */
-  readonly lambdaContext?: { getRemainingTimeInMillis?: (() => number) | undefined } | undefined
+  readonly lambdaContext?:
+    | { getRemainingTimeInMillis?: (() => number) | undefined; readonly awsRequestId?: string | undefined }
+    | undefined
   readonly awsRequestId?: string | undefined
 }
 
@@ -36,9 +38,11 @@ export class Invocation {
   #hasEnded = false
   #timer: TimerHandle | undefined
   #timerAt = Number.POSITIVE_INFINITY
+  /** Whether the timer was late and this is the time that it gives. */
+  #isGrace = false
 
   constructor(context: TimeSource, runtime: Runtime) {
-    this.requestId = context.awsRequestId
+    this.requestId = context.awsRequestId ?? context.lambdaContext?.awsRequestId
     this.#runtime = runtime
     this.startedAt = runtime.now()
     this.#endsAt = this.startedAt + remainingTime(context)
@@ -70,6 +74,11 @@ export class Invocation {
     else this.#timer?.unref?.()
   }
 
+  /** Whether a call is under way. */
+  get isBusy(): boolean {
+    return this.#calls.size > 0
+  }
+
   /** The invocation has ended; calls that nobody awaits are still cut at the deadline. */
   end(): void {
     this.#hasEnded = true
@@ -86,12 +95,20 @@ export class Invocation {
     if (this.#timer !== undefined) this.#runtime.clearTimeout(this.#timer)
     this.#timer = undefined
     this.#timerAt = Number.POSITIVE_INFINITY
+    this.#isGrace = false
   }
 
   #cutDue(): void {
     // The clock may have stepped back; timers run by one that does not.
     const now = Math.max(this.#timerAt, this.#runtime.now())
+    const isLate = !this.#isGrace && now - this.#timerAt > stallTolerance
     this.#clear()
+    if (isLate && this.#calls.size > 0) {
+      for (const call of this.#calls) if (call.deadline <= now) call.hasStalled = true
+      this.#schedule(now + stallGrace, now)
+      this.#isGrace = true
+      return
+    }
     let next = Number.POSITIVE_INFINITY
     for (const call of this.#calls) {
       if (call.deadline <= now) call.timeOut('deadline')
@@ -121,6 +138,8 @@ export class CallScope implements OperationContext {
   readonly timeout: number | false
   /** Whether a fallback may answer in place of what the call came to. */
   isReplaceable = false
+  /** Whether the process stood still while the call was under way: its time passed, and the service may not have had it. */
+  hasStalled = false
   readonly #service: string
   readonly #runtime: Runtime
   readonly #callerSignal: AbortSignal | undefined
@@ -131,6 +150,7 @@ export class CallScope implements OperationContext {
   #reject: ((error: unknown) => void) | undefined
   #operationStartedAt: number | undefined
   #onCallerAbort: (() => void) | undefined
+  #hasHadGrace = false
 
   constructor(
     service: string,
@@ -170,10 +190,10 @@ export class CallScope implements OperationContext {
   /**
    * Whether a call that was cut had enough time to say something of the service. Cut by the deadline, the operation must
    * have run for as long as its timeout, or for a second where it has none; cut by its own timeout, for half of that: the
-   * rest may have gone into waiting for a permit.
+   * rest may have gone into waiting for a permit. Time in which the process stood still is nobody's.
    */
   get hadFairTime(): boolean {
-    if (this.#operationStartedAt === undefined) return false
+    if (this.#operationStartedAt === undefined || this.hasStalled) return false
     const ran = this.#runtime.now() - this.#operationStartedAt
     return ran >= (this.#cut?.by === 'timeout' ? (this.timeout || 0) / 2 : this.timeout || fairTime)
   }
@@ -197,7 +217,7 @@ export class CallScope implements OperationContext {
       this.#invocation.watch(this)
     }
     if (this.timeout !== false) {
-      this.#timer = this.#runtime.setTimeout(() => this.timeOut('timeout'), this.timeout)
+      this.#timer = this.#runtime.setTimeout(() => this.#timeIsOver(), this.timeout)
     }
   }
 
@@ -218,6 +238,18 @@ export class CallScope implements OperationContext {
       if (this.#cut !== undefined) reject(this.#cut.error)
       else this.#reject = reject
     })
+  }
+
+  /** After a freeze the answer may lie in the socket: it is given the time to arrive. */
+  #timeIsOver(): void {
+    const isLate = this.#runtime.now() - this.startedAt - (this.timeout || 0) > stallTolerance
+    if (isLate && !this.#hasHadGrace) {
+      this.hasStalled = true
+      this.#hasHadGrace = true
+      this.#timer = this.#runtime.setTimeout(() => this.timeOut('timeout'), stallGrace)
+    } else {
+      this.timeOut('timeout')
+    }
   }
 
   /** Cuts the call with a {@link CircuitTimeoutError}. */

@@ -27,6 +27,7 @@ import {
   type StorageErrorListener,
 } from './events.ts'
 import { type Runtime, systemRuntime } from './runtime.ts'
+import { storeAtShutdown } from './shutdown.ts'
 import { type CircuitSnapshot, snapshotOf } from './snapshot.ts'
 import { force, reset, type Verdict } from './state-machine.ts'
 import { BoundedStorage } from './storage/bounded-storage.ts'
@@ -100,6 +101,8 @@ export class CircuitBreaker<const K extends string = string> {
   readonly #runtime: Runtime
   readonly #store: BoundedStorage
   readonly #storageTimeout: number
+  /** Whether Lambda may end the process. */
+  readonly #isInLambda: boolean
   readonly #listeners = new Map<StateChangeListener, StateChangeOptions>()
 
   /**
@@ -112,6 +115,7 @@ export class CircuitBreaker<const K extends string = string> {
     warnOnce(config.warnings)
     const storage = CircuitBreakerStorageFactory.create(config.storage, env)
     this.#storageTimeout = config.storageTimeout
+    this.#isInLambda = Boolean(env.AWS_LAMBDA_FUNCTION_NAME)
     this.#store = new BoundedStorage(storage, this.#runtime, config.storageTimeout)
     const snapshots: Record<string, CircuitSnapshot> = Object.create(null)
     for (const [service, settings] of config.services) {
@@ -132,6 +136,7 @@ export class CircuitBreaker<const K extends string = string> {
     this.#active = [...this.#circuits.values()].filter((circuit) => circuit.settings.mode !== 'off')
     if (config.onStateChange !== undefined) this.onStateChange(config.onStateChange)
     if (config.onStorageError !== undefined) this.onStorageError(config.onStorageError)
+    if (config.prefetch && this.#active.length > 0) void this.load()
   }
 
   /** The keys of the configured services. */
@@ -272,7 +277,10 @@ export class CircuitBreaker<const K extends string = string> {
     const enforces = circuit.settings.mode === 'enforce'
     let holdsPermit = false
     try {
-      if (scope.cut !== undefined) throw scope.cut.error
+      if (scope.cut !== undefined) {
+        if (invocation !== undefined && scope.deadline <= invocation.startedAt) warnOfReserve(circuit)
+        throw scope.cut.error
+      }
       if (circuit.settings.mode === 'off') return passThrough
       if (!circuit.loadAttempted) await scope.race(this.#load([circuit]))
       if (enforces) {
@@ -390,6 +398,29 @@ export class CircuitBreaker<const K extends string = string> {
   async flush(timeLeft: number = Number.POSITIVE_INFINITY): Promise<void> {
     for (const circuit of this.#active) circuit.releaseSpare()
     await this.#within(timeLeft, this.#drain())
+    this.#storeAtShutdown(false)
+  }
+
+  /**
+   * Ends an invocation: waits until everything that is queued is stored, as {@link flush} does. What is not stored then,
+   * or is still to come of calls that nobody awaited, is stored at the next opportunity, in Lambda also on SIGTERM.
+   *
+   * @internal
+   * @returns `undefined` if there is nothing to wait for
+   */
+  endInvocation(invocation: Invocation | undefined): Promise<void> | undefined {
+    invocation?.end()
+    const isBusy = invocation?.isBusy === true
+    if (!this.needsFlush) {
+      this.#storeAtShutdown(isBusy)
+      return undefined
+    }
+    const flushing = this.flush(invocation?.timeLeft())
+    return isBusy ? flushing.then(() => this.#storeAtShutdown(true)) : flushing
+  }
+
+  #storeAtShutdown(isBusy: boolean): void {
+    if (this.#isInLambda) storeAtShutdown(this, isBusy || this.needsFlush)
   }
 
   #drain(): Promise<void>[] {
@@ -666,6 +697,14 @@ function checkUntil(until: Date | number | undefined, now: number): number | und
   if (instant === undefined || (instant > now && instant <= 8.64e15)) return instant
   const message = `until must be a time that is still to come, but is ${String(until)} (option)`
   throw new ConfigurationError([{ setting: 'until', source: 'option', value: until, message }])
+}
+
+/** The whole invocation is shorter than what is kept back of it. */
+function warnOfReserve({ settings: { deadlineReserve } }: Circuit): void {
+  warnOnce([
+    `An invocation began with no more time than deadlineReserve, ${deadlineReserve} ms, so that its calls are refused. ` +
+      'Give the function a longer timeout, or set CIRCUIT_BREAKER_DEADLINE_RESERVE lower.',
+  ])
 }
 
 /** Bound, because what is handed in may be an instance of a class. */

@@ -87,6 +87,11 @@ export interface CircuitBreakerOptions<K extends string = string> extends Servic
   readonly namespace?: string | undefined
   /** The longest a storage round trip may delay anyone, in milliseconds. Default: 500. */
   readonly storageTimeout?: number | undefined
+  /**
+   * Reads the circuits as soon as the breaker is made, during Lambda's init, instead of in the first invocation.
+   * Default: `false`, nothing is read and no client library is loaded before the first invocation.
+   */
+  readonly prefetch?: boolean | undefined
   /** Called when a circuit changes its state. */
   readonly onStateChange?: StateChangeListener | undefined
   /** Called when the store fails. */
@@ -98,6 +103,7 @@ export interface ResolvedConfig<K extends string = string> {
   readonly services: ReadonlyMap<K, ServiceSettings>
   readonly namespace: string | undefined
   readonly storageTimeout: number
+  readonly prefetch: boolean
   /** For `CircuitBreakerStorageFactory.create`. */
   readonly storage: ICircuitStorage | StorageConfig
   readonly onStateChange: StateChangeListener | undefined
@@ -139,6 +145,7 @@ const serviceSettings = {
 const breakerSettings = {
   namespace: { default: undefined, allowed: textAllowed, accepts: isText, fromText: (text: string) => text },
   storageTimeout: milliseconds(500, 1),
+  prefetch: flag(),
   onStateChange: callback(),
   onStorageError: callback(),
 } satisfies Record<string, Setting>
@@ -161,6 +168,15 @@ function whole(fallback: number | false, min: number, max: number = Number.MAX_S
 
 function milliseconds(fallback: number | false, min: number, max: number = longestTimer): Setting {
   return whole(fallback, min, max, 'of milliseconds ')
+}
+
+function flag(): Setting {
+  return {
+    default: false,
+    allowed: 'true or false',
+    accepts: (value) => typeof value === 'boolean',
+    fromText: (text) => (text === 'true' ? true : text === 'false' ? false : text),
+  }
 }
 
 function oneOf(...values: readonly string[]): Setting {
@@ -451,6 +467,7 @@ function describeSettings(): SettingDescription[] {
     isBreakableResult: ['', 'which results count as failures'],
     namespace: ['', 'prefix of the stored keys'],
     storageTimeout: ['ms', 'longest a storage round trip may delay anyone'],
+    prefetch: ['', 'reads the circuits during Lambda’s init, instead of in the first invocation'],
     onStateChange: ['', 'called when a circuit changes its state'],
     onStorageError: ['', 'called when the store fails'],
   }

@@ -67,9 +67,7 @@ export function circuitBreaker<const K extends string>(
     return breaker.needsLoad ? breaker.load(invocation.timeLeft()) : undefined
   }
   const circuitBreakerAfter = (request: MiddyRequest): Promise<void> | undefined => {
-    const invocation = membersOf.get(request.context)?.get(breaker)?.invocation
-    invocation?.end()
-    return breaker.needsFlush ? breaker.flush(invocation?.timeLeft()) : undefined
+    return breaker.endInvocation(membersOf.get(request.context)?.get(breaker)?.invocation)
   }
   const circuitBreakerOnError = circuitBreakerAfter
   return {

@@ -21,6 +21,14 @@ export interface Runtime {
   clearTimeout(timer: TimerHandle): void
 }
 
+/**
+ * A timer that fires later than this, in milliseconds, was held up: Lambda froze the process, or something kept it busy. Its
+ * time is over by the clock, but nobody had that time …
+ */
+export const stallTolerance = 250
+/** … and what arrived meanwhile is delivered within this, in milliseconds: timers come before sockets in Node's loop. */
+export const stallGrace = 50
+
 /** The machine's clock, timers and randomness. Looked up at each use, so that fake timers in users' tests take hold. */
 export const systemRuntime: Runtime = {
   now: () => Date.now(),

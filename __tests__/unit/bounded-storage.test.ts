@@ -237,6 +237,39 @@ describe('an operation', () => {
     expect(runtime.timers).toBe(0)
   })
 
+  it('may be answered by what arrived while the process was frozen: sockets are read after timers', async () => {
+    const { store, runtime, events } = arrange()
+    const { promise, resolve } = Promise.withResolvers<CircuitRecord>()
+    const reply = run(store, () => promise)
+    runtime.advance(3_600_000)
+    expect(runtime.timers).toBe(1)
+    resolve(record)
+    expect(await reply).toBe(record)
+    expect(runtime.timers).toBe(0)
+    expect(events).toEqual([])
+  })
+
+  it('is given up 50 ms after a freeze, once', async () => {
+    const { store, runtime, events } = arrange()
+    const error = errorOf(run(store, never))
+    runtime.advance(storageTimeout + 251)
+    runtime.advance(49)
+    await untilRejectionsAreReported()
+    expect(events).toHaveLength(0)
+    runtime.advance(1)
+    expect((await error).message).toBe('The store did not answer getState within 500 ms.')
+    expect(events).toHaveLength(1)
+    expect(runtime.timers).toBe(0)
+  })
+
+  it('is given up at once where the timer is no more than a quarter of a second late', async () => {
+    const { store, runtime } = arrange()
+    const error = errorOf(run(store, never))
+    runtime.advance(storageTimeout + 250)
+    expect(runtime.timers).toBe(0)
+    await error
+  })
+
   it('has one outcome, whatever an adapter’s thenable calls', async () => {
     const { store, events } = arrange()
     const late: unknown[] = []

@@ -135,6 +135,24 @@ function countListeners(signal: AbortSignal): () => number {
 }
 
 describe('an invocation', () => {
+  it('knows whether a call is under way', () => {
+    const runtime = new FakeRuntime()
+    const invocation = invocationOf(runtime, 30_000)
+    expect(invocation.isBusy).toBe(false)
+
+    const scope = startedScope(runtime, { invocation })
+    expect(invocation.isBusy).toBe(true)
+
+    scope.dispose()
+    expect(invocation.isBusy).toBe(false)
+  })
+
+  it('finds its request id in Lambda’s own context, too, where a durable one has none', () => {
+    const context = { lambdaContext: { awsRequestId: 'r-2' } }
+    expect(new Invocation(context, new FakeRuntime()).requestId).toBe('r-2')
+    expect(new Invocation({ ...context, awsRequestId: 'r-1' }, new FakeRuntime()).requestId).toBe('r-1')
+  })
+
   it('knows its request, its start and its end', () => {
     const runtime = new FakeRuntime()
 
@@ -340,15 +358,80 @@ describe('an invocation', () => {
     expect(runtime.timers.size).toBe(0)
   })
 
-  it('cuts a call after a freeze as soon as its timer fires', () => {
+  it('cuts a call after a freeze when what arrived meanwhile has been delivered, and blames nobody', () => {
     const runtime = new FakeRuntime()
     const invocation = invocationOf(runtime, 30_000)
     const scope = startedScope(runtime, { invocation })
+    scope.markOperationStart()
     runtime.time = start + 3_600_000
+
+    runtime.fireAll()
+    expect(scope.hasTimedOut).toBe(false)
+    expect(runtime.delays.at(-1)).toBe(50)
+
+    runtime.advance(50)
+    expect(scope.hasTimedOut).toBe(true)
+    expect(scope.hadFairTime).toBe(false)
+    expect(runtime.timers.size).toBe(0)
+  })
+
+  it('takes a timer that is a quarter of a second late for one that is in time', () => {
+    const runtime = new FakeRuntime()
+    const scope = startedScope(runtime, { invocation: invocationOf(runtime, 30_000) })
+    scope.markOperationStart()
+    runtime.time = start + 29_250
 
     runtime.fireAll()
 
     expect(scope.hasTimedOut).toBe(true)
+    expect(scope.hadFairTime).toBe(true)
+  })
+
+  it('gives time after a freeze once, however late that is over', () => {
+    const runtime = new FakeRuntime()
+    const scope = startedScope(runtime, { invocation: invocationOf(runtime, 30_000) })
+    runtime.time = start + 3_600_000
+    runtime.fireAll()
+    runtime.time += 3_600_000
+
+    runtime.fireAll()
+
+    expect(scope.hasTimedOut).toBe(true)
+  })
+
+  it('cuts after a freeze those whose deadline has passed, and the others at theirs', () => {
+    const runtime = new FakeRuntime()
+    const invocation = invocationOf(runtime, 30_000)
+    const early = startedScope(runtime, { invocation, deadlineReserve: 20_000 })
+    const later = startedScope(runtime, { invocation, deadlineReserve: 1_000 })
+    for (const scope of [early, later]) scope.markOperationStart()
+    runtime.time = start + 20_000
+
+    runtime.fireAll()
+    runtime.advance(50)
+    expect([early.hasTimedOut, later.hasTimedOut]).toEqual([true, false])
+    expect([early.hasStalled, later.hasStalled]).toEqual([true, false])
+
+    runtime.advance(8_950)
+    expect(later.hasTimedOut).toBe(true)
+    expect(later.hadFairTime).toBe(true)
+  })
+
+  it('gives time again after a second freeze', () => {
+    const runtime = new FakeRuntime()
+    const invocation = invocationOf(runtime, 30_000)
+    startedScope(runtime, { invocation, deadlineReserve: 20_000 })
+    const later = startedScope(runtime, { invocation, deadlineReserve: 1_000 })
+    runtime.time = start + 20_000
+    runtime.fireAll()
+    runtime.advance(50)
+    runtime.time = start + 3_600_000
+
+    runtime.fireAll()
+    expect(later.hasTimedOut).toBe(false)
+
+    runtime.advance(50)
+    expect(later.hasTimedOut).toBe(true)
   })
 
   it('works with timers that cannot be unreferenced', () => {
@@ -423,6 +506,56 @@ describe('a timeout', () => {
     expect(error).toMatchObject({ service: 'stripe', reason: 'timeout', timeout: 2_000, attempted: true })
     expect(scope.hasTimedOut).toBe(true)
     expect(scope.cut?.error).toBe(error)
+  })
+
+  it('is given 50 ms after a freeze, in which the answer may arrive, and then blames nobody', () => {
+    const runtime = new FakeRuntime()
+    const scope = startedScope(runtime, { timeout: 2_000 })
+    scope.markOperationStart()
+    runtime.time = start + 3_600_000
+
+    runtime.fireAll()
+    expect(scope.hasTimedOut).toBe(false)
+    runtime.advance(49)
+    expect(scope.hasTimedOut).toBe(false)
+
+    runtime.advance(1)
+    expect(scope.hasTimedOut).toBe(true)
+    expect(scope.hadFairTime).toBe(false)
+  })
+
+  it('needs no more time after a freeze where the operation is answered', () => {
+    const runtime = new FakeRuntime()
+    const scope = startedScope(runtime, { timeout: 2_000 })
+    runtime.time = start + 3_600_000
+    runtime.fireAll()
+
+    scope.dispose()
+
+    expect(runtime.timers.size).toBe(0)
+  })
+
+  it('is in time up to a quarter of a second late', () => {
+    const runtime = new FakeRuntime()
+    const scope = startedScope(runtime, { timeout: 2_000 })
+    scope.markOperationStart()
+    runtime.time = start + 2_250
+
+    runtime.fireAll()
+
+    expect(scope.hasTimedOut).toBe(true)
+    expect(scope.hadFairTime).toBe(true)
+  })
+
+  it('is given its time also where the deadline was late first', () => {
+    const runtime = new FakeRuntime()
+    const invocation = invocationOf(runtime, 30_000)
+    const scope = startedScope(runtime, { invocation, timeout: 29_000 })
+    runtime.time = start + 3_600_000
+
+    runtime.fireAll()
+
+    expect(scope.hasTimedOut).toBe(false)
   })
 
   it('says so where the operation had not started yet', async () => {

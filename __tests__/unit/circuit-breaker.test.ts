@@ -8,7 +8,16 @@ import {
   MemoryCircuitStorage,
 } from '../../src/index.ts'
 import { createFakeRuntime, epochStart } from '../support/fake-runtime.ts'
-import { BadRequest, createFleet, failTimes, ok, outcomeOf, trip, unavailable } from '../support/virtual-fleet.ts'
+import {
+  BadRequest,
+  createFleet,
+  failTimes,
+  isSettled,
+  ok,
+  outcomeOf,
+  trip,
+  unavailable,
+} from '../support/virtual-fleet.ts'
 
 describe('a call', () => {
   it('resolves with what the operation returns, be it a promise or not', async () => {
@@ -499,6 +508,41 @@ describe('the surroundings', () => {
       ],
     ])
     warn.mockRestore()
+  })
+
+  it('let it read at once with prefetch, and the first invocation waits for what is on its way', async () => {
+    const { start, storage, runtime } = createFleet()
+    await trip(start())
+    storage.forget()
+    const reply = storage.holdReply('batchGetState')
+    const breaker = start({ prefetch: true })
+    await reply.arrived
+    expect(breaker.circuits.stripe?.state).toBe('CLOSED')
+    const loading = breaker.load()
+    expect(await isSettled(loading, runtime)).toBe(false)
+    reply.release()
+    await loading
+    expect(breaker.circuits.stripe?.state).toBe('OPEN')
+    expect(storage.operations).toEqual(['batchGetState'])
+    expect(breaker.needsLoad).toBe(false)
+  })
+
+  it('survive a store that fails at the prefetch: the first invocation reads again', async () => {
+    const { start, storage, runtime, storageErrors } = createFleet()
+    storage.inject('fail')
+    const breaker = start({ prefetch: true })
+    await runtime.settle()
+    expect(storageErrors).toHaveLength(1)
+    await breaker.load()
+    expect(storage.operations).toEqual(['batchGetState', 'batchGetState'])
+  })
+
+  it('prefetch nothing where every service is off', async () => {
+    const { start, storage, runtime } = createFleet()
+    start({ prefetch: true, mode: 'off' })
+    await runtime.settle()
+    expect(storage.requests).toEqual([])
+    expect(runtime.delays).toEqual([])
   })
 
   it('keep the circuits of two namespaces apart in one store', async () => {

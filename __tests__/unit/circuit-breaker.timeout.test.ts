@@ -264,6 +264,32 @@ describe('the deadline of the invocation', () => {
     expect(breaker.circuits.stripe?.state).toBe('CLOSED')
   })
 
+  it('that is nearer than deadlineReserve from the start is warned of, once', async () => {
+    const warn = jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
+    const breaker = createFleet({ deadlineReserve: 987 }).start()
+    for (const remaining of [987, 600]) {
+      const invoke = breaker.callExternalFor({ getRemainingTimeInMillis: () => remaining })
+      expect((await outcomeOf(invoke('stripe', ok))).error).toMatchObject({ reason: 'deadline', attempted: false })
+    }
+    expect(warn.mock.calls).toEqual([
+      [
+        expect.stringMatching(/deadlineReserve, 987 ms.*CIRCUIT_BREAKER_DEADLINE_RESERVE/),
+        { type: 'CircuitBreakerWarning', code: 'CIRCUIT_CONFIGURATION' },
+      ],
+    ])
+    warn.mockRestore()
+  })
+
+  it('that comes near in the course of an invocation is no reason for a warning', async () => {
+    const warn = jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
+    const { start, runtime } = createFleet({ deadlineReserve: 986 })
+    const invoke = start().callExternalFor({ getRemainingTimeInMillis: () => 987 })
+    await runtime.advance(1)
+    expect((await outcomeOf(invoke('stripe', ok))).error).toMatchObject({ reason: 'deadline', attempted: false })
+    expect(warn).not.toHaveBeenCalled()
+    warn.mockRestore()
+  })
+
   it('needs one timer for all calls of the invocation', async () => {
     const { start, runtime } = createFleet()
     const breaker = start()

@@ -63,6 +63,7 @@ describe('defaults', () => {
     expect(breaker).toEqual({
       namespace: undefined,
       storageTimeout: 500,
+      prefetch: false,
       onStateChange: undefined,
       onStorageError: undefined,
       storage: { type: 'memory' },
@@ -84,7 +85,13 @@ describe('defaults', () => {
   })
 
   it('hands the breaker-wide options on', () => {
-    const options = { namespace: 'prod', storageTimeout: 250, onStateChange: () => {}, onStorageError: () => {} }
+    const options = {
+      namespace: 'prod',
+      storageTimeout: 250,
+      prefetch: true,
+      onStateChange: () => {},
+      onStorageError: () => {},
+    }
 
     expect(resolve({ services: ['stripe'], ...options })).toMatchObject(options)
   })
@@ -127,7 +134,7 @@ describe('environment variables', () => {
   it.each(settingsTable.flatMap(({ name, variable }) => (variable ? [[variable, name] as const] : [])))(
     '%s sets %s',
     (variable, name) => {
-      const text = name === 'mode' ? 'observe' : '7'
+      const text = name === 'mode' ? 'observe' : name === 'prefetch' ? 'true' : '7'
       const { services, ...breaker } = resolve({ services: ['stripe'], resetTimeout: 1 }, { [variable]: text })
 
       const value = { ...breaker, ...services.get('stripe') }[name as keyof ServiceSettings]
@@ -296,6 +303,18 @@ describe('refusing wrong values', () => {
     expect(accepting).toEqual(['timeout', 'maxQueue'])
   })
 
+  it('takes true and false, as text too, and nothing else for prefetch', () => {
+    const variable = (text: string) => ({ CIRCUIT_BREAKER_PREFETCH: text })
+    expect(resolve({ services: ['a'] }, variable('true')).prefetch).toBe(true)
+    expect(resolve({ services: ['a'], prefetch: true }, variable('false')).prefetch).toBe(false)
+    expect(messages({ services: ['a'] }, variable('1'))).toEqual([
+      'prefetch must be true or false, but is "1" (CIRCUIT_BREAKER_PREFETCH)',
+    ])
+    expect(messages({ services: ['a'], prefetch: 'true' })).toEqual([
+      'prefetch must be true or false, but is "true" (option)',
+    ])
+  })
+
   it.each([
     ['mode', 'on', 'mode must be one of enforce, observe, off, but is "on" (option)'],
     ['mode', 'OFF', 'mode must be one of enforce, observe, off, but is "OFF" (option)'],
@@ -409,7 +428,7 @@ describe('unknown names', () => {
     ])
   })
 
-  it.each(['services', 'storage', 'namespace', 'storageTimeout', 'onStateChange', 'onStorageError'])(
+  it.each(['services', 'storage', 'namespace', 'storageTimeout', 'prefetch', 'onStateChange', 'onStorageError'])(
     'says that %s is for the whole breaker when a service sets it',
     (name) => {
       expect(messages({ services: { a: { [name]: 5 } } })).toEqual([

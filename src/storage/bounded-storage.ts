@@ -1,6 +1,6 @@
 import { CircuitStorageError, isCircuitStorageError, type StorageOperation } from '../errors.ts'
 import { notify, type StorageErrorEvent, type StorageErrorListener } from '../events.ts'
-import type { Runtime } from '../runtime.ts'
+import { type Runtime, stallGrace, stallTolerance } from '../runtime.ts'
 import type { CircuitRecord, ICircuitStorage } from './circuit-storage.ts'
 
 /** After repeated failures the store is left alone for this long at first, in milliseconds; it doubles each time … */
@@ -127,9 +127,15 @@ export class BoundedStorage {
         }
       }
       const startedAt = this.#runtime.now()
-      const timer = this.#runtime.setTimeout(() => {
+      const giveUp = (): void => {
         const message = `The store did not answer ${operation} within ${timeout} ms.`
         fail(new CircuitStorageError(message, { operation }))
+      }
+      let timer = this.#runtime.setTimeout(() => {
+        // After a freeze the answer may lie in the socket: it is given the time to arrive.
+        const isLate = this.#runtime.now() - startedAt - timeout > stallTolerance
+        if (isLate) timer = this.#runtime.setTimeout(giveUp, stallGrace)
+        else giveUp()
       }, timeout)
       const succeed = (reply: T): void => {
         if (!isAllowed(operation, reply)) {
