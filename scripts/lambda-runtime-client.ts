@@ -58,7 +58,8 @@ export const lambdaRuntimeClient: string = join(folder, 'index.mjs')
  */
 export async function installLambdaRuntimeClient(): Promise<void> {
   if (existsSync(lambdaRuntimeClient)) return
-  if (process.platform !== 'linux') throw new Error(`${client.name} can be built on Linux only, not on ${process.platform}`)
+  if (process.platform !== 'linux')
+    throw new Error(`${client.name} can be built on Linux only, not on ${process.platform}`)
   await requireBuildTools()
   const headers = nodeHeaders()
   await mkdir(cache, { recursive: true })
@@ -81,7 +82,8 @@ async function download({ name, version, integrity }: PinnedPackage, building: s
   const hash = createHash('sha512')
   await pipeline(createReadStream(join(target, tarball)), hash)
   const found = `sha512-${hash.digest('base64')}`
-  if (found !== integrity) throw new Error(`${name}@${version} is not what was pinned: it has ${found}, not ${integrity}`)
+  if (found !== integrity)
+    throw new Error(`${name}@${version} is not what was pinned: it has ${found}, not ${integrity}`)
   await run('tar', ['-xzf', tarball], { cwd: target })
   return join(target, 'package')
 }

@@ -1,0 +1,113 @@
+/** Handlers that show what the runtime client does, for the test of the harness. */
+
+import { readFile } from 'node:fs/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { threadId } from 'node:worker_threads'
+import type { Context } from 'aws-lambda'
+
+interface ResponseStream {
+  write(chunk: string): void
+  end(): void
+}
+
+declare const awslambda: {
+  streamifyResponse<T>(handler: (event: T, stream: ResponseStream, context: Context) => Promise<void>): unknown
+}
+
+let invocations = 0
+let ticks = 0
+
+/** Answers with the event and with what it knows of itself. */
+export async function echo(event: unknown, context: Context): Promise<unknown> {
+  invocations += 1
+  console.log('invoked', invocations)
+  return {
+    event,
+    invocations,
+    requestId: context.awsRequestId,
+    functionName: context.functionName,
+    arn: context.invokedFunctionArn,
+    remaining: context.getRemainingTimeInMillis(),
+    region: process.env['AWS_REGION'],
+    greeting: process.env['GREETING'],
+    options: process.env['NODE_OPTIONS'],
+    node: process.versions.node,
+  }
+}
+
+export async function fail({ message }: { readonly message: string }): Promise<void> {
+  throw Object.assign(new TypeError(message), { code: 'E_TEST' })
+}
+
+/** Waits for as many milliseconds as it is told to. */
+export async function wait({ for: duration }: { readonly for: number }, context: Context): Promise<unknown> {
+  const startedAt = Date.now()
+  console.log('waiting')
+  await sleep(duration)
+  console.log('waited')
+  return {
+    requestId: context.awsRequestId,
+    startedAt,
+    endedAt: Date.now(),
+    remaining: context.getRemainingTimeInMillis(),
+    threadId,
+  }
+}
+
+/** Counts in the background, also between invocations, and says how far it came. */
+export async function tick(): Promise<number> {
+  if (ticks === 0) {
+    setInterval(() => {
+      ticks += 1
+    }, 5)
+  }
+  ticks += 1
+  return ticks
+}
+
+export async function exit({ code }: { readonly code: number }): Promise<void> {
+  process.exit(code)
+}
+
+/** Answers, and leaves a rejection behind that nobody handles. */
+export async function rejectUnhandled(): Promise<never> {
+  Promise.reject(new Error('nobody handles this'))
+  return sleep(60_000) as Promise<never>
+}
+
+/** Cleans up when Lambda says that it is over, and then ends as if it had not listened, or by `process.exit`. */
+export async function graceful({ takes, exits }: { readonly takes: number; readonly exits?: true }): Promise<void> {
+  process.once('SIGTERM', async () => {
+    console.log('cleaning up')
+    await sleep(takes)
+    console.log('clean')
+    if (exits) process.exit(0)
+    process.kill(process.pid, 'SIGTERM')
+  })
+}
+
+interface Streaming {
+  readonly pieces: readonly string[]
+  readonly fails?: string
+  readonly hangs?: true
+  readonly lingers?: true
+}
+
+/** Writes the pieces, and then fails, hangs, or ends; it may also end and not return. */
+export const stream: unknown = awslambda.streamifyResponse(
+  async ({ pieces, fails, hangs, lingers }: Streaming, response) => {
+    for (const piece of pieces) {
+      response.write(piece)
+      await sleep(30)
+    }
+    if (hangs) await sleep(60_000)
+    if (fails) throw new RangeError(fails)
+    response.end()
+    if (lingers) await sleep(60_000)
+  },
+)
+
+/** Reads a file, which takes a thread of the process's pool, as looking up a host's name does. */
+export async function read(): Promise<string> {
+  return readFile('/proc/self/comm', 'utf8')
+}

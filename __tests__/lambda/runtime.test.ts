@@ -1,0 +1,286 @@
+import { readFile } from 'node:fs/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { describe, expect, it } from '@jest/globals'
+import { InitError, startEnvironment } from './environment.ts'
+import { deploy } from './platform.ts'
+
+describe('an execution environment', () => {
+  it('answers with what the handler returns, in an environment like Lambda’s', async () => {
+    await using environment = await startEnvironment({
+      handler: 'runtime.echo',
+      functionName: 'greeter',
+      variables: { GREETING: 'hello' },
+    })
+
+    const first = await environment.invoke({ some: 'event' })
+    const second = await environment.invoke()
+
+    expect(first.outcome).toBe('response')
+    expect(first.payload).toMatchObject({
+      event: { some: 'event' },
+      invocations: 1,
+      requestId: first.requestId,
+      functionName: 'greeter',
+      arn: expect.stringMatching(/:function:greeter$/),
+      region: 'eu-central-1',
+      greeting: 'hello',
+      node: process.versions.node,
+    })
+    expect(first.payload).not.toHaveProperty('options')
+    expect(first.logs).toEqual([
+      { text: expect.any(String), requestId: first.requestId, level: 'INFO', message: 'invoked 1' },
+    ])
+    expect(second.payload).toMatchObject({ event: null, invocations: 2 })
+    expect(second.logs.map(({ message }) => message)).toEqual(['invoked 2'])
+    expect(environment.initDuration).toBeGreaterThan(0)
+    expect(first.duration).toBeGreaterThan(0)
+  })
+
+  it('tells the handler how much time is left', async () => {
+    await using environment = await startEnvironment({ handler: 'runtime.wait', timeout: 2_000 })
+
+    const usual = await environment.invoke({ for: 100 })
+    const shorter = await environment.invoke({ for: 100 }, { timeout: 500 })
+
+    expect((usual.payload as { remaining: number }).remaining).toBeLessThanOrEqual(1_900)
+    expect((usual.payload as { remaining: number }).remaining).toBeGreaterThan(1_500)
+    expect((shorter.payload as { remaining: number }).remaining).toBeLessThanOrEqual(400)
+    expect((shorter.payload as { remaining: number }).remaining).toBeGreaterThan(0)
+  })
+
+  it('reports what the handler throws', async () => {
+    await using environment = await startEnvironment({ handler: 'runtime.fail' })
+
+    const { outcome, error, payload } = await environment.invoke({ message: 'as told' })
+
+    expect(outcome).toBe('error')
+    expect(error).toMatchObject({ errorType: 'TypeError', errorMessage: 'as told' })
+    expect(payload).toEqual(error)
+    expect(environment.exit()).toBeUndefined()
+  })
+
+  it('reports a handler that cannot be loaded', async () => {
+    const started = startEnvironment({ handler: 'broken.handler' })
+
+    await expect(started).rejects.toBeInstanceOf(InitError)
+    await expect(started).rejects.toMatchObject({
+      reported: { errorType: 'SetUpError', errorMessage: 'no database at hand' },
+    })
+  })
+
+  it('kills the process at the deadline', async () => {
+    await using environment = await startEnvironment({ handler: 'runtime.wait', timeout: 300 })
+
+    const { outcome, duration, logs } = await environment.invoke({ for: 10_000 })
+
+    expect(outcome).toBe('killed')
+    expect(duration).toBeGreaterThanOrEqual(295)
+    expect(duration).toBeLessThan(600)
+    expect(logs.map(({ message }) => message)).toEqual(['waiting'])
+    expect(environment.exit()).toEqual({ code: null, signal: 'SIGKILL' })
+    await expect(environment.invoke()).rejects.toThrow('The environment has ended: killed by SIGKILL')
+  })
+
+  it('kills a process at the deadline that has answered but never asks for the next event', async () => {
+    await using environment = await startEnvironment({ handler: 'runtime.stream', timeout: 300 })
+
+    const { outcome, body } = await environment.invoke({ pieces: ['answered'], lingers: true })
+
+    expect([outcome, body]).toEqual(['response', 'answered'])
+    expect(environment.exit()).toEqual({ code: null, signal: 'SIGKILL' })
+  })
+
+  it('says when the process ended by itself', async () => {
+    await using exiting = await startEnvironment({ handler: 'runtime.exit' })
+    await using rejecting = await startEnvironment({ handler: 'runtime.rejectUnhandled' })
+
+    expect(await exiting.invoke({ code: 7 })).toMatchObject({ outcome: 'exited' })
+    const rejected = await rejecting.invoke()
+
+    expect(exiting.exit()).toEqual({ code: 7, signal: null })
+    expect(rejected.outcome).toBe('exited')
+    expect(rejected.logs.map(({ text }) => text).join()).toContain('nobody handles this')
+    expect(rejecting.exit()).toEqual({ code: 1, signal: null })
+  })
+
+  it('makes no progress between invocations', async () => {
+    await using frozen = await startEnvironment({ handler: 'runtime.tick' })
+    await using running = await startEnvironment({ handler: 'runtime.tick', freezes: false })
+    await Promise.all([frozen.invoke(), running.invoke()])
+
+    const before = await cpuTime(frozen.pid)
+    await sleep(300)
+    const after = await cpuTime(frozen.pid)
+    const [ofFrozen, ofRunning] = await Promise.all([frozen.invoke(), running.invoke()])
+
+    expect(after).toBe(before)
+    expect(ofFrozen.payload).toBeLessThan(15)
+    expect(ofRunning.payload).toBeGreaterThan(20)
+  })
+
+  it('can be frozen in the middle of an invocation, and goes on when it is thawed', async () => {
+    await using environment = await startEnvironment({ handler: 'runtime.wait' })
+
+    const invocation = environment.invoke({ for: 100 })
+    await environment.freeze()
+    await sleep(400)
+    environment.thaw()
+    const { outcome, duration } = await invocation
+
+    expect(outcome).toBe('response')
+    expect(duration).toBeGreaterThanOrEqual(395)
+  })
+
+  it('ends at once by SIGTERM when the handler does not listen, and may clean up when it does', async () => {
+    const deaf = await startEnvironment({ handler: 'runtime.echo' })
+    const clean = await startEnvironment({ handler: 'runtime.graceful' })
+    const slow = await startEnvironment({ handler: 'runtime.graceful' })
+    await Promise.all([clean.invoke({ takes: 50 }), slow.invoke({ takes: 10_000 })])
+
+    const [ofDeaf, ofClean, ofSlow] = await Promise.all([
+      deaf.shutdown(),
+      clean.shutdown({ grace: 2_000 }),
+      slow.shutdown({ grace: 300 }),
+    ])
+
+    expect(ofDeaf).toMatchObject({ code: null, signal: 'SIGTERM' })
+    expect(ofClean).toMatchObject({ code: null, signal: 'SIGTERM' })
+    expect(clean.logs.map(({ message }) => message)).toEqual(['cleaning up', 'clean'])
+    expect(ofSlow).toMatchObject({ code: null, signal: 'SIGKILL' })
+    expect(ofSlow.duration).toBeGreaterThanOrEqual(295)
+    expect(slow.logs.map(({ message }) => message)).toEqual(['cleaning up'])
+  })
+
+  it('does not end by process.exit while it waits for an invocation, because the runtime client’s thread does not', async () => {
+    const environment = await startEnvironment({ handler: 'runtime.graceful' })
+    await environment.invoke({ takes: 1, exits: true })
+
+    const { signal } = await environment.shutdown({ grace: 500 })
+
+    expect(environment.logs.map(({ message }) => message)).toEqual(['cleaning up', 'clean'])
+    expect(signal).toBe('SIGKILL')
+  })
+
+  it('ends without a warning when it has no extensions', async () => {
+    const environment = await startEnvironment({ handler: 'runtime.graceful' })
+    await environment.invoke({ takes: 1 })
+
+    const { signal, duration } = await environment.shutdown({ grace: 0 })
+
+    expect(environment.logs).toEqual([])
+    expect(signal).toBe('SIGKILL')
+    expect(duration).toBeLessThan(200)
+  })
+
+  it('streams a response', async () => {
+    await using environment = await startEnvironment({ handler: 'runtime.stream' })
+    const seen: string[] = []
+
+    const result = await environment.invoke(
+      { pieces: ['one', 'two', 'three'] },
+      { onChunk: ({ text }) => seen.push(text) },
+    )
+
+    expect(result).toMatchObject({ outcome: 'response', body: 'onetwothree', contentType: 'application/octet-stream' })
+    expect(result.chunks.map(({ text }) => text)).toEqual(['one', 'two', 'three'])
+    expect(result.chunks.at(-1)?.after).toBeGreaterThanOrEqual(55)
+    expect(seen).toEqual(['one', 'two', 'three'])
+    expect((await environment.invoke({ pieces: ['again'] })).body).toBe('again')
+  })
+
+  it('reports an error and a kill in the middle of a streamed response', async () => {
+    await using environment = await startEnvironment({ handler: 'runtime.stream', timeout: 500 })
+
+    const failed = await environment.invoke({ pieces: ['half'], fails: 'as told' })
+    const killed = await environment.invoke({ pieces: ['half'], hangs: true })
+
+    expect(failed).toMatchObject({
+      outcome: 'error',
+      body: 'half',
+      error: { errorType: 'RangeError', errorMessage: 'as told' },
+    })
+    expect(killed).toMatchObject({ outcome: 'killed', body: 'half' })
+  })
+})
+
+describe('an execution environment with concurrent invocations', () => {
+  it('runs them at once in one thread', async () => {
+    await using environment = await startEnvironment({ handler: 'runtime.wait', maxConcurrency: 5 })
+
+    const results = await Promise.all(
+      [1, 2, 3, 4, 5].map((number) => environment.invoke({ for: 300 }, { timeout: 1_000 * number })),
+    )
+
+    const payloads = results.map(({ payload }) => payload as { startedAt: number; endedAt: number; remaining: number })
+    const lastStart = Math.max(...payloads.map(({ startedAt }) => startedAt))
+    const firstEnd = Math.min(...payloads.map(({ endedAt }) => endedAt))
+    expect(lastStart).toBeLessThan(firstEnd)
+    expect(payloads).toEqual(results.map(({ requestId }) => expect.objectContaining({ requestId })))
+    expect(payloads.map(({ remaining }) => Math.ceil(remaining / 1_000))).toEqual([1, 2, 3, 4, 5])
+    expect(new Set(payloads.map((payload) => (payload as unknown as { threadId: number }).threadId)).size).toBe(1)
+    for (const { logs } of results) expect(logs.map(({ message }) => message)).toEqual(['waiting', 'waited'])
+  })
+
+  it('runs them in several threads, which share nothing', async () => {
+    await using environment = await startEnvironment({ handler: 'runtime.wait', maxConcurrency: 10, workers: 2 })
+
+    const results = await Promise.all(Array.from({ length: 6 }, () => environment.invoke({ for: 300 })))
+
+    expect(new Set(results.map(({ payload }) => (payload as { threadId: number }).threadId)).size).toBe(2)
+  })
+
+  it('has threads to spare for files and host names, however many wait for invocations', async () => {
+    await using environment = await startEnvironment({ handler: 'runtime.read', maxConcurrency: 10, workers: 4 })
+
+    const results = await Promise.all(Array.from({ length: 8 }, () => environment.invoke()))
+
+    expect(results.map(({ outcome }) => outcome)).toEqual(Array.from({ length: 8 }, () => 'response'))
+  })
+
+  it('gives an invocation up at its deadline, and lets the process and the others go on', async () => {
+    await using environment = await startEnvironment({ handler: 'runtime.wait', maxConcurrency: 2 })
+
+    const [late, well] = await Promise.all([
+      environment.invoke({ for: 400 }, { timeout: 200 }),
+      environment.invoke({ for: 300 }),
+    ])
+
+    expect([late.outcome, well.outcome]).toEqual(['timeout', 'response'])
+    expect((await environment.invoke({ for: 200 })).outcome).toBe('response')
+    expect(environment.logs.filter(({ requestId }) => requestId === late.requestId)).toHaveLength(2)
+  })
+})
+
+describe('a deployed function', () => {
+  it('starts environments as they are needed and uses them again', async () => {
+    await using platform = deploy({ handler: 'runtime.echo' })
+
+    const first = await platform.invoke()
+    const second = await platform.invoke()
+    const cold = await platform.invokeCold()
+    const atOnce = await Promise.all([platform.invoke(), platform.invoke(), platform.invoke()])
+
+    expect([first.coldStart, second.coldStart, cold.coldStart]).toEqual([true, false, true])
+    expect(second.environment).toBe(first.environment)
+    expect(atOnce.map(({ coldStart }) => coldStart)).toEqual([false, false, true])
+    expect(platform.environments()).toHaveLength(3)
+    expect(platform.coldStarts()).toBe(3)
+  })
+
+  it('replaces an environment that was killed', async () => {
+    await using platform = deploy({ handler: 'runtime.wait', timeout: 200 })
+
+    const killed = await platform.invoke({ for: 10_000 })
+    const next = await platform.invoke({ for: 1 })
+
+    expect([killed.outcome, next.outcome, next.coldStart]).toEqual(['killed', 'response', true])
+    expect(platform.environments()).toEqual([next.environment])
+  })
+})
+
+/** Time spent in user and kernel mode, in clock ticks. */
+async function cpuTime(pid: number): Promise<number> {
+  const status = await readFile(`/proc/${pid}/stat`, 'utf8')
+  const fields = status.slice(status.lastIndexOf(')') + 2).split(' ')
+  return Number(fields[11]) + Number(fields[12])
+}

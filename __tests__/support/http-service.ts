@@ -1,0 +1,91 @@
+/**
+ * A service that handlers call over HTTP, which behaves as badly as a test wants.
+ *
+ * @module
+ */
+
+import { createServer, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+/**
+ * What the service does with a request: answers 200, answers another status, never answers, or breaks the connection;
+ * with a number first waits so many milliseconds and then answers 200.
+ */
+export type Behaviour = 'answers' | 'hangs' | 'breaks' | { readonly status: number } | { readonly answersAfter: number }
+
+export interface ServedRequest {
+  readonly path: string
+  /** When it arrived, in milliseconds since the epoch. */
+  readonly at: number
+  /** When the connection was closed before it had been answered, in milliseconds since the epoch. */
+  abandonedAt?: number
+}
+
+export interface HttpService extends AsyncDisposable {
+  readonly url: string
+  /** All that have arrived, in this order. */
+  readonly requests: readonly ServedRequest[]
+  /** Changes what happens to requests that arrive from now on. */
+  behave(behaviour: Behaviour): void
+  /** Resolves when so many requests have arrived in all. */
+  received(count: number): Promise<void>
+  /** Answers 200 to all that hang. */
+  release(): void
+  stop(): Promise<void>
+}
+
+/** Starts the service on a free port of the loopback interface. */
+export async function startHttpService(initially: Behaviour = 'answers'): Promise<HttpService> {
+  const requests: ServedRequest[] = []
+  const hanging = new Set<ServerResponse>()
+  const waiting: { readonly count: number; readonly resolve: () => void }[] = []
+  let behaviour = initially
+
+  const server = createServer(async (request, response) => {
+    const served: ServedRequest = { path: request.url ?? '', at: Date.now() }
+    requests.push(served)
+    response.once('close', () => {
+      hanging.delete(response)
+      if (!response.writableFinished) served.abandonedAt = Date.now()
+    })
+    for (const { count, resolve } of waiting) if (requests.length >= count) resolve()
+    request.resume()
+    if (behaviour === 'hangs') hanging.add(response)
+    else if (behaviour === 'breaks') request.socket.destroy()
+    else if (behaviour === 'answers') answer(response, 200)
+    else if ('status' in behaviour) answer(response, behaviour.status)
+    else {
+      await sleep(behaviour.answersAfter)
+      answer(response, 200)
+    }
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+
+  async function stop(): Promise<void> {
+    server.closeAllConnections()
+    await new Promise((resolve) => server.close(resolve))
+  }
+
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    requests,
+    behave: (next) => {
+      behaviour = next
+    },
+    received: (count) =>
+      new Promise((resolve) => {
+        if (requests.length >= count) resolve()
+        else waiting.push({ count, resolve })
+      }),
+    release: () => {
+      for (const response of hanging) answer(response, 200)
+    },
+    stop,
+    [Symbol.asyncDispose]: stop,
+  }
+}
+
+function answer(response: ServerResponse, status: number): void {
+  response.writeHead(status, { 'Content-Type': 'application/json' }).end(JSON.stringify({ status }))
+}
