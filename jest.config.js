@@ -2,6 +2,8 @@
 export default {
   testEnvironment: 'node',
   testMatch: ['<rootDir>/__tests__/**/*.test.ts'],
+  // Lambda's runtime client can be built on Linux only.
+  testPathIgnorePatterns: ['/node_modules/', ...(process.platform === 'linux' ? [] : ['/__tests__/lambda/'])],
   extensionsToTreatAsEsm: ['.ts'],
   transform: {
     '^.+\\.ts$': [

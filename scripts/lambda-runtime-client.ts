@@ -45,6 +45,9 @@ const cache = fileURLToPath(new URL('../.cache/aws-lambda-ric/', import.meta.url
 
 const folder = join(cache, `${client.version}-${process.platform}-${process.arch}`)
 
+/** Where the processes of the runtime client keep what Node has compiled (`NODE_COMPILE_CACHE`). */
+export const compileCache: string = fileURLToPath(new URL('../.cache/compiled-handlers/', import.meta.url))
+
 /** The program to run with `node`, once it is installed. */
 export const lambdaRuntimeClient: string = join(folder, 'index.mjs')
 
@@ -70,6 +73,19 @@ export async function installLambdaRuntimeClient(): Promise<void> {
   } finally {
     await rm(building, { recursive: true, force: true })
   }
+}
+
+/**
+ * Compiles what handlers load while they run, adapters and their clients, so that first invocations are not slowed down by
+ * it: the processes that serve them are killed before they would keep what they have compiled.
+ */
+export async function compileAdapters(): Promise<void> {
+  const modules = ['./src/storage/dynamodb.ts', './src/storage/redis.ts', '@aws-sdk/client-dynamodb', 'ioredis']
+  const program = modules.map((module) => `await import('${module}')`).join('\n')
+  await run(process.execPath, ['--input-type=module', '--eval', program], {
+    cwd: fileURLToPath(new URL('..', import.meta.url)),
+    env: { ...process.env, NODE_COMPILE_CACHE: compileCache },
+  })
 }
 
 /** Resolves to the folder of the unpacked package. */
@@ -158,7 +174,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
     console.error('The tests in __tests__/lambda are left out: Lambda’s runtime client can be built on Linux only.')
   } else {
     if (!existsSync(lambdaRuntimeClient)) console.error('Building Lambda’s runtime client, once: about a minute …')
-    await installLambdaRuntimeClient().catch((error: Error) => {
+    await Promise.all([installLambdaRuntimeClient(), compileAdapters()]).catch((error: Error) => {
       console.error(error.message)
       process.exitCode = 1
     })

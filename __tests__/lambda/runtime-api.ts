@@ -154,6 +154,8 @@ export async function startRuntimeApi({ functionName, onIdle, onInitError }: Run
   })
   server.keepAliveTimeout = 0
   server.requestTimeout = 0
+  server.on('connection', (socket) => socket.unref())
+  server.unref()
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   return {
     address: `127.0.0.1:${(server.address() as AddressInfo).port}`,
