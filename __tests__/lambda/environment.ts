@@ -2,25 +2,16 @@
  * Execution environments of Lambda on this machine: each is a process of Lambda's own runtime client with a handler in
  * it, treated as Lambda treats it: frozen between invocations, killed at the deadline, told of its end or not.
  *
- * The process runs the TypeScript sources. The runtime client loads JavaScript only, so that each environment gets a
- * task folder with a module in it that exports everything from the handler's. What Node compiles on the way is kept in
- * `.cache/`, or each start would take three times as long; `NODE_DISABLE_COMPILE_CACHE` switches that off.
- *
  * @module
  */
 
-import { type ChildProcess, spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
-import type { Socket } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { performance } from 'node:perf_hooks'
-import { createInterface } from 'node:readline'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
-import { compileCache, installLambdaRuntimeClient, lambdaRuntimeClient } from '../../scripts/lambda-runtime-client.ts'
-import { type LogLine, parseLogLine } from './log-line.ts'
+import { installLambdaRuntimeClient } from '../../scripts/lambda-runtime-client.ts'
+import type { LogLine } from './log-line.ts'
 import { type Answer, type Chunk, type ReportedError, startRuntimeApi } from './runtime-api.ts'
+import { type Exit, startRuntimeProcess } from './runtime-process.ts'
 
 export interface EnvironmentOptions {
   /** File and export as in Lambda's setting, for instance `payment.handler` for `handlers/payment.ts`. */
@@ -69,12 +60,6 @@ export interface InvocationResult {
   readonly duration: number
   /** What was written meanwhile; with `maxConcurrency` only lines with this request's id. */
   readonly logs: readonly LogLine[]
-}
-
-/** How a process ended. */
-export interface Exit {
-  readonly code: number | null
-  readonly signal: NodeJS.Signals | null
 }
 
 export interface Shutdown extends Exit {
@@ -135,108 +120,90 @@ export class InitError extends Error {
  */
 export async function startEnvironment(options: EnvironmentOptions): Promise<ExecutionEnvironment> {
   const { timeout: usualTimeout = 3_000, initTimeout = 10_000, maxConcurrency, workers = 1 } = options
-  const freezes = options.freezes ?? maxConcurrency === undefined
+  const { handler, functionName = 'tested', variables = {} } = options
+  const enforced = maxConcurrency === undefined
+  const freezes = options.freezes ?? enforced
   await installLambdaRuntimeClient()
 
-  const { promise: ready, resolve: isReady } = Promise.withResolvers<ReportedError | undefined>()
+  const { promise: ready, resolve: settleInit } = Promise.withResolvers<Problem | undefined>()
   let initDuration = 0
+  let running = 0
   let onNext = () => {}
   const api = await startRuntimeApi({
-    functionName: options.functionName ?? 'tested',
+    functionName,
     onIdle: () => {
       initDuration ||= performance.now() - startedAt
-      if (api.waiting() >= workers) isReady(undefined)
+      if (api.waiting() >= workers) settleInit(undefined)
       onNext()
     },
-    onInitError: isReady,
+    onInitError: (reported) => settleInit({ message: reported.errorMessage, reported }),
   })
-  const taskRoot = await makeTaskRoot(options.handler)
-  const logs: LogLine[] = []
   const startedAt = performance.now()
-  const { child, ended } = startProcess(environmentVariables(options, taskRoot, api.address), taskRoot, logs)
-  const pid = child.pid as number
-
-  let exit: Exit | undefined
-  let running = 0
-  let frozen = false
-  ended.then((how) => {
-    exit = how
+  const runtime = await startRuntimeProcess({
+    handler,
+    functionName,
+    variables,
+    address: api.address,
+    concurrency: maxConcurrency === undefined ? undefined : { max: maxConcurrency, workers },
   })
-
-  function kill(): void {
-    keepParent(child, 'ref')
-    child.kill('SIGKILL')
-  }
+  const { ended, exit } = runtime
 
   async function stop(): Promise<void> {
-    kill()
-    await ended
-    await Promise.all([api.stop(), rm(taskRoot, { recursive: true, force: true })])
+    await Promise.all([runtime.kill(), api.stop()])
   }
 
-  async function freeze(): Promise<void> {
-    frozen = true
-    child.kill('SIGSTOP')
-    while (frozen && !(exit ?? (await standsStill(pid)))) await nextTurn()
-  }
-
-  function thaw(): void {
-    frozen = false
-    child.kill('SIGCONT')
-  }
-
-  const available = () => exit === undefined && running < (maxConcurrency ?? 1)
+  const available = () => exit() === undefined && running < (maxConcurrency ?? 1)
 
   async function invoke(
     event?: unknown,
     { timeout = usualTimeout, onChunk }: InvokeOptions = {},
   ): Promise<InvocationResult> {
-    if (!available()) throw new Error(exit ? `The environment has ended: ${describe(exit)}` : 'The environment is busy')
+    const past = exit()
+    if (past) throw new Error(`The environment has ended: ${describe(past)}`)
+    if (!available()) throw new Error('The environment is busy')
     const requestId = randomUUID()
-    const firstLine = logs.length
-    const expired = Promise.withResolvers<void>()
+    const firstLine = runtime.logs.length
+    const expired = Promise.withResolvers<undefined>()
     let killed = false
-    let handedOverAt = performance.now()
+    let startedAt = performance.now()
     let deadline: NodeJS.Timeout | undefined
     running += 1
-    if (frozen) thaw()
+    if (runtime.frozen()) runtime.thaw()
     const answered = api.invoke({
       requestId,
       event,
       timeout,
       ...(onChunk ? { onChunk } : {}),
       onStart: () => {
-        handedOverAt = performance.now()
+        startedAt = performance.now()
         deadline = setTimeout(() => {
-          expired.resolve()
-          if (maxConcurrency !== undefined) return
-          killed = true
-          kill()
+          killed = enforced
+          if (enforced) runtime.kill()
+          else expired.resolve(undefined)
         }, timeout)
       },
     })
-    const enforced = maxConcurrency === undefined ? [] : [expired.promise.then(() => undefined)]
-    const answer = await Promise.race([answered, ended.then(() => undefined), ...enforced])
-    const duration = performance.now() - handedOverAt
-    const outcome = outcomeOf(answer, killed, exit)
+    const answer = await Promise.race([answered, expired.promise, ended.then(() => undefined)])
+    const duration = performance.now() - startedAt
+    const outcome = outcomeOf(answer, killed, exit())
     const chunks = answer?.chunks ?? api.chunksOf(requestId)
-    if (maxConcurrency === undefined && exit === undefined) await Promise.race([ended, untilIdle()])
+    if (enforced && !exit()) await Promise.race([ended, untilIdle()])
     clearTimeout(deadline)
-    if (freezes && exit === undefined) await freeze()
+    if (freezes && !exit()) await runtime.freeze()
     running -= 1
     // What it wrote before it answered is in the pipe, and is read in the same turn at the latest.
     await nextTurn()
-    const own = logs.slice(firstLine)
+    const own = runtime.logs.slice(firstLine)
     return {
       outcome,
       requestId,
-      payload: answer && !answer.streamed ? parsed(answer.body) : undefined,
+      payload: answer && !answer.streamed && answer.body !== '' ? JSON.parse(answer.body) : undefined,
       body: answer?.body ?? chunks.map(({ text }) => text).join(''),
       chunks: answer && !answer.streamed ? [] : chunks,
       contentType: answer?.contentType ?? '',
       error: answer?.error,
       duration,
-      logs: maxConcurrency === undefined ? own : own.filter((line) => line.requestId === requestId),
+      logs: enforced ? own : own.filter((line) => line.requestId === requestId),
     }
   }
 
@@ -250,37 +217,32 @@ export async function startEnvironment(options: EnvironmentOptions): Promise<Exe
 
   async function shutdown({ grace = 500 }: { readonly grace?: number } = {}): Promise<Shutdown> {
     const from = performance.now()
-    if (frozen) thaw()
+    if (runtime.frozen()) runtime.thaw()
     if (grace > 0) {
-      child.kill('SIGTERM')
-      const patience = new AbortController()
-      await Promise.race([ended, sleep(grace, undefined, patience)])
-      patience.abort()
+      runtime.terminate()
+      await within(grace, ended)
     }
-    kill()
-    const how = await ended
+    const how = await runtime.kill()
     const duration = performance.now() - from
     await stop()
     return { ...how, duration }
   }
 
-  const problem = await Promise.race([
-    ready.then((reported) => (reported ? { reported, message: reported.errorMessage } : undefined)),
-    ended.then((how) => ({ reported: undefined, message: `It ended before it was ready: ${describe(how)}` })),
-    expiry(initTimeout, ready),
-  ])
+  const died = ended.then((how): Problem => ({ message: `It ended before it was ready: ${describe(how)}` }))
+  const late: Problem = { message: `It was not ready after ${initTimeout} ms` }
+  const problem = await within(initTimeout, Promise.race([ready, died]), late)
   if (problem) {
-    if (problem.reported) await ended
     await stop()
-    throw new InitError(problem.message, problem.reported, logs)
+    throw new InitError(problem.message, problem.reported, runtime.logs)
   }
-  if (freezes) await freeze()
+  if (freezes) await runtime.freeze()
+  const { pid, logs, freeze, thaw } = runtime
   return {
     pid,
     initDuration,
     logs,
     ended,
-    exit: () => exit,
+    exit,
     available,
     invoke,
     freeze,
@@ -289,6 +251,11 @@ export async function startEnvironment(options: EnvironmentOptions): Promise<Exe
     stop,
     [Symbol.asyncDispose]: stop,
   }
+}
+
+interface Problem {
+  readonly message: string
+  readonly reported?: ReportedError
 }
 
 function outcomeOf(answer: Answer | undefined, killed: boolean, exit: Exit | undefined): Outcome {
@@ -301,107 +268,12 @@ function describe({ code, signal }: Exit): string {
   return signal ? `killed by ${signal}` : `exit code ${code}`
 }
 
-function parsed(body: string): unknown {
-  return body === '' ? undefined : JSON.parse(body)
-}
-
-async function expiry(
-  after: number,
-  unless: Promise<unknown>,
-): Promise<{ readonly reported: undefined; readonly message: string }> {
+/** What the promise resolves to, or the other value if that takes longer. */
+async function within<T, U>(milliseconds: number, promise: Promise<T>, otherwise?: U): Promise<T | U | undefined> {
   const patience = new AbortController()
-  unless.then(() => patience.abort())
-  await sleep(after, undefined, patience).catch(() => {})
-  return { reported: undefined, message: `It was not ready after ${after} ms` }
-}
-
-/** A folder as Lambda unpacks it from a function's archive, but that the handler's code lies elsewhere. */
-async function makeTaskRoot(handler: string): Promise<string> {
-  const taskRoot = await mkdtemp(join(tmpdir(), 'lambda-task-'))
-  const [module = ''] = handler.split('.')
-  const source = new URL(`./handlers/${module}.ts`, import.meta.url)
-  await writeFile(
-    join(taskRoot, `${module}.mjs`),
-    `import { flushCompileCache } from 'node:module'\nexport * from '${source.href}'\nflushCompileCache()\n`,
-  )
-  return taskRoot
-}
-
-function environmentVariables(
-  { handler, functionName = 'tested', variables, maxConcurrency, workers = 1 }: EnvironmentOptions,
-  taskRoot: string,
-  address: string,
-): Record<string, string> {
-  return {
-    AWS_LAMBDA_RUNTIME_API: address,
-    _HANDLER: handler,
-    LAMBDA_TASK_ROOT: taskRoot,
-    AWS_EXECUTION_ENV: 'AWS_Lambda_nodejs24.x',
-    AWS_LAMBDA_INITIALIZATION_TYPE: maxConcurrency === undefined ? 'on-demand' : 'lambda-managed-instances',
-    AWS_LAMBDA_FUNCTION_NAME: functionName,
-    AWS_LAMBDA_FUNCTION_VERSION: '$LATEST',
-    AWS_LAMBDA_FUNCTION_MEMORY_SIZE: '1769',
-    AWS_LAMBDA_LOG_GROUP_NAME: `/aws/lambda/${functionName}`,
-    AWS_LAMBDA_LOG_STREAM_NAME: `2030/01/01/[$LATEST]${randomUUID().replaceAll('-', '')}`,
-    AWS_REGION: 'eu-central-1',
-    AWS_DEFAULT_REGION: 'eu-central-1',
-    AWS_ACCESS_KEY_ID: 'local',
-    AWS_SECRET_ACCESS_KEY: 'local',
-    LANG: 'en_US.UTF-8',
-    TZ: ':UTC',
-    PATH: '/usr/local/bin:/usr/bin:/bin',
-    NODE_COMPILE_CACHE: compileCache,
-    ...(maxConcurrency === undefined
-      ? {}
-      : {
-          AWS_LAMBDA_MAX_CONCURRENCY: String(maxConcurrency),
-          AWS_LAMBDA_NODEJS_WORKER_COUNT: String(workers),
-          // Each worker that waits for an invocation holds one thread of the pool, whose usual size is 4.
-          UV_THREADPOOL_SIZE: String(workers + 4),
-        }),
-    ...variables,
+  try {
+    return await Promise.race([promise, sleep(milliseconds, otherwise, patience)])
+  } finally {
+    patience.abort()
   }
-}
-
-function startProcess(
-  env: Record<string, string>,
-  cwd: string,
-  logs: LogLine[],
-): { readonly child: ChildProcess; readonly ended: Promise<Exit> } {
-  const child = spawn(process.execPath, [lambdaRuntimeClient], { cwd, env, stdio: ['ignore', 'pipe', 'pipe'] })
-  for (const stream of [child.stdout, child.stderr]) {
-    createInterface({ input: stream }).on('line', (line) => logs.push(parseLogLine(line)))
-  }
-  const ended = new Promise<Exit>((resolve) => child.once('close', (code, signal) => resolve({ code, signal })))
-  const release = killWithParent(child)
-  ended.then(release)
-  keepParent(child, 'unref')
-  return { child, ended }
-}
-
-/**
- * Sees to it that the process ends with this one, also when this one is killed: a shell waits for a word from here, and
- * kills the process if the pipe ends without one. Returns what gives that word.
- */
-function killWithParent(child: ChildProcess): () => void {
-  const guard = spawn('sh', ['-c', 'read -r word || kill -9 "$0"', String(child.pid)], {
-    stdio: ['pipe', 'ignore', 'ignore'],
-  })
-  guard.stdin.on('error', () => {})
-  guard.unref()
-  ;(guard.stdin as unknown as Socket).unref()
-  return () => guard.stdin.end('ended\n')
-}
-
-/** Whether this process waits for the other: a test that forgets to stop the environment ends all the same, and both with it. */
-function keepParent(child: ChildProcess, keep: 'ref' | 'unref'): void {
-  child[keep]()
-  for (const stream of [child.stdout, child.stderr]) (stream as Socket | null)?.[keep]()
-}
-
-/** Whether the process is stopped: a signal takes a moment to reach all of its threads. */
-async function standsStill(pid: number): Promise<boolean> {
-  const status = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '')
-  const state = status.slice(status.lastIndexOf(')') + 2, status.lastIndexOf(')') + 3)
-  return state === 'T' || state === 'Z' || state === ''
 }
