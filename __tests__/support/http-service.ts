@@ -9,10 +9,10 @@ import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 /**
- * What the service does with a request: answers 200, answers another status, never answers, or breaks the connection;
- * with a number first waits so many milliseconds and then answers 200.
+ * What the service does with a request: answers 200, answers another status, never answers, or breaks the connection.
+ * `after`: it waits so many milliseconds first.
  */
-export type Behaviour = 'answers' | 'hangs' | 'breaks' | { readonly status: number } | { readonly answersAfter: number }
+export type Behaviour = 'answers' | 'hangs' | 'breaks' | { readonly status?: number; readonly after?: number }
 
 export interface ServedRequest {
   readonly path: string
@@ -53,11 +53,10 @@ export async function startHttpService(initially: Behaviour = 'answers'): Promis
     request.resume()
     if (behaviour === 'hangs') hanging.add(response)
     else if (behaviour === 'breaks') request.socket.destroy()
-    else if (behaviour === 'answers') answer(response, 200)
-    else if ('status' in behaviour) answer(response, behaviour.status)
     else {
-      await sleep(behaviour.answersAfter)
-      answer(response, 200)
+      const { status = 200, after = 0 } = behaviour === 'answers' ? {} : behaviour
+      if (after > 0) await sleep(after)
+      answer(response, status)
     }
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))

@@ -1,0 +1,32 @@
+/** A function that says which modules were loaded when. */
+
+import { registerHooks } from 'node:module'
+import middy from '@middy/core'
+import type { Context } from 'aws-lambda'
+
+const loaded: string[] = []
+registerHooks({
+  load: (url, context, nextLoad) => {
+    loaded.push(url)
+    return nextLoad(url, context)
+  },
+})
+
+const { circuitBreaker } = await import('../../../src/index.ts')
+
+const guarded = middy()
+  .use(circuitBreaker({ services: ['stripe'] }))
+  .handler(async (_: unknown, { circuits }: { circuits: { stripe: { state: string } } }) => circuits.stripe.state)
+
+const duringInit = clientLibraries()
+
+/** Which client libraries, and adapters for them, have been loaded. */
+function clientLibraries(): string[] {
+  const patterns = [/@aws-sdk\/client-dynamodb/, /\/ioredis\//, /src\/storage\/dynamodb/, /src\/storage\/redis\.ts/]
+  return patterns.filter((pattern) => loaded.some((url) => pattern.test(url))).map((pattern) => pattern.source)
+}
+
+export async function handler(event: unknown, context: Context): Promise<unknown> {
+  const state = await guarded(event, context as never)
+  return { state, duringInit, now: clientLibraries() }
+}

@@ -1,0 +1,148 @@
+/** A function that calls a payment service over HTTP: without a circuit breaker, and behind one in several kinds of Middy. */
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import middy from '@middy/core'
+import type { Context } from 'aws-lambda'
+import { CircuitBreaker, type CircuitBreakerContext, circuitBreaker } from '../../../src/index.ts'
+
+/** What a payment is told to do. All times are milliseconds. */
+export interface Payment {
+  /** Waits before the call. */
+  readonly waitsFirst?: number
+  /** The timeout of the call. */
+  readonly timeout?: number
+  /** Does not call the service at all. */
+  readonly skips?: true
+  /** Ends without waiting for the call, as soon as the service has been asked. */
+  readonly detached?: true
+  /** The operation blocks the process for ever. */
+  readonly blocks?: true
+  /** Waits after the call, whatever it came to. */
+  readonly waitsLast?: number
+  /** Throws this at the end. */
+  readonly throws?: string
+}
+
+/** What it came to. */
+export interface PaymentResult {
+  /** The status that the service answered, if it did. */
+  readonly status?: number
+  readonly error?: { readonly name: string; readonly reason?: string; readonly attempted?: boolean }
+  /** How long the call took. */
+  readonly took: number
+  readonly state: string
+  readonly failureCount: number
+  readonly remaining: number
+}
+
+type GuardedContext = CircuitBreakerContext<'stripe'>
+
+const service = process.env['SERVICE'] as string
+
+const breaker = new CircuitBreaker({ services: ['stripe'] })
+breaker.onStateChange(({ from, to, reason, requestId }) => console.log(JSON.stringify({ from, to, reason, requestId })))
+breaker.onStorageError(({ operation, error }) => console.log(JSON.stringify({ operation, error: error.message })))
+
+/** The same function without a breaker. */
+export async function bare(): Promise<number> {
+  return (await fetch(service)).status
+}
+
+async function pay(payment: Payment, context: GuardedContext): Promise<PaymentResult> {
+  const { callExternal } = context
+  const { waitsFirst = 0, waitsLast = 0, timeout, skips, detached, blocks, throws } = payment
+  if (waitsFirst > 0) await sleep(waitsFirst)
+  if (skips) return resultOf({}, 0, context)
+  const startedAt = Date.now()
+  const call = callExternal(
+    'stripe',
+    async ({ signal }) => {
+      while (blocks);
+      const response = await fetch(service, { signal })
+      await response.arrayBuffer()
+      return response
+    },
+    { ...(timeout !== undefined && { timeout }) },
+  ).then(
+    ({ status }) => ({ status }),
+    ({ name, reason, attempted }) => ({ error: { name, reason, attempted } }),
+  )
+  if (detached) call.then((outcome) => console.log(JSON.stringify({ detached: outcome })))
+  // Connecting takes turns of the event loop, and there are none after the end.
+  const outcome = detached ? await sleep(50, {}) : await call
+  const took = Date.now() - startedAt
+  if (waitsLast > 0) await sleep(waitsLast)
+  if (throws !== undefined) throw new RangeError(throws)
+  return resultOf(outcome, took, context)
+}
+
+function resultOf(
+  outcome: Pick<PaymentResult, 'status' | 'error'>,
+  took: number,
+  { circuits, getRemainingTimeInMillis = () => Number.NaN }: GuardedContext,
+): PaymentResult {
+  const { state, failureCount } = circuits.stripe
+  return { ...outcome, took, state, failureCount, remaining: getRemainingTimeInMillis() }
+}
+
+export const guarded = middy<Payment, PaymentResult>().use(circuitBreaker(breaker)).handler(pay)
+
+/** Middy does not answer in its place just before Lambda kills it. */
+export const untilKilled = middy<Payment, PaymentResult>({ timeoutEarlyInMillis: 0 })
+  .use(circuitBreaker(breaker))
+  .handler(pay)
+
+/** As in a container: nobody knows how much time is left. */
+export const withoutDeadline = (payment: Payment): Promise<unknown> => guarded(payment, {} as GuardedContext)
+
+/** As in a durable function of Middy: Lambda's own context is inside another one. */
+export const durable = (payment: Payment, lambdaContext: Context): Promise<unknown> =>
+  guarded(payment, { lambdaContext } as unknown as GuardedContext)
+
+const answersEarly = {
+  before: ({ event }: { event: unknown }) => ((event as { early?: true }).early ? 'answered early' : undefined),
+}
+
+/** Another middleware answers before ours is asked … */
+export const earlyBefore = middy<Payment>().use(answersEarly).use(circuitBreaker(breaker)).handler(pay)
+
+/** … or after ours has begun. */
+export const earlyAfter = middy<Payment>().use(circuitBreaker(breaker)).use(answersEarly).handler(pay)
+
+/** The error handler of another middleware answers, and ours is not asked. */
+export const handledByOther = middy<Payment>()
+  .use(circuitBreaker(breaker))
+  .use({ onError: () => 'handled by another' })
+  .handler(pay)
+
+/** Middlewares that throw: before ours has begun, or after the handler. */
+export const failingMiddlewares = middy<Payment & { failsIn?: string }>()
+  .use({
+    before: ({ event }) => failIn('before', event),
+    after: ({ event }) => failIn('after', event),
+  })
+  .use(circuitBreaker(breaker))
+  .handler(pay)
+
+function failIn(hook: string, event: { failsIn?: string }): undefined {
+  if (event.failsIn === hook) throw Object.assign(new Error(`failed in ${hook}`), { statusCode: 503 })
+  return undefined
+}
+
+/** Middy answers when 2.5 s are left, while the handler goes on. */
+export const earlyTimeout = middy<Payment>({
+  timeoutEarlyInMillis: 2_500,
+  timeoutEarlyResponse: () => 'early timeout',
+})
+  .use(circuitBreaker(breaker))
+  .handler(pay)
+
+/** The same, and the call listens to Middy's signal. */
+export const earlyTimeoutWithSignal = middy<Payment>({
+  timeoutEarlyInMillis: 2_500,
+  timeoutEarlyResponse: () => 'early timeout',
+})
+  .use(circuitBreaker(breaker))
+  .handler(async (_: Payment, { callExternal }: GuardedContext, { signal }) =>
+    callExternal('stripe', (call) => fetch(service, { signal: call.signal }), { signal }),
+  )
