@@ -12,7 +12,8 @@ const breaker = new CircuitBreaker({ services: ['stripe'] })
 /** One line for each call. */
 async function* report(calls: number, { callExternal, circuits }: CircuitBreakerContext<'stripe'>) {
   for (let call = 0; call < calls; call++) {
-    const outcome = await callExternal('stripe', async ({ signal }) => (await fetch(service, { signal })).status).catch(
+    const outcome = await callExternal('stripe', ({ signal }) => fetch(service, { signal })).then(
+      ({ status }) => status,
       (error: Error) => error.name,
     )
     yield `${outcome} ${circuits.stripe.state}\n`

@@ -1,0 +1,204 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
+import type { CircuitRecord } from '../../src/index.ts'
+import { RedisCircuitStorage } from '../../src/storage/redis.ts'
+import { type Behaviour, type HttpService, startHttpService } from '../support/http-service.ts'
+import { type RedisServer, startRedis } from '../support/redis-server.ts'
+import { deploy, type Platform } from './platform.ts'
+
+let redis: RedisServer
+
+beforeAll(async () => {
+  redis = await startRedis()
+}, 60_000)
+
+afterAll(() => redis.stop())
+
+interface Deployment extends AsyncDisposable {
+  readonly service: HttpService
+  readonly platform: Platform
+  record(): Promise<CircuitRecord | undefined>
+}
+
+let deployments = 0
+
+async function deployHandler(
+  handler: string,
+  behaviour: Behaviour,
+  variables: Readonly<Record<string, string>> = {},
+): Promise<Deployment> {
+  const service = await startHttpService(behaviour)
+  const namespace = `exits-${++deployments}`
+  const platform = deploy({
+    handler,
+    timeout: 3_000,
+    variables: {
+      SERVICE: service.url,
+      CIRCUIT_BREAKER_NAMESPACE: namespace,
+      CIRCUIT_BREAKER_REDIS_URL: redis.url,
+      ...variables,
+    },
+  })
+  const storage = new RedisCircuitStorage({ client: redis.client() })
+  return {
+    service,
+    platform,
+    record: () => storage.getState(`${namespace}#stripe`),
+    [Symbol.asyncDispose]: async () => {
+      await Promise.all([service.stop(), platform.stop()])
+    },
+  }
+}
+
+/** Nothing but what is left over is stored by it. */
+const idle = { skips: true, waitsFirst: 50 }
+
+describe('an invocation that ends otherwise than by its handler', () => {
+  it('because a middleware before ours answers: what was left over waits for the next, and is counted once', async () => {
+    await using deployment = await deployHandler('payment.earlyBefore', { status: 503, after: 150 })
+    const { platform, record } = deployment
+    await platform.invoke({ detached: true })
+    await sleep(300)
+    expect((await platform.invoke({ early: true })).payload).toBe('answered early')
+    await platform.invoke(idle)
+    expect(await record()).toMatchObject({ failureCount: 1 })
+    await platform.invoke({ early: true })
+    await platform.invoke(idle)
+    expect(await record()).toMatchObject({ failureCount: 1 })
+  })
+
+  it('because a middleware after ours answers: what was left over was stored before', async () => {
+    await using deployment = await deployHandler('payment.earlyAfter', { status: 503, after: 150 })
+    const { platform, record } = deployment
+    await platform.invoke({ detached: true })
+    await sleep(300)
+    expect((await platform.invoke({ early: true })).payload).toBe('answered early')
+    await platform.invoke(idle)
+    expect(await record()).toMatchObject({ failureCount: 1 })
+  })
+
+  it('because the error handler of another middleware answers: the failure is stored by then or by the next', async () => {
+    await using deployment = await deployHandler('payment.handledByOther', { status: 503 })
+    const { platform, record } = deployment
+    expect((await platform.invoke({ throws: 'refused' })).payload).toBe('handled by another')
+    await platform.invoke(idle)
+    expect(await record()).toMatchObject({ failureCount: 1 })
+  })
+
+  it('because the handler throws: the error is its own, and the failure of its call is stored', async () => {
+    await using deployment = await deployHandler('payment.guarded', { status: 503 })
+    const { outcome, error } = await deployment.platform.invoke({ throws: 'out of range' })
+    expect([outcome, error]).toMatchObject(['error', { errorType: 'RangeError', errorMessage: 'out of range' }])
+    expect(await deployment.record()).toMatchObject({ failureCount: 1 })
+  })
+
+  it('because other middlewares throw, although with a 503: nothing is masked, and nothing of it counts', async () => {
+    await using deployment = await deployHandler('payment.failingMiddlewares', 'answers')
+    const { platform, record, service } = deployment
+    // Ours has an onError then, whose before never ran.
+    const before = await platform.invoke({ failsIn: 'before' })
+    const after = await platform.invoke({ failsIn: 'after' })
+    expect([before.error?.errorMessage, after.error?.errorMessage]).toEqual(['failed in before', 'failed in after'])
+    expect(service.requests).toHaveLength(1)
+    expect(await record()).toBeUndefined()
+    service.behave({ status: 503 })
+    await platform.invoke({ failsIn: 'after' })
+    await platform.invoke({ failsIn: 'after' })
+    // Two in a row: the first of a working service is held back.
+    expect(await record()).toMatchObject({ failureCount: 2 })
+  })
+
+  it('because Middy answers early, while the handler goes on: what its call came to is counted once', async () => {
+    await using deployment = await deployHandler('payment.earlyTimeout', { status: 503, after: 700 })
+    const { platform, record } = deployment
+    expect((await platform.invoke({})).payload).toBe('early timeout')
+    expect(await record()).toBeUndefined()
+    await sleep(500)
+    await platform.invoke(idle)
+    expect(await record()).toMatchObject({ failureCount: 1 })
+    await platform.invoke(idle)
+    expect(await record()).toMatchObject({ failureCount: 1 })
+  })
+
+  it('because Middy answers early and aborts the call by its signal: that is no failure of the service', async () => {
+    await using deployment = await deployHandler('payment.earlyTimeoutWithSignal', 'hangs')
+    const { platform, record } = deployment
+    expect((await platform.invoke({})).payload).toBe('early timeout')
+    expect((await platform.invoke({})).payload).toBe('early timeout')
+    expect(await record()).toBeUndefined()
+    expect(deployment.service.requests.map(({ abandonedAt }) => abandonedAt)).toEqual([
+      expect.any(Number),
+      expect.any(Number),
+    ])
+  })
+
+  it('because it does not wait for its call: the outcome goes out with the next opportunity, once', async () => {
+    await using deployment = await deployHandler('payment.guarded', { status: 503, after: 150 })
+    const { platform, record } = deployment
+    await Promise.all([platform.invoke({ detached: true }), platform.invoke({ detached: true })])
+    await sleep(300)
+    expect(await record()).toBeUndefined()
+    await Promise.all([platform.invoke(idle), platform.invoke(idle)])
+    expect(platform.coldStarts()).toBe(2)
+    expect(await record()).toMatchObject({ failureCount: 2 })
+    await Promise.all([platform.invoke(idle), platform.invoke(idle)])
+    expect(await record()).toMatchObject({ failureCount: 2 })
+  })
+})
+
+describe('a streamed response', () => {
+  it('is written by guarded calls, whose outcomes are stored at its end', async () => {
+    await using deployment = await deployHandler('streaming.flushed', { status: 503 })
+    const { platform, record, service } = deployment
+    const { outcome, body } = await platform.invoke({ calls: 5 })
+    expect(outcome).toBe('response')
+    expect(body).toContain(['503 CLOSED', '503 CLOSED', '503 OPEN', 'CircuitOpenError OPEN'].join('\n'))
+    expect(service.requests).toHaveLength(3)
+    expect(await record()).toMatchObject({ state: 'OPEN', failureCount: 3 })
+  })
+
+  it('leaves them to the next invocation where nobody flushes at its end', async () => {
+    await using deployment = await deployHandler('streaming.unflushed', { status: 503 })
+    const { platform, record } = deployment
+    await platform.invoke({ calls: 2 })
+    await platform.invoke({ calls: 0 })
+    expect(await record()).toMatchObject({ state: 'CLOSED', failureCount: 2 })
+  })
+})
+
+describe('the end of an environment', () => {
+  it('stores what a call came to that nobody awaited, where Lambda gives notice, and ends as by itself', async () => {
+    await using deployment = await deployHandler('payment.guarded', { status: 503, after: 150 })
+    const { platform, record } = deployment
+    const { environment } = await platform.invoke({ detached: true })
+    await sleep(300)
+    expect(await record()).toBeUndefined()
+    const { code, signal, duration } = await environment.shutdown({ grace: 500 })
+    expect({ code, signal }).toEqual({ code: null, signal: 'SIGTERM' })
+    expect(duration).toBeLessThan(450)
+    expect(await record()).toMatchObject({ failureCount: 1 })
+  })
+
+  it('waits for no store that is away', async () => {
+    await using deployment = await deployHandler('payment.guarded', { status: 503, after: 150 })
+    const { platform, record } = deployment
+    const { environment } = await platform.invoke({ detached: true })
+    await redis.client().call('CLIENT', 'PAUSE', '1000')
+    await sleep(200)
+    const { signal, duration } = await environment.shutdown({ grace: 2_000 })
+    expect(signal).toBe('SIGTERM')
+    expect(duration).toBeGreaterThan(300)
+    expect(duration).toBeLessThan(700)
+    await sleep(800)
+    expect(['undefined', 'object']).toContain(typeof (await record()))
+  })
+
+  it('is not held up where nothing waits to be stored', async () => {
+    await using deployment = await deployHandler('payment.guarded', { status: 503 })
+    const { environment } = await deployment.platform.invoke({})
+    const { signal, duration } = await environment.shutdown({ grace: 500 })
+    expect(signal).toBe('SIGTERM')
+    expect(duration).toBeLessThan(100)
+    expect(await deployment.record()).toMatchObject({ failureCount: 1 })
+  })
+})
