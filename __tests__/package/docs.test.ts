@@ -7,7 +7,7 @@ import { promisify } from 'node:util'
 import { describe, expect, it } from '@jest/globals'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
-const pages = ['docs/storage.md', 'docs/custom-storage.md']
+const pages = ['docs/storage.md', 'docs/custom-storage.md', 'docs/lambda.md']
 const example = withoutIndentation(readFileSync(join(root, 'examples/custom-storage/sqlite-storage.ts'), 'utf8'))
 
 /** What the snippets use and the reader has. */
@@ -24,6 +24,9 @@ const stubs = {
     }
     export declare function breakRecord(serviceKey: string): Promise<void>
     export declare function readExpiry(serviceKey: string): Promise<number | undefined>`,
+  'pay.ts': `
+    import type { CircuitBreakerContext } from 'middy-circuit-breaker'
+    export declare function pay(event: unknown, context: CircuitBreakerContext<'stripe'>): Promise<unknown>`,
   'vitest.d.ts': `
     declare module 'vitest' {
       export const describe: typeof import('@jest/globals').describe
@@ -76,6 +79,26 @@ describe('the links in the documentation', () => {
       expect([target, existsSync(join(root, target))]).toEqual([target, true])
       if (anchor !== undefined) expect(anchorsOf(target)).toContain(anchor)
     }
+  })
+})
+
+describe('the guarantees under Lambda', () => {
+  it('are each shown by a test, and each test shows one', () => {
+    const shown = [...read('docs/lambda.md').matchAll(/\| `([\w-]+)`: (.*) \|$/gm)].map(([, file, name]) => [
+      file,
+      name,
+    ])
+    const files = ['deadline', 'freeze', 'exits', 'concurrency', 'cold-start']
+    const tests = files.flatMap((file) =>
+      [...read(`__tests__/lambda/${file}.test.ts`).matchAll(/^ {2}it(?:\.each\(.*\))?\(\s*'(.*)',/gm)].map(
+        ([, name]) => [file, name],
+      ),
+    )
+    // Of that an operation is aborted the first line speaks, too, and of the reserve the next.
+    const among = ['aborts the operation when the time is over', 'leaves as much time as it is told to']
+    expect(tests.filter(([, name]) => !among.includes(name as string))).toEqual(expect.arrayContaining(shown))
+    expect(shown).toEqual(expect.arrayContaining(tests.filter(([, name]) => !among.includes(name as string))))
+    expect(shown.length).toBeGreaterThan(25)
   })
 })
 
