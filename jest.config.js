@@ -1,6 +1,10 @@
+import { availableParallelism } from 'node:os'
+
 /** Jest runs the TypeScript sources as ES modules (Middy is ESM only), compiled by SWC. */
 export default {
   testEnvironment: 'node',
+  // Many tests wait for servers and processes of their own, so that two at a time pay also on two processors.
+  maxWorkers: Math.max(2, availableParallelism() - 1),
   testMatch: ['<rootDir>/__tests__/**/*.test.ts'],
   // Lambda's runtime client can be built on Linux only.
   testPathIgnorePatterns: ['/node_modules/', ...(process.platform === 'linux' ? [] : ['/__tests__/lambda/'])],

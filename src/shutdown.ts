@@ -7,8 +7,6 @@
  * @module
  */
 
-import { isMainThread } from 'node:worker_threads'
-
 /** What may have something to store at the end. */
 export interface Flushable {
   /** @param timeLeft in milliseconds */
@@ -23,13 +21,13 @@ let isEnding = false
 
 /**
  * Says whether something waits to be stored at the end of an invocation. Only while anything does, there is a listener for
- * SIGTERM: a process that owes nothing ends as it would without us. Signals reach the main thread only.
+ * SIGTERM: a process that owes nothing ends as it would without us.
  */
 export function storeAtShutdown(breaker: Flushable, isWaiting: boolean): void {
   if (!isWaiting && waiting.size === 0) return
   if (isWaiting) waiting.add(breaker)
   else waiting.delete(breaker)
-  if (isEnding || !isMainThread) return
+  if (isEnding) return
   process.off('SIGTERM', storeWhatIsLeft)
   // First, so that others find the listeners that they would find without us.
   if (waiting.size > 0) process.prependOnceListener('SIGTERM', storeWhatIsLeft)
