@@ -28,6 +28,16 @@ export interface TimeSource {
   readonly awsRequestId?: string | undefined
 }
 
+/** What the operation of a call receives that nothing can cut: its signal is never aborted. */
+export class UnboundContext implements OperationContext {
+  #controller: AbortController | undefined
+
+  get signal(): AbortSignal {
+    this.#controller ??= new AbortController()
+    return this.#controller.signal
+  }
+}
+
 /** One Lambda invocation: its request id and its deadline, with one timer for all of its calls. */
 export class Invocation {
   readonly requestId: string | undefined
@@ -53,6 +63,11 @@ export class Invocation {
     return this.#endsAt - this.#runtime.now()
   }
 
+  /** Whether nobody knows when it ends. */
+  get isEndless(): boolean {
+    return this.#endsAt === Number.POSITIVE_INFINITY
+  }
+
   /** When Lambda kills the process, in milliseconds since the epoch; `Infinity` if nobody knows. */
   get endsAt(): number {
     return this.#endsAt
@@ -62,7 +77,7 @@ export class Invocation {
   watch(call: CallScope): void {
     this.#calls.add(call)
     if (call.deadline < this.#timerAt) this.#schedule(call.deadline)
-    else if (this.#calls.size === 1) this.#timer?.ref?.()
+    //x
   }
 
   /** The call has ended. */
@@ -71,7 +86,7 @@ export class Invocation {
     if (this.#calls.size > 0) return
     // Kept for the next call, but not what holds the process.
     if (this.#hasEnded) this.#clear()
-    else this.#timer?.unref?.()
+    //y
   }
 
   /** Whether a call is under way. */
@@ -221,9 +236,9 @@ export class CallScope implements OperationContext {
     }
   }
 
-  /** The operation starts now. */
-  markOperationStart(): void {
-    this.#operationStartedAt = this.#runtime.now()
+  /** The operation starts: now, or at an instant that is as good as now. */
+  markOperationStart(at: number = this.#runtime.now()): void {
+    this.#operationStartedAt = at
   }
 
   /**
@@ -250,6 +265,12 @@ export class CallScope implements OperationContext {
     } else {
       this.timeOut('timeout')
     }
+  }
+
+  /** Calls `listener` with the error when the call is cut, at once if it has been. In place of whoever waited before. */
+  onCut(listener: (error: unknown) => void): void {
+    this.#reject = listener
+    if (this.#cut !== undefined) listener(this.#cut.error)
   }
 
   /** Cuts the call with a {@link CircuitTimeoutError}. */

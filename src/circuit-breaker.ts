@@ -5,7 +5,7 @@
  */
 
 import { clearCircuits, readCircuits, type StateToSet, setCircuits } from './batch-operations.ts'
-import { CallScope, Invocation, type OperationContext, type TimeSource } from './call-timeout.ts'
+import { CallScope, Invocation, type OperationContext, type TimeSource, UnboundContext } from './call-timeout.ts'
 import { Circuit, type HeldLease } from './circuit.ts'
 import { type CircuitBreakerOptions, longestTimer, resolveConfig, storedKey } from './config.ts'
 import { describe } from './configuration-problems.ts'
@@ -207,22 +207,46 @@ export class CircuitBreaker<const K extends string = string> {
     return new Invocation(context, this.#runtime)
   }
 
-  async #call<T, F>(
+  /** Nothing in here is `async` that need not be: each turn of a promise costs as much as all the rest. */
+  #call<T, F>(
     service: K,
     operation: Operation<T>,
     options: CallOptions<T, F> = noOptions,
     invocation?: Invocation,
   ): Promise<T | F> {
-    const circuit = this.#circuit(service)
-    const { settings } = circuit
-    const timeout = options.timeout ?? settings.timeout
-    if (timeout !== settings.timeout) checkTimeout(timeout)
-    const scope = new CallScope(service, this.#runtime, timeout, options.signal, invocation, settings.deadlineReserve)
-    const { fallback } = options
-    if (fallback === undefined) return this.#attempt(circuit, operation, options, invocation, scope)
+    const circuit = this.#circuits.get(service)
+    if (circuit === undefined) return Promise.reject(new UnknownServiceError(service, this.#circuits.keys()))
+    const { timeout = circuit.settings.timeout, signal, fallback } = options
+    const isBound = timeout !== false || signal !== undefined || invocation?.isEndless === false
+    if (!isBound && fallback === undefined) {
+      const admission = this.#admitAtOnce(circuit, invocation, this.#runtime.now())
+      if (admission !== undefined) return this.#run(circuit, operation, options, invocation, admission)
+    }
+    try {
+      if (timeout !== circuit.settings.timeout) checkTimeout(timeout)
+      const scope = new CallScope(service, this.#runtime, timeout, signal, invocation, circuit.settings.deadlineReserve)
+      scope.start()
+      const admission = scope.cut === undefined && this.#admitAtOnce(circuit, invocation, scope.startedAt)
+      const attempt = admission
+        ? this.#runBound(circuit, operation, options, invocation, admission, scope)
+        : this.#admit(circuit, invocation, scope).then((later) =>
+            this.#runBound(circuit, operation, options, invocation, later, scope),
+          )
+      return fallback === undefined ? attempt : this.#replace(attempt, fallback, scope, service)
+    } catch (error) {
+      return Promise.reject(error)
+    }
+  }
+
+  async #replace<T, F>(
+    attempt: Promise<T>,
+    fallback: (error: unknown) => PromiseLike<F> | F,
+    scope: CallScope,
+    service: K,
+  ): Promise<T | F> {
     let value: T
     try {
-      value = await this.#attempt(circuit, operation, options, invocation, scope)
+      value = await attempt
     } catch (error) {
       if (!scope.isReplaceable) throw error
       return fallback(error)
@@ -230,47 +254,72 @@ export class CircuitBreaker<const K extends string = string> {
     return scope.isReplaceable ? fallback(new BreakableResultError(service, value)) : value
   }
 
-  async #attempt<T, F>(
+  /** Runs the operation of a call that nothing can cut. */
+  #run<T, F>(
     circuit: Circuit,
     operation: Operation<T>,
     options: CallOptions<T, F>,
     invocation: Invocation | undefined,
+    admission: Admission,
+  ): Promise<T> {
+    const succeeded = (value: T): T => {
+      this.#settle(circuit, admission, this.#judgeValue(circuit, options, value), value, invocation)
+      return value
+    }
+    const failed = (error: unknown): never => {
+      const counts = judge(options.isBreakableError ?? circuit.settings.isBreakableError, error)
+      this.#settle(circuit, admission, counts ? 'failure' : 'ignored', error, invocation)
+      throw error
+    }
+    return begin(operation, new UnboundContext()).then(succeeded, failed)
+  }
+
+  /** Runs the operation of a call that ends when it is cut, whatever the operation does then. */
+  #runBound<T, F>(
+    circuit: Circuit,
+    operation: Operation<T>,
+    options: CallOptions<T, F>,
+    invocation: Invocation | undefined,
+    admission: Admission,
     scope: CallScope,
   ): Promise<T> {
-    const admission = this.#admitAtOnce(circuit, invocation, scope) ?? (await this.#admit(circuit, invocation, scope))
-    let outcome: Outcome = 'ignored'
-    let evidence: unknown
-    try {
-      scope.markOperationStart()
-      const value = await scope.race(operation(scope))
-      evidence = value
-      outcome = judge(options.isBreakableResult ?? circuit.settings.isBreakableResult, value) ? 'failure' : 'success'
-      scope.isReplaceable = outcome === 'failure'
-      return value
-    } catch (error) {
-      evidence = error
-      outcome = this.#classify(error, options.isBreakableError ?? circuit.settings.isBreakableError, options, scope)
-      scope.isReplaceable = outcome === 'failure' || scope.hasTimedOut
-      throw error
-    } finally {
-      scope.dispose()
-      this.#settle(circuit, admission, outcome, evidence, invocation)
-    }
+    return new Promise<T>((resolve, reject) => {
+      let isOver = false
+      const succeeded = (value: T): void => {
+        if (isOver) return
+        isOver = true
+        const outcome = this.#judgeValue(circuit, options, value)
+        scope.isReplaceable = outcome === 'failure'
+        scope.dispose()
+        this.#settle(circuit, admission, outcome, value, invocation)
+        resolve(value)
+      }
+      const failed = (error: unknown): void => {
+        if (isOver) return
+        isOver = true
+        const outcome = this.#judgeError(circuit, options, error, scope)
+        scope.isReplaceable = outcome === 'failure' || scope.hasTimedOut
+        scope.dispose()
+        this.#settle(circuit, admission, outcome, error, invocation)
+        reject(error)
+      }
+      scope.markOperationStart(admission.at)
+      begin(operation, scope).then(succeeded, failed)
+      scope.onCut(failed)
+    })
   }
 
   /** The way of nearly every call: nothing to wait for. `undefined`: there is. */
-  #admitAtOnce(circuit: Circuit, invocation: Invocation | undefined, scope: CallScope): Admission | undefined {
+  #admitAtOnce(circuit: Circuit, invocation: Invocation | undefined, now: number): Admission | undefined {
     const { mode } = circuit.settings
-    scope.start()
-    if (scope.cut !== undefined || !circuit.loadAttempted) return undefined
+    if (!circuit.loadAttempted) return undefined
     if (mode === 'off') return passThrough
-    const now = scope.startedAt
     if (this.#isStale(circuit, now, invocation)) void this.#load([circuit])
     const verdict = circuit.admit(now)
     if (verdict !== 'pass') return undefined
     const takesPermit = mode === 'enforce'
     if (takesPermit && !circuit.permits.tryAcquire()) return undefined
-    return { epoch: circuit.view.epoch, lease: undefined, holdsPermit: takesPermit }
+    return { epoch: circuit.view.epoch, at: now, lease: undefined, holdsPermit: takesPermit }
   }
 
   async #admit(circuit: Circuit, invocation: Invocation | undefined, scope: CallScope): Promise<Admission> {
@@ -300,7 +349,7 @@ export class CircuitBreaker<const K extends string = string> {
       }
       const isAdmitted = lease !== undefined || verdict === 'pass'
       if (!isAdmitted && enforces) throw circuit.refusal(verdict as Exclude<Verdict, 'pass'>, this.#runtime.now())
-      return { epoch: isAdmitted ? circuit.view.epoch : undefined, lease, holdsPermit }
+      return { epoch: isAdmitted ? circuit.view.epoch : undefined, at: undefined, lease, holdsPermit }
     } catch (error) {
       if (holdsPermit) circuit.permits.release()
       scope.isReplaceable = scope.cut === undefined || scope.hasTimedOut
@@ -325,30 +374,30 @@ export class CircuitBreaker<const K extends string = string> {
     }
   }
 
+  #judgeValue<T, F>(circuit: Circuit, options: CallOptions<T, F>, value: T): Outcome {
+    return judge(options.isBreakableResult ?? circuit.settings.isBreakableResult, value) ? 'failure' : 'success'
+  }
+
   /** What an error says of the service. */
-  #classify<T, F>(
-    error: unknown,
-    counts: (error: unknown) => boolean,
-    options: CallOptions<T, F>,
-    scope: CallScope,
-  ): Outcome {
+  #judgeError<T, F>(circuit: Circuit, options: CallOptions<T, F>, error: unknown, scope: CallScope): Outcome {
     if (scope.hasTimedOut && scope.cut?.error === error) return scope.hadFairTime ? 'failure' : 'ignored'
     // A signal of the caller's that aborts when the deadline is due, as Middy's early timeout does, means the deadline.
     const isDeadlineDue = scope.deadline - this.#runtime.now() <= deadlineTolerance
     if (abortedByCaller(error, options.signal)) return isDeadlineDue && scope.hadFairTime ? 'failure' : 'ignored'
-    return judge(counts, error) ? 'failure' : 'ignored'
+    return judge(options.isBreakableError ?? circuit.settings.isBreakableError, error) ? 'failure' : 'ignored'
   }
 
   /** Gives everything back once, and lets the circuit learn. */
   #settle(
     circuit: Circuit,
-    { epoch, lease, holdsPermit }: Admission,
+    { epoch, at, lease, holdsPermit }: Admission,
     outcome: Outcome,
     evidence: unknown,
     invocation: Invocation | undefined,
   ): void {
     if (holdsPermit) circuit.permits.release()
     if (lease === undefined && (epoch === undefined || outcome === 'ignored')) return
+    if (outcome === 'success' && at !== undefined && circuit.succeededQuietly(epoch, at)) return
     const now = this.#runtime.now()
     const requestId = invocation?.requestId
     const summary: FailureSummary | undefined =
@@ -643,13 +692,15 @@ export type StatesToSet<K extends string = string> =
 /** What a call holds while it runs. `epoch` is `undefined` if its outcome counts for nothing. */
 interface Admission {
   readonly epoch: string | undefined
+  /** When it was admitted, in milliseconds since the epoch, if it had to wait for nothing. */
+  readonly at: number | undefined
   readonly lease: HeldLease | undefined
   readonly holdsPermit: boolean
 }
 
 type StorageErrors = ReadonlyMap<string, CircuitStorageError>
 
-const passThrough: Admission = { epoch: undefined, lease: undefined, holdsPermit: false }
+const passThrough: Admission = { epoch: undefined, at: undefined, lease: undefined, holdsPermit: false }
 
 /** An abort this close to the call's deadline is the deadline, in milliseconds. */
 const deadlineTolerance = 50
@@ -672,6 +723,15 @@ async function waitForPermit(circuit: Circuit, scope: CallScope): Promise<void> 
   } catch (error) {
     waiter.leave()
     throw error
+  }
+}
+
+/** Starts the operation; what it throws is a rejection. */
+function begin<T>(operation: Operation<T>, context: OperationContext): Promise<T> {
+  try {
+    return Promise.resolve(operation(context))
+  } catch (error) {
+    return Promise.reject(error)
   }
 }
 

@@ -410,6 +410,28 @@ export class Circuit {
     this.#enqueueSuccess(at, requestId)
   }
 
+  /**
+   * {@link succeeded}, if nothing hangs on it: there is no failure that it would end, and so nothing to write.
+   *
+   * @param at when the call began, which is as good as its end here: to read the clock again would cost as much as the rest
+   * @returns whether that was all
+   */
+  succeededQuietly(epoch: string | undefined, at: number): boolean {
+    const view = this.#view
+    const isQuiet =
+      epoch === view.epoch &&
+      view.state === 'CLOSED' &&
+      view.override === undefined &&
+      this.#streak === 0 &&
+      this.#pending === undefined &&
+      this.#inFlight === undefined &&
+      (this.#record === undefined || this.#record.failureCount === 0)
+    // Calls end in another order than they began; a clock that stepped back begins anew.
+    const last = this.#lastSuccessAt
+    if (isQuiet && (at > last || last - at > this.settings.window)) this.#lastSuccessAt = at
+    return isQuiet
+  }
+
   /** A call that was admitted in `epoch` failed. */
   failed(epoch: string, at: number, lastFailure: FailureSummary, requestId: string | undefined): void {
     if (!this.#counts(epoch, at)) return

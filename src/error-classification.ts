@@ -200,6 +200,7 @@ function errorStatus(error: unknown): number | undefined {
 
 /** The 5xx status of a result that looks like a response. Runs on every success, so the numbers come first. */
 function resultStatus(result: unknown): number | undefined {
+  if (typeof result !== 'object' && typeof result !== 'function') return undefined
   const statuses = [
     read(result, 'statusCode'),
     read(read(result, '$metadata'), 'httpStatusCode'),

@@ -65,11 +65,11 @@ export class Semaphore {
 
   /** Gives a permit back: to the first in the queue, if there is one. */
   release(): void {
-    const [first] = this.#queue
-    if (first === undefined) {
+    if (this.#queue.size === 0) {
       this.#free++
       return
     }
+    const first = this.#queue.values().next().value as Entry
     this.#queue.delete(first)
     first.grant()
   }
