@@ -77,7 +77,7 @@ export class Invocation {
   watch(call: CallScope): void {
     this.#calls.add(call)
     if (call.deadline < this.#timerAt) this.#schedule(call.deadline)
-    //x
+    else if (this.#calls.size === 1) this.#timer?.ref?.()
   }
 
   /** The call has ended. */
@@ -86,12 +86,12 @@ export class Invocation {
     if (this.#calls.size > 0) return
     // Kept for the next call, but not what holds the process.
     if (this.#hasEnded) this.#clear()
-    //y
+    else this.#timer?.unref?.()
   }
 
-  /** Whether a call is under way. */
-  get isBusy(): boolean {
-    return this.#calls.size > 0
+  /** Whether it has ended: from then on Lambda may freeze the process. */
+  get hasEnded(): boolean {
+    return this.#hasEnded
   }
 
   /** The invocation has ended; calls that nobody awaits are still cut at the deadline. */
@@ -119,7 +119,7 @@ export class Invocation {
     const isLate = !this.#isGrace && now - this.#timerAt > stallTolerance
     this.#clear()
     if (isLate && this.#calls.size > 0) {
-      for (const call of this.#calls) if (call.deadline <= now) call.hasStalled = true
+      for (const call of this.#calls) if (call.deadline <= now) call.stall()
       this.#schedule(now + stallGrace, now)
       this.#isGrace = true
       return
@@ -136,7 +136,12 @@ export class Invocation {
 /** `Infinity` without a usable answer, as in tests and containers. */
 function remainingTime(context: TimeSource): number {
   const source = typeof context.getRemainingTimeInMillis === 'function' ? context : context.lambdaContext
-  const remaining = source?.getRemainingTimeInMillis?.()
+  let remaining: unknown
+  try {
+    remaining = source?.getRemainingTimeInMillis?.()
+  } catch {
+    // What stands in for Lambda's context may be anything.
+  }
   return typeof remaining === 'number' && !Number.isNaN(remaining) ? remaining : Number.POSITIVE_INFINITY
 }
 
@@ -153,8 +158,6 @@ export class CallScope implements OperationContext {
   readonly timeout: number | false
   /** Whether a fallback may answer in place of what the call came to. */
   isReplaceable = false
-  /** Whether the process stood still while the call was under way: its time passed, and the service may not have had it. */
-  hasStalled = false
   readonly #service: string
   readonly #runtime: Runtime
   readonly #callerSignal: AbortSignal | undefined
@@ -166,6 +169,7 @@ export class CallScope implements OperationContext {
   #operationStartedAt: number | undefined
   #onCallerAbort: (() => void) | undefined
   #hasHadGrace = false
+  #wasFrozen = false
 
   constructor(
     service: string,
@@ -205,10 +209,10 @@ export class CallScope implements OperationContext {
   /**
    * Whether a call that was cut had enough time to say something of the service. Cut by the deadline, the operation must
    * have run for as long as its timeout, or for a second where it has none; cut by its own timeout, for half of that: the
-   * rest may have gone into waiting for a permit. Time in which the process stood still is nobody's.
+   * rest may have gone into waiting for a permit. Nobody knows how much of it a process had that was frozen.
    */
   get hadFairTime(): boolean {
-    if (this.#operationStartedAt === undefined || this.hasStalled) return false
+    if (this.#operationStartedAt === undefined || this.#wasFrozen) return false
     const ran = this.#runtime.now() - this.#operationStartedAt
     return ran >= (this.#cut?.by === 'timeout' ? (this.timeout || 0) / 2 : this.timeout || fairTime)
   }
@@ -255,12 +259,17 @@ export class CallScope implements OperationContext {
     })
   }
 
+  /** Its timer was late. Lambda freezes the process between invocations; within one, the process was busy. */
+  stall(): void {
+    this.#wasFrozen ||= this.#invocation?.hasEnded === true
+  }
+
   /** After a freeze the answer may lie in the socket: it is given the time to arrive. */
   #timeIsOver(): void {
     const isLate = this.#runtime.now() - this.startedAt - (this.timeout || 0) > stallTolerance
     if (isLate && !this.#hasHadGrace) {
-      this.hasStalled = true
       this.#hasHadGrace = true
+      this.stall()
       this.#timer = this.#runtime.setTimeout(() => this.timeOut('timeout'), stallGrace)
     } else {
       this.timeOut('timeout')

@@ -101,6 +101,8 @@ export class CircuitBreaker<const K extends string = string> {
   readonly #runtime: Runtime
   readonly #store: BoundedStorage
   readonly #storageTimeout: number
+  /** How many operations run. */
+  #underWay = 0
   /** Whether Lambda may end the process. */
   readonly #isInLambda: boolean
   readonly #listeners = new Map<StateChangeListener, StateChangeOptions>()
@@ -267,10 +269,10 @@ export class CircuitBreaker<const K extends string = string> {
       return value
     }
     const failed = (error: unknown): never => {
-      const counts = judge(options.isBreakableError ?? circuit.settings.isBreakableError, error)
-      this.#settle(circuit, admission, counts ? 'failure' : 'ignored', error, invocation)
+      this.#settle(circuit, admission, this.#judgeError(circuit, options, error), error, invocation)
       throw error
     }
+    this.#underWay++
     return begin(operation, new UnboundContext()).then(succeeded, failed)
   }
 
@@ -297,12 +299,13 @@ export class CircuitBreaker<const K extends string = string> {
       const failed = (error: unknown): void => {
         if (isOver) return
         isOver = true
-        const outcome = this.#judgeError(circuit, options, error, scope)
+        const outcome = this.#judgeBoundError(circuit, options, error, scope)
         scope.isReplaceable = outcome === 'failure' || scope.hasTimedOut
         scope.dispose()
         this.#settle(circuit, admission, outcome, error, invocation)
         reject(error)
       }
+      this.#underWay++
       scope.markOperationStart(admission.at)
       begin(operation, scope).then(succeeded, failed)
       scope.onCut(failed)
@@ -379,12 +382,17 @@ export class CircuitBreaker<const K extends string = string> {
   }
 
   /** What an error says of the service. */
-  #judgeError<T, F>(circuit: Circuit, options: CallOptions<T, F>, error: unknown, scope: CallScope): Outcome {
+  #judgeError<T, F>(circuit: Circuit, options: CallOptions<T, F>, error: unknown): Outcome {
+    return judge(options.isBreakableError ?? circuit.settings.isBreakableError, error) ? 'failure' : 'ignored'
+  }
+
+  /** The same of a call that may have been cut. */
+  #judgeBoundError<T, F>(circuit: Circuit, options: CallOptions<T, F>, error: unknown, scope: CallScope): Outcome {
     if (scope.hasTimedOut && scope.cut?.error === error) return scope.hadFairTime ? 'failure' : 'ignored'
     // A signal of the caller's that aborts when the deadline is due, as Middy's early timeout does, means the deadline.
     const isDeadlineDue = scope.deadline - this.#runtime.now() <= deadlineTolerance
     if (abortedByCaller(error, options.signal)) return isDeadlineDue && scope.hadFairTime ? 'failure' : 'ignored'
-    return judge(options.isBreakableError ?? circuit.settings.isBreakableError, error) ? 'failure' : 'ignored'
+    return this.#judgeError(circuit, options, error)
   }
 
   /** Gives everything back once, and lets the circuit learn. */
@@ -395,6 +403,7 @@ export class CircuitBreaker<const K extends string = string> {
     evidence: unknown,
     invocation: Invocation | undefined,
   ): void {
+    this.#underWay--
     if (holdsPermit) circuit.permits.release()
     if (lease === undefined && (epoch === undefined || outcome === 'ignored')) return
     if (outcome === 'success' && at !== undefined && circuit.succeededQuietly(epoch, at)) return
@@ -447,7 +456,7 @@ export class CircuitBreaker<const K extends string = string> {
   async flush(timeLeft: number = Number.POSITIVE_INFINITY): Promise<void> {
     for (const circuit of this.#active) circuit.releaseSpare()
     await this.#within(timeLeft, this.#drain())
-    this.#storeAtShutdown(false)
+    this.#storeAtShutdown()
   }
 
   /**
@@ -459,17 +468,13 @@ export class CircuitBreaker<const K extends string = string> {
    */
   endInvocation(invocation: Invocation | undefined): Promise<void> | undefined {
     invocation?.end()
-    const isBusy = invocation?.isBusy === true
-    if (!this.needsFlush) {
-      this.#storeAtShutdown(isBusy)
-      return undefined
-    }
-    const flushing = this.flush(invocation?.timeLeft())
-    return isBusy ? flushing.then(() => this.#storeAtShutdown(true)) : flushing
+    if (this.needsFlush) return this.flush(invocation?.timeLeft())
+    this.#storeAtShutdown()
+    return undefined
   }
 
-  #storeAtShutdown(isBusy: boolean): void {
-    if (this.#isInLambda) storeAtShutdown(this, isBusy || this.needsFlush)
+  #storeAtShutdown(): void {
+    if (this.#isInLambda) storeAtShutdown(this, this.#underWay > 0 || this.needsFlush)
   }
 
   #drain(): Promise<void>[] {

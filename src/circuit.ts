@@ -141,6 +141,8 @@ const minTtl = 0.8
  * a third as many writes as reads. The others tell the fleet a round trip sooner.
  */
 const readsFirst = 0.5
+/** … and for so long at most, in milliseconds. */
+const longestLook = 100
 /** After this many conflicts in a row the rest waits for the next opportunity. */
 const maxConflicts = 20
 /** So many transitions are kept in mind after their events; no more than a few writes are ever under way. */
@@ -442,6 +444,7 @@ export class Circuit {
     }
     const mayBeNews = this.#held && this.#readAt < this.#streakAt && this.#store.storage.shared !== false
     this.#streak++
+    const readsFirstNow = mayBeNews && this.#streak < failureThreshold && this.#runtime.random() < readsFirst
     this.#streakAt = at
     const hasSucceeded = at - this.#lastSuccessAt <= window
     const isOrphaned = this.#storedCount(at) >= failureThreshold
@@ -451,13 +454,7 @@ export class Circuit {
       this.#held = true
       return
     }
-    this.#enqueueFailures(
-      this.#held ? 2 : 1,
-      at,
-      lastFailure,
-      requestId,
-      mayBeNews && this.#runtime.random() < readsFirst,
-    )
+    this.#enqueueFailures(this.#held ? 2 : 1, at, lastFailure, requestId, readsFirstNow)
     this.#held = false
     const count = Math.max(this.#streak, this.#sharedCount(at))
     if (count >= failureThreshold) this.#tripView(count, at, lastFailure)
@@ -704,7 +701,8 @@ export class Circuit {
     if (sent !== undefined) return this.#send(batch, sent)
     if (batch.readsFirst && this.#store.canRead) {
       this.#inFlight = { ...batch, readsFirst: false }
-      await this.#read()
+      // Only a look: whatever becomes of it, the batch is written as if there had been none.
+      await this.#within(this.#read(), now + longestLook)
       return true
     }
 

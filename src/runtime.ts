@@ -21,11 +21,8 @@ export interface Runtime {
   clearTimeout(timer: TimerHandle): void
 }
 
-/**
- * A timer that fires later than this, in milliseconds, was held up: Lambda froze the process, or something kept it busy. Its
- * time is over by the clock, but nobody had that time …
- */
-export const stallTolerance = 250
+/** A timer that fires later than this, in milliseconds, was held up: Lambda froze the process, or something kept it busy … */
+export const stallTolerance = 10
 /** … and what arrived meanwhile is delivered within this, in milliseconds: timers come before sockets in Node's loop. */
 export const stallGrace = 50
 

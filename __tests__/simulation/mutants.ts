@@ -75,8 +75,8 @@ export const mutants: readonly Mutant[] = [
     invariant: 5,
     mistake: 'a request that was wrong counts as a failure',
     file: 'circuit-breaker.ts',
-    original: "return judge(counts, error) ? 'failure' : 'ignored'",
-    changed: "return judge(counts, error) ? 'failure' : 'failure'",
+    original: "circuit.settings.isBreakableError, error) ? 'failure' : 'ignored'",
+    changed: "circuit.settings.isBreakableError, error) ? 'failure' : 'failure'",
   },
   {
     invariant: 5,

@@ -135,16 +135,13 @@ function countListeners(signal: AbortSignal): () => number {
 }
 
 describe('an invocation', () => {
-  it('knows whether a call is under way', () => {
+  it('has no deadline where the context throws when it is asked', () => {
     const runtime = new FakeRuntime()
-    const invocation = invocationOf(runtime, 30_000)
-    expect(invocation.isBusy).toBe(false)
+    const getRemainingTimeInMillis = (): number => {
+      throw new Error('not in Lambda')
+    }
 
-    const scope = startedScope(runtime, { invocation })
-    expect(invocation.isBusy).toBe(true)
-
-    scope.dispose()
-    expect(invocation.isBusy).toBe(false)
+    expect(new Invocation({ getRemainingTimeInMillis }, runtime).endsAt).toBe(Number.POSITIVE_INFINITY)
   })
 
   it('finds its request id in Lambda’s own context, too, where a durable one has none', () => {
@@ -362,7 +359,8 @@ describe('an invocation', () => {
     const runtime = new FakeRuntime()
     const invocation = invocationOf(runtime, 30_000)
     const scope = startedScope(runtime, { invocation })
-    scope.markOperationStart()
+    runtime.advance(2_000)
+    invocation.end()
     runtime.time = start + 3_600_000
 
     runtime.fireAll()
@@ -375,11 +373,12 @@ describe('an invocation', () => {
     expect(runtime.timers.size).toBe(0)
   })
 
-  it('takes a timer that is a quarter of a second late for one that is in time', () => {
+  it('takes a timer that is a hundredth of a second late for one that is in time', () => {
     const runtime = new FakeRuntime()
-    const scope = startedScope(runtime, { invocation: invocationOf(runtime, 30_000) })
-    scope.markOperationStart()
-    runtime.time = start + 29_250
+    const invocation = invocationOf(runtime, 30_000)
+    const scope = startedScope(runtime, { invocation })
+    invocation.end()
+    runtime.time = start + 29_010
 
     runtime.fireAll()
 
@@ -404,17 +403,30 @@ describe('an invocation', () => {
     const invocation = invocationOf(runtime, 30_000)
     const early = startedScope(runtime, { invocation, deadlineReserve: 20_000 })
     const later = startedScope(runtime, { invocation, deadlineReserve: 1_000 })
-    for (const scope of [early, later]) scope.markOperationStart()
+    invocation.end()
     runtime.time = start + 20_000
 
     runtime.fireAll()
     runtime.advance(50)
     expect([early.hasTimedOut, later.hasTimedOut]).toEqual([true, false])
-    expect([early.hasStalled, later.hasStalled]).toEqual([true, false])
+    expect([early.hadFairTime, later.hadFairTime]).toEqual([false, true])
 
     runtime.advance(8_950)
     expect(later.hasTimedOut).toBe(true)
     expect(later.hadFairTime).toBe(true)
+  })
+
+  it('blames the service where the process was only busy: before it ended, nothing freezes it', () => {
+    const runtime = new FakeRuntime()
+    const scope = startedScope(runtime, { invocation: invocationOf(runtime, 30_000) })
+    runtime.time = start + 29_400
+
+    runtime.fireAll()
+    expect(scope.hasTimedOut).toBe(false)
+
+    runtime.advance(50)
+    expect(scope.hasTimedOut).toBe(true)
+    expect(scope.hadFairTime).toBe(true)
   })
 
   it('gives time again after a second freeze', () => {
@@ -510,11 +522,14 @@ describe('a timeout', () => {
 
   it('is given 50 ms after a freeze, in which the answer may arrive, and then blames nobody', () => {
     const runtime = new FakeRuntime()
-    const scope = startedScope(runtime, { timeout: 2_000 })
-    scope.markOperationStart()
-    runtime.time = start + 3_600_000
+    const invocation = invocationOf(runtime, 900_000)
+    const scope = startedScope(runtime, { invocation, timeout: 2_000 })
+    runtime.advance(100)
+    invocation.end()
+    // Even if it was thawed just after the time was over.
+    runtime.time = start + 2_011
 
-    runtime.fireAll()
+    runtime.advance(0)
     expect(scope.hasTimedOut).toBe(false)
     runtime.advance(49)
     expect(scope.hasTimedOut).toBe(false)
@@ -535,16 +550,32 @@ describe('a timeout', () => {
     expect(runtime.timers.size).toBe(0)
   })
 
-  it('is in time up to a quarter of a second late', () => {
+  it('is in time up to a hundredth of a second late', () => {
     const runtime = new FakeRuntime()
-    const scope = startedScope(runtime, { timeout: 2_000 })
-    scope.markOperationStart()
-    runtime.time = start + 2_250
+    const invocation = invocationOf(runtime, 900_000)
+    const scope = startedScope(runtime, { invocation, timeout: 2_000 })
+    invocation.end()
+    runtime.time = start + 2_010
 
-    runtime.fireAll()
+    runtime.advance(0)
 
     expect(scope.hasTimedOut).toBe(true)
     expect(scope.hadFairTime).toBe(true)
+  })
+
+  it('blames the service where the process was only busy, or nobody knows better', () => {
+    const runtime = new FakeRuntime()
+    const invocation = invocationOf(runtime, 900_000)
+    const scopes = [startedScope(runtime, { invocation, timeout: 1_000 }), startedScope(runtime, { timeout: 1_000 })]
+    runtime.time = start + 1_280
+
+    runtime.advance(0)
+    runtime.advance(50)
+
+    expect(scopes.map(({ hasTimedOut, hadFairTime }) => [hasTimedOut, hadFairTime])).toEqual([
+      [true, true],
+      [true, true],
+    ])
   })
 
   it('is given its time also where the deadline was late first', () => {

@@ -314,16 +314,43 @@ describe('an isolated failure of a service that works', () => {
       expect(fleet.storage.operations).toEqual(['incrementFailures'])
     })
 
-    it('is kept when the look fails, and reported without another', async () => {
+    it('is reported all the same where the look fails: the next failure opens the circuit', async () => {
       const fleet = createFleet()
       const breaker = await startHolding(fleet)
       fleet.storage.inject('fail', 'getState')
       await failTimes(breaker, 1)
       await breaker.flush()
-      expect(fleet.storage.operations).toEqual(['getState'])
-      await breaker.flush()
       expect(fleet.storage.operations).toEqual(['getState', 'incrementFailures'])
       expect(await fleet.storage.peek('stripe')).toMatchObject({ failureCount: 2 })
+      await failTimes(breaker, 1)
+      await breaker.flush()
+      expect(await fleet.storage.peek('stripe')).toMatchObject({ state: 'OPEN', failureCount: 3 })
+      expect(fleet.events).toHaveLength(1)
+    })
+
+    it('waits for the look no longer than 100 ms, and takes what it says later all the same', async () => {
+      const fleet = createFleet()
+      const breaker = await startHolding(fleet)
+      const look = fleet.storage.holdReply('getState')
+      await failTimes(breaker, 2)
+      await fleet.runtime.advance(99)
+      expect(fleet.storage.operations).toEqual(['getState'])
+      await fleet.runtime.advance(1)
+      expect(await fleet.storage.peek('stripe')).toMatchObject({ state: 'OPEN', failureCount: 3 })
+      expect(breaker.circuits.stripe?.state).toBe('OPEN')
+      look.release()
+      await fleet.runtime.settle()
+      expect(breaker.circuits.stripe?.state).toBe('OPEN')
+      expect(fleet.storageErrors).toEqual([])
+    })
+
+    it('is reported without one where it is enough to open the circuit', async () => {
+      const fleet = createFleet({ failureThreshold: 2 })
+      const breaker = await startHolding(fleet)
+      await failTimes(breaker, 1)
+      await breaker.flush()
+      expect(fleet.storage.operations).toEqual(['compareAndSetState'])
+      expect(fleet.events).toHaveLength(1)
     })
 
     it('is reported without one while the store is not to be read', async () => {

@@ -120,6 +120,12 @@ describe('the end of a Lambda environment', () => {
 
   it('stores what a call that nobody awaited came to', async () => {
     const { begin, end, storage, context } = start()
+    const order: string[] = []
+    storage.onWrite = () => order.push('stored')
+    kill.mockImplementation(() => {
+      order.push('killed')
+      return true
+    })
     await begin()
     const call = controlled()
     const callExternal = (context as unknown as { callExternal: Engine['call'] }).callExternal
@@ -132,8 +138,25 @@ describe('the end of a Lambda environment', () => {
     await outcome
     await runtime.settle()
     await runtime.settle()
-    expect(await storage.peek('stripe')).toMatchObject({ failureCount: 1 })
-    expect(kill).toHaveBeenCalledTimes(1)
+    expect(order).toEqual(['stored', 'killed'])
+  })
+
+  it('is listened for while a call goes on, whatever other invocations come to their end', async () => {
+    const { begin, end, breaker } = start()
+    await begin()
+    const call = controlled()
+    const outcome = outcomeOf(breaker.call('stripe', call.operation))
+    await runtime.settle()
+    await end()
+    expect(listeners()).toBe(1)
+    await begin()
+    await end()
+    await breaker.flush()
+    expect(listeners()).toBe(1)
+    call.succeed('ok')
+    await outcome
+    await breaker.flush()
+    expect(listeners()).toBe(0)
   })
 
   it('stores also where the same invocation left other outcomes', async () => {
