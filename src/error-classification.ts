@@ -25,10 +25,10 @@ import type { FailureSummary } from './storage/circuit-storage.ts'
  * `errors`, of which any one that counts is enough, then to its `cause`. At most 64 objects are looked at.
  *
  * @example
- * // Count 429 as well (`HttpError` being the type of your client's errors):
+ * // Count 429 as well; see also `hasCode` and `hasName`:
  * circuitBreaker({
  *   services: ['stripe'],
- *   isBreakableError: (e) => isBreakableError(e) || (e as HttpError).status === 429,
+ *   isBreakableError: (error) => isBreakableError(error) || hasStatus(error, 429),
  * })
  */
 export function isBreakableError(error: unknown): boolean {
@@ -53,6 +53,53 @@ export function isBreakableError(error: unknown): boolean {
  */
 export function isBreakableResult(result: unknown): boolean {
   return resultStatus(result) !== undefined
+}
+
+/**
+ * Whether an error or a result has one of these HTTP statuses, wherever clients keep it: `status`, `statusCode`, those of
+ * `response` and `lastResponse`, `$metadata.httpStatusCode`. As the other two like it, it also looks at the `errors` and
+ * the `cause` of an error, and never throws.
+ *
+ * @example
+ * circuitBreaker({
+ *   services: ['stripe'],
+ *   isBreakableError: (error) => isBreakableError(error) || hasStatus(error, 429), // count 429 as well …
+ *   isBreakableResult: (result) => isBreakableResult(result) && !hasStatus(result, 501), // … and leave 501 out
+ * })
+ */
+export function hasStatus(value: unknown, ...statuses: readonly number[]): boolean {
+  const isOneOf = (status: unknown) => statuses.includes(status as number)
+  const holds = (link: object) =>
+    statusesOf(link).some(isOneOf) || isOneOf(read(read(link, 'lastResponse'), 'statusCode'))
+  return someOf(value, holds)
+}
+
+/**
+ * Whether an error has one of these values as its `code`: a system's, a client's, a gRPC status or a business's own.
+ *
+ * @example
+ * // Count gRPC's RESOURCE_EXHAUSTED as well:
+ * circuitBreaker({
+ *   services: ['inventory'],
+ *   isBreakableError: (error) => isBreakableError(error) || hasCode(error, 8),
+ * })
+ */
+export function hasCode(value: unknown, ...codes: readonly (string | number)[]): boolean {
+  return someOf(value, (link) => codes.includes(read(link, 'code') as string))
+}
+
+/**
+ * Whether an error has one of these names: as its `name`, as that of its class, or as its `type`.
+ *
+ * @example
+ * // Count the throttling of the AWS SDK as well:
+ * circuitBreaker({
+ *   services: ['ses'],
+ *   isBreakableError: (error) => isBreakableError(error) || hasName(error, 'ThrottlingException', 'TooManyRequestsException'),
+ * })
+ */
+export function hasName(value: unknown, ...names: readonly string[]): boolean {
+  return someOf(value, (link) => namesOf(link).some((name) => names.includes(name)))
 }
 
 /**
@@ -112,6 +159,17 @@ function verdictOf(error: unknown, seen: Set<object>): Verdict {
 function membersVerdict(error: object, seen: Set<object>): Verdict {
   const verdicts = membersOf(error).map((member) => verdictOf(member, seen))
   return verdicts.includes(true) || (verdicts.includes(false) ? false : undefined)
+}
+
+/** Whether it holds for the value, one of its `errors`, or their causes. */
+function someOf(value: unknown, holds: (link: object) => boolean, seen: Set<object> = new Set()): boolean {
+  if (!isObject(value) || seen.has(value) || seen.size >= MAX_OBJECTS) return false
+  seen.add(value)
+  return (
+    holds(value) ||
+    membersOf(value).some((member) => someOf(member, holds, seen)) ||
+    someOf(read(value, 'cause'), holds, seen)
+  )
 }
 
 function ownVerdict(error: object): Verdict {
@@ -183,19 +241,22 @@ function isTimeout(value: unknown): boolean {
   )
 }
 
-/** The first HTTP status from 400 to 599; some clients keep it as text. */
+/** The first HTTP status from 400 to 599. */
 function errorStatus(error: unknown): number | undefined {
-  const response = read(error, 'response')
+  return statusesOf(error).find((status) => isStatusFrom(400, status))
+}
+
+/** What is where clients keep the HTTP status, outermost first; some keep it as text. */
+function statusesOf(value: unknown): unknown[] {
+  const response = read(value, 'response')
   const statuses = [
-    read(error, 'status'),
-    read(error, 'statusCode'),
+    read(value, 'status'),
+    read(value, 'statusCode'),
     read(response, 'status'),
     read(response, 'statusCode'),
-    read(read(error, '$metadata'), 'httpStatusCode'),
+    read(read(value, '$metadata'), 'httpStatusCode'),
   ]
-  return statuses
-    .map((status) => (typeof status === 'string' && /^\d{3}$/.test(status) ? Number(status) : status))
-    .find((status) => isStatusFrom(400, status))
+  return statuses.map((status) => (typeof status === 'string' && /^\d{3}$/.test(status) ? Number(status) : status))
 }
 
 /** The 5xx status of a result that looks like a response. Runs on every success, so the numbers come first. */
@@ -245,7 +306,7 @@ function label(value: unknown): string | undefined {
 }
 
 /** The error and its causes, outermost first; the limit also ends a circle. */
-function* causesOf(error: unknown): Generator<unknown> {
+export function* causesOf(error: unknown): Generator<unknown> {
   for (let link = error, depth = 0; depth <= MAX_CAUSES && link !== undefined; link = read(link, 'cause'), depth++)
     yield link
 }
@@ -262,7 +323,7 @@ function membersOf(error: object): unknown[] {
 }
 
 /** A property of anything; a getter or a proxy that throws has none. */
-function read(value: unknown, key: PropertyKey): unknown {
+export function read(value: unknown, key: PropertyKey): unknown {
   try {
     return (value as Record<PropertyKey, unknown> | null | undefined)?.[key]
   } catch {

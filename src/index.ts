@@ -17,7 +17,7 @@ export {
   type Surroundings,
 } from './circuit-breaker.ts'
 export type { CircuitBreakerOptions, Mode, ServiceOptions, ServiceSettings } from './config.ts'
-export { isBreakableError, isBreakableResult } from './error-classification.ts'
+export { hasCode, hasName, hasStatus, isBreakableError, isBreakableResult } from './error-classification.ts'
 export {
   BreakableResultError,
   CircuitBreakerError,

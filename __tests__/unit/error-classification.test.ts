@@ -6,6 +6,9 @@ import fc from 'fast-check'
 import {
   abortedByCaller,
   describeFailure,
+  hasCode,
+  hasName,
+  hasStatus,
   isBreakableError,
   isBreakableResult,
 } from '../../src/error-classification.ts'
@@ -336,6 +339,66 @@ describe('isBreakableResult', () => {
   })
 })
 
+describe('hasStatus', () => {
+  it('finds a status wherever a client puts it, thrown or returned', () => {
+    const carriers = [
+      error({ status: 429 }),
+      error({ statusCode: 429 }),
+      error({ status: '429' }),
+      axiosError(429, 'ERR_BAD_REQUEST'),
+      gotHttpError(429),
+      kyHttpError(429),
+      awsError('TooManyRequestsException', 429, 'client'),
+      withCause(error({ status: 429 })),
+      new AggregateError([new Error('a'), error({ status: 429 })]),
+      new Response('', { status: 429 }),
+      { statusCode: 429, body: '' },
+      { error: {}, response: new Response('', { status: 429 }) }, // openapi-fetch
+      { lastResponse: { statusCode: 429 } },
+    ]
+    expect(carriers.map((carrier) => hasStatus(carrier, 425, 429))).toEqual(carriers.map(() => true))
+    expect(carriers.map((carrier) => hasStatus(carrier, 428))).toEqual(carriers.map(() => false))
+  })
+
+  it('composes with the default classifiers', () => {
+    const counting429 = (e: unknown) => isBreakableError(e) || hasStatus(e, 429)
+    const without501 = (e: unknown) => isBreakableError(e) && !hasStatus(e, 501)
+    const failures = [429, 503, 501, 400].map((status) => error({ status }))
+    expect(failures.map(counting429)).toEqual([true, true, true, false])
+    expect(failures.map(without501)).toEqual([false, true, false, false])
+  })
+})
+
+describe('hasCode', () => {
+  it('finds a code, of whatever kind, on the error and on what it carries', () => {
+    expect(hasCode(error({ code: 'card_processor_down' }), 'x', 'card_processor_down')).toBe(true)
+    expect(hasCode(grpcError(8), 8)).toBe(true)
+    expect(hasCode(withCause(error({ code: 'ECONNRESET' })), 'ECONNRESET')).toBe(true)
+    expect(hasCode(error({ code: '8' }), 8)).toBe(false)
+    expect(hasCode(error({}), 'ECONNRESET')).toBe(false)
+  })
+})
+
+describe('hasName', () => {
+  it('finds a name, a class or a type', () => {
+    expect(hasName(awsError('ThrottlingException', 400, 'client'), 'ThrottlingException')).toBe(true)
+    expect(hasName(new APIConnectionTimeoutError(), 'APIConnectionTimeoutError')).toBe(true)
+    expect(hasName(stripeError('StripeCardError'), 'StripeCardError')).toBe(true)
+    expect(hasName(withCause(new DOMException('x', 'TimeoutError')), 'TimeoutError')).toBe(true)
+    expect(hasName(new TypeError('x'), 'RangeError')).toBe(false)
+  })
+})
+
+describe.each(Object.entries({ hasStatus, hasCode, hasName }))('%s', (_, has) => {
+  it.each([undefined, null, 'text', 503, () => 503, {}, []])('says no to %p', (value) => {
+    expect((has as (value: unknown, ...wanted: unknown[]) => boolean)(value, 503, 'text')).toBe(false)
+  })
+
+  it('says no where nothing is asked for', () => {
+    expect(has({ status: undefined, code: undefined })).toBe(false)
+  })
+})
+
 describe('describeFailure', () => {
   it.each<[string, unknown, object]>([
     ['fetch', withCause(error({ code: 'ECONNREFUSED' })), { name: 'TypeError', code: 'ECONNREFUSED' }],
@@ -427,6 +490,8 @@ describe('hostile values', () => {
     return [
       isBreakableError(value),
       isBreakableResult(value),
+      hasStatus(value, 504),
+      hasCode(value, 'none') || hasName(value, 'none'),
       abortedByCaller(value, AbortSignal.abort()),
       summary.name.length > 0,
     ]
@@ -456,7 +521,7 @@ describe('hostile values', () => {
       error({ status: { valueOf: throwing }, code: { toString: throwing }, name: Symbol('x') }),
     ],
   ])('do no harm: %s', (_, value) => {
-    expect(judgeAll(value)).toEqual([false, false, false, true])
+    expect(judgeAll(value)).toEqual([false, false, false, false, false, true])
   })
 
   it('do not hide other evidence: a getter that throws', () => {
@@ -468,7 +533,7 @@ describe('hostile values', () => {
     const a = error({})
     const b = error({ cause: a, errors: [a] })
     Object.assign(a, { cause: b, errors: [a, b] })
-    expect(judgeAll(a)).toEqual([false, false, false, true])
+    expect(judgeAll(a)).toEqual([false, false, false, false, false, true])
     Object.assign(b, { errors: [b, error({ code: 'EPIPE' })] })
     expect(isBreakableError(a)).toBe(true)
   })
