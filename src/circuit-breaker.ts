@@ -26,12 +26,13 @@ import {
   type StateChangeOptions,
   type StorageErrorListener,
 } from './events.ts'
+import { retryAfterOf } from './retry-after.ts'
 import { type Runtime, systemRuntime } from './runtime.ts'
 import { storeAtShutdown } from './shutdown.ts'
 import { type CircuitSnapshot, snapshotOf } from './snapshot.ts'
-import { force, reset, type Verdict } from './state-machine.ts'
+import { type Failure, force, reset, type Verdict } from './state-machine.ts'
 import { BoundedStorage } from './storage/bounded-storage.ts'
-import type { CircuitRecord, FailureSummary } from './storage/circuit-storage.ts'
+import type { CircuitRecord } from './storage/circuit-storage.ts'
 import { CircuitBreakerStorageFactory } from './storage/factory.ts'
 
 /** What a guarded call does. Read a response's body in here: what happens after it has settled is not seen. */
@@ -409,13 +410,15 @@ export class CircuitBreaker<const K extends string = string> {
     if (outcome === 'success' && at !== undefined && circuit.succeededQuietly(epoch, at)) return
     const now = this.#runtime.now()
     const requestId = invocation?.requestId
-    const summary: FailureSummary | undefined =
-      outcome === 'failure' ? { at: now, ...describeFailure(evidence) } : undefined
+    const failure: Failure | undefined =
+      outcome === 'failure'
+        ? { at: now, ...describeFailure(evidence), retryAfter: retryAfterOf(evidence, now) }
+        : undefined
     if (lease !== undefined) {
-      circuit.settled(lease, outcome === 'ignored' ? 'release' : outcome, now, summary, requestId)
+      circuit.settled(lease, outcome === 'ignored' ? 'release' : outcome, now, failure, requestId)
     } else if (epoch !== undefined) {
-      if (summary === undefined) circuit.succeeded(epoch, now, requestId)
-      else circuit.failed(epoch, now, summary, requestId)
+      if (failure === undefined) circuit.succeeded(epoch, now, requestId)
+      else circuit.failed(epoch, now, failure, requestId)
     }
   }
 

@@ -20,6 +20,7 @@ import {
   claim,
   decideCount,
   effectiveState,
+  type Failure,
   liveFailureCount,
   liveLeases,
   maxLease,
@@ -38,7 +39,6 @@ import {
   type CompareAndSet,
   type ExpectedVersion,
   emptyRecord,
-  type FailureSummary,
   type ICircuitStorage,
   type Lease,
   type WriteResult,
@@ -65,7 +65,7 @@ interface Batch {
   /** Whether the record is read before anything is written: it may say that the circuit is open already. */
   readonly readsFirst: boolean
   readonly at: number
-  readonly lastFailure: FailureSummary | undefined
+  readonly lastFailure: Failure | undefined
   readonly requestId: string | undefined
   /** Identifies the increment. */
   readonly id: string
@@ -96,7 +96,7 @@ interface Settlement {
   readonly leaseId: string
   readonly outcome: ProbeOutcome
   readonly at: number
-  readonly lastFailure: FailureSummary | undefined
+  readonly lastFailure: Failure | undefined
   readonly requestId: string | undefined
   readonly epoch: string
   readonly transition: string
@@ -105,7 +105,7 @@ interface Settlement {
 /** A trip that this instance found due: its own failure completed the count. */
 interface DueTrip {
   readonly at: number
-  readonly lastFailure: FailureSummary | undefined
+  readonly lastFailure: Failure | undefined
   readonly requestId: string | undefined
 }
 
@@ -435,7 +435,7 @@ export class Circuit {
   }
 
   /** A call that was admitted in `epoch` failed. */
-  failed(epoch: string, at: number, lastFailure: FailureSummary, requestId: string | undefined): void {
+  failed(epoch: string, at: number, lastFailure: Failure, requestId: string | undefined): void {
     if (!this.#counts(epoch, at)) return
     const { failureThreshold, window } = this.settings
     if (at - this.#streakAt > window) {
@@ -466,7 +466,7 @@ export class Circuit {
     lease: HeldLease,
     outcome: ProbeOutcome,
     at: number,
-    lastFailure: FailureSummary | undefined,
+    lastFailure: Failure | undefined,
     requestId: string | undefined,
   ): void {
     const tokens = this.#tokens()
@@ -520,7 +520,7 @@ export class Circuit {
   #enqueueFailures(
     failures: number,
     at: number,
-    lastFailure: FailureSummary | undefined,
+    lastFailure: Failure | undefined,
     requestId: string | undefined,
     readsFirst = false,
   ): void {
@@ -557,7 +557,7 @@ export class Circuit {
   }
 
   /** This instance refuses from now on; whether the fleet does is decided by the write that is on its way. */
-  #tripView(count: number, at: number, lastFailure: FailureSummary | undefined): void {
+  #tripView(count: number, at: number, lastFailure: Failure | undefined): void {
     this.#tripTokens ??= this.#transitionTokens()
     const tokens = this.#tokens(this.#tripTokens)
     const counted = setFailureCount(this.#view, count, at, this.settings, tokens)

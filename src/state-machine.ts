@@ -19,6 +19,12 @@ export interface MachineSettings {
   readonly maxResetTimeout: number
 }
 
+/** A failure as it reaches the state machine: what is stored of it, and what the service asked for. */
+export interface Failure extends FailureSummary {
+  /** How long the service asked to be left alone (`Retry-After`), in milliseconds. */
+  readonly retryAfter?: number | undefined
+}
+
 /** The random tokens of one decision. */
 export interface Tokens {
   /** The version of the record to be written. */
@@ -147,7 +153,7 @@ export interface Outcomes {
   readonly failures: number
   /** When the last of them happened. */
   readonly at: number
-  readonly lastFailure: FailureSummary | undefined
+  readonly lastFailure: Failure | undefined
 }
 
 /** Decides at `now` how outcomes reach the record. They may have waited: a streak is never taken back in time. */
@@ -179,22 +185,32 @@ export function decideCount(
     : { kind: 'increment', at }
 }
 
-/** Opens the circuit: too many failures, or a probe that failed. */
+/**
+ * Opens the circuit: too many failures, or a probe that failed. It stays open for `resetTimeout`, or for as long as the
+ * service asked for if that is longer, but then no longer than `maxResetTimeout`.
+ */
 export function open(
   record: CircuitRecord,
   now: number,
   settings: MachineSettings,
   tokens: Tokens,
-  lastFailure: FailureSummary | undefined,
+  failure: Failure | undefined,
 ): CircuitRecord {
+  const asked = Math.min(failure?.retryAfter ?? 0, settings.maxResetTimeout)
+  const resetTimeout = Math.max(settings.resetTimeout, asked)
+  const lastFailure = failure && summaryOf(failure)
   return {
     ...changeState(record, 'OPEN', now, tokens),
     openedAt: now,
-    retryAt: now + settings.resetTimeout,
-    resetTimeout: settings.resetTimeout,
+    retryAt: now + resetTimeout,
+    resetTimeout,
     trips: record.trips + 1,
     lastFailure: lastFailure ?? record.lastFailure,
   }
+}
+
+function summaryOf({ retryAfter: _, ...summary }: Failure): FailureSummary {
+  return summary
 }
 
 /**
@@ -228,7 +244,7 @@ export function settle(
   now: number,
   settings: MachineSettings,
   tokens: Tokens,
-  lastFailure: FailureSummary | undefined,
+  lastFailure: Failure | undefined,
 ): CircuitRecord | undefined {
   if (record.state !== 'HALF_OPEN' || activeOverride(record, now) !== undefined) return undefined
   const leases = record.leases.filter((lease) => lease.id !== leaseId)

@@ -43,6 +43,12 @@ export interface Circuit {
   readonly forced: { readonly state: 'OPEN' | 'CLOSED'; readonly until: number } | undefined
 }
 
+/** A failure, and for how long the service asked to be left alone with it. */
+export interface Cause {
+  readonly name: string
+  readonly asked: number | undefined
+}
+
 /** Names one write, and the change of state that it may be. */
 export interface Write {
   readonly version: string
@@ -108,17 +114,23 @@ function changeState(circuit: Circuit, state: State, at: number, { version, tran
   return { ...circuit, state, changes, write: version, writtenAt: at, leases: {}, successes: [], forced: undefined }
 }
 
-/** The circuit opens: because of failures, of a probe that failed, or of an operator (who has no `cause`). */
+/**
+ * The circuit opens: because of failures, of a probe that failed, or of an operator (who has no `cause`). What the service
+ * asked for makes it longer, never shorter, and what is beyond `maxResetTimeout` is not granted.
+ */
 export function trip(
   circuit: Circuit,
   at: number,
-  { resetTimeout }: Settings,
+  { resetTimeout, maxResetTimeout }: Settings,
   write: Write,
-  cause: string | undefined,
+  cause: Cause | undefined,
 ): Circuit {
-  const opened = { at, retryAt: at + resetTimeout, span: resetTimeout }
+  const { asked = 0 } = cause ?? {}
+  const granted = asked > maxResetTimeout ? maxResetTimeout : asked
+  const span = granted > resetTimeout ? granted : resetTimeout
   const trips = [...circuit.trips, at]
-  return { ...changeState(circuit, 'OPEN', at, write), opened, trips, cause: cause ?? circuit.cause }
+  const opened = { at, retryAt: at + span, span }
+  return { ...changeState(circuit, 'OPEN', at, write), opened, trips, cause: cause?.name ?? circuit.cause }
 }
 
 /**
@@ -127,7 +139,7 @@ export function trip(
  */
 export function count(
   circuit: Circuit,
-  outcomes: { readonly success: boolean; readonly failures: number; readonly at: number; readonly cause: string },
+  outcomes: { readonly success: boolean; readonly failures: number; readonly at: number; readonly cause: Cause },
   now: number,
   settings: Settings,
   write: Write,
@@ -180,7 +192,7 @@ export function settle(
   at: number,
   settings: Settings,
   write: Write,
-  cause: string,
+  cause: Cause,
 ): Circuit | undefined {
   const { [id]: lease, ...leases } = circuit.leases
   if (lease === undefined) return undefined

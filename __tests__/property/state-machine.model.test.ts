@@ -14,7 +14,7 @@ import fc from 'fast-check'
 import * as stateMachine from '../../src/state-machine.ts'
 import { type CircuitRecord, emptyRecord } from '../../src/storage/circuit-storage.ts'
 import * as specification from './state-machine-specification.ts'
-import { longestLease, type Settings, tolerance, type Write } from './state-machine-specification.ts'
+import { type Cause, longestLease, type Settings, tolerance, type Write } from './state-machine-specification.ts'
 
 type StateMachine = typeof stateMachine
 type Outcome = 'success' | 'failure' | 'release'
@@ -23,7 +23,7 @@ interface Outcomes {
   readonly success: boolean
   readonly failures: number
   readonly at: number
-  readonly cause: string
+  readonly cause: Cause
 }
 
 type ForcedState = 'OPEN' | 'CLOSED'
@@ -61,7 +61,7 @@ interface Side<C> {
   /** What to store instead, or the instant at which the failures are added. */
   count(circuit: C, outcomes: Outcomes, now: number, settings: Settings, write: Write): C | number | undefined
   add(circuit: C, failures: number, at: number): C
-  trip(circuit: C, at: number, settings: Settings, write: Write, cause: string | undefined): C
+  trip(circuit: C, at: number, settings: Settings, write: Write, cause: Cause | undefined): C
   claim(circuit: C, now: number, id: string, expiresAt: number, settings: Settings, write: Write): C
   settle(
     circuit: C,
@@ -70,7 +70,7 @@ interface Side<C> {
     at: number,
     settings: Settings,
     write: Write,
-    cause: string,
+    cause: Cause,
   ): C | undefined
   force(circuit: C, state: ForcedState, at: number, until: number | undefined, settings: Settings, write: Write): C
   reset(circuit: C, at: number, write: Write): C
@@ -114,7 +114,7 @@ const modelSide: Side<specification.Circuit> = {
 /** The state machine of `src`, or a mutant of it. */
 function realSide(machine: StateMachine): Side<CircuitRecord> {
   const tokens = ({ version, transition }: Write) => ({ version, transition, epoch: `epoch of ${transition}` })
-  const failure = (name: string, at: number) => ({ name, at })
+  const failure = ({ name, asked }: Cause, at: number) => ({ name, at, retryAfter: asked })
   return {
     nothingKnown: emptyRecord,
     liveFailures: (record, now, { window }) => machine.liveFailureCount(record, now, window),
@@ -166,6 +166,9 @@ function realSide(machine: StateMachine): Side<CircuitRecord> {
 }
 
 const start = 1_800_000_000_000
+
+/** How long services ask to be left alone, in milliseconds. */
+const askedFor = [1, 700, 2_500, 40_000, 3_600_000]
 
 /** A call that was let pass and has not come out. */
 interface Call {
@@ -255,7 +258,7 @@ class Fleet<C> {
     const now = this.clock(actor)
     const at = now - Math.min(age, settings.window)
     const transition = this.#draw('transition')
-    const cause = this.#draw('failure')
+    const cause = this.#cause()
     for (let conflicts = 0; ; conflicts++) {
       const circuit = this.#known(actor, at)
       const known = this.side.observe(circuit, now, settings)
@@ -275,7 +278,7 @@ class Fleet<C> {
   }
 
   /** Whose failures completed the count opens the circuit. */
-  #finishTrip(actor: number, added: number, at: number, cause: string): string {
+  #finishTrip(actor: number, added: number, at: number, cause: Cause): string {
     const { settings } = this.#actor(actor)
     const known = this.#known(actor, at)
     const total = this.side.liveFailures(known, at, settings)
@@ -288,7 +291,7 @@ class Fleet<C> {
     const { settings } = this.#actor(actor)
     const at = this.clock(actor) - Math.min(age, settings.window)
     const transition = this.#draw('transition')
-    const cause = this.#draw('failure')
+    const cause = this.#cause()
     for (let conflicts = 0; ; conflicts++) {
       const circuit = this.#known(actor, at)
       const isLive = this.side.observe(circuit, at, settings).liveLeases.includes(lease)
@@ -424,6 +427,12 @@ class Fleet<C> {
     }
     author.known = this.stored
     return isApplied
+  }
+
+  /** One failure in three says when it may be asked again: sooner than it would be, later, or later than is allowed. */
+  #cause(): Cause {
+    const name = this.#draw('failure')
+    return { name, asked: this.#drawn % 3 === 0 ? askedFor[this.#drawn % askedFor.length] : undefined }
   }
 
   #draw(what: string): string {
@@ -646,7 +655,23 @@ const mistakes: readonly (readonly [mistake: string, code: string, mutated: stri
   ],
   ['keeps an override that is over', '    override: undefined,\n    updatedAt: at,', '    updatedAt: at,'],
   ['counts no trip', 'trips: record.trips + 1', 'trips: record.trips'],
-  ['opens for no time', 'retryAt: now + settings.resetTimeout', 'retryAt: now'],
+  ['opens for no time', 'retryAt: now + resetTimeout', 'retryAt: now'],
+  ['does not hear when it may ask again', 'failure?.retryAfter ?? 0', '0'],
+  [
+    'stays open for as long as it was asked to',
+    'Math.min(failure?.retryAfter ?? 0, settings.maxResetTimeout)',
+    'failure?.retryAfter ?? 0',
+  ],
+  [
+    'opens for less time because it was asked to',
+    'Math.max(settings.resetTimeout, asked)',
+    'asked || settings.resetTimeout',
+  ],
+  [
+    'does not tell how long it was asked to stay open',
+    '    resetTimeout,\n    trips',
+    '    resetTimeout: settings.resetTimeout,\n    trips',
+  ],
   ['loses the cause of the trip', 'lastFailure ?? record.lastFailure', 'lastFailure'],
   ['drops expired leases where there is room', 'hasRoom ? record.leases', 'false ? record.leases'],
   ['takes nothing over', 'hasRoom ? record.leases : liveLeases(record, now)', 'record.leases'],

@@ -539,6 +539,41 @@ describe('opening', () => {
   })
 })
 
+describe('opening when the service says how long to wait', () => {
+  const asking = (retryAfter: number) => ({ ...timedOut, retryAfter })
+
+  it.each([
+    ['less than resetTimeout', 9_999, 10_000],
+    ['more', 10_001, 10_001],
+    ['as much as maxResetTimeout', 300_000, 300_000],
+    ['more than that', 300_001, 300_000],
+    ['no time', 0, 10_000],
+  ])('stays open for the right time where that is %s', (_, asked, resetTimeout) => {
+    const record = open(failing(3), now, defaults, tokens, asking(asked))
+
+    expect(record).toMatchObject({ openedAt: now, retryAt: now + resetTimeout, resetTimeout })
+    expect(admit(record, now + resetTimeout - 1, defaults)).toBe('open')
+    expect(admit(record, now + resetTimeout, defaults)).toBe('claim')
+  })
+
+  it('never opens for less than resetTimeout, even if that is more than maxResetTimeout', () => {
+    const record = open(failing(3), now, settings({ maxResetTimeout: 1_000 }), tokens, asking(5_000))
+
+    expect(record).toMatchObject({ retryAt: now + 10_000, resetTimeout: 10_000 })
+  })
+
+  it('stores the failure without it', () => {
+    expect(open(failing(3), now, defaults, tokens, asking(60_000)).lastFailure).toStrictEqual(timedOut)
+  })
+
+  it('forgets the time of the trip before', () => {
+    const before = open(failing(3), now, defaults, tokens, asking(60_000))
+    const again = open(before, now + 60_000, defaults, tokens, undefined)
+
+    expect(again).toMatchObject({ retryAt: now + 70_000, resetTimeout: 10_000, lastFailure: timedOut })
+  })
+})
+
 describe('claiming a probe', () => {
   it('makes an open circuit half-open, with the claimant’s lease alone', () => {
     const record = opened({ retryAt: now, leases: [{ id: 'left over', expiresAt: now + 5 }], successCount: 7 })
