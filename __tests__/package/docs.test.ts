@@ -7,7 +7,7 @@ import { promisify } from 'node:util'
 import { describe, expect, it } from '@jest/globals'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
-const pages = ['docs/storage.md', 'docs/custom-storage.md', 'docs/lambda.md']
+const pages = ['docs/storage.md', 'docs/custom-storage.md', 'docs/lambda.md', 'docs/classification.md']
 const example = withoutIndentation(readFileSync(join(root, 'examples/custom-storage/sqlite-storage.ts'), 'utf8'))
 
 /** What the snippets use and the reader has. */

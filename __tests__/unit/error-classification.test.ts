@@ -140,6 +140,10 @@ describe('isBreakableError', () => {
       "got 16's own count of a body that broke off",
       error({ name: 'ReadError', code: 'ERR_HTTP_CONTENT_LENGTH_MISMATCH' }),
     ],
+    [
+      'got, a page instead of JSON',
+      error({ name: 'ParseError', code: 'ERR_BODY_PARSE_FAILURE', cause: new SyntaxError('x') }),
+    ],
     ['AWS SDK, reset in the middle of a 200', error({ code: 'ECONNRESET', $metadata: { httpStatusCode: 200 } })],
     ['AWS SDK, timeout', error({ name: 'TimeoutError', $metadata: { attempts: 3 } })],
     ['AWS SDK, server fault without a status', awsError('InternalServerException', undefined, 'server')],

@@ -1,0 +1,92 @@
+/**
+ * What counts as a failure, on the clients that people use: each against a service that fails in each way, under the real
+ * engine. What is expected is in `verdicts.ts`.
+ */
+
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { beforeAll, describe, expect, it } from '@jest/globals'
+import { clientNames } from './clients.ts'
+import { type FaultName, faultNames, faults } from './faults.ts'
+import { observeMatrix } from './matrix.ts'
+import type { Observation } from './observe.ts'
+import { withMatrix } from './page.ts'
+import { faultsOf, gaps, verdictOn } from './verdicts.ts'
+
+let observations: Observation[]
+beforeAll(async () => {
+  observations = await observeMatrix()
+}, 120_000)
+
+const observed = (client: string, fault: FaultName): Observation =>
+  observations.find((observation) => observation.client === client && observation.fault === fault) as Observation
+
+describe.each(clientNames)('%s', (client) => {
+  it.each(faultsOf(client).map((fault) => [verdictOn(client, fault), fault] as const))('%s: %s', (verdict, fault) => {
+    const seen = observed(client, fault)
+    const { limit, group, retryAfter, status, grpcStatus, trace } = faults[fault]
+    const gap = gaps[client]?.[fault]
+
+    if (limit === 'breaker') expect(seen).toMatchObject({ reached: 'CircuitTimeoutError', judged: true })
+    else if (limit === 'caller') expect(seen.reached).toBe('abort reason')
+    else expect(seen).toMatchObject({ untouched: true, judged: verdict === 'counts' })
+
+    if (verdict === 'passes') {
+      expect(seen).toMatchObject({ state: 'CLOSED', failureCount: 0 })
+      expect(seen.stored).toBeUndefined()
+    } else {
+      expect(seen).toMatchObject({
+        state: 'OPEN',
+        failureCount: 1,
+        stored: { name: expect.stringMatching(/^[\w$]+$/) },
+      })
+      // stripe does not keep the status of what it cannot read.
+      const keepsStatus = status !== undefined && !fault.endsWith('with a page instead of JSON')
+      if (keepsStatus) expect(seen.stored?.status).toBe(status)
+      if (grpcStatus !== undefined) expect(seen.stored?.code).toBe(String(grpcStatus))
+      if (retryAfter === undefined) expect(seen.opensFor).toBe(10_000)
+      else {
+        const asked = retryAfter.seconds * 1_000
+        expect(seen.opensFor).toBeLessThanOrEqual(asked)
+        expect(seen.opensFor).toBeGreaterThan(retryAfter.as === 'date' ? asked - 30_000 : asked - 1)
+      }
+    }
+
+    const succeeds = fault === 'none: it answers' || fault.endsWith('read after the guard')
+    if (succeeds) expect(seen.reached).toBe('value')
+    else if (group === 'transport') expect(seen.reached).not.toBe('value')
+    if (trace !== undefined && gap === undefined && !client.startsWith('ioredis')) expect(seen.shown).toMatch(trace)
+    if (gap !== undefined) expect(seen.message).toMatch(gap)
+    if (fault.endsWith('read after the guard')) expect(seen.readLater).toBe('error')
+  })
+})
+
+describe('the matrix', () => {
+  it('has no cell that nobody asked for, and every fault', () => {
+    const cells = observations.map(({ client, fault }) => `${client} × ${fault}`).sort()
+    expect(cells).toEqual(
+      clientNames.flatMap((client) => faultsOf(client).map((fault) => `${client} × ${fault}`)).sort(),
+    )
+    expect(new Set(observations.map(({ fault }) => fault))).toEqual(new Set(faultNames))
+  })
+
+  it('is what docs/classification.md shows; where it is not, npm run classification writes it', async () => {
+    const page = await readFile(join(import.meta.dirname, '..', '..', 'docs', 'classification.md'), 'utf8')
+    expect(withMatrix(page, observations)).toBe(page)
+  })
+
+  it('needs no package at run time', async () => {
+    const manifest = JSON.parse(await readFile(join(import.meta.dirname, '..', '..', 'package.json'), 'utf8'))
+    const sources = await Promise.all(
+      ['clients.ts', 'servers.ts'].map((file) => readFile(join(import.meta.dirname, file), 'utf8')),
+    )
+    const packages = [...sources.join('').matchAll(/ from '((?:@[^/']+\/)?[^./'][^/':]*)(?:\/[^']*)?'/g)].map(
+      ([, name]) => name,
+    )
+    expect(packages).toContain('axios')
+    for (const name of packages) {
+      expect(manifest.devDependencies).toHaveProperty([name as string])
+      expect(manifest.dependencies).not.toHaveProperty([name as string])
+    }
+  })
+})

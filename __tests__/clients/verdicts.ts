@@ -1,0 +1,133 @@
+/**
+ * What is to count, decided beforehand: the code is tested against this table, never the other way round.
+ */
+
+import { type Client, type ClientName, clients } from './clients.ts'
+import { type FaultName, faultNames, faults } from './faults.ts'
+
+export type Verdict = 'counts' | 'passes'
+
+const rules: Readonly<Record<FaultName, Verdict>> = {
+  'none: it answers': 'passes',
+  'connection refused': 'counts',
+  'host unreachable': 'counts',
+  'unknown host (DNS)': 'counts',
+  'expired certificate': 'counts',
+  'certificate of another host': 'counts',
+  'reset before the answer': 'counts',
+  'closed before the answer': 'counts',
+  'reset in the answer': 'counts',
+  'reset in the answer, read after the guard': 'passes',
+  'malformed answer': 'counts',
+  'no answer: the client’s timeout': 'counts',
+  'no answer: the breaker’s timeout': 'counts',
+  'no answer: the caller aborts': 'passes',
+  'half an answer: the client’s timeout': 'counts',
+
+  'HTTP 200 with a page instead of JSON': 'passes',
+  'HTTP 500': 'counts',
+  'HTTP 501': 'counts',
+  'HTTP 502': 'counts',
+  'HTTP 503': 'counts',
+  'HTTP 503 with Retry-After in seconds': 'counts',
+  'HTTP 503 with Retry-After as a date': 'counts',
+  'HTTP 503 with a page instead of JSON': 'counts',
+  'HTTP 504': 'counts',
+  'HTTP 529': 'counts',
+  'HTTP 400': 'passes',
+  'HTTP 401': 'passes',
+  'HTTP 403': 'passes',
+  'HTTP 404': 'passes',
+  'HTTP 408': 'passes',
+  'HTTP 409': 'passes',
+  'HTTP 422': 'passes',
+  'HTTP 425': 'passes',
+  'HTTP 429': 'passes',
+
+  'throttling with a 400': 'passes',
+  'internal fault': 'counts',
+
+  CANCELLED: 'passes',
+  UNKNOWN: 'counts',
+  INVALID_ARGUMENT: 'passes',
+  DEADLINE_EXCEEDED: 'counts',
+  NOT_FOUND: 'passes',
+  PERMISSION_DENIED: 'passes',
+  RESOURCE_EXHAUSTED: 'passes',
+  ABORTED: 'passes',
+  UNIMPLEMENTED: 'passes',
+  INTERNAL: 'counts',
+  UNAVAILABLE: 'counts',
+  UNAUTHENTICATED: 'passes',
+
+  'the server is starting up': 'counts',
+  'the server is shutting down': 'counts',
+  'a constraint is violated': 'passes',
+
+  'a TypeError': 'passes',
+  "a plain Error('HTTP 503')": 'passes',
+  'a rejected string': 'passes',
+  'a thrown undefined': 'passes',
+}
+
+/** Where a client tells more than others do: that the answer is the service's mistake, in a class or code of its own. */
+const exceptions: Readonly<Partial<Record<ClientName, Readonly<Partial<Record<FaultName, Verdict>>>>>> = {
+  got: { 'HTTP 200 with a page instead of JSON': 'counts' },
+  stripe: { 'HTTP 200 with a page instead of JSON': 'counts' },
+}
+
+/**
+ * Faults that ought to count and pass, because the client makes an error of them that could be anyone's: no status, no
+ * code of a failure, no cause and no class of its own. Nothing is left but its message, which is what is listed here.
+ */
+export const gaps: Readonly<Partial<Record<ClientName, Readonly<Partial<Record<FaultName, RegExp>>>>>> = {
+  pg: {
+    'closed before the answer': /^Connection terminated unexpectedly$/,
+    'malformed answer': /^Connection terminated unexpectedly$/,
+    'no answer: the client’s timeout': /^timeout expired$/,
+    'half an answer: the client’s timeout': /^Query read timeout$/,
+  },
+  mysql2: { 'malformed answer': /^The value of "offset" is out of range/ },
+  ioredis: {
+    'malformed answer': /^Unknown RESP type/,
+    'no answer: the client’s timeout': /^Command timed out$/,
+    'half an answer: the client’s timeout': /^Command timed out$/,
+  },
+  'ioredis, no reconnection': {
+    'connection refused': /^Connection is closed\.$/,
+    'host unreachable': /^Connection is closed\.$/,
+    'unknown host (DNS)': /^Connection is closed\.$/,
+    'expired certificate': /^Connection is closed\.$/,
+    'certificate of another host': /^Connection is closed\.$/,
+    'reset before the answer': /^Connection is closed\.$/,
+    'closed before the answer': /^Connection is closed\.$/,
+    'reset in the answer': /^Connection is closed\.$/,
+    'malformed answer': /^Unknown RESP type/,
+    'no answer: the client’s timeout': /^Command timed out$/,
+    'half an answer: the client’s timeout': /^Command timed out$/,
+  },
+}
+
+export function verdictOn(client: ClientName, fault: FaultName): Verdict {
+  if (gaps[client]?.[fault] !== undefined) return 'passes'
+  return exceptions[client]?.[fault] ?? rules[fault]
+}
+
+const groups: Readonly<Record<Client['kind'], readonly string[]>> = {
+  http: ['transport', 'status'],
+  sdk: ['transport', 'status', 'sdk'],
+  grpc: ['transport', 'grpc'],
+  database: ['transport'],
+  code: ['code'],
+}
+
+/** The faults that a client can meet. */
+export function faultsOf(client: ClientName): FaultName[] {
+  const { kind, readLater } = clients[client]
+  return faultNames.filter((fault) => {
+    if (fault.endsWith('read after the guard')) return readLater !== undefined
+    if (fault === 'internal fault' || fault === 'throttling with a 400') return kind === 'sdk' && client !== 'stripe'
+    if (faults[fault].group === 'database') return client === 'pg'
+    return groups[kind].includes(faults[fault].group)
+  })
+}

@@ -1,0 +1,17 @@
+/**
+ * Writes the tables of `docs/classification.md` from what real clients do: `npm run classification`.
+ *
+ * @module
+ */
+
+import { readFile, writeFile } from 'node:fs/promises'
+import { fileURLToPath } from 'node:url'
+import { observeMatrix } from '../__tests__/clients/matrix.ts'
+import { withMatrix } from '../__tests__/clients/page.ts'
+
+const file = fileURLToPath(new URL('../docs/classification.md', import.meta.url))
+const observations = await observeMatrix()
+await writeFile(file, withMatrix(await readFile(file, 'utf8'), observations))
+console.log(`${observations.length} cells are in docs/classification.md.`)
+// What the clients keep open.
+process.exit()
