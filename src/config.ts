@@ -55,7 +55,7 @@ export interface ServiceSettings {
   readonly deadlineReserve: number
   /** Failures further apart than this are no streak, in milliseconds, a day at most. Default: 60 000. */
   readonly window: number
-  /** No circuit stays open longer than this, whatever stored it, in milliseconds. Default: 300 000. */
+  /** No circuit stays open longer than this, whatever stored it or `Retry-After` asked for, in ms. Default: 300 000. */
   readonly maxResetTimeout: number
   /** Default: `enforce`. */
   readonly mode: Mode
@@ -461,7 +461,10 @@ function describeSettings(): SettingDescription[] {
     timeout: ['ms', 'per call; always also bounded by the Lambda deadline; `false`: by that only'],
     deadlineReserve: ['ms', 'kept back from the Lambda deadline to record a cut call and to answer'],
     window: ['ms', 'failures further apart than this are no streak'],
-    maxResetTimeout: ['ms', 'no `retryAt` is ever further ahead than this, whatever stored it'],
+    maxResetTimeout: [
+      'ms',
+      'no `retryAt` is ever further ahead than this, whatever stored it or `Retry-After` asked for',
+    ],
     mode: ['', '`observe`: counts, stores and reports, never refuses; `off`: calls pass straight through'],
     isBreakableError: ['', 'which errors count as failures'],
     isBreakableResult: ['', 'which results count as failures'],

@@ -59,7 +59,7 @@ export interface CircuitRecord {
   readonly openedAt: number | undefined
   /** When an open circuit lets a probe through. */
   readonly retryAt: number | undefined
-  /** How long the circuit stays open, as set by the function that opened it. */
+  /** How long the circuit stays open, as the function that opened it has set or the service has asked for. */
   readonly resetTimeout: number | undefined
   /** The probes in flight. */
   readonly leases: readonly Lease[]
