@@ -14,6 +14,12 @@ export const service = 'stripe'
 export class Unavailable extends Error {
   override readonly name = 'Unavailable'
   readonly status = 503
+  readonly headers: Readonly<Record<string, string>>
+
+  constructor(retryAfter?: string) {
+    super()
+    this.headers = retryAfter === undefined ? {} : { 'retry-after': retryAfter }
+  }
 }
 
 /** The request was wrong: does not count. */
@@ -254,7 +260,7 @@ export class Instance implements Runtime {
     call.epoch = snapshot.epoch
     call.shownState = snapshot.state
     this.running.add(call)
-    const { kind, after } = this.#service.ask(this.index)
+    const { kind, after, retryAfter } = this.#service.ask(this.index)
     this.#world.trace?.(this.#world.now, this.name, `asks the service (${kind}), sees ${snapshot.state}`)
     this.#observer.operationStarted?.(call)
     return new Promise((resolve, reject) => {
@@ -263,7 +269,7 @@ export class Instance implements Runtime {
         call.endedAt = this.#world.now
         this.running.delete(call)
         call.outcome = outcomes[kind]
-        call.answer = kind === 'ok' ? { ok: true } : kind === 'rejected' ? new Rejected() : new Unavailable()
+        call.answer = kind === 'ok' ? { ok: true } : kind === 'rejected' ? new Rejected() : new Unavailable(retryAfter)
         if (kind === 'ok') resolve(call.answer)
         else reject(call.answer)
       })

@@ -25,6 +25,8 @@ export const healthy: ServiceCondition = { errorRate: 0, latency: 50 }
 export interface Answer {
   readonly kind: 'ok' | 'unavailable' | 'rejected' | 'silence'
   readonly after: number
+  /** What a failure says of when to come back; with some it says so, and with some of those it is nonsense. */
+  readonly retryAfter?: string
 }
 
 /** What the circuit protects, and what it is protected from. */
@@ -56,7 +58,10 @@ export class SimulatedService {
     if (world.chance(silenceRate)) return { kind: 'silence', after: Number.POSITIVE_INFINITY }
     const isOverloaded = capacity !== undefined && this.#load() > capacity
     if (isOverloaded || world.chance(errorRate)) {
-      return { kind: 'unavailable', after: world.latency(failureLatency ?? latency, spread) }
+      const after = world.latency(failureLatency ?? latency, spread)
+      // Drawn from no random number, so that every seed lives through the same as without.
+      const retryAfter = this.calls % 5 === 0 ? { retryAfter: String((this.calls % 13) - 2) } : {}
+      return { kind: 'unavailable', after, ...retryAfter }
     }
     return { kind: world.chance(rejectionRate) ? 'rejected' : 'ok', after: world.latency(latency, spread) }
   }
