@@ -57,8 +57,9 @@ export function isBreakableResult(result: unknown): boolean {
 
 /**
  * Whether an error or a result has one of these HTTP statuses, wherever clients keep it: `status`, `statusCode`, those of
- * `response` and `lastResponse`, `$metadata.httpStatusCode`. As the other two like it, it also looks at the `errors` and
- * the `cause` of an error, and never throws.
+ * `response` and `lastResponse`, `$metadata.httpStatusCode`. Like {@link hasCode} and {@link hasName} it also looks at the
+ * `errors` and the `cause` of an error, and never throws. A record of the domain that has such a `status` is not told
+ * from a response.
  *
  * @example
  * circuitBreaker({

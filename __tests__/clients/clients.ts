@@ -150,8 +150,7 @@ function aws<C>(
   protocol: 'json' | 'xml',
   [throttling, internal]: readonly [throttling: string, internal: string],
   create: (settings: AwsSettings) => {
-    send(command: C, options: { abortSignal: AbortSignal }): Promise<unknown>
-    destroy(): void
+    send(command: C, options: { readonly abortSignal: AbortSignal }): Promise<unknown>
   },
   makeCommand: () => C,
   read?: (output: never) => Promise<unknown>,
@@ -202,7 +201,7 @@ function aws<C>(
   }
 }
 
-const stripeWording = httpService((fault) => ({
+const stripeService = httpService((fault) => ({
   body: JSON.stringify(
     fault === 'none: it answers' ? { object: 'balance' } : { error: { type: 'api_error', message: 'm' } },
   ),
@@ -211,7 +210,7 @@ const stripeWording = httpService((fault) => ({
 
 const stripe: Client = {
   kind: 'sdk',
-  serve: stripeWording,
+  serve: stripeService,
   async call({ endpoint, timeout }) {
     const { host, port, secure } = endpoint
     const client = new Stripe('sk_test_1', {

@@ -49,6 +49,7 @@ const faultsByName = {
   'HTTP 401': { group: 'status', status: 401 },
   'HTTP 403': { group: 'status', status: 403 },
   'HTTP 404': { group: 'status', status: 404 },
+  'HTTP 404 with a page instead of JSON': { group: 'status', status: 404 },
   'HTTP 408': { group: 'status', status: 408 },
   'HTTP 409': { group: 'status', status: 409 },
   'HTTP 422': { group: 'status', status: 422 },

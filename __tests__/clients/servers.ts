@@ -103,13 +103,17 @@ export const grpcService: Service = async (fault, folder) => {
 
 /** Begins an answer and resets the connection. */
 function halfGrpcServer() {
+  const connections: Socket[] = []
   return createHttp2Server()
+    .on('connection', (socket: Socket) => connections.push(socket))
     .on('session', (session: Http2Session) => session.on('error', () => {}))
     .on('stream', (stream) => {
       stream.on('error', () => {})
       stream.respond({ ':status': 200, 'content-type': 'application/grpc' })
       stream.write(Buffer.from([0, 0, 0, 0, 9, 1, 2]))
-      setTimeout(() => (stream.session?.socket as Socket | undefined)?.destroy(), pause)
+      setTimeout(() => {
+        for (const socket of connections) socket.resetAndDestroy()
+      }, pause)
     })
 }
 
@@ -146,39 +150,33 @@ export const postgresService: Service = async (fault, folder) => {
   if (absent !== undefined) return absent
   const certificate = certificateOf[fault]
   const inQuery = fault.startsWith('reset in') || fault.startsWith('half') || faults[fault].group === 'database'
-  const server = createServer((plain) => {
-    const serve = (socket: Socket): void => {
-      socket.on('error', () => {})
-      let isLoggedIn = false
-      socket.on('data', (data) => {
-        if (data.length === 8 && data.readInt32BE(4) === sslRequest) {
-          if (certificate === undefined) return void socket.write('N')
-          socket.write('S')
-          return secure(socket, readCertificate(folder, certificate))
-        }
-        if (!isLoggedIn && !inQuery && fault !== 'none: it answers') return interrupt(fault, socket)
-        if (!isLoggedIn && fault === 'the server is starting up') return void socket.end(postgresError('57P03'))
-        if (!isLoggedIn) {
-          isLoggedIn = true
-          socket.write(Buffer.from([82, 0, 0, 0, 8, 0, 0, 0, 0, ...readyForQuery]))
-          return
-        }
+  const server = createServer((socket) => {
+    socket.on('error', () => {})
+    let isLoggedIn = false
+    socket.on('data', (data) => {
+      if (data.length === 8 && data.readInt32BE(4) === sslRequest) {
+        socket.write(certificate === undefined ? 'N' : 'S')
+        if (certificate !== undefined) secure(socket, readCertificate(folder, certificate))
+      } else if (!isLoggedIn) {
+        if (!inQuery && fault !== 'none: it answers') return interrupt(fault, socket)
+        if (fault === 'the server is starting up') return void socket.end(postgresError('57P03'))
+        isLoggedIn = true
+        socket.write(Buffer.concat([authenticated, readyForQuery]))
+      } else {
         if (fault === 'reset in the answer') socket.resetAndDestroy()
         if (fault === 'the server is shutting down') socket.end(postgresError('57P01'))
-        if (fault === 'a constraint is violated') {
-          socket.write(Buffer.concat([postgresError('23505'), Buffer.from(readyForQuery)]))
-        }
-        if (fault === 'none: it answers') socket.write(Buffer.concat([complete, Buffer.from(readyForQuery)]))
-      })
-    }
-    serve(plain)
+        if (fault === 'a constraint is violated') socket.write(Buffer.concat([postgresError('23505'), readyForQuery]))
+        if (fault === 'none: it answers') socket.write(Buffer.concat([complete, readyForQuery]))
+      }
+    })
   })
   return listen(server, certificate !== undefined)
 }
 
 // https://www.postgresql.org/docs/current/protocol-message-formats.html
 const sslRequest = 80877103
-const readyForQuery = [90, 0, 0, 0, 5, 73]
+const authenticated = message('R', '\0\0\0\0')
+const readyForQuery = message('Z', 'I')
 const complete = message('C', 'SELECT 0\0')
 
 function postgresError(code: string): Buffer {
@@ -228,6 +226,7 @@ function secure(socket: Socket, credentials: { readonly key: Buffer; readonly ce
 // https://dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html
 const sslRequestLength = 36
 const mysqlOk = Buffer.from([0, 0, 0, 2, 0, 0, 0])
+
 function mysqlGreeting(offersTls: boolean): Buffer {
   return Buffer.concat([
     Buffer.from('\n8.0.0\0'),

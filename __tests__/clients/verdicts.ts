@@ -38,6 +38,7 @@ const rules: Readonly<Record<FaultName, Verdict>> = {
   'HTTP 401': 'passes',
   'HTTP 403': 'passes',
   'HTTP 404': 'passes',
+  'HTTP 404 with a page instead of JSON': 'passes',
   'HTTP 408': 'passes',
   'HTTP 409': 'passes',
   'HTTP 422': 'passes',
@@ -70,10 +71,13 @@ const rules: Readonly<Record<FaultName, Verdict>> = {
   'a thrown undefined': 'passes',
 }
 
-/** Where a client tells more than others do: that the answer is the service's mistake, in a class or code of its own. */
+/**
+ * Where a client says of an answer that it cannot read, in a class or code of its own, that the service is to blame. stripe
+ * then drops the status.
+ */
 const exceptions: Readonly<Partial<Record<ClientName, Readonly<Partial<Record<FaultName, Verdict>>>>>> = {
   got: { 'HTTP 200 with a page instead of JSON': 'counts' },
-  stripe: { 'HTTP 200 with a page instead of JSON': 'counts' },
+  stripe: { 'HTTP 200 with a page instead of JSON': 'counts', 'HTTP 404 with a page instead of JSON': 'counts' },
 }
 
 /**
