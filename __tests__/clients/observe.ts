@@ -35,11 +35,12 @@ export interface Observation {
   readonly stored:
     | { readonly name: string; readonly code?: string | undefined; readonly status?: number | undefined }
     | undefined
+  /** Of an error: all that can be seen of it. */
   readonly shown: string
   /** Of an error: its message. */
   readonly message: string | undefined
   /** What reading the body after the guard came to. */
-  readonly readLater: string | undefined
+  readonly readLater: 'value' | 'error' | undefined
 }
 
 /** The limit that ends a call to a service that says nothing, in milliseconds. */
@@ -110,7 +111,7 @@ async function observe(name: ClientName, fault: FaultName, folder: string): Prom
     stored: lastFailure && { name: lastFailure.name, code: lastFailure.code, status: lastFailure.status },
     shown: isError ? inspect(got.error, { depth: 4 }).slice(0, 4_000) : '',
     message: isError && got.error instanceof Error ? got.error.message : undefined,
-    readLater: later && ('error' in later ? `error` : 'value'),
+    readLater: later && ('error' in later ? 'error' : 'value'),
   }
 }
 

@@ -39,11 +39,12 @@ function table(kind: string, observations: readonly Observation[]): string {
 
 function cell(observation: Observation | undefined): string {
   if (observation === undefined) return '–'
-  const { fault, state, stored, reached, message, judged } = observation
+  const { fault, state, stored, reached, message, judged, opensFor = 0 } = observation
   if (state === 'CLOSED') {
     const isGap = reached === 'error' && !judged && faults[fault].group === 'transport'
     return isGap ? `**passes**: “${message}”` : 'passes'
   }
+  if (faults[fault].retryAfter !== undefined) return opensFor > 10_000 ? 'counts, open until then' : 'counts'
   const isTelling = faults[fault].group === 'transport' && !faults[fault].isRaced
   const evidence = isTelling ? [stored?.name, stored?.code].filter((text) => text !== undefined) : []
   return ['counts', ...evidence.map((text) => `\`${text}\``)].join(' ')
