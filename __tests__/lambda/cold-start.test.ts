@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { CircuitBreaker } from '../../src/index.ts'
 import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
+import { startRedis } from '../support/redis-server.ts'
 import { startEnvironment } from './environment.ts'
 
 let database: DynamoDBServer
@@ -56,6 +57,20 @@ async function tableWithOpenCircuit(): Promise<Table> {
 }
 
 describe('a cold start', () => {
+  it('loads ioredis in the first invocation where the state is in Redis', async () => {
+    const redis = await startRedis()
+    await using environment = await startEnvironment({
+      handler: 'cold-start.handler',
+      variables: { CIRCUIT_BREAKER_REDIS_URL: redis.url },
+      freezes: false,
+    })
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    expect((await redis.client().info('clients')).match(/connected_clients:(\d+)/)?.[1]).toBe('1')
+    const { payload } = await environment.invoke({})
+    expect(payload).toEqual({ state: 'CLOSED', duringInit: [], now: ['\\/ioredis\\/', 'src\\/storage\\/redis\\.ts'] })
+    await redis.stop()
+  })
+
   it('asks for nothing and loads no client library before the first invocation', async () => {
     await using table = await tableWithOpenCircuit()
     await using environment = await startEnvironment({

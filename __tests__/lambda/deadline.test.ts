@@ -143,9 +143,13 @@ describe('a call that the deadline cuts', () => {
 
   it('is warned of where the function has no more time than is kept back', async () => {
     await using deployment = await deployPayment('guarded', 'answers')
-    const { payload, logs } = await deployment.platform.invoke({}, { timeout: 950 })
-    expect(of(payload).error).toMatchObject({ reason: 'deadline', attempted: false })
-    expect(logs.map(({ text }) => text).join('\n')).toContain('CIRCUIT_BREAKER_DEADLINE_RESERVE')
+    const texts: string[] = []
+    for (let invocation = 0; invocation < 3; invocation++) {
+      const { payload, logs } = await deployment.platform.invoke({}, { timeout: 950 })
+      expect(of(payload).error).toMatchObject({ reason: 'deadline', attempted: false })
+      texts.push(...logs.map(({ text }) => text))
+    }
+    expect(texts.filter((text) => text.includes('CIRCUIT_BREAKER_DEADLINE_RESERVE'))).toHaveLength(1)
   })
 
   it('is none where nobody knows the deadline, and in a durable function it is that of Lambda’s own context', async () => {
@@ -191,12 +195,15 @@ describe('an invocation that Lambda kills', () => {
     void probing.then(() => {
       isOver = true
     })
+    const probedAt = Date.now()
     while (!isOver && (await storage.getState('stripe'))?.state !== 'HALF_OPEN') await sleep(20)
     const meanwhile = await platform.invokeCold({})
     expect(of(meanwhile.payload).error).toEqual({ name: 'CircuitOpenError', reason: 'probing' })
     expect((await probing).outcome).toBe('killed')
 
     const lease = (await storage.getState('stripe'))?.leases[0]
+    expect((lease?.expiresAt ?? 0) - probedAt).toBeGreaterThan(2_000)
+    expect((lease?.expiresAt ?? 0) - probedAt).toBeLessThan(4_000)
     await sleep(Math.max(0, (lease?.expiresAt ?? 0) - Date.now()) + 150)
     const next = await platform.invoke({})
     expect(next.payload).toMatchObject({ status: 200, state: 'CLOSED' })

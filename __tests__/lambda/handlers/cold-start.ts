@@ -18,8 +18,6 @@ const guarded = middy()
   .use(circuitBreaker({ services: ['stripe'] }))
   .handler(async (_: unknown, { circuits }: { circuits: { stripe: { state: string } } }) => circuits.stripe.state)
 
-const duringInit = clientLibraries()
-
 /** Which client libraries, and adapters for them, have been loaded. */
 function clientLibraries(): string[] {
   const patterns = [/@aws-sdk\/client-dynamodb/, /\/ioredis\//, /src\/storage\/dynamodb/, /src\/storage\/redis\.ts/]
@@ -27,6 +25,8 @@ function clientLibraries(): string[] {
 }
 
 export async function handler(event: unknown, context: Context): Promise<unknown> {
+  // Only now: what init has begun to load without waiting for it would be here.
+  const duringInit = clientLibraries()
   const state = await guarded(event, context as never)
   return { state, duringInit, now: clientLibraries() }
 }

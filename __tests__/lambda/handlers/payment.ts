@@ -33,6 +33,8 @@ export interface PaymentResult {
   readonly state: string
   readonly failureCount: number
   readonly remaining: number
+  /** How many listen for the end of the environment. */
+  readonly listeners: number
 }
 
 type GuardedContext = CircuitBreakerContext<'stripe'>
@@ -82,7 +84,8 @@ function resultOf(
   { circuits, getRemainingTimeInMillis = () => Number.NaN }: GuardedContext,
 ): PaymentResult {
   const { state, failureCount } = circuits.stripe
-  return { ...outcome, took, state, failureCount, remaining: getRemainingTimeInMillis() }
+  const listeners = process.listenerCount('SIGTERM')
+  return { ...outcome, took, state, failureCount, remaining: getRemainingTimeInMillis(), listeners }
 }
 
 export const guarded = middy<Payment, PaymentResult>().use(circuitBreaker(breaker)).handler(pay)
