@@ -4,16 +4,17 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { CircuitBreaker } from '../../src/index.ts'
 import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
-import { startRedis } from '../support/redis-server.ts'
+import { type RedisServer, startRedis } from '../support/redis-server.ts'
 import { startEnvironment } from './environment.ts'
 
 let database: DynamoDBServer
+let redis: RedisServer
 
 beforeAll(async () => {
-  database = await startDynamoDBLocal()
+  ;[database, redis] = await Promise.all([startDynamoDBLocal(), startRedis()])
 }, 60_000)
 
-afterAll(() => database.stop())
+afterAll(() => Promise.all([database.stop(), redis.stop()]))
 
 interface Table extends AsyncDisposable {
   readonly variables: Record<string, string>
@@ -58,7 +59,6 @@ async function tableWithOpenCircuit(): Promise<Table> {
 
 describe('a cold start', () => {
   it('loads ioredis in the first invocation where the state is in Redis', async () => {
-    const redis = await startRedis()
     await using environment = await startEnvironment({
       handler: 'cold-start.handler',
       variables: { CIRCUIT_BREAKER_REDIS_URL: redis.url },
@@ -68,7 +68,6 @@ describe('a cold start', () => {
     expect((await redis.client().info('clients')).match(/connected_clients:(\d+)/)?.[1]).toBe('1')
     const { payload } = await environment.invoke({})
     expect(payload).toEqual({ state: 'CLOSED', duringInit: [], now: ['\\/ioredis\\/', 'src\\/storage\\/redis\\.ts'] })
-    await redis.stop()
   })
 
   it('asks for nothing and loads no client library before the first invocation', async () => {
