@@ -9,6 +9,7 @@ import { CircuitStorageError, type StorageOperation } from './errors.ts'
 import { open, reset } from './state-machine.ts'
 import type { BoundedStorage, OperatorRun } from './storage/bounded-storage.ts'
 import type { CircuitRecord, ICircuitStorage, WriteResult } from './storage/circuit-storage.ts'
+import { gravestOf } from './storage/failed-batch.ts'
 
 /** What `batchSetState` can set. */
 export type StateToSet = 'OPEN' | 'CLOSED'
@@ -132,8 +133,9 @@ class BatchOutcome<T> {
   }
 
   /** Adapters know a circuit by the key that it is stored under; who asked knows the service. */
-  failed({ service }: Circuit, { message, corrupt, cause }: CircuitStorageError): void {
-    this.#errors.set(service, new CircuitStorageError(message, { operation: this.#operation, service, corrupt, cause }))
+  failed({ service }: Circuit, { message, corrupt, kind, cause }: CircuitStorageError): void {
+    const details = { operation: this.#operation, service, corrupt, kind, cause }
+    this.#errors.set(service, new CircuitStorageError(message, details))
   }
 
   hasFailed({ service }: Circuit): boolean {
@@ -172,6 +174,7 @@ class BatchOutcome<T> {
       results: this.#results,
       errors: this.#errors,
       corrupt: [...this.#errors.values()].every((error) => error.corrupt),
+      kind: gravestOf(this.#errors.values()),
     })
   }
 }
@@ -186,6 +189,6 @@ function roundsFor(circuits: readonly Circuit[]): OperatorRun {
   return { rounds: Math.ceil(circuits.length / 16) }
 }
 
-function namesOf(circuits: readonly Circuit[]): string[] {
-  return circuits.map((circuit) => circuit.service)
+function namesOf(circuits: readonly Circuit[]): Map<string, string> {
+  return new Map(circuits.map(({ storageKey, service }) => [storageKey, service]))
 }

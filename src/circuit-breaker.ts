@@ -31,7 +31,7 @@ import { type Runtime, systemRuntime } from './runtime.ts'
 import { storeAtShutdown } from './shutdown.ts'
 import { type CircuitSnapshot, snapshotOf } from './snapshot.ts'
 import { type Failure, force, reset, type Verdict } from './state-machine.ts'
-import { BoundedStorage } from './storage/bounded-storage.ts'
+import { BoundedStorage, pauseLimitFor } from './storage/bounded-storage.ts'
 import type { CircuitRecord } from './storage/circuit-storage.ts'
 import { CircuitBreakerStorageFactory } from './storage/factory.ts'
 
@@ -119,7 +119,8 @@ export class CircuitBreaker<const K extends string = string> {
     const storage = CircuitBreakerStorageFactory.create(config.storage, env)
     this.#storageTimeout = config.storageTimeout
     this.#isInLambda = Boolean(env.AWS_LAMBDA_FUNCTION_NAME)
-    this.#store = new BoundedStorage(storage, this.#runtime, config.storageTimeout)
+    const cacheTtls = Array.from(config.services.values(), ({ cacheTtl }) => cacheTtl)
+    this.#store = new BoundedStorage(storage, this.#runtime, config.storageTimeout, pauseLimitFor(cacheTtls))
     const snapshots: Record<string, CircuitSnapshot> = Object.create(null)
     for (const [service, settings] of config.services) {
       const key = storedKey(config.namespace, service)
@@ -520,8 +521,8 @@ export class CircuitBreaker<const K extends string = string> {
         takers[index]?.(errors?.get(storageKey) ?? records.get(storageKey))
       })
     }
-    const services = circuits.map((circuit) => circuit.service)
     const keys = circuits.map((circuit) => circuit.storageKey)
+    const services = new Map(circuits.map(({ storageKey, service }) => [storageKey, service]))
     try {
       await undefined
       if (!this.#store.canRead) return
@@ -556,7 +557,8 @@ export class CircuitBreaker<const K extends string = string> {
 
   /**
    * Calls a listener with each failure of the store. Without one, a warning is emitted through `process.emitWarning`,
-   * at most once a minute per cause.
+   * at most once a minute per cause. Of a store that is misconfigured a warning is emitted in either case, once, which
+   * says what to do.
    *
    * @returns a function that unsubscribes
    */

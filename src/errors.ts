@@ -229,6 +229,17 @@ export type StorageOperation =
   | 'clearState'
   | 'batchClearState'
 
+/** What is wrong with the store, and so what helps. */
+export type StorageErrorKind =
+  /** It does not answer, or not in time, or with an error of its own: it is tried again. */
+  | 'unavailable'
+  /** It answers that it cannot now: too many requests, no memory left, a failover, a long script. It is left in peace. */
+  | 'throttled'
+  /** It will never do what it is asked, until somebody changes the configuration: the message says what. */
+  | 'misconfigured'
+  /** It is well, but what it holds for this service is no circuit record. */
+  | 'corrupt'
+
 /** What a {@link CircuitStorageError} tells. */
 export interface CircuitStorageErrorDetails extends ErrorOptions {
   readonly operation: StorageOperation
@@ -240,6 +251,8 @@ export interface CircuitStorageErrorDetails extends ErrorOptions {
   readonly errors?: ReadonlyMap<string, CircuitStorageError>
   /** `true` if the store answered, but with something that is no circuit record. */
   readonly corrupt?: boolean
+  /** Default: `corrupt` if `corrupt` is `true`, else `unavailable`. */
+  readonly kind?: StorageErrorKind | undefined
 }
 
 /**
@@ -255,6 +268,8 @@ export class CircuitStorageError extends CircuitBreakerError {
   readonly errors: ReadonlyMap<string, CircuitStorageError> | undefined
   /** `true` if the store answered, but with something that is no circuit record. */
   readonly corrupt: boolean
+  /** What is wrong: whether it passes by itself, and whether somebody has to do something. */
+  readonly kind: StorageErrorKind
 
   constructor(message: string, details: CircuitStorageErrorDetails) {
     super('CIRCUIT_STORAGE', message, details.service, 'cause' in details ? { cause: details.cause } : undefined)
@@ -263,6 +278,7 @@ export class CircuitStorageError extends CircuitBreakerError {
     this.results = details.results
     this.errors = details.errors
     this.corrupt = details.corrupt ?? false
+    this.kind = details.kind ?? (this.corrupt ? 'corrupt' : 'unavailable')
   }
 }
 

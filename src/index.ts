@@ -37,6 +37,7 @@ export {
   isConfigurationError,
   isUnknownServiceError,
   type RefusalReason,
+  type StorageErrorKind,
   type StorageOperation,
   type TimeoutReason,
   UnknownServiceError,

@@ -2,7 +2,7 @@ import { afterEach, describe, expect, it, jest } from '@jest/globals'
 import { CircuitStorageError, type StorageOperation } from '../../src/errors.ts'
 import type { StorageErrorEvent } from '../../src/events.ts'
 import type { Runtime, TimerHandle } from '../../src/runtime.ts'
-import { BoundedStorage } from '../../src/storage/bounded-storage.ts'
+import { BoundedStorage, pauseLimitFor } from '../../src/storage/bounded-storage.ts'
 import { type CircuitRecord, emptyRecord, type ICircuitStorage } from '../../src/storage/circuit-storage.ts'
 import { MemoryCircuitStorage } from '../../src/storage/memory.ts'
 
@@ -777,6 +777,18 @@ describe('the pause', () => {
     expect(store.canRead).toBe(true)
   })
 
+  it('is over with a damaged record: whoever answers is well', async () => {
+    const { runtime, store } = arrange()
+    await failTimes(store, 8)
+    expect(store.canRead).toBe(false)
+
+    runtime.time += 30_000
+    await failTimes(store, 1, damaged())
+    await failTimes(store, 1)
+
+    expect(store.canRead).toBe(true)
+  })
+
   it('begins for a batch in which anything failed that is no damage', async () => {
     const { store } = arrange()
     const throttled = new CircuitStorageError('throttled', { operation: 'batchGetState' })
@@ -860,6 +872,166 @@ describe('the pause', () => {
     await failTimes(parts.store, 1)
 
     expect(pauseOf(parts)).toBe(125)
+  })
+})
+
+describe('the longest pause', () => {
+  it.each([
+    ['the cacheTtl', [5_000], 5_000],
+    ['the shortest cacheTtl of several', [20_000, 2_500, 9_000], 2_500],
+    ['never less than a second', [1, 9_000], 1_000],
+    ['never more than 30 s', [3_600_000], 30_000],
+    ['10 s where every invocation reads', [0], 10_000],
+    ['the cacheTtl of the others where one reads in every invocation', [0, 5_000], 5_000],
+    ['30 s where there is no service', [], 30_000],
+  ])('is %s: %j', (_what, cacheTtls, limit) => {
+    expect(pauseLimitFor(cacheTtls)).toBe(limit)
+  })
+
+  it('bounds how long the store is left alone', async () => {
+    const runtime = new FakeRuntime()
+    runtime.drawn = 1
+    const store = new BoundedStorage(new MemoryCircuitStorage(), runtime, storageTimeout, 2_000)
+    store.onError(() => {})
+    await failTimes(store, 2)
+    const pauses = [pauseOf({ runtime, store, events: [] })]
+    for (let n = 0; n < 5; n++) {
+      runtime.time += 10_000
+      await failTimes(store, 1)
+      pauses.push(pauseOf({ runtime, store, events: [] }))
+    }
+    expect(pauses).toEqual([250, 500, 1_000, 2_000, 2_000, 2_000])
+  })
+})
+
+describe('a store that is misconfigured', () => {
+  const refused = (name = 'AccessDeniedException', operation: StorageOperation = 'getState') => {
+    const cause = Object.assign(new Error('no'), { name })
+    return new CircuitStorageError('Allow it in the policy.', { operation, kind: 'misconfigured', cause })
+  }
+
+  it('is left alone for the longest time from its first failure on: waiting does not help', async () => {
+    const parts = arrange()
+    captureWarnings()
+    parts.runtime.drawn = 0.5
+
+    await failTimes(parts.store, 1, refused())
+
+    expect(pauseOf(parts)).toBe(22_500)
+    expect(parts.store.canWrite).toBe(true)
+  })
+
+  it('is warned of once, with what to do, whether or not somebody listens', async () => {
+    const warnings = captureWarnings()
+    const { runtime, store, events } = arrange()
+
+    for (let n = 0; n < 5; n++) {
+      await failTimes(store, 2, refused())
+      runtime.time += 3_600_000
+    }
+
+    expect(events).toHaveLength(10)
+    expect(warnings()).toEqual([
+      {
+        message:
+          "The circuit breaker's store is misconfigured; until that is corrected, each instance decides alone. " +
+          'Allow it in the policy.',
+        type: 'CircuitStorageWarning',
+        code: 'CIRCUIT_STORAGE',
+      },
+    ])
+  })
+
+  it('is warned of again for another cause, for writing, and when it had been well in between', async () => {
+    const warnings = captureWarnings()
+    const { store } = arrange()
+    const write = (error: CircuitStorageError) =>
+      errorOf(store.run('incrementFailures', ['stripe'], () => Promise.reject(error)))
+    const said = (word: string) =>
+      new CircuitStorageError('x', { operation: 'getState', kind: 'misconfigured', cause: new Error(`${word} x`) })
+
+    await failTimes(store, 2, refused())
+    await failTimes(store, 2, refused('ResourceNotFoundException'))
+    await write(refused())
+    await write(refused())
+    expect(warnings()).toHaveLength(3)
+    await failTimes(store, 2, said('NOAUTH'))
+    await failTimes(store, 2, said('NOPERM'))
+    expect(warnings()).toHaveLength(5)
+    await failTimes(
+      store,
+      2,
+      new CircuitStorageError('x', { operation: 'getState', kind: 'misconfigured', cause: 'text' }),
+    )
+    expect(warnings()).toHaveLength(6)
+
+    await succeed(store)
+    await failTimes(store, 2, refused())
+    await write(refused())
+    expect(warnings()).toHaveLength(7)
+    await store.run('compareAndSetState', ['stripe'], async () => ({ applied: true, current: record }))
+    await write(refused())
+    expect(warnings()).toHaveLength(8)
+  })
+
+  it('for some services only is no reason to leave it alone: it is warned of once for each', async () => {
+    const warnings = captureWarnings()
+    const { store } = arrange()
+    const wrongType = (service: string) =>
+      new CircuitStorageError('No hash.', { operation: 'getState', service, corrupt: true, kind: 'misconfigured' })
+
+    for (const service of ['stripe', 'paypal', 'stripe']) {
+      await errorOf(store.run('getState', [service], () => Promise.reject(wrongType(service))))
+    }
+
+    expect(store.canRead).toBe(true)
+    expect(warnings()).toHaveLength(2)
+  })
+})
+
+describe('a throttled store', () => {
+  it('is left alone as any other that fails, and warned of once a minute', async () => {
+    const warnings = captureWarnings()
+    const runtime = new FakeRuntime()
+    const store = new BoundedStorage(new MemoryCircuitStorage(), runtime, storageTimeout)
+    const throttled = new CircuitStorageError('Too much.', { operation: 'getState', kind: 'throttled' })
+
+    await failTimes(store, 1, throttled)
+    expect(store.canRead).toBe(true)
+    await failTimes(store, 1, throttled)
+    expect(store.canRead).toBe(false)
+    await failTimes(store, 1, new CircuitStorageError('Away.', { operation: 'getState' }))
+
+    expect(warnings().map(({ message }) => message)).toEqual(['Too much.', 'Away.'])
+  })
+})
+
+describe('a batch', () => {
+  const services = new Map([
+    ['prod#stripe', 'stripe'],
+    ['prod#paypal', 'paypal'],
+  ])
+  const servicesOf = async (error: unknown): Promise<readonly string[] | undefined> => {
+    const { store, events } = arrange()
+    await errorOf(store.run('batchGetState', services, () => Promise.reject(error)))
+    return events[0]?.services
+  }
+  const failed = (...keys: string[]) =>
+    new CircuitStorageError('partial', {
+      operation: 'batchGetState',
+      errors: new Map(keys.map((key) => [key, damaged()])),
+    })
+
+  it('that fails in part is reported for the services that failed, by their names', async () => {
+    expect(await servicesOf(failed('prod#paypal'))).toEqual(['paypal'])
+  })
+
+  it.each<[string, unknown]>([
+    ['as a whole', new Error('down')],
+    ['without saying where', failed()],
+    ['at keys that nobody asked for', failed('other')],
+  ])('that fails %s is reported for all services', async (_what, error) => {
+    expect(await servicesOf(error)).toEqual(['stripe', 'paypal'])
   })
 })
 
@@ -1041,6 +1213,17 @@ describe('without a listener', () => {
     }
 
     expect(warnings()).toHaveLength(4)
+  })
+
+  it('the damage of each service is warned of by itself', async () => {
+    const warnings = captureWarnings()
+    const { store } = arrangeAlone()
+
+    for (const service of ['stripe', 'paypal', 'stripe']) {
+      await errorOf(store.run('getState', [service], () => Promise.reject(damaged())))
+    }
+
+    expect(warnings()).toHaveLength(2)
   })
 
   it('a clock that stepped back silences nothing for long', async () => {

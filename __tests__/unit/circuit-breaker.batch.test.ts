@@ -147,7 +147,7 @@ describe('batchGetState', () => {
     expect(error.errors?.get('b#c')).toBeInstanceOf(CircuitStorageError)
     expect(breaker.circuits['a']?.state).toBe('OPEN')
     expect(storageErrors).toHaveLength(1)
-    expect(storageErrors[0]?.services).toEqual(['a', 'b#c', 'd'])
+    expect(storageErrors[0]?.services).toEqual(['b#c'])
   })
 
   it('leaves what it knows of a circuit that could not be read as it is', async () => {

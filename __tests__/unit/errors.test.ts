@@ -312,7 +312,7 @@ describe('CircuitStorageError', () => {
   it('has neither a service, a cause, batch results nor damage unless it is told of them', () => {
     const error = new CircuitStorageError('down', { operation: 'getState' })
 
-    expect(error).toMatchObject({ operation: 'getState', corrupt: false })
+    expect(error).toMatchObject({ operation: 'getState', corrupt: false, kind: 'unavailable' })
     expect([error.service, error.results, error.errors, error.cause]).toEqual([
       undefined,
       undefined,
@@ -335,7 +335,9 @@ describe('CircuitStorageError', () => {
       cause: undefined,
     })
 
-    expect(error).toMatchObject({ operation: 'batchGetState', service: 'stripe', corrupt: true })
+    expect(error).toMatchObject({ operation: 'batchGetState', service: 'stripe', corrupt: true, kind: 'corrupt' })
+    const wrongType = new CircuitStorageError('x', { operation: 'getState', corrupt: true, kind: 'misconfigured' })
+    expect(wrongType).toMatchObject({ corrupt: true, kind: 'misconfigured' })
     expect(error.results).toBe(results)
     expect(error.errors).toBe(errors)
     expect('cause' in error).toBe(true)

@@ -5,12 +5,30 @@ import type { CircuitRecord, ICircuitStorage } from './circuit-storage.ts'
 
 /** After repeated failures the store is left alone for this long at first, in milliseconds; it doubles each time … */
 const firstPause = 250
-/** … up to this. */
-const longestPause = 30_000
+/** … up to this, unless the breaker looks at its store more often anyway. */
+const longestPauseOfAll = 30_000
+/** No store is asked more often than this when it fails, in milliseconds. */
+const shortestLimit = 1_000
+/** Where every invocation reads, the pause has no other measure than this, in milliseconds. */
+const limitWithoutCache = 10_000
 /** An adapter that takes longer to load its library than this is not waited for, in milliseconds. */
 const longestPreparation = 10_000
 /** Without a listener, one warning per cause in this time, in milliseconds. */
 const warningInterval = 60_000
+
+/**
+ * The longest pause, in milliseconds. A store that fails need not be asked less often than one that is well: after one
+ * `cacheTtl` everybody would look again, and so they find out that it is back.
+ *
+ * @param cacheTtls of the services that use it
+ */
+export function pauseLimitFor(cacheTtls: Iterable<number>): number {
+  const shortest = Math.min(...Array.from(cacheTtls, (cacheTtl) => cacheTtl || limitWithoutCache))
+  return Math.max(shortestLimit, Math.min(longestPauseOfAll, shortest))
+}
+
+/** The services that an operation concerns; in a batch by the keys that they are stored under, which its errors name. */
+export type Concerned = readonly string[] | ReadonlyMap<string, string>
 
 /** What is different about an operation that an operator asked for: nobody's invocation waits for it. */
 export interface OperatorRun {
@@ -20,7 +38,7 @@ export interface OperatorRun {
 
 /**
  * The way to the store: no operation takes longer than `storageTimeout`, a store that keeps failing is left alone for
- * a growing, jittered time, and every failure is reported.
+ * a growing, jittered time (one that is misconfigured for the longest at once), and every failure is reported.
  */
 export class BoundedStorage {
   readonly storage: ICircuitStorage
@@ -28,18 +46,26 @@ export class BoundedStorage {
   readonly #timeout: number
   readonly #listeners = new Set<StorageErrorListener>()
   readonly #warnedAt = new Map<string, number>()
+  /** What was said of a misconfiguration, to be said again only when it had been well in between. */
+  readonly #saidOf = { reads: new Set<string>(), writes: new Set<string>() }
   #isPrepared: boolean
   #preparing: Promise<void> | undefined
   readonly #reads: Health
   readonly #writes: Health
 
-  constructor(storage: ICircuitStorage, runtime: Runtime, storageTimeout: number) {
+  /** @param longestPause how long the store is left alone at most, in milliseconds; default 30 s */
+  constructor(
+    storage: ICircuitStorage,
+    runtime: Runtime,
+    storageTimeout: number,
+    longestPause: number = longestPauseOfAll,
+  ) {
     this.storage = storage
     this.#runtime = runtime
     this.#timeout = storageTimeout
     this.#isPrepared = storage.prepare === undefined
-    this.#reads = new Health(runtime)
-    this.#writes = new Health(runtime)
+    this.#reads = new Health(runtime, longestPause)
+    this.#writes = new Health(runtime, longestPause)
   }
 
   /** `false` while reading is left alone after repeated failures. */
@@ -94,7 +120,7 @@ export class BoundedStorage {
    */
   run<T>(
     operation: StorageOperation,
-    services: readonly string[],
+    services: Concerned,
     action: (storage: ICircuitStorage) => Promise<T>,
     late?: (reply: T) => void,
     operator?: OperatorRun,
@@ -107,7 +133,7 @@ export class BoundedStorage {
 
   #run<T>(
     operation: StorageOperation,
-    services: readonly string[],
+    services: Concerned,
     action: (storage: ICircuitStorage) => Promise<T>,
     late?: (reply: T) => void,
     operator?: OperatorRun,
@@ -142,7 +168,7 @@ export class BoundedStorage {
           fail(new TypeError(`The adapter answered ${operation} with something that the contract does not allow.`))
           return
         }
-        this.#healthOf(operation).succeeded()
+        this.#succeeded(operation)
         if (!waiting) {
           late?.(reply)
           return
@@ -161,7 +187,7 @@ export class BoundedStorage {
 
   #failed(
     operation: StorageOperation,
-    services: readonly string[],
+    services: Concerned,
     startedAt: number,
     cause: unknown,
     willRetry: boolean,
@@ -170,9 +196,15 @@ export class BoundedStorage {
       ? cause
       : new CircuitStorageError(`The store failed at ${operation}.`, { operation, cause })
     // A damaged record is an answer: the store itself is well.
-    if (!isDamage(error)) this.#healthOf(operation).failed(startedAt)
-    this.#report({ services, operation, error, willRetry })
+    if (isDamage(error)) this.#healthOf(operation).succeeded()
+    else this.#healthOf(operation).failed(startedAt, error.kind === 'misconfigured')
+    this.#report({ services: concernedBy(error, services), operation, error, willRetry })
     return error
+  }
+
+  #succeeded(operation: StorageOperation): void {
+    this.#healthOf(operation).succeeded()
+    this.#saidOf[isRead(operation) ? 'reads' : 'writes'].clear()
   }
 
   #healthOf(operation: StorageOperation): Health {
@@ -180,30 +212,59 @@ export class BoundedStorage {
   }
 
   #report(event: StorageErrorEvent): void {
-    if (this.#listeners.size > 0) {
-      for (const listener of this.#listeners) notify(listener, event)
-      return
+    const { error, operation } = event
+    for (const listener of this.#listeners) notify(listener, event)
+    if (error.kind === 'misconfigured') {
+      const said = this.#saidOf[isRead(operation) ? 'reads' : 'writes']
+      const cause = causeOf(event)
+      if (said.has(cause)) return
+      said.add(cause)
+      warn(
+        error,
+        `The circuit breaker's store is misconfigured; until that is corrected, each instance decides alone. ${error.message}`,
+      )
+    } else if (this.#listeners.size === 0) {
+      const key = `${operation} ${error.kind} ${causeOf(event)}`
+      const now = this.#runtime.now()
+      if (Math.abs(now - (this.#warnedAt.get(key) ?? Number.NEGATIVE_INFINITY)) < warningInterval) return
+      this.#warnedAt.set(key, now)
+      warn(error, error.message)
     }
-    // By kind, not by message: that may hold something new each time.
-    const { cause } = event.error
-    const key = `${event.operation} ${cause instanceof Error ? cause.name : ''}`
-    const now = this.#runtime.now()
-    if (Math.abs(now - (this.#warnedAt.get(key) ?? Number.NEGATIVE_INFINITY)) < warningInterval) return
-    this.#warnedAt.set(key, now)
-    process.emitWarning(event.error.message, { type: 'CircuitStorageWarning', code: event.error.code })
   }
+}
+
+function warn({ code }: CircuitStorageError, message: string): void {
+  process.emitWarning(message, { type: 'CircuitStorageWarning', code })
+}
+
+/** What causes are told apart by: not the message, which may hold something new each time, but what Redis begins it with. */
+function causeOf({ error, services }: StorageErrorEvent): string {
+  // What is damaged is so by itself, for each service.
+  if (error.corrupt) return services.join()
+  const { cause } = error
+  if (!(cause instanceof Error)) return ''
+  return `${cause.name} ${/^[A-Z]{2,}\b/.exec(cause.message)?.[0] ?? ''}`
+}
+
+/** In a batch that failed in part, only those that failed. */
+function concernedBy({ errors }: CircuitStorageError, services: Concerned): readonly string[] {
+  if (!(services instanceof Map)) return services as readonly string[]
+  const failed = [...services].filter(([key]) => errors?.has(key)).map(([, service]) => service)
+  return failed.length > 0 ? failed : [...services.values()]
 }
 
 /** Whether one kind of operation works, and until when it is left alone if it does not. */
 class Health {
   readonly #runtime: Runtime
+  readonly #longestPause: number
   #failures = 0
   #failedAt = 0
   #pausedUntil = 0
   #pausedSince = 0
 
-  constructor(runtime: Runtime) {
+  constructor(runtime: Runtime, longestPause: number) {
     this.#runtime = runtime
+    this.#longestPause = longestPause
   }
 
   get isGood(): boolean {
@@ -218,14 +279,18 @@ class Health {
     this.#pausedUntil = 0
   }
 
-  /** The first failure may be a connection that died while the process was frozen: it is tried again at once. */
-  failed(startedAt: number): void {
+  /**
+   * The first failure may be a connection that died while the process was frozen: it is tried again at once.
+   *
+   * @param isFinal what waiting does not help against: then the pause is the longest from the first failure on
+   */
+  failed(startedAt: number, isFinal: boolean): void {
     // What was under way when the last failure was counted is the same failure.
     if (this.#failures > 0 && startedAt < this.#failedAt && this.#failedAt <= this.#runtime.now()) return
     this.#failures++
     this.#failedAt = this.#runtime.now()
-    if (this.#failures < 2) return
-    const pause = Math.min(longestPause, firstPause * 2 ** (this.#failures - 2))
+    if (this.#failures < 2 && !isFinal) return
+    const pause = isFinal ? this.#longestPause : Math.min(this.#longestPause, firstPause * 2 ** (this.#failures - 2))
     this.#pausedSince = this.#failedAt
     this.#pausedUntil = this.#pausedSince + pause * (0.5 + this.#runtime.random() / 2)
   }

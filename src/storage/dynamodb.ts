@@ -12,7 +12,7 @@ import type * as DynamoDB from '@aws-sdk/client-dynamodb'
 import type { AttributeValue, DynamoDBClient, DynamoDBClientConfig } from '@aws-sdk/client-dynamodb'
 import type * as Marshalling from '@aws-sdk/util-dynamodb'
 import { hint, isObject, isText, Problems, textAllowed } from '../configuration-problems.ts'
-import { CircuitStorageError, type StorageOperation } from '../errors.ts'
+import { CircuitStorageError, type StorageErrorKind, type StorageOperation } from '../errors.ts'
 import {
   type CircuitRecord,
   type CompareAndSet,
@@ -57,8 +57,8 @@ type ClientOptions =
   | {
       readonly client?: never
       /**
-       * For the client that is made at the first operation. It wins over the defaults: `maxAttempts` 2, and for the
-       * HTTP handler `connectionTimeout` 1 000 ms, `requestTimeout` 2 000 ms and `throwOnRequestTimeout`.
+       * For the client that is made at the first operation. It wins over the defaults: two attempts, but one where the
+       * table is throttled, and for the HTTP handler `connectionTimeout` 1 000 ms, `requestTimeout` 2 000 ms and `throwOnRequestTimeout`.
        */
       readonly clientConfig?: DynamoDBClientConfig | undefined
     }
@@ -277,7 +277,7 @@ export class DynamoDBCircuitStorage implements ICircuitStorage {
       if (cause instanceof CircuitStorageError) throw cause
       const subject = context.service === undefined ? '' : ` of ${JSON.stringify(context.service)}`
       const message = `${context.operation}${subject} failed: ${adviceOn(cause, action, this.#table)}`
-      throw new CircuitStorageError(message, { ...context, cause })
+      throw new CircuitStorageError(message, { ...context, kind: kindOf(cause), cause })
     }
   }
 
@@ -541,8 +541,8 @@ class Batch<T> {
     try {
       this.#results.set(service, await outcome())
     } catch (error) {
-      const { message, corrupt, cause } = error as CircuitStorageError
-      const details = { operation: this.operation, service, corrupt }
+      const { message, corrupt, kind, cause } = error as CircuitStorageError
+      const details = { operation: this.operation, service, corrupt, kind }
       this.#errors.set(service, new CircuitStorageError(message, cause === undefined ? details : { ...details, cause }))
     }
   }
@@ -588,7 +588,7 @@ function unprocessed(operation: StorageOperation): CircuitStorageError {
   return new CircuitStorageError(
     `${operation} failed: the table is throttled and left circuits unprocessed ${maxBatchAttempts} times. Give it more ` +
       'capacity, or make it on-demand.',
-    { operation },
+    { operation, kind: 'throttled' },
   )
 }
 
@@ -622,7 +622,7 @@ async function loadSdk(context: Context): Promise<Sdk> {
   } catch (cause) {
     throw new CircuitStorageError(
       `The DynamoDB storage could not load ${name}. Install it (npm install ${name}), or let your bundler include it.`,
-      { ...context, cause },
+      { ...context, kind: 'misconfigured', cause },
     )
   }
 }
@@ -664,11 +664,38 @@ function withDefaults(config: DynamoDBClientConfig | undefined): DynamoDBClientC
   const timeouts = { connectionTimeout: 1_000, requestTimeout: 2_000, throwOnRequestTimeout: true }
   // A handler, or a function that provides its options, is taken as it is; plain options keep our timeouts.
   const isPlain = requestHandler === undefined || (typeof requestHandler === 'object' && !('handle' in requestHandler))
+  const { maxAttempts, retryMode, retryStrategy } = config ?? {}
+  const leavesRetriesToUs = maxAttempts === undefined && retryMode === undefined && retryStrategy === undefined
   return {
-    maxAttempts: 2,
+    ...(leavesRetriesToUs ? { maxAttempts: 2, retryStrategy: oneRetry } : { maxAttempts: 2 }),
     ...config,
     requestHandler: isPlain ? { ...timeouts, ...requestHandler } : requestHandler,
   }
+}
+
+/**
+ * Another attempt at once where a connection broke or the service failed, and none where a table is throttled: the SDK
+ * would wait for longer than anybody waits for the store, and send one more request to a table that has too many.
+ */
+const oneRetry = {
+  mode: 'standard',
+  acquireInitialRetryToken: async () => retryToken(0),
+  refreshRetryTokenForRetry: async (token: RetryToken, { errorType }: { readonly errorType: string }) => {
+    const isWorthIt = errorType === 'TRANSIENT' || errorType === 'SERVER_ERROR'
+    if (!isWorthIt || token.getRetryCount() > 0) throw new Error('There is no other attempt.')
+    return retryToken(1)
+  },
+  recordSuccess: () => {},
+} as unknown as NonNullable<DynamoDBClientConfig['retryStrategy']>
+
+interface RetryToken {
+  getRetryCount(): number
+  /** Milliseconds. */
+  getRetryDelay(): number
+}
+
+function retryToken(retries: number): RetryToken {
+  return { getRetryCount: () => retries, getRetryDelay: () => 0 }
 }
 
 const throttling: ReadonlySet<string> = new Set([
@@ -685,6 +712,20 @@ const wrongCredentials: ReadonlySet<string> = new Set([
   'MissingAuthenticationTokenException',
   'UnrecognizedClientException',
 ])
+
+/** What waiting does not help against. */
+const misconfigured: ReadonlySet<string> = new Set([
+  ...wrongCredentials,
+  'AccessDeniedException',
+  'ResourceNotFoundException',
+  'ValidationException',
+])
+
+function kindOf(error: unknown): StorageErrorKind {
+  const { name, $metadata } = error as Partial<DynamoDB.DynamoDBServiceException>
+  if (throttling.has(String(name)) || $metadata?.httpStatusCode === 429) return 'throttled'
+  return misconfigured.has(String(name)) ? 'misconfigured' : 'unavailable'
+}
 
 /**
  * What happened and what to do about it. The service's own words are left to `cause`, except where they are about the

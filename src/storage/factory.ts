@@ -336,7 +336,7 @@ function loadedLater(load: () => Promise<ICircuitStorage>): ICircuitStorage {
     })
     return loading.catch((cause: unknown) => {
       const message = 'The storage adapter could not be loaded: is its client library installed, or in the bundle?'
-      throw new CircuitStorageError(message, { operation, cause })
+      throw new CircuitStorageError(message, { operation, kind: 'misconfigured', cause })
     })
   }
   return {

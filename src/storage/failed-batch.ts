@@ -1,4 +1,4 @@
-import { CircuitStorageError, type StorageOperation } from '../errors.ts'
+import { CircuitStorageError, type StorageErrorKind, type StorageOperation } from '../errors.ts'
 
 /** The error of an adapter's batch in which something failed. */
 export function failedBatch(
@@ -16,7 +16,17 @@ export function failedBatch(
       results,
       errors,
       corrupt: [...errors.values()].every(({ corrupt }) => corrupt),
+      kind: gravestOf(errors.values()),
       cause: error.cause ?? error,
     },
   )
+}
+
+/** What somebody has to do something about comes first; damage, which the store itself has no part in, last. */
+const byGravity: readonly StorageErrorKind[] = ['misconfigured', 'throttled', 'unavailable']
+
+/** The gravest kind of several errors; those of adapters that do not tell a kind are `unavailable`. */
+export function gravestOf(errors: Iterable<CircuitStorageError>): StorageErrorKind {
+  const kinds = new Set(Array.from(errors, ({ kind, corrupt }) => kind ?? (corrupt ? 'corrupt' : 'unavailable')))
+  return byGravity.find((kind) => kinds.has(kind)) ?? 'corrupt'
 }

@@ -11,7 +11,7 @@
 import { createHash } from 'node:crypto'
 import type { Redis, RedisOptions } from 'ioredis'
 import { hint, isObject, isText, Problems, textAllowed } from '../configuration-problems.ts'
-import { CircuitStorageError, type StorageOperation } from '../errors.ts'
+import { CircuitStorageError, type StorageErrorKind, type StorageOperation } from '../errors.ts'
 import {
   type CircuitRecord,
   type CompareAndSet,
@@ -64,7 +64,7 @@ type ClientOptions =
       readonly url?: string | undefined
       /**
        * For the ioredis client that is made at the first operation. It wins over the defaults, which suit Lambda:
-       * `connectTimeout` and `commandTimeout` 2 000 ms, `socketTimeout` 1 000 ms, `maxRetriesPerRequest` 1, a
+       * `commandTimeout` 2 000 ms, `connectTimeout` and `socketTimeout` 1 000 ms, `maxRetriesPerRequest` 1, a
        * `retryStrategy` that ends after three attempts (the next operation connects again), `keepAlive` 10 000 ms, a
        * reconnect on `READONLY`, and neither a ready check nor `CLIENT SETINFO`, which would cost a cold start a round trip.
        * With a `db` other than 0 no command is sent before that database is selected, `enableReadyCheck` or not.
@@ -572,14 +572,17 @@ async function loadIoredis(operation: StorageOperation): Promise<typeof Redis> {
     throw new CircuitStorageError(
       'The Redis storage could not load ioredis. Install it (npm install ioredis), let your bundler include it, or pass ' +
         'a client.',
-      { operation, cause },
+      { operation, kind: 'misconfigured', cause },
     )
   }
 }
 
-/** The longest that a connection or a reply may take, in milliseconds. */
-const timeout = 2_000
-/** The longest silence of a server that owes a reply, in milliseconds: less, so that there is time to ask it again. */
+/** The longest that a reply may take, in milliseconds. */
+const longestReply = 2_000
+/**
+ * The longest that a connection may take, and the longest silence of a server that owes a reply, in milliseconds: less,
+ * so that there is time to ask again, and what waits for a host that is gone is not waited for when it is back.
+ */
 const longestSilence = 1_000
 /** So many connections are tried for an operation; without another one the client then ends, and with it its timers. */
 const maxConnectAttempts = 3
@@ -591,8 +594,8 @@ const maxConnectAttempts = 3
 function defaultsFor(options: RedisOptions | undefined): RedisOptions {
   return {
     lazyConnect: true,
-    connectTimeout: timeout,
-    commandTimeout: timeout,
+    connectTimeout: longestSilence,
+    commandTimeout: longestReply,
     // A connection whose other end has vanished is given up, not written to for as long as TCP repeats itself.
     socketTimeout: longestSilence,
     keepAlive: 10_000,
@@ -621,21 +624,21 @@ function messageOf(error: unknown): string {
 function storageError(reason: unknown, context: Context, lastError: Error | undefined): CircuitStorageError {
   const subject = `${context.operation} of ${JSON.stringify(context.service)}`
   if (reason instanceof CircuitStorageError) {
-    const { message, corrupt, cause } = reason
-    return new CircuitStorageError(message, { ...context, corrupt, ...(cause === undefined ? {} : { cause }) })
+    const { message, corrupt, kind, cause } = reason
+    return new CircuitStorageError(message, { ...context, corrupt, kind, ...(cause === undefined ? {} : { cause }) })
   }
   if (codeOf(reason) === 'WRONGTYPE') {
     return new CircuitStorageError(
       `The record stored for ${JSON.stringify(context.service)} is damaged: its key holds a value that is no hash. It is ` +
         'left as it is and this instance decides alone. If another application uses the key, choose another keyPrefix.',
-      { ...context, corrupt: true, cause: withoutCommand(reason) },
+      { ...context, corrupt: true, kind: 'misconfigured', cause: withoutCommand(reason) },
     )
   }
   // A command that was given up with its connection does not tell why there was none.
   const givenUp = /Connection is closed|max retries per request/.test(messageOf(reason))
   const error = givenUp ? (lastError ?? reason) : reason
   const cause = withoutCommand(error instanceof DatabaseError ? error.cause : error)
-  return new CircuitStorageError(`${subject} failed: ${adviceOn(error)}`, { ...context, cause })
+  return new CircuitStorageError(`${subject} failed: ${adviceOn(error)}`, { ...context, kind: kindOf(error), cause })
 }
 
 /** What to do, by the first word of what Redis says. */
@@ -658,17 +661,47 @@ const advice: ReadonlyMap<string, string> = new Map([
     'OOM',
     'the server has reached maxmemory. Raise it, or let it evict: maxmemory-policy volatile-lru spares overrides',
   ],
+  ['MAXCLIENTS', 'the server has as many connections as it takes. Raise maxclients, or close some'],
   ['MISCONF', 'the server refuses writes because it cannot save. See its log'],
   ['NOREPLICAS', 'the server refuses writes because it has too few replicas. See min-replicas-to-write'],
   ['MASTERDOWN', 'the server is a replica without its primary. Connect to the primary'],
 ])
 
+/** By the first word of what Redis says: what passes by itself, or when somebody makes room … */
+const throttled: ReadonlySet<string> = new Set([
+  'BUSY',
+  'CLUSTERDOWN',
+  'LOADING',
+  'MASTERDOWN',
+  'MAXCLIENTS',
+  'MISCONF',
+  'NOREPLICAS',
+  'OOM',
+  'READONLY',
+  'TRYAGAIN',
+])
+/** … and what does not. */
+const misconfigured: ReadonlySet<string> = new Set(['ASK', 'DENIED', 'ERR', 'MOVED', 'NOAUTH', 'NOPERM', 'WRONGPASS'])
+
+function kindOf(error: unknown): StorageErrorKind {
+  const word = wordOf(error instanceof DatabaseError ? error.cause : error)
+  if (throttled.has(word)) return 'throttled'
+  return misconfigured.has(word) ? 'misconfigured' : 'unavailable'
+}
+
+/** As {@link codeOf}, and a word of ours where that of Redis is only `ERR`. */
+function wordOf(error: unknown): string {
+  const message = messageOf(error)
+  // Before it knows who is there, Redis does not even parse a command with more than ten arguments.
+  if (message.includes('unauthenticated')) return 'NOAUTH'
+  return message.includes('max number of clients') ? 'MAXCLIENTS' : (codeOf(error) ?? '')
+}
+
 /** What happened and what to do about it. */
 function adviceOn(error: unknown): string {
   if (error instanceof DatabaseError) return `${error.message}: ${adviceOnDatabase(error.cause)}`
   const message = messageOf(error)
-  // Before it knows who is there, Redis does not even parse a command with more than ten arguments.
-  const known = advice.get(message.includes('unauthenticated') ? 'NOAUTH' : (codeOf(error) ?? ''))
+  const known = advice.get(wordOf(error))
   if (known) return `${known} (Redis: ${message}).`
   if (codeOf(error)) return `Redis refused it: ${message}`
   if (message === 'Command timed out') return 'Redis did not answer within commandTimeout.'

@@ -521,7 +521,9 @@ describe('a batch of reads', () => {
     expect(error.errors?.get('paypal')).toMatchObject({
       service: 'paypal',
       message: expect.stringContaining('throttled'),
+      kind: 'throttled',
     })
+    expect(error.kind).toBe('throttled')
     expect(inputs(aws)).toHaveLength(4)
   })
 
@@ -722,6 +724,33 @@ describe('an error', () => {
     expect(error.message).toContain(advice)
   })
 
+  it.each([
+    ['AccessDeniedException', 'misconfigured'],
+    ['CredentialsProviderError', 'misconfigured'],
+    ['ResourceNotFoundException', 'misconfigured'],
+    ['UnrecognizedClientException', 'misconfigured'],
+    ['ValidationException', 'misconfigured'],
+    ['ProvisionedThroughputExceededException', 'throttled'],
+    ['RequestLimitExceeded', 'throttled'],
+    ['ThrottlingException', 'throttled'],
+    ['InternalServerError', 'unavailable'],
+  ])('%s tells whether waiting helps: %s', async (name, kind) => {
+    const { storage, aws } = mocked()
+    aws.on(GetItemCommand).rejects(serviceError(name, 'No.'))
+    aws.on(BatchGetItemCommand).rejects(serviceError(name, 'No.'))
+    expect(await rejectionOf(storage.getState('stripe'))).toMatchObject({ kind })
+    const error = await rejectionOf(storage.batchGetState(['stripe', 'paypal']))
+    expect([error.kind, error.errors?.get('stripe')?.kind]).toEqual([kind, kind])
+  })
+
+  it('of HTTP 429 is a throttled table, whatever its name', async () => {
+    const { storage, aws } = mocked()
+    aws.on(GetItemCommand).rejects(Object.assign(serviceError('Odd', 'No.'), { $metadata: { httpStatusCode: 429 } }))
+    expect(await rejectionOf(storage.getState('stripe'))).toMatchObject({ kind: 'throttled' })
+    aws.on(GetItemCommand).rejects(Object.assign(new Error('No.'), { $metadata: undefined }))
+    expect(await rejectionOf(storage.getState('stripe'))).toMatchObject({ kind: 'unavailable' })
+  })
+
   it('about the keys of a table without a sort key says so', async () => {
     const { storage, aws } = mocked({ sortKeyName: null })
     aws.on(GetItemCommand).rejects(serviceError('ValidationException', 'The provided key element does not match'))
@@ -774,6 +803,64 @@ describe('the retries of the SDK', () => {
       expect(requests()).toEqual(['UpdateItem'])
       await expect(storage.getState('stripe')).rejects.toBeInstanceOf(CircuitStorageError)
       expect(requests()).toEqual(['GetItem', 'GetItem'])
+      await storage.close()
+    })
+  })
+
+  it.each([
+    ['ProvisionedThroughputExceededException', 400, 1],
+    ['ThrottlingException', 400, 1],
+    ['RequestLimitExceeded', 400, 1],
+    ['AccessDeniedException', 400, 1],
+    ['InternalServerError', 500, 2],
+  ])('ask a table that answers %s with %d no more than is of use: %d times', async (name, status, times) => {
+    let requests = 0
+    await withServer(
+      (_, reply) => {
+        requests++
+        reply(status, { __type: `com.amazonaws.dynamodb.v20120810#${name}`, message: 'No.' })
+      },
+      async (endpoint) => {
+        const clientConfig = { region: 'eu-central-1', credentials, endpoint }
+        const storage = new DynamoDBCircuitStorage({ tableName: 'app', clientConfig })
+        const startedAt = Date.now()
+        await expect(storage.getState('stripe')).rejects.toMatchObject({ cause: { name } })
+        expect(Date.now() - startedAt).toBeLessThan(400)
+        await expect(storage.compareAndSetState('stripe', 'v1', open)).rejects.toBeInstanceOf(CircuitStorageError)
+        expect(requests).toBe(2 * times)
+        await storage.close()
+      },
+    )
+  })
+
+  it.each([{ maxAttempts: 3 }, { retryMode: 'standard' }] as const)(
+    'are those that the configuration asks for: %j',
+    async (wanted) => {
+      await withFailingServer(async (endpoint, requests) => {
+        const clientConfig = { region: 'eu-central-1', credentials, endpoint, maxAttempts: 3, ...wanted }
+        const storage = new DynamoDBCircuitStorage({ tableName: 'app', clientConfig })
+        await expect(storage.getState('stripe')).rejects.toBeInstanceOf(CircuitStorageError)
+        expect(requests()).toHaveLength(3)
+        await storage.close()
+      })
+    },
+  )
+
+  it('that the configuration brings along are asked', async () => {
+    await withFailingServer(async (endpoint, requests) => {
+      const asked: string[] = []
+      const retryStrategy = {
+        acquireInitialRetryToken: async () => ({ getRetryCount: () => 0, getRetryDelay: () => 0 }),
+        refreshRetryTokenForRetry: async () => {
+          asked.push('again?')
+          throw new Error('No.')
+        },
+        recordSuccess: () => {},
+      }
+      const clientConfig = { region: 'eu-central-1', credentials, endpoint, retryStrategy }
+      const storage = new DynamoDBCircuitStorage({ tableName: 'app', clientConfig })
+      await expect(storage.getState('stripe')).rejects.toBeInstanceOf(CircuitStorageError)
+      expect([requests().length, asked]).toEqual([1, ['again?']])
       await storage.close()
     })
   })

@@ -423,6 +423,46 @@ describe('an error', () => {
     expect(error.message).toContain(advice)
   })
 
+  it.each([
+    ...['BUSY', 'CLUSTERDOWN', 'LOADING', 'MASTERDOWN', 'MISCONF', 'NOREPLICAS', 'OOM', 'READONLY', 'TRYAGAIN'].map(
+      (word) => [`${word} for a while`, 'throttled'],
+    ),
+    ['ERR max number of clients reached', 'throttled'],
+    ...['ASK', 'DENIED', 'ERR', 'MOVED', 'NOAUTH', 'NOPERM', 'WRONGPASS'].map((word) => [
+      `${word} for ever`,
+      'misconfigured',
+    ]),
+    ['ERR Protocol error: unauthenticated multibulk length', 'misconfigured'],
+    ['WRONGTYPE Operation against a key holding the wrong kind of value', 'misconfigured'],
+    ['UNKILLABLE Sorry', 'unavailable'],
+    ['Command timed out', 'unavailable'],
+    ['connect ECONNREFUSED 127.0.0.1:6379', 'unavailable'],
+  ])('%p tells whether waiting helps', async (message, kind) => {
+    expect(await rejectionOf(answering(new Error(message)).storage.getState('stripe'))).toMatchObject({ kind })
+  })
+
+  it('about too many connections says what to do', async () => {
+    const error = await rejectionOf(
+      answering(new Error('ERR max number of clients reached')).storage.getState('stripe'),
+    )
+    expect(error.message).toContain('Raise maxclients')
+  })
+
+  it('of a batch is as grave as the gravest of its parts', async () => {
+    const reply = (word: string) => [new Error(`${word} x`), undefined] as const
+    const kindOf = async (...replies: (readonly [Error | null, unknown?])[]) => {
+      const client = { call: async () => [], pipeline: () => ({ exec: async () => replies }) }
+      const keys = replies.map((_, index) => `service-${index}`)
+      const error = await rejectionOf(new RedisCircuitStorage({ client }).batchGetState(keys))
+      return error.kind
+    }
+    const damaged = [null, ['schema', '2']] as const
+    expect(await kindOf(damaged, damaged)).toBe('corrupt')
+    expect(await kindOf(damaged, reply('ODD'))).toBe('unavailable')
+    expect(await kindOf(reply('ODD'), reply('BUSY'), damaged)).toBe('throttled')
+    expect(await kindOf(reply('BUSY'), reply('NOPERM'))).toBe('misconfigured')
+  })
+
   it('at a deletion names what it was asked', async () => {
     const { storage } = answering(new Error('ERR something else'))
     await expect(storage.clearState('stripe')).rejects.toThrow(
@@ -549,7 +589,7 @@ describe('a client of its own', () => {
       expect(options).toMatchObject({
         lazyConnect: true,
         maxRetriesPerRequest: 1,
-        connectTimeout: 2_000,
+        connectTimeout: 1_000,
         socketTimeout: 1_000,
         commandTimeout: 7,
         enableReadyCheck: false,
