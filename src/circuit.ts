@@ -175,6 +175,10 @@ export class Circuit {
   #ttl = 0
   /** What is stored does not parse: nothing is written until it does. */
   #damaged = false
+  /** How often the store has failed this instance … */
+  #setbacks = 0
+  /** … and after how many of them it was read again. */
+  #setbacksKnown = 0
   /** The shared epoch as far as this instance knows, made up while there is none … */
   #epoch: string
   /** … and the made-up one that a first record continued. */
@@ -618,6 +622,7 @@ export class Circuit {
   }
 
   #standAlone(): void {
+    this.#setbacks++
     this.#pending = toBacklog(this.#pending)
     this.#inFlight = toBacklog(this.#inFlight)
     this.#announce(this.#view, this.#runtime.now())
@@ -704,6 +709,11 @@ export class Circuit {
       // Only a look: whatever becomes of it, the batch is written as if there had been none.
       await this.#within(this.#read(), now + longestLook)
       return true
+    }
+    // A backlog is measured by what is stored now: what this instance knows is from before the store failed it.
+    if (batch.backlog > 0 && this.#setbacksKnown < this.#setbacks) {
+      await this.#read()
+      return false
     }
 
     // A state that was reached alone is not pushed onto the fleet: the backlog by itself cannot open the circuit.
@@ -874,8 +884,10 @@ export class Circuit {
   beginRead(): (reply: CircuitRecord | CircuitStorageError | undefined) => void {
     const at = this.#runtime.now()
     const answers = this.#answers
+    const setbacks = this.#setbacks
     return (reply) => {
       if (!isCircuitStorageError(reply)) {
+        this.#setbacksKnown = setbacks
         this.#adoptLate(reply, at, answers)
       } else if (reply.corrupt) {
         this.#damaged = true
@@ -887,7 +899,11 @@ export class Circuit {
   async #read(): Promise<void> {
     const at = this.#runtime.now()
     const answers = this.#answers
-    const adopt = (record: CircuitRecord | undefined): void => this.#adoptLate(record, at, answers)
+    const setbacks = this.#setbacks
+    const adopt = (record: CircuitRecord | undefined): void => {
+      this.#setbacksKnown = setbacks
+      this.#adoptLate(record, at, answers)
+    }
     adopt(await this.#store.run('getState', [this.service], (storage) => storage.getState(this.storageKey), adopt))
   }
 
