@@ -1,0 +1,90 @@
+/**
+ * `docs/reliability.md`: what became of every fault, as it was measured.
+ *
+ * @module
+ */
+
+import type { Fault } from './faults.ts'
+import { type Cell, operations, type Row, settings } from './matrix.ts'
+
+/** A fault as the page names it. */
+export function rowTitle({ store, name }: Pick<Fault, 'store' | 'name'>): string {
+  return `${store}: ${name}`
+}
+
+/** The whole page. Several rows of one fault are one on the page, with the worst of each figure. */
+export function reliabilityPage(rows: readonly Row[], node: string): string {
+  const byFault = Map.groupBy(rows, ({ fault }) => fault)
+  const rounds = Math.max(...Array.from(byFault.values(), ({ length }) => length))
+  const cells = rows.flatMap(({ cells: all }) => all)
+  const failed = cells.filter(({ problems }) => problems.length > 0)
+  const longestDelay = Math.max(...cells.map(({ delay }) => delay))
+  const { storageTimeout, cacheTtl, resetTimeout, failureThreshold } = settings
+  return `# Reliability
+
+What a broken store does to the functions that use it. \`npm run reliability\` has measured and written this page; a part
+of it runs in \`npm test\`.
+
+- **${byFault.size} faults × ${operations.length} operations, ${rounds} times: ${cells.length - failed.length} of ${cells.length} hold.** The longest that a
+  load, a call or a flush was delayed is ${longestDelay} ms, with a \`storageTimeout\` of ${storageTimeout} ms. Node ${node}.
+- The stores are AWS's DynamoDB Local and real Redis servers. The network breaks in a proxy in front of them
+  (\`__tests__/support/fault-proxy.ts\`), the SDK by \`aws-sdk-client-mock\`, Redis by itself.
+- Each cell is a fleet of two or three instances with a circuit of its own and the real clients of the adapters.
+  \`cacheTtl\` is ${cacheTtl} ms, \`resetTimeout\` ${resetTimeout} ms, \`failureThreshold\` ${failureThreshold}, all else is the default. It is well, the store
+  breaks, the instances are invoked as Middy does it (load, call, flush), and the store is well again.
+
+In every cell:
+
+1. The caller gets **the same object** that the operation returned or threw. Only a circuit that is not closed may refuse.
+2. No load, call or flush is **delayed** longer than \`storageTimeout\`. What the machine itself was late by is measured
+   and subtracted, and 75 ms are allowed on top.
+3. The instance **protects itself**: after three failures it refuses, and a service whose circuit was open is probed.
+4. Every report names the service, the operation and whether it is tried again, and its **kind** is right.
+5. Nothing is an unhandled rejection.
+6. When the store is well, what was left over is **written within one \`cacheTtl\`**, and within one more the **fleet
+   agrees** with what is stored. Failures are neither lost nor counted twice, a transition is told once, and what an instance
+   decided alone has not opened the fleet's circuit.
+
+The first figure is the longest delay, the second how long after its return the fleet agreed with the store, both in
+milliseconds and the worst of the rounds. A delay of a few milliseconds is a store that answers with an error.
+
+${table(byFault)}
+## What the operations are
+
+| operation | while the store is broken |
+| --- | --- |
+| load | instances with an old cache, and one that is new, are invoked |
+| count | a call fails |
+| trip | calls fail until the instance opens its circuit |
+| win a probe | a circuit that was opened before may be probed |
+| settle a probe | a probe that began before succeeds |
+| flush | a call that began before fails, and the invocation ends |
+`
+}
+
+function table(byFault: ReadonlyMap<Fault, readonly Row[]>): string {
+  const lines = ['DynamoDB', 'Redis'].flatMap((store) => [
+    `## ${store}`,
+    '',
+    `| fault | reported as | ${operations.join(' | ')} |`,
+    `| --- | --- | ${operations.map(() => '---').join(' | ')} |`,
+    ...[...byFault]
+      .filter(([fault]) => fault.store === store)
+      .map(([fault, rows]) => {
+        const cells = operations.map((operation) => {
+          const all = rows.flatMap((row) => row.cells.filter((cell) => cell.operation === operation))
+          return describe(all)
+        })
+        return `| ${fault.name} | ${fault.kind} | ${cells.join(' | ')} |`
+      }),
+    '',
+  ])
+  return lines.join('\n')
+}
+
+function describe(cells: readonly Cell[]): string {
+  const delay = Math.max(...cells.map((cell) => cell.delay))
+  const agreedAfter = Math.max(...cells.map((cell) => cell.agreedAfter))
+  const problems = cells.flatMap((cell) => cell.problems)
+  return problems.length === 0 ? `✓ ${delay} / ${agreedAfter}` : `✗ ${problems[0]}`
+}
