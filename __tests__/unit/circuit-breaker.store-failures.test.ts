@@ -196,6 +196,28 @@ describe.each(['fail', 'hang'] as const)('a store that is down (%s)', (outage) =
     expect(events).toEqual([])
   })
 
+  it('that returns gets no more of what it missed than leaves the count incomplete, as others have counted', async () => {
+    const { start, storage, runtime, events } = createFleet({ services: ['paypal', 'stripe'] })
+    const [lone, other] = [start(), start()]
+    await Promise.all([lone.load(), other.load()])
+    storage.outage = outage
+    // From then on the store is left alone: nothing of the other service is even sent.
+    for (let n = 0; n < 2; n++) {
+      await failTimes(lone, 1, 'paypal')
+      await runtime.advance(outage === 'hang' ? 500 : 0)
+    }
+    await failTimes(lone, 2)
+    storage.heal()
+    await failTimes(other, 2)
+    await other.flush()
+    expect((await storage.peek('stripe'))?.failureCount).toBe(2)
+    await runtime.advance(5_000)
+    await lone.load()
+    await lone.flush()
+    expect(await storage.peek('stripe')).toMatchObject({ state: 'CLOSED', failureCount: 2 })
+    expect([lone.needsFlush, events]).toEqual([false, []])
+  })
+
   it('that returns makes its state known to an instance that was alone', async () => {
     const { start, storage, runtime } = createFleet()
     const [lone, other] = [start(), start()]
@@ -251,6 +273,76 @@ describe('a slow store', () => {
     held.release()
     await loading
     expect(breaker.circuits.stripe?.state).toBe('OPEN')
+  })
+})
+
+describe('a backlog', () => {
+  const requestsOf = (storage: { readonly requests: readonly { readonly operation: string }[] }) =>
+    storage.requests.map(({ operation }) => operation)
+
+  it('is measured by one read of the circuit, and then written', async () => {
+    const { start, storage, runtime } = createFleet({ failureThreshold: 10 })
+    const breaker = start()
+    await breaker.load()
+    storage.outage = 'fail'
+    await failTimes(breaker, 4)
+    await runtime.settle()
+    storage.heal()
+    await runtime.advance(1_000)
+    storage.requests.splice(0)
+    await breaker.flush()
+    await breaker.flush()
+    // What was sent goes first, as it was: it may have been counted.
+    expect(requestsOf(storage)).toEqual(['incrementFailures', 'getState', 'incrementFailures'])
+    expect((await storage.peek('stripe'))?.failureCount).toBe(4)
+  })
+
+  it('needs no read where the circuit was loaded since the store failed', async () => {
+    const { start, storage, runtime } = createFleet({ failureThreshold: 10, cacheTtl: 0 })
+    const breaker = start()
+    await breaker.load()
+    storage.inject('fail', 'incrementFailures', 2)
+    await failTimes(breaker, 4)
+    await runtime.settle()
+    await breaker.load()
+    await runtime.advance(1_000)
+    storage.requests.splice(0)
+    await breaker.flush()
+    expect(requestsOf(storage)).toEqual(['incrementFailures', 'incrementFailures'])
+  })
+
+  it('stays one while the read fails', async () => {
+    const { start, storage, runtime } = createFleet({ failureThreshold: 10 })
+    const breaker = start()
+    await breaker.load()
+    storage.outage = 'fail'
+    await failTimes(breaker, 4)
+    await runtime.settle()
+    storage.heal()
+    storage.inject('fail', 'getState')
+    await runtime.advance(1_000)
+    await breaker.flush()
+    expect([breaker.needsFlush, (await storage.peek('stripe'))?.failureCount]).toEqual([true, 1])
+    await breaker.flush()
+    expect([breaker.needsFlush, (await storage.peek('stripe'))?.failureCount]).toEqual([false, 4])
+  })
+
+  // The read was asked before the first failure was counted and answered after it: what it says is out of date.
+  it('is not measured by a read that was on its way when the store failed', async () => {
+    const { start, storage, runtime, events } = createFleet({ cacheTtl: 0 })
+    const breaker = start()
+    await breaker.load()
+    storage.replyLatency = 800
+    void breaker.load()
+    await failTimes(breaker, 3)
+    await runtime.advance(2_000)
+    storage.heal()
+    storage.replyLatency = 0
+    await runtime.advance(5_000)
+    await breaker.load()
+    await breaker.flush()
+    expect((await storage.peek('stripe'))?.failureCount).toBeLessThan(3)
+    expect(events).toEqual([])
   })
 })
 
