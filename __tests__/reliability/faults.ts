@@ -30,6 +30,8 @@ export interface Fault {
   readonly otherKinds?: readonly Kind[]
   /** What goes on as if there was no fault, so that there may be nothing to report. */
   readonly spares?: 'reads' | 'everything' | undefined
+  /** Whether writes are carried out all the same, so that a trip can be the fleet's. */
+  readonly writesLand?: boolean
   /** Whether it belongs to the slice that every test run goes through. */
   readonly isInSlice: boolean
   /** Prepares everything; the store is well. */
@@ -95,6 +97,9 @@ const networkFaults: readonly [name: string, fault: ProxyFault, isInSlice: boole
   ['replies trickle in, a byte every 50 ms', { kind: 'trickle', every: 50 }, true, 'reads'],
   ['a black hole, which heals', { kind: 'black-hole' }, true],
 ]
+
+/** Those of the network that let the server work. */
+const landing: ReadonlySet<ProxyFault['kind']> = new Set(['reset-mid-reply', 'cut-reply', 'delay', 'trickle'])
 
 async function dynamoDBAt(endpoint: string): Promise<Pick<Site, 'connect' | 'truth'>> {
   const { server, tableName } = await sharedDynamoDB()
@@ -439,6 +444,7 @@ export const faults: readonly Fault[] = [
       kind: 'unavailable',
       isInSlice,
       spares,
+      writesLand: landing.has(fault.kind),
       start: () => dynamoDBBehind(fault),
     }),
   ),
@@ -452,6 +458,7 @@ export const faults: readonly Fault[] = [
       kind: 'unavailable',
       isInSlice,
       spares,
+      writesLand: landing.has(fault.kind),
       start: () => redisBehind(fault),
     }),
   ),

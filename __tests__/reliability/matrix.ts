@@ -249,7 +249,7 @@ class Run {
       }
       case 'trip': {
         // Either the trip was stored and told once, or it was made alone and kept from the fleet.
-        const isStored = opened === 1 && stored?.state === 'OPEN'
+        const isStored = this.#fault.writesLand === true && opened === 1 && stored?.state === 'OPEN'
         const isAlone =
           opened === 0 &&
           (stored?.state ?? 'CLOSED') === 'CLOSED' &&
