@@ -53,6 +53,9 @@ export const clockTolerance = 60_000
 /** The longest a lease can last, in milliseconds: the longest Lambda invocation, 15 minutes. */
 export const maxLease = 900_000
 
+/** A count does not grow beyond this: one more would be no number that a record can hold. */
+const most = Number.MAX_SAFE_INTEGER
+
 /** How many transition ids a record keeps. */
 const keptTransitions = 8
 
@@ -89,7 +92,8 @@ export function retryTime(record: CircuitRecord, settings: MachineSettings): num
 function isRetryDue(record: CircuitRecord, now: number, settings: MachineSettings): boolean {
   const ahead = retryTime(record, settings) - now
   const longest = Math.min(record.resetTimeout ?? settings.resetTimeout, settings.maxResetTimeout)
-  return ahead <= 0 || ahead > longest + clockTolerance
+  // What is no number is reached as well: a circuit must not be open for ever.
+  return ahead <= 0 || ahead > longest + clockTolerance || Number.isNaN(ahead - longest)
 }
 
 /** The leases that have not expired. */
@@ -173,7 +177,7 @@ export function decideCount(
       ? { kind: 'replace', next: setFailureCount(record, 0, at, settings, tokens) }
       : { kind: 'nothing' }
   }
-  const total = (success ? 0 : live) + failures
+  const total = Math.min((success ? 0 : live) + failures, most)
   if (total >= settings.failureThreshold) {
     const counted = setFailureCount(record, total, at, settings, tokens)
     return { kind: 'trip', next: open(counted, outcomes.at, settings, tokens, lastFailure) }
@@ -204,7 +208,7 @@ export function open(
     openedAt: now,
     retryAt: now + resetTimeout,
     resetTimeout,
-    trips: record.trips + 1,
+    trips: Math.min(record.trips + 1, most),
     lastFailure: lastFailure ?? record.lastFailure,
   }
 }
@@ -250,10 +254,10 @@ export function settle(
   const leases = record.leases.filter((lease) => lease.id !== leaseId)
   if (leases.length === record.leases.length) return undefined
   if (outcome === 'failure') {
-    const counted = { ...record, failureCount: record.failureCount + 1, lastFailureAt: now }
+    const counted = { ...record, failureCount: Math.min(record.failureCount + 1, most), lastFailureAt: now }
     return open(counted, now, settings, tokens, lastFailure)
   }
-  const successCount = record.successCount + (outcome === 'success' ? 1 : 0)
+  const successCount = Math.min(record.successCount + (outcome === 'success' ? 1 : 0), most)
   return outcome === 'success' && successCount >= settings.halfOpenSuccessThreshold
     ? close(record, now, tokens)
     : { ...record, version: tokens.version, leases, successCount, updatedAt: now }
@@ -300,7 +304,7 @@ function changeState(record: CircuitRecord, state: CircuitState, now: number, to
     ...record,
     version: tokens.version,
     epoch: tokens.epoch,
-    generation: record.generation + 1,
+    generation: Math.min(record.generation + 1, most),
     state,
     successCount: 0,
     leases: [],

@@ -654,7 +654,7 @@ const mistakes: readonly (readonly [mistake: string, code: string, mutated: stri
     'record.updatedAt',
   ],
   ['keeps an override that is over', '    override: undefined,\n    updatedAt: at,', '    updatedAt: at,'],
-  ['counts no trip', 'trips: record.trips + 1', 'trips: record.trips'],
+  ['counts no trip', 'trips: Math.min(record.trips + 1,', 'trips: Math.min(record.trips,'],
   ['opens for no time', 'retryAt: now + resetTimeout', 'retryAt: now'],
   ['does not hear when it may ask again', 'failure?.retryAfter ?? 0', '0'],
   [
@@ -686,7 +686,7 @@ const mistakes: readonly (readonly [mistake: string, code: string, mutated: stri
   ['closes one success late', 'successCount >= settings', 'successCount > settings'],
   [
     'does not count the failure of a probe',
-    'failureCount: record.failureCount + 1, lastFailureAt: now',
+    'failureCount: Math.min(record.failureCount + 1, most), lastFailureAt: now',
     'lastFailureAt: now',
   ],
   ['closes with old failures', '    failureCount: 0,\n    openedAt: undefined,', '    openedAt: undefined,'],

@@ -242,6 +242,56 @@ describe('the effective state', () => {
   })
 })
 
+describe('a record with hostile numbers', () => {
+  const most = Number.MAX_SAFE_INTEGER
+  const largest = { failureCount: most, successCount: most, generation: most, trips: most }
+  const countsOf = ({ failureCount, successCount, generation, trips }: CircuitRecord) => [
+    failureCount,
+    successCount,
+    generation,
+    trips,
+  ]
+
+  it('trips with counts that stay numbers which a record can hold', () => {
+    const tripped = nextOf(decideCount(failing(most, largest), failures(2), now, defaults, tokens))
+
+    expect(countsOf(tripped)).toEqual([most, 0, most, most])
+  })
+
+  it('reopens with counts that stay so', () => {
+    const reopened = settle(halfOpen(largest), 'lease-1', 'failure', now, defaults, tokens, timedOut)
+
+    expect(countsOf(reopened as CircuitRecord)).toEqual([most, 0, most, most])
+  })
+
+  it('counts a probe’s success with a count that stays so', () => {
+    const demanding = settings({ halfOpenSuccessThreshold: most + 1 })
+    const settled = settle(halfOpen(largest), 'lease-1', 'success', now, demanding, tokens, undefined)
+
+    expect(countsOf(settled as CircuitRecord)).toEqual([most, most, most, most])
+  })
+
+  it('counts up to the last number, and by one at a time below it', () => {
+    expect(open(closed({ generation: most - 1, trips: most - 2 }), now, defaults, tokens, timedOut)).toMatchObject({
+      generation: most,
+      trips: most - 1,
+    })
+  })
+
+  it.each<[string, Partial<CircuitRecord>]>([
+    ['retryAt', { retryAt: Number.NaN }],
+    ['openedAt', { openedAt: Number.NaN }],
+    ['resetTimeout', { resetTimeout: Number.NaN }],
+  ])('is not open for ever where its %s is no number', (_what, changes) => {
+    expect(admit(opened(changes), now, defaults)).toBe('claim')
+    expect(effectiveState(opened(changes), now, defaults)).toBe('HALF_OPEN')
+  })
+
+  it('is not half-open for ever where the end of a lease is no number', () => {
+    expect(admit(halfOpen({ leases: [{ id: 'l', expiresAt: Number.NaN }] }), now, defaults)).toBe('claim')
+  })
+})
+
 describe('a record from a broken clock', () => {
   it('counts a retryAt as reached that is further ahead than its own reset timeout and the tolerance', () => {
     const ahead = 10_000 + clockTolerance
