@@ -586,20 +586,20 @@ export class Circuit {
    * @returns when everything is stored or the store failed; never rejects; `undefined` if there is nothing to wait for
    */
   drain(): Promise<void> | undefined {
-    if (this.#draining === undefined && this.hasWork && !this.#isAlone) {
+    if (this.#draining === undefined && this.hasWork && !this.#isAlone && !this.#waitsForRead) {
       this.#draining = this.#drain()
     }
     return this.#draining
   }
 
   #drainInBackground(): void {
-    if (this.#isAlone) this.#standAlone()
+    if (this.#isAlone || this.#waitsForRead) this.#standAlone()
     else void this.drain()
   }
 
   async #drain(): Promise<void> {
     try {
-      for (let conflicts = 0; conflicts < maxConflicts && this.hasWork && !this.#damaged; ) {
+      for (let conflicts = 0; conflicts < maxConflicts && this.hasWork && !this.#damaged && !this.#waitsForRead; ) {
         const answers = this.#answers
         const isProvisional = this.#settlements.length > 0 || this.#tripTokens !== undefined
         const stored = await this.#writeNext()
@@ -613,6 +613,18 @@ export class Circuit {
       // In the same turn as the last look at what waits, so that nothing slips in between.
       this.#draining = undefined
     }
+  }
+
+  /** The store has failed this instance since the circuit was read last. */
+  get #isOutOfTouch(): boolean {
+    return this.#setbacksKnown < this.#setbacks
+  }
+
+  /** A backlog comes next, which needs a read, and reading is left alone. */
+  get #waitsForRead(): boolean {
+    if (this.#store.canRead || !this.#isOutOfTouch || this.#settlements.length > 0) return false
+    const isBacklog = (this.#inFlight?.backlog ?? 0) + (this.#pending?.backlog ?? 0) > 0
+    return isBacklog && this.#dueTrip === undefined && this.#inFlight?.sent === undefined
   }
 
   /** The store failed: what waits is a backlog now, and what this instance decided it decided alone. */
@@ -711,7 +723,7 @@ export class Circuit {
       return true
     }
     // A backlog is measured by what is stored now: what this instance knows is from before the store failed it.
-    if (batch.backlog > 0 && this.#setbacksKnown < this.#setbacks) {
+    if (batch.backlog > 0 && this.#isOutOfTouch) {
       await this.#read()
       return false
     }

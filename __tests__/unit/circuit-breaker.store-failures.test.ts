@@ -327,6 +327,53 @@ describe('a backlog', () => {
     expect([breaker.needsFlush, (await storage.peek('stripe'))?.failureCount]).toEqual([false, 4])
   })
 
+  it('that cannot be measured waits for reading, which is left alone, and asks for nothing meanwhile', async () => {
+    const { start, storage, runtime, events } = createFleet()
+    const breaker = start()
+    await breaker.load()
+    storage.inject('fail', 'incrementFailures', 1)
+    storage.inject('fail', 'getState', 1_000)
+    storage.inject('fail', 'batchGetState', 1_000)
+    await failTimes(breaker, 2)
+    await runtime.advance(1_000)
+    storage.requests.splice(0)
+    for (let second = 0; second < 30; second++) {
+      await failTimes(breaker, 1)
+      await breaker.flush()
+      await runtime.advance(1_000)
+    }
+    // The first of them is the one that was sent before; then it is read in ever longer pauses.
+    expect(requestsOf(storage).filter((operation) => operation === 'incrementFailures')).toHaveLength(1)
+    expect(requestsOf(storage).length).toBeLessThan(20)
+    expect([breaker.circuits.stripe?.state === 'CLOSED', events]).toEqual([false, []])
+    storage.heal()
+    await runtime.advance(5_000)
+    await breaker.load()
+    await breaker.flush()
+    // What came meanwhile waited with it: alone it does not open the fleet's circuit.
+    expect(await storage.peek('stripe')).toMatchObject({ state: 'CLOSED', failureCount: 2 })
+    expect([breaker.needsFlush, events]).toEqual([false, []])
+  })
+
+  it('waits for reading only with what has to be measured: what was sent before goes first', async () => {
+    const { start, storage, runtime } = createFleet({ failureThreshold: 10 })
+    const breaker = start()
+    await breaker.load()
+    storage.inject('fail', 'incrementFailures', 1)
+    storage.inject('fail', 'getState', 2)
+    await failTimes(breaker, 2)
+    await runtime.settle()
+    for (let n = 0; n < 2; n++) await breaker.flush()
+    expect((await storage.peek('stripe'))?.failureCount).toBe(1)
+    storage.requests.splice(0)
+    await breaker.flush()
+    expect([requestsOf(storage), breaker.needsFlush]).toEqual([[], true])
+    await runtime.advance(1_000)
+    await breaker.flush()
+    expect([requestsOf(storage), breaker.needsFlush]).toEqual([['getState', 'incrementFailures'], false])
+    expect((await storage.peek('stripe'))?.failureCount).toBe(2)
+  })
+
   // The read was asked before the first failure was counted and answered after it: what it says is out of date.
   it('is not measured by a read that was on its way when the store failed', async () => {
     const { start, storage, runtime, events } = createFleet({ cacheTtl: 0 })
