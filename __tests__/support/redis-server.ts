@@ -139,7 +139,7 @@ function serverAt(
 export interface RedisCluster {
   readonly nodes: readonly RedisServer[]
   /** A new client of ioredis; `stop` disconnects it. */
-  client(options?: Omit<ClusterOptions, 'redisOptions'>): Cluster
+  client(options?: Omit<ClusterOptions, 'redisOptions'>, user?: { username: string; password: string }): Cluster
   /** Moves one slot with its keys to the other node, as `redis-cli --cluster reshard` does. */
   moveSlot(slot: number, from: RedisServer, to: RedisServer): Promise<void>
   /** Waits until every node that answers says that the cluster is well. */
@@ -184,10 +184,10 @@ export async function startRedisCluster(): Promise<RedisCluster> {
   return {
     nodes,
     settled,
-    client: (options = {}) => {
+    client: (options = {}, user = undefined) => {
       const client = new Cluster(
         nodes.map(({ port }) => ({ host: '127.0.0.1', port })),
-        options,
+        user === undefined ? options : { ...options, redisOptions: user },
       )
       client.on('error', () => {})
       clients.push(client)

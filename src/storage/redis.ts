@@ -694,6 +694,8 @@ function wordOf(error: unknown): string {
   const message = messageOf(error)
   // Before it knows who is there, Redis does not even parse a command with more than ten arguments.
   if (message.includes('unauthenticated')) return 'NOAUTH'
+  // In a script.
+  if (message.includes("user executing the script can't")) return 'NOPERM'
   return message.includes('max number of clients') ? 'MAXCLIENTS' : (codeOf(error) ?? '')
 }
 

@@ -402,6 +402,7 @@ describe('an error', () => {
     ['ERR Protocol error: unauthenticated multibulk length', 'Redis wants a password'],
     ['WRONGPASS invalid username-password pair', 'does not accept the user or the password'],
     ["NOPERM this user has no permissions to run the 'evalsha' command", '+evalsha +eval +hgetall'],
+    ["ERR The user executing the script can't run this command or subcommand script: 0", '+evalsha +eval +hgetall'],
     ["READONLY You can't write against a read only replica.", 'Connect to the primary'],
     ['LOADING Redis is loading the dataset in memory', 'recovers by itself'],
     ['BUSY Redis is busy running a script.', 'SCRIPT KILL'],
@@ -433,6 +434,10 @@ describe('an error', () => {
       'misconfigured',
     ]),
     ['ERR Protocol error: unauthenticated multibulk length', 'misconfigured'],
+    [
+      "ERR The user executing the script can't run this command or subcommand script: 0, on @user_script:3.",
+      'misconfigured',
+    ],
     ['WRONGTYPE Operation against a key holding the wrong kind of value', 'misconfigured'],
     ['UNKILLABLE Sorry', 'unavailable'],
     ['Command timed out', 'unavailable'],

@@ -1,0 +1,263 @@
+import { randomUUID } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import type { DynamoDBClient } from '@aws-sdk/client-dynamodb'
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
+import type { Redis } from 'ioredis'
+import { CircuitBreaker } from '../../src/circuit-breaker.ts'
+import type { ICircuitStorage } from '../../src/storage/circuit-storage.ts'
+import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb.ts'
+import { RedisCircuitStorage } from '../../src/storage/redis.ts'
+import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
+import { type RedisServer, startRedis, startRedisCluster } from '../support/redis-server.ts'
+import { ok, outcomeOf, unavailable } from '../support/virtual-fleet.ts'
+
+const page = readFileSync(new URL('../../docs/storage.md', import.meta.url), 'utf8')
+
+/** The code blocks below a heading. */
+function blocksBelow(heading: string): string[] {
+  const [, section = ''] = page.split(new RegExp(`^#+ ${heading}$`, 'm'))
+  const [own = ''] = section.split(/^#+ /m)
+  return [...own.matchAll(/^```\w*\n([\s\S]*?)^```$/gm)].map(([, block = '']) => block.trim())
+}
+
+/** What functions do with their store, from the first failure to the recovery, twice, and what operators do. */
+const duties = {
+  functions: async (storage: ICircuitStorage, service: string): Promise<void> => {
+    let ahead = 0
+    const errors: unknown[] = []
+    const instance = (): CircuitBreaker<string> =>
+      new CircuitBreaker(
+        {
+          services: [service],
+          storage,
+          cacheTtl: 0,
+          storageTimeout: 5_000,
+          onStorageError: ({ error }) => errors.push(error),
+        },
+        { env: {}, now: () => Date.now() + ahead },
+      )
+    const [first, second] = [instance(), instance()]
+    // What the store was refused is what a test wants to hear of, and not what followed from it.
+    const expectState = async (state: string): Promise<void> => {
+      const record = await storage.getState(service)
+      if (errors.length > 0) throw errors[0]
+      expect(record?.state).toBe(state)
+    }
+    for (let outage = 0; outage < 2; outage++) {
+      await Promise.all([first.load(), second.load()])
+      // Both at once, so that one is refused.
+      await Promise.all([first, second].map((one) => outcomeOf(one.call(service, unavailable))))
+      await Promise.all([first.flush(), second.flush()])
+      await outcomeOf(first.call(service, ok))
+      await first.flush()
+      for (let n = 0; n < 4; n++) await outcomeOf(first.call(service, unavailable))
+      await first.flush()
+      await expectState('OPEN')
+      ahead += 11_000
+      await first.load()
+      await outcomeOf(first.call(service, unavailable))
+      await first.flush()
+      ahead += 11_000
+      expect(await first.call(service, ok)).toBe('ok')
+      await first.flush()
+      await expectState('CLOSED')
+    }
+  },
+  operators: async (storage: ICircuitStorage, service: string, damage: () => Promise<unknown>): Promise<void> => {
+    const breaker = new CircuitBreaker({ services: [service], storage, storageTimeout: 5_000 }, { env: {} })
+    await breaker.forceOpen(service)
+    await breaker.forceClosed(service, { until: Date.now() + 10_000 })
+    await breaker.reset(service)
+    await breaker.batchSetState({ [service]: 'OPEN' })
+    await breaker.batchGetState()
+    await damage()
+    await breaker.reset(service)
+    await breaker.batchClearState()
+  },
+}
+
+describe('the policy in docs/storage.md for DynamoDB', () => {
+  interface Statement {
+    readonly Sid: string
+    readonly Effect: string
+    readonly Action: readonly string[]
+    readonly Resource: string
+    readonly Condition: { readonly 'ForAllValues:StringLike': { readonly 'dynamodb:LeadingKeys': readonly string[] } }
+  }
+  interface Call {
+    readonly action: string
+    readonly table: string
+    readonly keys: readonly string[]
+  }
+
+  let server: DynamoDBServer
+  let tableName: string
+  const calls: Record<'functions' | 'operators', Call[]> = { functions: [], operators: [] }
+
+  beforeAll(async () => {
+    server = await startDynamoDBLocal()
+    tableName = await server.createTable()
+    const [functions, operators] = [server.client(), server.client()]
+    record(functions, calls.functions)
+    record(operators, calls.operators)
+    const damage = async (): Promise<void> => {
+      const { PutItemCommand } = await import('@aws-sdk/client-dynamodb')
+      const Item = { PK: { S: 'CIRCUIT#prod-b' }, SK: { S: 'STATE' }, mine: { S: 'x' } }
+      await server.client().send(new PutItemCommand({ TableName: tableName, Item }))
+    }
+    await duties.functions(new DynamoDBCircuitStorage({ tableName, client: functions }), 'prod-a')
+    await duties.operators(new DynamoDBCircuitStorage({ tableName, client: operators }), 'prod-b', damage)
+  })
+  afterAll(() => server?.stop())
+
+  /** Notes every call as IAM sees it: what is done, to which table, with which partition keys. */
+  function record(client: DynamoDBClient, into: Call[]): void {
+    client.middlewareStack.add(
+      (next, { commandName }) =>
+        (args) => {
+          const input = args.input as Record<string, unknown>
+          into.push({ action: `dynamodb:${String(commandName).replace('Command', '')}`, ...targetOf(input) })
+          return next(args)
+        },
+      { step: 'initialize' },
+    )
+  }
+
+  const policy = JSON.parse(blocksBelow('Permissions')[0] ?? '{}') as { readonly Statement: readonly Statement[] }
+  const statementOf = (who: string): Statement => policy.Statement.find(({ Sid }) => Sid === who) as Statement
+
+  it.each([
+    ['functions', 'CircuitBreaker'],
+    ['operators', 'CircuitBreakerOperators'],
+  ] as const)('allows %s exactly what they were seen to do', (who, sid) => {
+    const own = statementOf(sid)
+    const needed = new Set(calls[who].map(({ action }) => action))
+    // What functions may do need not be repeated for operators.
+    const inherited = who === 'operators' ? statementOf('CircuitBreaker').Action : []
+    expect([...own.Action].sort()).toEqual([...needed].filter((action) => !inherited.includes(action)).sort())
+  })
+
+  it('names one table, and the keys of circuits alone', () => {
+    for (const { Effect, Resource, Condition } of policy.Statement) {
+      expect([Effect, Resource]).toEqual(['Allow', expect.stringMatching(/^arn:aws:dynamodb:[^*]*:table\/app$/)])
+      expect(Condition).toEqual({ 'ForAllValues:StringLike': { 'dynamodb:LeadingKeys': ['CIRCUIT#*'] } })
+    }
+    const all = [...calls.functions, ...calls.operators]
+    expect(new Set(all.map(({ table }) => table))).toEqual(new Set([tableName]))
+    // An action without a key would not be covered by the condition.
+    for (const { action, keys } of all) expect([action, keys.length]).toEqual([action, Math.max(1, keys.length)])
+    for (const key of all.flatMap(({ keys }) => keys)) expect(key).toMatch(/^CIRCUIT#/)
+  })
+
+  it('is what the README and the code say in words', () => {
+    const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8')
+    const source = readFileSync(new URL('../../src/storage/dynamodb.ts', import.meta.url), 'utf8')
+    const [first, ...others] = statementOf('CircuitBreaker').Action.map((action, index) =>
+      index === 0 ? action : action.replace('dynamodb:', ''),
+    )
+    for (const text of [readme, source]) for (const name of [first, ...others]) expect(text).toContain(`\`${name}\``)
+  })
+})
+
+function targetOf(input: Record<string, unknown>): { table: string; keys: string[] } {
+  const keyOf = (key: unknown): string => (key as { PK: { S: string } }).PK.S
+  if (input['Key'] !== undefined) return { table: String(input['TableName']), keys: [keyOf(input['Key'])] }
+  const [[table, request] = ['', {}]] = Object.entries(input['RequestItems'] as Record<string, unknown>)
+  const keys = Array.isArray(request)
+    ? request.map(({ DeleteRequest }) => keyOf(DeleteRequest.Key))
+    : (request as { Keys: unknown[] }).Keys.map(keyOf)
+  return { table, keys }
+}
+
+describe('the rule in docs/storage.md for Redis', () => {
+  const rule = blocksBelow('Permissions of the user')[0] ?? ''
+  const commands = rule.split(/\s+/).filter((part) => part.startsWith('+'))
+  let server: RedisServer
+  let admin: Redis
+
+  beforeAll(async () => {
+    server = await startRedis({ users: ['admin on >admin ~* &* +@all'] })
+    admin = server.client({ username: 'admin', password: 'admin' })
+  })
+  afterAll(() => server?.stop())
+
+  /** Everything, as a user who may do what the rule says. */
+  const everythingAs = async (rules: string): Promise<void> => {
+    const user = `user-${randomUUID()}`
+    await admin.acl('SETUSER', user, 'on', '>secret', ...rules.split(/\s+/))
+    const storage = new RedisCircuitStorage({ url: `redis://${user}:secret@127.0.0.1:${server.port}` })
+    const service = randomUUID()
+    try {
+      // So that the scripts have to be sent, too.
+      await admin.script('FLUSH')
+      await duties.functions(storage, `f-${service}`)
+      await duties.operators(storage, `o-${service}`, () => admin.hset(`circuit:o-${service}`, { mine: 'x' }))
+    } finally {
+      await storage.close()
+    }
+  }
+
+  it('suffices for everything that functions and operators do', () => everythingAs(rule))
+
+  it.each(commands)('holds nothing that is not needed: without %s something fails', async (command) => {
+    const others = rule.split(/\s+/).filter((part) => part !== command)
+    await expect(everythingAs(others.join(' '))).rejects.toThrow('the Redis user lacks a permission. Grant')
+  })
+
+  it('is more than functions need that leave operating to others: they delete nothing and override nothing', async () => {
+    await admin.acl('SETUSER', 'modest', 'on', '>secret', ...rule.split(/\s+/), '-persist', '-del')
+    const storage = new RedisCircuitStorage({ url: `redis://modest:secret@127.0.0.1:${server.port}` })
+    await duties.functions(storage, randomUUID()).finally(() => storage.close())
+  })
+
+  it('opens no other key', async () => {
+    expect(rule.split(/\s+/).filter((part) => !part.startsWith('+'))).toEqual(['~circuit:*'])
+    await admin.acl('SETUSER', 'confined', 'on', '>secret', ...rule.split(/\s+/))
+    const confined = server.client({ username: 'confined', password: 'secret' })
+    await expect(confined.hgetall('other:key')).rejects.toThrow('NOPERM')
+    await expect(confined.eval("return redis.call('HSET', 'other:key', 'a', 'b')", 0)).rejects.toThrow("can't access")
+  })
+
+  it('is what the server was seen to be asked for, by scripts as well', async () => {
+    const asked = new Set<string>()
+    const monitor = await server.client({ username: 'admin', password: 'admin' }).monitor()
+    monitor.on('monitor', (_time: string, [name = '']: string[], _source: string, _database: string) => {
+      asked.add(name.toLowerCase())
+    })
+    const storage = new RedisCircuitStorage({ url: server.url })
+    const service = randomUUID()
+    await admin.script('FLUSH')
+    await duties.functions(storage, `f-${service}`)
+    await duties.operators(storage, `o-${service}`, () => storage.getState('o').then(() => damageAs(server, service)))
+    await storage.close()
+    monitor.disconnect()
+    for (const own of ['monitor', 'auth', 'acl', 'script', 'quit', 'info', 'hello', 'client']) asked.delete(own)
+    expect([...asked].map((name) => `+${name}`).sort()).toEqual([...commands].sort())
+  })
+
+  it('is what the code says', () => {
+    const source = readFileSync(new URL('../../src/storage/redis.ts', import.meta.url), 'utf8')
+    const words = source.replace(/' \+\n\s*'/g, '').replace(/\n \* /g, ' ')
+    expect(words.split(commands.join(' ')).length - 1).toBe(2)
+  })
+
+  it('suffices in a cluster as well, for the commands about circuits', async () => {
+    const cluster = await startRedisCluster()
+    try {
+      const user = 'breaker'
+      // What the client itself needs to find the nodes.
+      const rules = ['on', '>secret', ...rule.split(/\s+/), '+cluster|slots', '+cluster|info', '+info']
+      await Promise.all(cluster.nodes.map((node) => node.client().acl('SETUSER', user, ...rules)))
+      const client = cluster.client({}, { username: user, password: 'secret' })
+      const storage = new RedisCircuitStorage({ client })
+      for (let n = 0; n < 6; n++) await duties.functions(storage, `f-${randomUUID()}`)
+    } finally {
+      await cluster.stop()
+    }
+  })
+})
+
+async function damageAs(server: RedisServer, service: string): Promise<void> {
+  const client = server.client()
+  await client.hset(`circuit:o-${service}`, { mine: 'x' })
+}
