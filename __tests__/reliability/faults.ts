@@ -322,7 +322,12 @@ const redisConditions: readonly [
         )
           await sleep(5)
       },
-      heal: (_, admin) => admin({ enableReadyCheck: false, disableClientInfo: true }).call('script', 'kill'),
+      heal: async (_, admin) => {
+        const client = admin({ enableReadyCheck: false, disableClientInfo: true })
+        await client.call('script', 'kill')
+        // It is dead a little later than it is killed.
+        while (!(await client.ping().then(isTrue, isFalse))) await sleep(5)
+      },
     },
     ['unavailable'],
   ],
@@ -410,6 +415,14 @@ const redisConditions: readonly [
     },
   ],
 ]
+
+function isTrue(): boolean {
+  return true
+}
+
+function isFalse(): boolean {
+  return false
+}
 
 /** A server of its own, with an administrator whom nothing of it concerns. */
 const redisServerFaults = redisConditions.map(
