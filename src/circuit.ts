@@ -899,7 +899,7 @@ export class Circuit {
     const setbacks = this.#setbacks
     return (reply) => {
       if (!isCircuitStorageError(reply)) {
-        this.#setbacksKnown = setbacks
+        this.#setbacksKnown = Math.max(this.#setbacksKnown, setbacks)
         this.#adoptLate(reply, at, answers)
       } else if (reply.corrupt) {
         this.#damaged = true
@@ -913,7 +913,7 @@ export class Circuit {
     const answers = this.#answers
     const setbacks = this.#setbacks
     const adopt = (record: CircuitRecord | undefined): void => {
-      this.#setbacksKnown = setbacks
+      this.#setbacksKnown = Math.max(this.#setbacksKnown, setbacks)
       this.#adoptLate(record, at, answers)
     }
     adopt(await this.#store.run('getState', [this.service], (storage) => storage.getState(this.storageKey), adopt))

@@ -578,7 +578,7 @@ describe('a database other than 0', () => {
             storage.batchSetState([key, 'b'].map((serviceKey) => ({ serviceKey, version: undefined, next }))),
           ]) {
             const error = await errorOf(operation)
-            expect(error.name).toBe('CircuitStorageError')
+            expect([error.name, error.kind]).toEqual(['CircuitStorageError', 'misconfigured'])
             expect(error.message).toContain(what)
             expect((error.cause as Error).message).toContain(reply)
             expect(`${error.stack} ${(error.cause as Error).stack}`).not.toContain('SECRET')

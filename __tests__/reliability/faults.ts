@@ -61,12 +61,15 @@ function sharedDynamoDB() {
     const tableName = await server.createTable()
     // A new Java process takes its time for the first request of each kind.
     const storage = new DynamoDBCircuitStorage({ tableName, client: server.client() })
-    for (let round = 0; round < 20; round++) {
-      await storage.incrementFailures('warm', undefined, { count: 1, at: Date.now(), id: randomUUID() })
-      await storage.batchGetState(['warm', 'cold'])
+    const warm = async (service: string): Promise<void> => {
+      for (let round = 0; round < 20; round++) {
+        await storage.batchGetState([service])
+        await storage.incrementFailures(service, undefined, { count: 1, at: Date.now(), id: randomUUID() })
+      }
+      await storage.compareAndSetState(service, undefined, circuitRecord())
+      await storage.getState(service)
     }
-    await storage.compareAndSetState('warm', undefined, circuitRecord())
-    await storage.getState('warm')
+    await Promise.all(Array.from({ length: 16 }, (_, index) => warm(`warm-${index}`)))
     return { server, tableName }
   })
   return dynamoDB

@@ -58,7 +58,8 @@ type ClientOptions =
       readonly client?: never
       /**
        * For the client that is made at the first operation. It wins over the defaults: two attempts, but one where the
-       * table is throttled, and for the HTTP handler `connectionTimeout` 1 000 ms, `requestTimeout` 2 000 ms and `throwOnRequestTimeout`.
+       * table is throttled, and for the HTTP handler `connectionTimeout` 1 000 ms, `requestTimeout` 2 000 ms and
+       * `throwOnRequestTimeout`.
        */
       readonly clientConfig?: DynamoDBClientConfig | undefined
     }
@@ -718,13 +719,18 @@ const misconfigured: ReadonlySet<string> = new Set([
   ...wrongCredentials,
   'AccessDeniedException',
   'ResourceNotFoundException',
-  'ValidationException',
 ])
 
 function kindOf(error: unknown): StorageErrorKind {
   const { name, $metadata } = error as Partial<DynamoDB.DynamoDBServiceException>
   if (throttling.has(String(name)) || $metadata?.httpStatusCode === 429) return 'throttled'
-  return misconfigured.has(String(name)) ? 'misconfigured' : 'unavailable'
+  return misconfigured.has(String(name)) || isAboutKeys(error) ? 'misconfigured' : 'unavailable'
+}
+
+/** Whether the table has another key schema than it was said to have. */
+function isAboutKeys(error: unknown): boolean {
+  const { name, message } = error as Partial<Error>
+  return name === 'ValidationException' && /\bkeys?\b/i.test(String(message))
 }
 
 /**
@@ -742,7 +748,7 @@ function adviceOn(error: unknown, action: Action, table: Table): string {
   if (name === 'AccessDeniedException') {
     return `this function's role may not do dynamodb:${action} on the table ${tableName}. Allow it in the role's policy.`
   }
-  if (name === 'ValidationException' && /\bkeys?\b/i.test(String(message))) {
+  if (isAboutKeys(error)) {
     const sortKey = table.sortKeyName === null ? 'no sort key' : `the sort key ${JSON.stringify(table.sortKeyName)}`
     return (
       `the key schema of the table ${tableName} does not match partitionKeyName/sortKeyName, which say that it has the ` +

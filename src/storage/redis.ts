@@ -662,6 +662,7 @@ const advice: ReadonlyMap<string, string> = new Map([
     'the server has reached maxmemory. Raise it, or let it evict: maxmemory-policy volatile-lru spares overrides',
   ],
   ['MAXCLIENTS', 'the server has as many connections as it takes. Raise maxclients, or close some'],
+  ['UNKNOWN', 'the server lacks a command. It has to be Redis 7 or later, or compatible with it, and may rename none'],
   ['MISCONF', 'the server refuses writes because it cannot save. See its log'],
   ['NOREPLICAS', 'the server refuses writes because it has too few replicas. See min-replicas-to-write'],
   ['MASTERDOWN', 'the server is a replica without its primary. Connect to the primary'],
@@ -680,13 +681,22 @@ const throttled: ReadonlySet<string> = new Set([
   'READONLY',
   'TRYAGAIN',
 ])
-/** … and what does not. */
-const misconfigured: ReadonlySet<string> = new Set(['ASK', 'DENIED', 'ERR', 'MOVED', 'NOAUTH', 'NOPERM', 'WRONGPASS'])
+/** … and what does not. A mere `ERR` can be anything: proxies say it of servers that they do not reach. */
+const misconfigured: ReadonlySet<string> = new Set([
+  'ASK',
+  'DENIED',
+  'MOVED',
+  'NOAUTH',
+  'NOPERM',
+  'UNKNOWN',
+  'WRONGPASS',
+])
 
 function kindOf(error: unknown): StorageErrorKind {
-  const word = wordOf(error instanceof DatabaseError ? error.cause : error)
+  const isOfDatabase = error instanceof DatabaseError
+  const word = wordOf(isOfDatabase ? error.cause : error)
   if (throttled.has(word)) return 'throttled'
-  return misconfigured.has(word) ? 'misconfigured' : 'unavailable'
+  return isOfDatabase || misconfigured.has(word) ? 'misconfigured' : 'unavailable'
 }
 
 /** As {@link codeOf}, and a word of ours where that of Redis is only `ERR`. */
@@ -696,6 +706,7 @@ function wordOf(error: unknown): string {
   if (message.includes('unauthenticated')) return 'NOAUTH'
   // In a script.
   if (message.includes("user executing the script can't")) return 'NOPERM'
+  if (message.includes('unknown command')) return 'UNKNOWN'
   return message.includes('max number of clients') ? 'MAXCLIENTS' : (codeOf(error) ?? '')
 }
 

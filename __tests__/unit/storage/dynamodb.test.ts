@@ -729,7 +729,7 @@ describe('an error', () => {
     ['CredentialsProviderError', 'misconfigured'],
     ['ResourceNotFoundException', 'misconfigured'],
     ['UnrecognizedClientException', 'misconfigured'],
-    ['ValidationException', 'misconfigured'],
+    ['ValidationException', 'unavailable'],
     ['ProvisionedThroughputExceededException', 'throttled'],
     ['RequestLimitExceeded', 'throttled'],
     ['ThrottlingException', 'throttled'],
@@ -741,6 +741,14 @@ describe('an error', () => {
     expect(await rejectionOf(storage.getState('stripe'))).toMatchObject({ kind })
     const error = await rejectionOf(storage.batchGetState(['stripe', 'paypal']))
     expect([error.kind, error.errors?.get('stripe')?.kind]).toEqual([kind, kind])
+  })
+
+  it('about keys does not pass by itself', async () => {
+    const { storage, aws } = mocked()
+    aws.on(GetItemCommand).rejects(serviceError('ValidationException', 'Missing the key PK in the item'))
+    expect(await rejectionOf(storage.getState('stripe'))).toMatchObject({ kind: 'misconfigured' })
+    aws.on(GetItemCommand).rejects(serviceError('InternalServerError', 'Missing the key PK in the item'))
+    expect(await rejectionOf(storage.getState('stripe'))).toMatchObject({ kind: 'unavailable' })
   })
 
   it('of HTTP 429 is a throttled table, whatever its name', async () => {
