@@ -120,7 +120,8 @@ export class Invocation {
     this.#clear()
     if (isLate && this.#calls.size > 0) {
       for (const call of this.#calls) if (call.deadline <= now) call.stall()
-      this.#schedule(now + stallGrace, now)
+      const left = this.#endsAt - now
+      this.#schedule(now + (left > 0 ? Math.min(stallGrace, left / 2) : stallGrace), now)
       this.#isGrace = true
       return
     }

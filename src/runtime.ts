@@ -23,8 +23,11 @@ export interface Runtime {
 
 /** A timer that fires later than this, in milliseconds, was held up: Lambda froze the process, or something kept it busy … */
 export const stallTolerance = 10
-/** … and what arrived meanwhile is delivered within this, in milliseconds: timers come before sockets in Node's loop. */
-export const stallGrace = 50
+/**
+ * … and what arrived meanwhile is delivered within this, in milliseconds: timers come before sockets in Node's loop, and a small
+ * Lambda has a tenth of a processor.
+ */
+export const stallGrace = 200
 
 /** The machine's clock, timers and randomness. Looked up at each use, so that fake timers in users' tests take hold. */
 export const systemRuntime: Runtime = {

@@ -30,7 +30,7 @@ describe('invocations that run in one process at once', () => {
       maxConcurrency: 5,
       variables: variables('own-deadlines', service.url),
     })
-    const timeouts = [2_100, 2_300, 2_500, 3_500]
+    const timeouts = [2_100, 2_500, 2_900, 3_500]
     const results = await Promise.all(timeouts.map((timeout) => environment.invoke({}, { timeout })))
     const payloads = results.map(({ payload }) => payload as PaymentResult)
     for (const [index, { took, error, remaining }] of payloads.entries()) {
