@@ -124,7 +124,7 @@ describe('an environment that was frozen for longer than every setting', () => {
     const { platform, storage } = deployment
     await platform.invoke({ detached: true })
     await sleep(freeze)
-    const { logs } = await platform.invoke({ skips: true, waitsFirst: 150 })
+    const { logs } = await platform.invoke({ skips: true, waitsFirst: 400 })
     expect(logs.map(({ message }) => message)).toContain(
       '{"detached":{"error":{"name":"CircuitTimeoutError","reason":"timeout","attempted":true}}}',
     )
