@@ -63,11 +63,6 @@ export class Invocation {
     return this.#endsAt - this.#runtime.now()
   }
 
-  /** Whether nobody knows when it ends. */
-  get isEndless(): boolean {
-    return this.#endsAt === Number.POSITIVE_INFINITY
-  }
-
   /** When Lambda kills the process, in milliseconds since the epoch; `Infinity` if nobody knows. */
   get endsAt(): number {
     return this.#endsAt
@@ -179,10 +174,11 @@ export class CallScope implements OperationContext {
     callerSignal: AbortSignal | undefined,
     invocation: Invocation | undefined,
     deadlineReserve: number,
+    startedAt: number = runtime.now(),
   ) {
     this.#service = service
     this.#runtime = runtime
-    this.startedAt = runtime.now()
+    this.startedAt = startedAt
     this.timeout = timeout
     this.#callerSignal = callerSignal
     this.deadline = invocation === undefined ? Number.POSITIVE_INFINITY : invocation.endsAt - deadlineReserve

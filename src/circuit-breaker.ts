@@ -12,6 +12,7 @@ import { describe } from './configuration-problems.ts'
 import { abortedByCaller, describeFailure, isBreakableError } from './error-classification.ts'
 import {
   BreakableResultError,
+  CircuitOpenError,
   type CircuitStorageError,
   ConcurrencyLimitError,
   ConfigurationError,
@@ -220,26 +221,31 @@ export class CircuitBreaker<const K extends string = string> {
   ): Promise<T | F> {
     const circuit = this.#circuits.get(service)
     if (circuit === undefined) return Promise.reject(new UnknownServiceError(service, this.#circuits.keys()))
-    const { timeout = circuit.settings.timeout, signal, fallback } = options
-    const isBound = timeout !== false || signal !== undefined || invocation?.isEndless === false
-    if (!isBound && fallback === undefined) {
-      const admission = this.#admitAtOnce(circuit, invocation, this.#runtime.now())
-      if (admission !== undefined) return this.#run(circuit, operation, options, invocation, admission)
+    const { settings } = circuit
+    const { timeout = settings.timeout, signal, fallback } = options
+    const problem = timeout === settings.timeout ? undefined : timeoutProblem(timeout)
+    if (problem !== undefined) return Promise.reject(problem)
+    const now = this.#runtime.now()
+    const deadline = invocation === undefined ? Number.POSITIVE_INFINITY : invocation.endsAt - settings.deadlineReserve
+    const isOver = deadline <= now || signal?.aborted === true
+    const admission = isOver ? undefined : this.#admitAtOnce(circuit, invocation, now)
+    if (admission instanceof CircuitOpenError) {
+      const refused = Promise.reject(admission)
+      return fallback === undefined ? refused : refused.catch(fallback)
     }
-    try {
-      if (timeout !== circuit.settings.timeout) checkTimeout(timeout)
-      const scope = new CallScope(service, this.#runtime, timeout, signal, invocation, circuit.settings.deadlineReserve)
-      scope.start()
-      const admission = scope.cut === undefined && this.#admitAtOnce(circuit, invocation, scope.startedAt)
-      const attempt = admission
-        ? this.#runBound(circuit, operation, options, invocation, admission, scope)
-        : this.#admit(circuit, invocation, scope).then((later) =>
+    const isBound = timeout !== false || signal !== undefined || deadline !== Number.POSITIVE_INFINITY
+    if (admission !== undefined && !isBound && fallback === undefined) {
+      return this.#run(circuit, operation, options, invocation, admission)
+    }
+    const scope = new CallScope(service, this.#runtime, timeout, signal, invocation, settings.deadlineReserve, now)
+    scope.start()
+    const attempt =
+      admission === undefined
+        ? this.#admit(circuit, invocation, scope).then((later) =>
             this.#runBound(circuit, operation, options, invocation, later, scope),
           )
-      return fallback === undefined ? attempt : this.#replace(attempt, fallback, scope, service)
-    } catch (error) {
-      return Promise.reject(error)
-    }
+        : this.#runBound(circuit, operation, options, invocation, admission, scope)
+    return fallback === undefined ? attempt : this.#replace(attempt, fallback, scope, service)
   }
 
   async #replace<T, F>(
@@ -314,15 +320,19 @@ export class CircuitBreaker<const K extends string = string> {
     })
   }
 
-  /** The way of nearly every call: nothing to wait for. `undefined`: there is. */
-  #admitAtOnce(circuit: Circuit, invocation: Invocation | undefined, now: number): Admission | undefined {
+  /** The way of nearly every call: nothing to wait for. `undefined`: there is. The error of one that is refused. */
+  #admitAtOnce(
+    circuit: Circuit,
+    invocation: Invocation | undefined,
+    now: number,
+  ): Admission | CircuitOpenError | undefined {
     const { mode } = circuit.settings
     if (!circuit.loadAttempted) return undefined
     if (mode === 'off') return passThrough
     if (this.#isStale(circuit, now, invocation)) void this.#load([circuit])
     const verdict = circuit.admit(now)
-    if (verdict !== 'pass') return undefined
     const takesPermit = mode === 'enforce'
+    if (verdict !== 'pass') return takesPermit && verdict !== 'claim' ? circuit.refusal(verdict, now) : undefined
     if (takesPermit && !circuit.permits.tryAcquire()) return undefined
     return { epoch: circuit.view.epoch, at: now, lease: undefined, holdsPermit: takesPermit }
   }
@@ -755,11 +765,11 @@ function judge<V>(counts: (value: V) => boolean, value: V): boolean {
   }
 }
 
-function checkTimeout(timeout: unknown): void {
-  if (timeout === false) return
-  if (Number.isInteger(timeout) && Number(timeout) >= 1 && Number(timeout) <= longestTimer) return
+function timeoutProblem(timeout: unknown): ConfigurationError | undefined {
+  if (timeout === false) return undefined
+  if (Number.isInteger(timeout) && Number(timeout) >= 1 && Number(timeout) <= longestTimer) return undefined
   const message = `timeout must be a whole number of milliseconds from 1 to ${longestTimer}, or false, but is ${String(timeout)} (call option)`
-  throw new ConfigurationError([{ setting: 'timeout', source: 'call option', value: timeout, message }])
+  return new ConfigurationError([{ setting: 'timeout', source: 'call option', value: timeout, message }])
 }
 
 function checkUntil(until: Date | number | undefined, now: number): number | undefined {

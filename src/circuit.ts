@@ -719,12 +719,12 @@ export class Circuit {
     if (batch.readsFirst && this.#store.canRead) {
       this.#inFlight = { ...batch, readsFirst: false }
       // Only a look: whatever becomes of it, the batch is written as if there had been none.
-      await this.#within(this.#read(), now + longestLook)
+      await this.#within(this.loading ?? this.#read(), now + longestLook)
       return true
     }
     // A backlog is measured by what is stored now: what this instance knows is from before the store failed it.
     if (batch.backlog > 0 && this.#isOutOfTouch) {
-      await this.#read()
+      await (this.loading ?? this.#read())
       return false
     }
 

@@ -8,6 +8,7 @@ import {
   ok,
   outcomeOf,
   ServiceUnavailable,
+  unavailable,
 } from '../support/virtual-fleet.ts'
 
 const never = (): Promise<never> => new Promise(() => {})
@@ -186,10 +187,12 @@ describe("the caller's signal", () => {
     const add = jest.spyOn(signal, 'addEventListener')
     const remove = jest.spyOn(signal, 'removeEventListener')
     for (let index = 0; index < 20; index++) await breaker.call('stripe', ok, { signal })
+    await outcomeOf(breaker.call('stripe', unavailable, { signal }))
+    expect(add).toHaveBeenCalledTimes(21)
+    expect(remove).toHaveBeenCalledTimes(21)
     await breaker.forceOpen('stripe')
     await outcomeOf(breaker.call('stripe', ok, { signal }))
     expect(add).toHaveBeenCalledTimes(21)
-    expect(remove).toHaveBeenCalledTimes(21)
   })
 
   it('that cancels while the first load is under way does not start the operation', async () => {
