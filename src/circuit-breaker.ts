@@ -12,7 +12,6 @@ import { describe } from './configuration-problems.ts'
 import { abortedByCaller, describeFailure, isBreakableError } from './error-classification.ts'
 import {
   BreakableResultError,
-  CircuitOpenError,
   type CircuitStorageError,
   ConcurrencyLimitError,
   ConfigurationError,
@@ -82,6 +81,7 @@ export interface Surroundings extends Partial<Runtime> {
 /** How a call ended, as far as the circuit is concerned. */
 type Outcome = 'success' | 'failure' | 'ignored'
 
+const settled = Promise.resolve()
 const noOptions: object = Object.freeze({})
 const everyError = (): boolean => true
 const warned = new Set<string>()
@@ -229,8 +229,11 @@ export class CircuitBreaker<const K extends string = string> {
     const deadline = invocation === undefined ? Number.POSITIVE_INFINITY : invocation.endsAt - settings.deadlineReserve
     const isOver = deadline <= now || signal?.aborted === true
     const admission = isOver ? undefined : this.#admitAtOnce(circuit, invocation, now)
-    if (admission instanceof CircuitOpenError) {
-      const refused = Promise.reject(admission)
+    if (typeof admission === 'string') {
+      // A turn later, when the caller listens: Node keeps books of rejections that nobody listens to.
+      const refused = settled.then((): never => {
+        throw circuit.refusal(admission, now)
+      })
       return fallback === undefined ? refused : refused.catch(fallback)
     }
     const isBound = timeout !== false || signal !== undefined || deadline !== Number.POSITIVE_INFINITY
@@ -320,19 +323,19 @@ export class CircuitBreaker<const K extends string = string> {
     })
   }
 
-  /** The way of nearly every call: nothing to wait for. `undefined`: there is. The error of one that is refused. */
+  /** The way of nearly every call: nothing to wait for. `undefined`: there is. A verdict: it is refused. */
   #admitAtOnce(
     circuit: Circuit,
     invocation: Invocation | undefined,
     now: number,
-  ): Admission | CircuitOpenError | undefined {
+  ): Admission | Exclude<Verdict, 'pass'> | undefined {
     const { mode } = circuit.settings
     if (!circuit.loadAttempted) return undefined
     if (mode === 'off') return passThrough
     if (this.#isStale(circuit, now, invocation)) void this.#load([circuit])
     const verdict = circuit.admit(now)
     const takesPermit = mode === 'enforce'
-    if (verdict !== 'pass') return takesPermit && verdict !== 'claim' ? circuit.refusal(verdict, now) : undefined
+    if (verdict !== 'pass') return takesPermit && verdict !== 'claim' ? verdict : undefined
     if (takesPermit && !circuit.permits.tryAcquire()) return undefined
     return { epoch: circuit.view.epoch, at: now, lease: undefined, holdsPermit: takesPermit }
   }
