@@ -44,7 +44,8 @@ export class Invocation {
   readonly startedAt: number
   readonly #runtime: Runtime
   readonly #endsAt: number
-  readonly #calls = new Set<CallScope>()
+  /** The calls that are under way, as a list that each of them can leave at once: a `Set` would cost half of a call. */
+  #first: CallScope | undefined
   #hasEnded = false
   #timer: TimerHandle | undefined
   #timerAt = Number.POSITIVE_INFINITY
@@ -70,15 +71,26 @@ export class Invocation {
 
   /** The invocation's timer cuts this call at its deadline. */
   watch(call: CallScope): void {
-    this.#calls.add(call)
+    const first = this.#first
+    call.next = first
+    if (first !== undefined) first.previous = call
+    this.#first = call
+    call.isWatched = true
     if (call.deadline < this.#timerAt) this.#schedule(call.deadline)
-    else if (this.#calls.size === 1) this.#timer?.ref?.()
+    else if (first === undefined) this.#timer?.ref?.()
   }
 
   /** The call has ended. */
   unwatch(call: CallScope): void {
-    this.#calls.delete(call)
-    if (this.#calls.size > 0) return
+    if (!call.isWatched) return
+    call.isWatched = false
+    const { previous, next } = call
+    if (previous === undefined) this.#first = next
+    else previous.next = next
+    if (next !== undefined) next.previous = previous
+    call.previous = undefined
+    call.next = undefined
+    if (this.#first !== undefined) return
     // Kept for the next call, but not what holds the process.
     if (this.#hasEnded) this.#clear()
     else this.#timer?.unref?.()
@@ -92,7 +104,7 @@ export class Invocation {
   /** The invocation has ended; calls that nobody awaits are still cut at the deadline. */
   end(): void {
     this.#hasEnded = true
-    if (this.#calls.size === 0) this.#clear()
+    if (this.#first === undefined) this.#clear()
   }
 
   #schedule(at: number, now: number = this.#runtime.now()): void {
@@ -113,19 +125,24 @@ export class Invocation {
     const now = Math.max(this.#timerAt, this.#runtime.now())
     const isLate = !this.#isGrace && now - this.#timerAt > stallTolerance
     this.#clear()
-    if (isLate && this.#calls.size > 0) {
-      for (const call of this.#calls) if (call.deadline <= now) call.stall()
+    if (isLate && this.#first !== undefined) {
+      for (let call: CallScope | undefined = this.#first; call !== undefined; call = call.next) {
+        if (call.deadline <= now) call.stall()
+      }
       const left = this.#endsAt - now
       this.#schedule(now + (left > 0 ? Math.min(stallGrace, left / 2) : stallGrace), now)
       this.#isGrace = true
       return
     }
+    // A call that is cut leaves the list, and what listens to its signal may begin and end others.
+    const calls: CallScope[] = []
+    for (let call = this.#first; call !== undefined; call = call.next) calls.push(call)
+    for (const call of calls) if (call.deadline <= now) call.timeOut('deadline')
     let next = Number.POSITIVE_INFINITY
-    for (const call of this.#calls) {
-      if (call.deadline <= now) call.timeOut('deadline')
-      else next = Math.min(next, call.deadline)
+    for (let call = this.#first; call !== undefined; call = call.next) {
+      if (call.deadline > now) next = Math.min(next, call.deadline)
     }
-    if (next !== Number.POSITIVE_INFINITY) this.#schedule(next, now)
+    if (next < this.#timerAt) this.#schedule(next, now)
   }
 }
 
@@ -154,6 +171,10 @@ export class CallScope implements OperationContext {
   readonly timeout: number | false
   /** Whether a fallback may answer in place of what the call came to. */
   isReplaceable = false
+  /** Its place among the calls of its invocation, which alone writes this. */
+  isWatched = false
+  previous: CallScope | undefined
+  next: CallScope | undefined
   readonly #service: string
   readonly #runtime: Runtime
   readonly #callerSignal: AbortSignal | undefined
