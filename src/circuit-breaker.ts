@@ -82,6 +82,8 @@ export interface Surroundings extends Partial<Runtime> {
 type Outcome = 'success' | 'failure' | 'ignored'
 
 const settled = Promise.resolve()
+/** As `await` does: a promise that has a `then` of its own is listened to all the same. */
+const listen = Promise.prototype.then
 const noOptions: object = Object.freeze({})
 const everyError = (): boolean => true
 const warned = new Set<string>()
@@ -216,14 +218,19 @@ export class CircuitBreaker<const K extends string = string> {
   #call<T, F>(
     service: K,
     operation: Operation<T>,
-    options: CallOptions<T, F> = noOptions,
+    given: CallOptions<T, F> | undefined,
     invocation?: Invocation,
   ): Promise<T | F> {
+    const options: CallOptions<T, F> = given ?? noOptions
     const circuit = this.#circuits.get(service)
     if (circuit === undefined) return Promise.reject(new UnknownServiceError(service, this.#circuits.keys()))
     const { settings } = circuit
-    const { timeout = settings.timeout, signal, fallback } = options
-    const problem = timeout === settings.timeout ? undefined : timeoutProblem(timeout)
+    const timeout = options.timeout ?? settings.timeout
+    // As with fetch, null is none.
+    const signal = options.signal ?? undefined
+    const fallback = options.fallback ?? undefined
+    const isPlain = timeout === settings.timeout && signal === undefined && fallback === undefined
+    const problem = isPlain ? undefined : problemOf(timeout, signal, fallback)
     if (problem !== undefined) return Promise.reject(problem)
     const now = this.#runtime.now()
     const deadline = invocation === undefined ? Number.POSITIVE_INFINITY : invocation.endsAt - settings.deadlineReserve
@@ -276,7 +283,7 @@ export class CircuitBreaker<const K extends string = string> {
     admission: Admission,
   ): Promise<T> {
     const succeeded = (value: T): T => {
-      this.#settle(circuit, admission, this.#judgeValue(circuit, options, value), value, invocation)
+      this.#settle(circuit, admission, this.#judgeValue(circuit, options, value), value, invocation, admission.at)
       return value
     }
     const failed = (error: unknown): never => {
@@ -284,7 +291,7 @@ export class CircuitBreaker<const K extends string = string> {
       throw error
     }
     this.#underWay++
-    return begin(operation, new UnboundContext()).then(succeeded, failed)
+    return listen.call(begin(operation, new UnboundContext()), succeeded, failed) as Promise<T>
   }
 
   /** Runs the operation of a call that ends when it is cut, whatever the operation does then. */
@@ -296,6 +303,14 @@ export class CircuitBreaker<const K extends string = string> {
     admission: Admission,
     scope: CallScope,
   ): Promise<T> {
+    this.#underWay++
+    // It may have been cut in the turn in which what it waited for came.
+    if (scope.cut !== undefined) {
+      scope.isReplaceable = scope.hasTimedOut
+      scope.dispose()
+      this.#settle(circuit, admission, 'ignored', undefined, invocation)
+      return Promise.reject(scope.cut.error)
+    }
     return new Promise<T>((resolve, reject) => {
       let isOver = false
       const succeeded = (value: T): void => {
@@ -316,9 +331,8 @@ export class CircuitBreaker<const K extends string = string> {
         this.#settle(circuit, admission, outcome, error, invocation)
         reject(error)
       }
-      this.#underWay++
       scope.markOperationStart(admission.at)
-      begin(operation, scope).then(succeeded, failed)
+      listen.call(begin(operation, scope), succeeded as (value: unknown) => void, failed)
       scope.onCut(failed)
     })
   }
@@ -413,16 +427,19 @@ export class CircuitBreaker<const K extends string = string> {
   /** Gives everything back once, and lets the circuit learn. */
   #settle(
     circuit: Circuit,
-    { epoch, at, lease, holdsPermit }: Admission,
+    { epoch, lease, holdsPermit }: Admission,
     outcome: Outcome,
     evidence: unknown,
     invocation: Invocation | undefined,
+    endedAt?: number | undefined,
   ): void {
     this.#underWay--
     if (holdsPermit) circuit.permits.release()
     if (lease === undefined && (epoch === undefined || outcome === 'ignored')) return
-    if (outcome === 'success' && at !== undefined && circuit.succeededQuietly(epoch, at)) return
+    const isSuccess = outcome === 'success' && lease === undefined
+    if (isSuccess && endedAt !== undefined && circuit.succeededQuietly(epoch, endedAt)) return
     const now = this.#runtime.now()
+    if (isSuccess && circuit.succeededQuietly(epoch, now)) return
     const requestId = invocation?.requestId
     const failure: Failure | undefined =
       outcome === 'failure'
@@ -452,11 +469,15 @@ export class CircuitBreaker<const K extends string = string> {
    * @param timeLeft what the invocation has left, in milliseconds
    */
   async load(timeLeft: number = Number.POSITIVE_INFINITY): Promise<void> {
-    await this.#store.prepare()
+    const startedAt = this.#runtime.now()
+    // Loading a library takes a cold start on a small Lambda longer than a round trip may take.
+    const preparing = this.#store.canRead ? this.#store.prepare() : undefined
+    if (preparing !== undefined) await this.#waitFor(preparing, timeLeft - reserve)
     const now = this.#runtime.now()
+    const rest = timeLeft - Math.max(0, now - startedAt)
     const leftovers = this.#drain()
     const stale = this.#active.filter((circuit) => circuit.isStale(now))
-    await this.#within(timeLeft, [...leftovers, this.#load(stale)])
+    await this.#within(rest, [...leftovers, this.#load(stale)])
   }
 
   /** Whether anything waits to be stored. */
@@ -499,11 +520,15 @@ export class CircuitBreaker<const K extends string = string> {
   }
 
   async #within(timeLeft: number, work: readonly Promise<void>[]): Promise<void> {
-    const limit = Math.min(this.#storageTimeout, timeLeft - reserve)
-    if (work.length === 0 || limit <= 0) return
+    if (work.length > 0) await this.#waitFor(Promise.all(work), Math.min(this.#storageTimeout, timeLeft - reserve))
+  }
+
+  /** Waits no longer than `limit`, in milliseconds. */
+  async #waitFor(work: Promise<unknown>, limit: number): Promise<void> {
+    if (limit <= 0) return
     const { promise, resolve } = Promise.withResolvers<void>()
-    const timer = this.#runtime.setTimeout(resolve, limit)
-    await Promise.race([Promise.all(work), promise])
+    const timer = this.#runtime.setTimeout(resolve, Math.min(limit, longestTimer))
+    await Promise.race([work, promise])
     this.#runtime.clearTimeout(timer)
   }
 
@@ -763,16 +788,44 @@ function judge<V>(counts: (value: V) => boolean, value: V): boolean {
   try {
     return counts(value) === true
   } catch (error) {
-    process.emitWarning(`A circuit breaker classifier threw: ${String(error)}`, { code: 'CIRCUIT_CLASSIFIER' })
+    process.emitWarning(`A circuit breaker classifier threw: ${textOf(error)}`, { code: 'CIRCUIT_CLASSIFIER' })
     return false
   }
 }
 
-function timeoutProblem(timeout: unknown): ConfigurationError | undefined {
+/** What is thrown may be anything, and so refuse to be text. */
+function textOf(error: unknown): string {
+  try {
+    return String(error)
+  } catch {
+    return 'something without a text'
+  }
+}
+
+/** What is wrong with the options of one call. */
+function problemOf(timeout: unknown, signal: unknown, fallback: unknown): ConfigurationError | undefined {
+  const { addEventListener } = (signal ?? {}) as Partial<AbortSignal>
+  const isSignal = signal === undefined || typeof addEventListener === 'function'
+  const problems = [
+    isSignal ? undefined : optionProblem('signal', 'an AbortSignal', signal),
+    fallback === undefined || typeof fallback === 'function'
+      ? undefined
+      : optionProblem('fallback', 'a function', fallback),
+    timeoutProblem(timeout),
+  ].filter((problem) => problem !== undefined)
+  return problems.length > 0 ? new ConfigurationError(problems) : undefined
+}
+
+function optionProblem(setting: string, allowed: string, value: unknown): ConfigurationProblem {
+  const message = `${setting} must be ${allowed}, but is ${describe(value)} (call option)`
+  const isHarmless = value === null || (typeof value !== 'object' && typeof value !== 'function')
+  return { setting, source: 'call option', value: isHarmless ? value : describe(value), message }
+}
+
+function timeoutProblem(timeout: unknown): ConfigurationProblem | undefined {
   if (timeout === false) return undefined
   if (Number.isInteger(timeout) && Number(timeout) >= 1 && Number(timeout) <= longestTimer) return undefined
-  const message = `timeout must be a whole number of milliseconds from 1 to ${longestTimer}, or false, but is ${String(timeout)} (call option)`
-  return new ConfigurationError([{ setting: 'timeout', source: 'call option', value: timeout, message }])
+  return optionProblem('timeout', `a whole number of milliseconds from 1 to ${longestTimer}, or false`, timeout)
 }
 
 function checkUntil(until: Date | number | undefined, now: number): number | undefined {

@@ -419,7 +419,8 @@ export class Circuit {
   /**
    * {@link succeeded}, if nothing hangs on it: there is no failure that it would end, and so nothing to write.
    *
-   * @param at when the call began, which is as good as its end here: to read the clock again would cost as much as the rest
+   * @param at when it ended; for a call that no deadline and no timeout bounds when it began: to read the clock again would
+   *   cost as much as the rest, and outside Lambda nobody waits for a minute without a timeout
    * @returns whether that was all
    */
   succeededQuietly(epoch: string | undefined, at: number): boolean {
@@ -432,9 +433,9 @@ export class Circuit {
       this.#pending === undefined &&
       this.#inFlight === undefined &&
       (this.#record === undefined || this.#record.failureCount === 0)
-    // Calls end in another order than they began; a clock that stepped back begins anew.
+    // Calls end in another order than they began. No call is longer than a lease: then the clock has stepped back.
     const last = this.#lastSuccessAt
-    if (isQuiet && (at > last || last - at > this.settings.window)) this.#lastSuccessAt = at
+    if (isQuiet && (at > last || last - at > maxLease)) this.#lastSuccessAt = at
     return isQuiet
   }
 

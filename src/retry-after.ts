@@ -31,12 +31,13 @@ const holders = ['response', '$response', 'lastResponse', 'result']
 
 const longest = 86_400_000
 
-/** Dates begin with a day of the week in each of their three formats; anything else `Date.parse` would have to guess. */
-const date = /^(Mon|Tue|Wed|Thu|Fri|Sat|Sun)/
+/** The three formats of dates in HTTP, which are all in GMT; anything else `Date.parse` would have to guess. */
+const date =
+  /^[A-Z][a-z]+(, \d\d?[ -][A-Z][a-z]{2}[ -](\d\d){1,2} \d\d:\d\d:\d\d GMT| [A-Z][a-z]{2} [ \d]?\d \d\d:\d\d:\d\d \d{4})$/
 
 function parse(header: string, now: number): number | undefined {
   const seconds = /^\d+$/.test(header) ? Number(header) * 1_000 : Number.NaN
-  // The oldest format names no time zone: it is always GMT.
+  // The oldest format names no time zone.
   const at = date.test(header) ? Date.parse(header.endsWith('GMT') ? header : `${header} GMT`) : Number.NaN
   const wait = Number.isNaN(seconds) ? at - now : seconds
   return wait > 0 && wait <= longest ? wait : undefined

@@ -3,7 +3,12 @@ import { CircuitStorageError, type StorageOperation } from '../../src/errors.ts'
 import type { StorageErrorEvent } from '../../src/events.ts'
 import type { Runtime, TimerHandle } from '../../src/runtime.ts'
 import { BoundedStorage, pauseLimitFor } from '../../src/storage/bounded-storage.ts'
-import { type CircuitRecord, emptyRecord, type ICircuitStorage } from '../../src/storage/circuit-storage.ts'
+import {
+  type CircuitRecord,
+  emptyRecord,
+  type ICircuitStorage,
+  type WriteResult,
+} from '../../src/storage/circuit-storage.ts'
 import { MemoryCircuitStorage } from '../../src/storage/memory.ts'
 
 const start = 1_800_000_000_000
@@ -942,7 +947,7 @@ describe('a store that is misconfigured', () => {
     ])
   })
 
-  it('is warned of again for another cause, for writing, and when it had been well in between', async () => {
+  it('is warned of again for another cause, and when what had failed was well in between', async () => {
     const warnings = captureWarnings()
     const { store } = arrange()
     const write = (error: CircuitStorageError) =>
@@ -952,26 +957,60 @@ describe('a store that is misconfigured', () => {
 
     await failTimes(store, 2, refused())
     await failTimes(store, 2, refused('ResourceNotFoundException'))
+    // What is wrong with reading is wrong with writing, too.
     await write(refused())
-    await write(refused())
-    expect(warnings()).toHaveLength(3)
+    expect(warnings()).toHaveLength(2)
     await failTimes(store, 2, said('NOAUTH'))
     await failTimes(store, 2, said('NOPERM'))
-    expect(warnings()).toHaveLength(5)
+    expect(warnings()).toHaveLength(4)
     await failTimes(
       store,
       2,
       new CircuitStorageError('x', { operation: 'getState', kind: 'misconfigured', cause: 'text' }),
     )
-    expect(warnings()).toHaveLength(6)
+    expect(warnings()).toHaveLength(5)
 
     await succeed(store)
     await failTimes(store, 2, refused())
     await write(refused())
-    expect(warnings()).toHaveLength(7)
-    await store.run('compareAndSetState', ['stripe'], async () => ({ applied: true, current: record }))
-    await write(refused())
-    expect(warnings()).toHaveLength(8)
+    expect(warnings()).toHaveLength(6)
+  })
+
+  it('is not warned of again because something else is well: another operation, or another service', async () => {
+    const warnings = captureWarnings()
+    const { store } = arrange()
+    const increment = (services: string[], action: () => Promise<WriteResult>) =>
+      store.run('incrementFailures', services, action)
+    const isWell = async (): Promise<WriteResult> => ({ applied: true, current: record })
+    const isRefused = () => Promise.reject(refused())
+
+    await errorOf(increment(['stripe', 'paypal'], isRefused))
+    expect(warnings()).toHaveLength(1)
+    for (let round = 0; round < 3; round++) {
+      await store.run('compareAndSetState', ['stripe', 'paypal'], isWell)
+      await increment(['paypal'], isWell)
+      await succeed(store)
+      await errorOf(increment(['stripe', 'paypal'], isRefused))
+    }
+    expect(warnings()).toHaveLength(1)
+    await increment(['paypal', 'stripe', 'adyen'], isWell)
+    await errorOf(increment(['stripe', 'paypal'], isRefused))
+    expect(warnings()).toHaveLength(2)
+  })
+
+  it.each([
+    ['null in place of undefined', { ...record, override: null }],
+    ['null in an override', { ...record, override: { state: 'OPEN', at: start, until: null } }],
+    ['null in the last failure', { ...record, lastFailure: { at: start, name: 'Error', code: null } }],
+    ['a lease that is none', { ...record, leases: [null] }],
+    ['a state that is none', { ...record, state: 'WEIRD' }],
+    ['no epoch', { ...record, epoch: undefined }],
+    ['a count that is none', { ...record, failureCount: '3' }],
+  ])('and an adapter that answers with %s has failed: nothing of it reaches a circuit', async (_what, reply) => {
+    const { store, events } = arrange()
+    const error = await errorOf(run(store, () => Promise.resolve(reply as unknown as CircuitRecord)))
+    expect((error.cause as Error).message).toContain('the contract does not allow')
+    expect(events).toHaveLength(1)
   })
 
   it('for some services only is no reason to leave it alone: it is warned of once for each', async () => {

@@ -57,6 +57,7 @@ describe('retryAfterOf', () => {
     ['a date more than a day ahead', 'Fri, 02 Jan 2026 00:00:01 GMT'],
     ['a date that is none', 'Thu, 99 Foo 2026 00:01:30 GMT'],
     ['a date in another format', '2026-01-01T00:01:30Z'],
+    ['a date with another zone', 'Thu, 01 Jan 2026 02:01:30 +0200'],
     ['a date in a sentence', 'after Thu, 01 Jan 2026 00:01:30 GMT'],
     ['a number that is none', Number.NaN],
     ['an empty list', []],

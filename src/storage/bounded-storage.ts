@@ -1,7 +1,7 @@
 import { CircuitStorageError, isCircuitStorageError, type StorageOperation } from '../errors.ts'
 import { notify, type StorageErrorEvent, type StorageErrorListener } from '../events.ts'
 import { type Runtime, stallGrace, stallTolerance } from '../runtime.ts'
-import type { CircuitRecord, ICircuitStorage } from './circuit-storage.ts'
+import { type CircuitRecord, type ICircuitStorage, parseCircuitRecord } from './circuit-storage.ts'
 
 /** After repeated failures the store is left alone for this long at first, in milliseconds; it doubles each time … */
 const firstPause = 250
@@ -46,8 +46,8 @@ export class BoundedStorage {
   readonly #timeout: number
   readonly #listeners = new Set<StorageErrorListener>()
   readonly #warnedAt = new Map<string, number>()
-  /** What was said of a misconfiguration, to be said again only when it had been well in between. */
-  readonly #saidOf = { reads: new Set<string>(), writes: new Set<string>() }
+  /** What was said of a misconfiguration, by cause: again only when what failed then has been well in between. */
+  readonly #said = new Map<string, Pick<StorageErrorEvent, 'operation' | 'services'>>()
   #isPrepared: boolean
   #preparing: Promise<void> | undefined
   readonly #reads: Health
@@ -168,7 +168,7 @@ export class BoundedStorage {
           fail(new TypeError(`The adapter answered ${operation} with something that the contract does not allow.`))
           return
         }
-        this.#succeeded(operation)
+        this.#succeeded(operation, services)
         if (!waiting) {
           late?.(reply)
           return
@@ -202,9 +202,14 @@ export class BoundedStorage {
     return error
   }
 
-  #succeeded(operation: StorageOperation): void {
+  #succeeded(operation: StorageOperation, services: Concerned): void {
     this.#healthOf(operation).succeeded()
-    this.#saidOf[isRead(operation) ? 'reads' : 'writes'].clear()
+    if (this.#said.size === 0) return
+    const well = new Set(services.values())
+    for (const [cause, said] of this.#said) {
+      const isWell = said.operation === operation && said.services.every((service) => well.has(service))
+      if (isWell) this.#said.delete(cause)
+    }
   }
 
   #healthOf(operation: StorageOperation): Health {
@@ -215,10 +220,9 @@ export class BoundedStorage {
     const { error, operation } = event
     for (const listener of this.#listeners) notify(listener, event)
     if (error.kind === 'misconfigured') {
-      const said = this.#saidOf[isRead(operation) ? 'reads' : 'writes']
       const cause = causeOf(event)
-      if (said.has(cause)) return
-      said.add(cause)
+      if (this.#said.has(cause)) return
+      this.#said.set(cause, event)
       warn(
         error,
         `The circuit breaker's store is misconfigured; until that is corrected, each instance decides alone. ${error.message}`,
@@ -332,8 +336,12 @@ function isWriteResult(value: unknown): boolean {
 
 function isRecord(value: unknown): boolean {
   if (value === undefined) return true
-  const { state, leases, transitions } = (value ?? {}) as { [Name in keyof CircuitRecord]?: unknown }
-  return typeof state === 'string' && Array.isArray(leases) && Array.isArray(transitions)
+  const { override, lastFailure } = parseCircuitRecord('', value, 'getState')
+  const { override: ownOverride, lastFailure: ownLastFailure, leases, transitions } = value as CircuitRecord
+  if (!Array.isArray(leases) || !Array.isArray(transitions)) return false
+  // What databases keep as null stands for `undefined` in a record that is parsed; one that is not says what it means.
+  const parts: readonly unknown[] = [value, override && ownOverride, lastFailure && ownLastFailure]
+  return parts.every((part) => Object.values(part ?? {}).every((field) => field !== null))
 }
 
 function isDamage(error: CircuitStorageError): boolean {

@@ -1,0 +1,209 @@
+import { describe, expect, it, jest } from '@jest/globals'
+import type { CallOptions } from '../../src/index.ts'
+import { controlled, createFleet, failTimes, isSettled, ok, outcomeOf, unavailable } from '../support/virtual-fleet.ts'
+
+/** As a JavaScript user calls it. */
+const options = (given: unknown): CallOptions<string, string> => given as CallOptions<string, string>
+
+describe('options of a call that are wrong', () => {
+  it.each([
+    ['signal', new AbortController(), 'signal must be an AbortSignal, but is an object (call option)'],
+    ['signal', 'abort', 'signal must be an AbortSignal, but is "abort" (call option)'],
+    ['fallback', 'later', 'fallback must be a function, but is "later" (call option)'],
+    [
+      'timeout',
+      0,
+      'timeout must be a whole number of milliseconds from 1 to 2147483647, or false, but is 0 (call option)',
+    ],
+  ])('reject the call, name %s and cost no permit', async (name, value, message) => {
+    const breaker = createFleet({ maxConcurrent: 1 }).start()
+    await breaker.load()
+    const operation = jest.fn(ok)
+    for (let call = 0; call < 3; call++) {
+      const { error } = await outcomeOf(breaker.call('stripe', operation, options({ [name]: value })))
+      expect(error).toMatchObject({ code: 'CIRCUIT_CONFIGURATION' })
+      expect((error as Error).message).toContain(message)
+    }
+    expect(operation).not.toHaveBeenCalled()
+    expect(await breaker.call('stripe', ok)).toBe('ok')
+  })
+
+  it('are all named at once, also where the circuit is open', async () => {
+    const breaker = createFleet().start()
+    await breaker.forceOpen('stripe')
+    const { error } = await outcomeOf(breaker.call('stripe', ok, options({ signal: {}, fallback: 1, timeout: -1 })))
+    expect((error as Error).message).toMatch(/signal must.*fallback must.*timeout must/s)
+  })
+
+  it.each([null, {}, { signal: null, fallback: null, timeout: null }])('are none where they are %j', async (given) => {
+    const breaker = createFleet().start()
+    await breaker.load()
+    expect(await breaker.call('stripe', ok, options(given))).toBe('ok')
+    const { error } = await outcomeOf(breaker.call('stripe', unavailable, options(given)))
+    expect(error).toMatchObject({ message: '503' })
+  })
+})
+
+describe('what users bring along', () => {
+  const unspeakable = Object.create(null)
+
+  it.each([{}, { timeout: 100 }])('may be a classifier that throws what is no text: with %j', async (limits) => {
+    const warn = jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
+    const isBreakable = (): boolean => {
+      throw unspeakable
+    }
+    const breaker = createFleet({
+      maxConcurrent: 1,
+      isBreakableResult: isBreakable,
+      isBreakableError: isBreakable,
+    }).start()
+    await breaker.load()
+    const error = new Error('own')
+    expect(await breaker.call('stripe', ok, limits)).toBe('ok')
+    expect(await outcomeOf(breaker.call('stripe', () => Promise.reject(error), limits))).toEqual({ error })
+    expect(await breaker.call('stripe', ok, limits)).toBe('ok')
+    expect(warn).toHaveBeenCalledWith(expect.stringContaining('something without a text'), expect.anything())
+    warn.mockRestore()
+  })
+
+  it.each([{}, { timeout: 100 }])('may be a promise with a then of its own: with %j', async (limits) => {
+    const breaker = createFleet({ maxConcurrent: 1 }).start()
+    await breaker.load()
+    const promise = Object.assign(Promise.resolve('ok'), {
+      // biome-ignore lint/suspicious/noThenProperty: that is what is tested
+      then: () => {
+        throw new Error('own then')
+      },
+    }) as unknown as Promise<string>
+    expect(await breaker.call('stripe', () => promise, limits)).toBe('ok')
+    expect(await breaker.call('stripe', ok, limits)).toBe('ok')
+  })
+})
+
+describe('a call that is cut in the turn in which what it waited for comes', () => {
+  it('does not start its operation: the first of two wins, and the other is called off', async () => {
+    const { start, runtime } = createFleet({ maxConcurrent: 1 })
+    const breaker = start()
+    await breaker.load()
+    const stop = new AbortController()
+    const sent: string[] = []
+    const send = (id: string) =>
+      breaker.call(
+        'stripe',
+        async () => {
+          sent.push(id)
+          return id
+        },
+        { signal: stop.signal },
+      )
+    const both = [send('one'), send('two')]
+    const second = outcomeOf(both[1] as Promise<string>)
+    expect(await Promise.any(both)).toBe('one')
+    stop.abort(new Error('enough'))
+    expect((await second).error).toMatchObject({ message: 'enough' })
+    await runtime.settle()
+    expect(sent).toEqual(['one'])
+    expect(await breaker.call('stripe', ok)).toBe('ok')
+  })
+
+  it.each(Array.from({ length: 16 }, (_, ticks) => ticks))(
+    'gives the lease of its probe back, %d turns after it was granted or before',
+    async (ticks) => {
+      const { start, storage, runtime } = createFleet({ failureThreshold: 1, maxConcurrent: 1 })
+      const breaker = start()
+      await breaker.load()
+      await failTimes(breaker, 1)
+      await breaker.flush()
+      await runtime.advance(10_000)
+      const stop = new AbortController()
+      let hasStarted = false
+      let wasAborted = false
+      const probe = outcomeOf(
+        breaker.call(
+          'stripe',
+          async () => {
+            hasStarted = true
+            expect(wasAborted).toBe(false)
+            return 'ok'
+          },
+          { signal: stop.signal },
+        ),
+      )
+      const claimed = storage.holdReply('compareAndSetState')
+      await claimed.arrived
+      claimed.release()
+      for (let tick = 0; tick < ticks; tick++) await undefined
+      wasAborted = true
+      stop.abort(new Error('enough'))
+      const { error } = await probe
+      await runtime.settle()
+      await breaker.flush()
+      if (!hasStarted) expect(error).toMatchObject({ message: 'enough' })
+      expect((await storage.peek('stripe'))?.leases).toEqual([])
+      expect(await breaker.call('stripe', ok)).toBe('ok')
+    },
+  )
+})
+
+describe('a success', () => {
+  it.each([{ timeout: 120_000 }])('is as old as its end where the call was long: with %j', async (limits) => {
+    const { start, runtime, storage } = createFleet({ window: 1_000 })
+    const breaker = start()
+    await breaker.load()
+    const call = controlled()
+    const long = breaker.call('stripe', call.operation, limits)
+    await runtime.advance(1_500)
+    call.succeed('ok')
+    await long
+    storage.forget()
+    await failTimes(breaker, 1)
+    await breaker.flush()
+    expect(storage.writes).toEqual([])
+  })
+
+  it('of a call that began long ago leaves a later one what it is', async () => {
+    const { start, runtime, storage } = createFleet()
+    const breaker = start({ cacheTtl: 600_000 })
+    await breaker.load()
+    const call = controlled()
+    const long = breaker.call('stripe', call.operation)
+    await runtime.advance(61_000)
+    await breaker.call('stripe', ok)
+    call.succeed('ok')
+    await long
+    storage.forget()
+    await failTimes(breaker, 1)
+    await breaker.flush()
+    expect(storage.writes).toEqual([])
+  })
+})
+
+describe('an adapter that does not get ready', () => {
+  it('holds an invocation up no longer than it has time, less 100 ms', async () => {
+    const { start, storage, runtime } = createFleet()
+    Object.assign(storage, { prepare: () => new Promise<void>(() => {}) })
+    const loading = start().load(1_000)
+    await runtime.advance(899)
+    expect(await isSettled(loading, runtime)).toBe(false)
+    await runtime.advance(1)
+    expect(await isSettled(loading, runtime)).toBe(true)
+  })
+
+  it('is not asked again at each invocation while the store is left alone', async () => {
+    const { start, storage, runtime } = createFleet()
+    let asked = 0
+    Object.assign(storage, {
+      prepare: async () => {
+        asked++
+        throw new Error('no library')
+      },
+    })
+    storage.outage = 'fail'
+    const breaker = start()
+    for (let invocation = 0; invocation < 20; invocation++) {
+      await breaker.load(30_000)
+      await runtime.advance(10)
+    }
+    expect(asked).toBeLessThan(8)
+  })
+})
