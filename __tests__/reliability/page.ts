@@ -43,7 +43,8 @@ In every cell:
 5. Nothing is an unhandled rejection.
 6. When the store is well, what was left over is **written within one \`cacheTtl\`**, and within one more the **fleet
    agrees** with what is stored. Failures are neither lost nor counted twice, a transition is told once, and what an instance
-   decided alone has not opened the fleet's circuit.
+   decided alone has not opened the fleet's circuit. (Not one \`cacheTtl\` in all: an instance finds out that the store is well when
+   it asks again, and what it then writes the others find out when they read.)
 
 The first figure is the longest delay, the second how long after its return the fleet agreed with the store, both in
 milliseconds and the worst of the rounds. A delay of a few milliseconds is a store that answers with an error.
