@@ -48,6 +48,8 @@ export const mutationTargets: readonly MutationTarget[] = [
     file: 'src/call-timeout.ts',
     tests: ['unit/call-timeout.test.ts', 'unit/circuit-breaker.timeout.test.ts'],
   },
+  { name: 'retry-after', file: 'src/retry-after.ts', tests: ['unit/retry-after.test.ts'] },
+  { name: 'shutdown', file: 'src/shutdown.ts', tests: ['unit/shutdown.test.ts'] },
   { name: 'semaphore', file: 'src/semaphore.ts', tests: ['unit/semaphore.test.ts'] },
   { name: 'bounded-storage', file: 'src/storage/bounded-storage.ts', tests: ['unit/bounded-storage.test.ts'] },
   {
