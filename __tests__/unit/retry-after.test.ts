@@ -1,6 +1,6 @@
 import { IncomingMessage } from 'node:http'
 import { Socket } from 'node:net'
-import { describe, expect, it } from '@jest/globals'
+import { describe, expect, it, jest } from '@jest/globals'
 import { BreakableResultError } from '../../src/errors.ts'
 import { retryAfterOf } from '../../src/retry-after.ts'
 
@@ -40,6 +40,16 @@ describe('retryAfterOf', () => {
     ['Thu Jan  1 00:01:30 2026', 90_000],
   ])('understands %s', (value, milliseconds) => {
     expect(of(value)).toBe(milliseconds)
+  })
+
+  it('takes a date that names no time zone for GMT, also where the clock on the wall shows another time', () => {
+    const parse = Date.parse
+    const spy = jest.spyOn(Date, 'parse').mockImplementation((text) => {
+      const isLocal = !text.endsWith('GMT')
+      return parse(text) - (isLocal ? 3_600_000 : 0)
+    })
+    expect(of('Thu Jan  1 00:01:30 2026')).toBe(90_000)
+    spy.mockRestore()
   })
 
   it.each<[what: string, value: unknown]>([
