@@ -229,6 +229,62 @@ describe('an isolated failure of a service that works', () => {
     expect((await fleet.storage.peek('stripe'))?.failureCount).toBe(1)
   })
 
+  it('is told by the latest success, in whatever order the calls end', async () => {
+    const fleet = createFleet({ timeout: 120_000 })
+    const breaker = fleet.start()
+    await breaker.load()
+    const slow = controlled()
+    const call = breaker.call('stripe', slow.operation)
+    await fleet.runtime.advance(50_000)
+    await breaker.call('stripe', ok)
+    await fleet.runtime.advance(5_000)
+    slow.succeed('ok')
+    await call
+    await fleet.runtime.advance(15_000)
+    await failTimes(breaker, 1)
+    await breaker.flush()
+    expect(fleet.storage.writes).toEqual([])
+  })
+
+  it('is told by the successes since the clock stepped back, not by those of a time that never came', async () => {
+    const fleet = createFleet()
+    const breaker = fleet.start()
+    await breaker.call('stripe', ok)
+    fleet.runtime.setClock(fleet.runtime.now() - 3_600_000)
+    await breaker.call('stripe', ok)
+    await fleet.runtime.advance(60_001)
+    await failTimes(breaker, 1)
+    await breaker.flush()
+    expect((await fleet.storage.peek('stripe'))?.failureCount).toBe(1)
+  })
+
+  it('is not told by a success that does not count: from before the circuit was reset', async () => {
+    const fleet = createFleet()
+    const breaker = fleet.start()
+    await breaker.load()
+    const slow = controlled()
+    const call = breaker.call('stripe', slow.operation)
+    await breaker.forceOpen('stripe')
+    await breaker.reset('stripe')
+    slow.succeed('from another time')
+    await call
+    await failTimes(breaker, 1)
+    await breaker.flush()
+    expect((await fleet.storage.peek('stripe'))?.failureCount).toBe(1)
+  })
+
+  it('is not told by a success that does not count: under an override', async () => {
+    const fleet = createFleet()
+    const breaker = fleet.start()
+    await breaker.load()
+    await breaker.forceClosed('stripe')
+    await breaker.call('stripe', ok)
+    await breaker.reset('stripe')
+    await failTimes(breaker, 1)
+    await breaker.flush()
+    expect((await fleet.storage.peek('stripe'))?.failureCount).toBe(1)
+  })
+
   it('does not change when a single instance opens: with the third in a row', async () => {
     const breaker = createFleet().start()
     await breaker.call('stripe', ok)
