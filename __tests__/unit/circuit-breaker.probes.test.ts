@@ -183,6 +183,18 @@ describe('an open circuit', () => {
     expect(await other.call('stripe', ok)).toBe('ok')
   })
 
+  it('is looked at before it is probed where what is known of it is older than retryAt', async () => {
+    const { start, storage, runtime } = createFleet({ cacheTtl: 60_000 })
+    const [breaker, operator] = [start(), start()]
+    await trip(breaker)
+    await operator.reset('stripe')
+    await runtime.advance(10_000)
+    storage.forget()
+    expect(await breaker.call('stripe', ok)).toBe('ok')
+    await breaker.flush()
+    expect(storage.operations).toEqual(['getState'])
+  })
+
   it('is probed when its retryAt was written by a broken clock', async () => {
     const { start, storage, runtime } = createFleet()
     const now = runtime.now()
