@@ -49,7 +49,10 @@ interface Survivor {
   readonly change: string
 }
 
-/** @returns what is not as it should be: scores that are too low, survivors without a reason, reasons without a survivor */
+/**
+ * @returns what is not as it should be: scores that are too low, mutants that were not tested, survivors without a
+ *   reason, reasons without a survivor
+ */
 export async function writeMutationPage(root: string): Promise<string[]> {
   const reasons: Reasons = JSON.parse(await readFile(new URL('mutation-reasons.json', import.meta.url), 'utf8'))
   const complaints: string[] = []
@@ -67,6 +70,8 @@ export async function writeMutationPage(root: string): Promise<string[]> {
     }
     rows.push(row)
     if (scoreOf(row) < threshold) complaints.push(`${target.file} scores ${percent(row)}, less than ${threshold} %.`)
+    const untested = mutants.length - row.killed - row.timedOut - row.survived - row.uncovered
+    if (untested > 0) complaints.push(`${target.file}: ${untested} mutants could not be tested.`)
     const survivors = mutants
       .filter(({ status }) => status === 'Survived' || status === 'NoCoverage')
       .sort(
