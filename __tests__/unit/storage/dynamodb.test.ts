@@ -972,6 +972,12 @@ describe('the client', () => {
     expect(await handlerOptionsOf(tuned)).toMatchObject({ connectionTimeout: 1_000, requestTimeout: 300 })
   })
 
+  it('that is made with another retry mode keeps it, and makes two attempts', async () => {
+    const made = await clientsMadeBy({ region: 'eu-central-1', credentials, retryMode: 'adaptive' })
+    expect(await made.config.maxAttempts()).toBe(2)
+    expect(await made.config.retryStrategy()).toMatchObject({ mode: 'adaptive' })
+  })
+
   it('gets a request handler that was configured as it is', async () => {
     const requestHandler = {
       handle: () => Promise.reject(new Error('from my handler')),
@@ -1064,6 +1070,7 @@ describe('the SDK', () => {
           name: 'CircuitStorageError',
           operation: 'getState',
           service: 'stripe',
+          kind: 'misconfigured',
           message: expect.stringContaining(`npm install ${name}`),
           cause,
         })
