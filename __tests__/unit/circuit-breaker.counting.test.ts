@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals'
-import type { CircuitBreaker } from '../../src/index.ts'
+import { CircuitBreaker } from '../../src/index.ts'
 import { emptyRecord } from '../../src/storage/circuit-storage.ts'
 import {
   BadRequest,
@@ -434,6 +434,45 @@ describe('an isolated failure of a service that works', () => {
       expect(fleet.storage.operations).toEqual(['getState'])
       expect(await fleet.storage.peek('stripe')).toBeUndefined()
     })
+  })
+})
+
+describe('a success of a service that works', () => {
+  async function startCounting(fleet: Fleet) {
+    let looks = 0
+    const { now } = fleet.runtime
+    const runtime = {
+      ...fleet.runtime,
+      env: {},
+      now: () => {
+        looks++
+        return now()
+      },
+    }
+    const breaker = new CircuitBreaker({ services: ['stripe'], storage: fleet.storage, cacheTtl: 60_000 }, runtime)
+    await breaker.load()
+    const looksAtTheClock = async (operation: () => Promise<unknown>): Promise<number> => {
+      looks = 0
+      await outcomeOf(breaker.call('stripe', operation))
+      return looks
+    }
+    return { breaker, looksAtTheClock }
+  }
+  const ignored = () => Promise.reject(new BadRequest('400'))
+
+  it('costs no more than an error that says nothing of the service: not even another look at the clock', async () => {
+    const { looksAtTheClock } = await startCounting(createFleet())
+    expect(await looksAtTheClock(ok)).toBe(await looksAtTheClock(ignored))
+  })
+
+  it('costs no more either where a record is stored', async () => {
+    const fleet = createFleet()
+    const { breaker, looksAtTheClock } = await startCounting(fleet)
+    await failTimes(breaker, 1)
+    await breaker.call('stripe', ok)
+    await breaker.flush()
+    expect(await fleet.storage.peek('stripe')).toMatchObject({ failureCount: 0 })
+    expect(await looksAtTheClock(ok)).toBe(await looksAtTheClock(ignored))
   })
 })
 
