@@ -374,6 +374,62 @@ describe('a backlog', () => {
     expect((await storage.peek('stripe'))?.failureCount).toBe(2)
   })
 
+  it('that was sent is sent again while reading is left alone: it needs no measuring', async () => {
+    const { start, storage, runtime } = createFleet({ failureThreshold: 10, cacheTtl: 0 })
+    const breaker = start()
+    await breaker.load()
+    storage.inject('fail', 'batchGetState', 2)
+    for (let n = 0; n < 2; n++) await breaker.load()
+    storage.inject('fail', 'incrementFailures')
+    await failTimes(breaker, 1)
+    await runtime.settle()
+    storage.forget()
+    await breaker.flush()
+    expect([requestsOf(storage), breaker.needsFlush]).toEqual([['incrementFailures'], false])
+  })
+
+  it('once written is over: what fails after it is reported at once, though reading is left alone', async () => {
+    const { start, storage, runtime } = createFleet({ failureThreshold: 10, cacheTtl: 0 })
+    const breaker = start()
+    await breaker.load()
+    storage.inject('fail', 'incrementFailures')
+    await failTimes(breaker, 1)
+    await runtime.settle()
+    await breaker.flush()
+    storage.inject('fail', 'batchGetState', 2)
+    for (let n = 0; n < 2; n++) await breaker.load()
+    storage.forget()
+    await failTimes(breaker, 1)
+    await breaker.flush()
+    expect([requestsOf(storage), breaker.needsFlush]).toEqual([['incrementFailures'], false])
+    expect((await storage.peek('stripe'))?.failureCount).toBe(2)
+  })
+
+  it('that was never sent waits while reading is left alone, although writing is not', async () => {
+    const { start, storage, runtime } = createFleet({
+      services: ['paypal', 'stripe'],
+      failureThreshold: 10,
+      cacheTtl: 0,
+    })
+    const breaker = start()
+    await breaker.load()
+    storage.inject('fail', 'incrementFailures', 2)
+    await failTimes(breaker, 1, 'paypal')
+    await runtime.settle()
+    await breaker.flush()
+    await failTimes(breaker, 1)
+    await runtime.advance(100)
+    storage.inject('fail', 'batchGetState', 2)
+    for (let n = 0; n < 2; n++) await breaker.load()
+    await runtime.advance(100)
+    storage.forget()
+    await breaker.flush()
+    expect([requestsOf(storage), breaker.needsFlush]).toEqual([['incrementFailures'], true])
+    await runtime.advance(1_000)
+    await breaker.flush()
+    expect(await storage.peek('stripe')).toMatchObject({ failureCount: 1 })
+  })
+
   // The read was asked before the first failure was counted and answered after it: what it says is out of date.
   it('is not measured by a read that was on its way when the store failed', async () => {
     const { start, storage, runtime, events } = createFleet({ cacheTtl: 0 })
