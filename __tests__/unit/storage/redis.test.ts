@@ -414,6 +414,7 @@ describe('an error', () => {
     ['MISCONF Redis is configured to save RDB snapshots', 'cannot save'],
     ['NOREPLICAS Not enough good replicas to write.', 'min-replicas-to-write'],
     ['MASTERDOWN Link with MASTER is down', 'Connect to the primary'],
+    ["ERR unknown command 'EVALSHA'", 'It has to be Redis 7 or later'],
     ['ERR something else', 'Redis refused it: ERR something else'],
     ['Command timed out', 'did not answer within commandTimeout'],
     ['connect ECONNREFUSED 127.0.0.1:6379', 'Redis could not be asked: connect ECONNREFUSED 127.0.0.1:6379'],
@@ -698,7 +699,8 @@ describe('a client of its own', () => {
       await expect(given.getState('stripe')).resolves.toEqual(open)
 
       const storage = new fresh.RedisCircuitStorage({ url: 'redis://user:SECRET@x' })
-      const missed = { name: 'CircuitStorageError', message: expect.stringContaining('npm install ioredis'), cause }
+      const message = expect.stringContaining('npm install ioredis')
+      const missed = { name: 'CircuitStorageError', kind: 'misconfigured', message, cause }
       await expect(storage.getState('stripe')).rejects.toMatchObject({ ...missed, service: 'stripe' })
       await expect(storage.batchGetState(['a', 'b'])).rejects.toMatchObject({ operation: 'batchGetState', cause })
       await storage.close()
