@@ -22,6 +22,7 @@ interface Mutant {
   readonly mutatorName: string
   readonly replacement: string
   readonly status: 'Killed' | 'Timeout' | 'Survived' | 'NoCoverage' | string
+  readonly statusReason?: string
   readonly location: { readonly start: Position; readonly end: Position }
 }
 
@@ -70,7 +71,8 @@ export async function writeMutationPage(root: string): Promise<string[]> {
     }
     rows.push(row)
     if (scoreOf(row) < threshold) complaints.push(`${target.file} scores ${percent(row)}, less than ${threshold} %.`)
-    const untested = mutants.length - row.killed - row.timedOut - row.survived - row.uncovered
+    // Those that merely keep the file from being loaded are left out of account.
+    const untested = mutants.filter(({ statusReason }) => statusReason?.startsWith('Test runner crashed')).length
     if (untested > 0) complaints.push(`${target.file}: ${untested} mutants could not be tested.`)
     const survivors = mutants
       .filter(({ status }) => status === 'Survived' || status === 'NoCoverage')
