@@ -449,7 +449,10 @@ describe('a success of a service that works', () => {
         return now()
       },
     }
-    const breaker = new CircuitBreaker({ services: ['stripe'], storage: fleet.storage, cacheTtl: 60_000 }, runtime)
+    const breaker = new CircuitBreaker<string>(
+      { services: ['stripe'], storage: fleet.storage, cacheTtl: 60_000 },
+      runtime,
+    )
     await breaker.load()
     const looksAtTheClock = async (operation: () => Promise<unknown>): Promise<number> => {
       looks = 0
