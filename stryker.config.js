@@ -34,6 +34,7 @@ export default {
   concurrency: Number(MUTATION_CONCURRENCY),
   // What never ends is found by counting; the clock is the last resort, so that a busy machine kills no mutant.
   timeoutFactor: 2,
+  timeoutMS: 30_000,
   tempDirName: `.cache/stryker/${process.pid}`,
   ignorePatterns: ['.cache', 'dist', 'coverage', 'docs', 'examples', 'bench', 'README.md'],
   reporters: ['progress-append-only', 'json'],
