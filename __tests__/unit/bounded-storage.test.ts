@@ -1254,6 +1254,16 @@ describe('without a listener', () => {
     expect(warnings()).toHaveLength(4)
   })
 
+  it('causes are told apart by the word that Redis begins with, not by the ids that a message holds', async () => {
+    const warnings = captureWarnings()
+    const { store } = arrangeAlone()
+
+    for (const id of ['AB', 'CD', 'EF']) await failTimes(store, 1, new Error(`The request ${id} timed out.`))
+    expect(warnings()).toHaveLength(1)
+    for (const word of ['OOM', 'LOADING', 'OOM']) await failTimes(store, 1, new Error(`${word} The request failed.`))
+    expect(warnings()).toHaveLength(3)
+  })
+
   it('the damage of each service is warned of by itself', async () => {
     const warnings = captureWarnings()
     const { store } = arrangeAlone()
