@@ -207,8 +207,8 @@ no survivor. Nothing is excluded: the texts of errors are mutated too.
   mutant, are left out, and so are tests that start servers or wait for real time: the score is that of the others.
 - The DynamoDB and Redis adapters also run against DynamoDB Local and a Redis server, one of each for the whole run; a
   unit test with a test double in the client's place comes first.
-- \`scripts/mutation-runner.js\` wraps Stryker's Jest runner: it runs the test files that reach the mutant, the fastest
-  first, and stops at the first test that fails. Stryker's own runs all files to the end.
+- \`scripts/mutation-runner.js\` wraps Stryker's Jest runner: it runs the test files that reach the mutant, first the
+  one that is likely to fail soonest, and stops at the first test that fails. Stryker's own runs all files to the end.
 
 ## Survivors
 

@@ -26,7 +26,7 @@ function bailingJest(injector) {
   const adapter = runner.jestTestAdapter
   const run = adapter.run.bind(adapter)
   const mutantRun = runner.mutantRun.bind(runner)
-  /** The test files. */
+  /** Of each test file: the names of its tests, how long they take, and how often it has noticed a mutant of late. */
   let tests
   let reaching
 
