@@ -1,0 +1,126 @@
+/** What a guarded call costs on a closed circuit, and a refusal on an open one. */
+
+import { type Case, type RoundsOptions, type Timing, timeInRounds } from '../rounds.ts'
+import { duration, type Effort, type Section, type Table, type Target, times } from '../section.ts'
+import { type Guarding, openSubjects, operation, subjects } from '../subjects.ts'
+
+const scenarios: Readonly<Record<string, Guarding>> = {
+  plain: {},
+  'limit of 10': { limit: 10 },
+  'timeout of 1 s': { timeout: 1_000 },
+  both: { timeout: 1_000, limit: 10 },
+}
+
+type Timings = ReadonlyMap<string, Timing>
+
+export async function run({ quick }: Effort): Promise<Section> {
+  const options: RoundsOptions = quick ? { rounds: 2, slice: 1 } : { rounds: 41, slice: 12 }
+  const alone = await timeScenarios(options)
+  const together = await timeScenarios({ ...options, atOnce: 10 })
+  const waiting = await timeWaiting({ ...options, atOnce: 10 })
+  const refusals = await timeInRounds(await openSubjects(), options)
+  const floor = await timeInRounds(floorCases(), options)
+  return {
+    title: 'Per call',
+    blocks: [
+      `An operation that resolves at once, guarded by each. Ours has its concurrency limit always: "plain" has one that is
+never reached. \`callExternal\` with a deadline is what a handler in Lambda has. The timeout of the peers is their own
+(\`TimeoutStrategy.Aggressive\`, which ends the call as ours does), the limit \`bulkhead\` and \`capacity\`.`,
+      'One after the other:',
+      scenarioTable(alone),
+      'Ten at once, each of the ten:',
+      scenarioTable(together),
+      `Ten at once where five may be in flight and the others wait (opossum refuses them instead): ${waitingText(waiting)}.`,
+      'Refused, because the circuit is open:',
+      table(refusals, 'refusal'),
+      `Where the time goes is in the profile below. What no guard in front of a promise can go below, whatever it does with the
+circuit, is that it looks at the promise (one turn) and at the clock:`,
+      table(floor, 'what is done'),
+    ],
+    targets: targetsOf(alone, refusals),
+  }
+}
+
+async function timeScenarios(options: RoundsOptions): Promise<Map<string, Timings>> {
+  const timed = new Map<string, Timings>()
+  for (const [name, guarding] of Object.entries(scenarios)) {
+    timed.set(name, await timeInRounds(await subjects(guarding), options))
+  }
+  return timed
+}
+
+async function timeWaiting(options: RoundsOptions): Promise<Timings> {
+  const { 'opossum.fire': _, ...others } = await subjects({ limit: 5 })
+  return timeInRounds(others, options)
+}
+
+function waitingText(timings: Timings): string {
+  return [...timings]
+    .slice(1)
+    .map(([name, { ratio }]) => `${name} ${times(ratio)}`)
+    .join(', ')
+}
+
+function floorCases(): Record<string, Case> {
+  const keep = (value: number) => value
+  let at = 0
+  return {
+    'bare call': () => operation(),
+    '`.then`': () => operation().then(keep),
+    '`.then` and one `Date.now()`': () => {
+      at = Date.now()
+      return operation().then(keep)
+    },
+    'an `async` function around it': async () => await operation(),
+    '`Date.now()` alone, not awaited into anything': () => {
+      at += Date.now()
+      return at
+    },
+  }
+}
+
+function scenarioTable(timed: ReadonlyMap<string, Timings>): Table {
+  const names = [...(timed.values().next().value?.keys() ?? [])]
+  return {
+    header: ['', ...timed.keys()],
+    rows: names.map((name) => [name, ...Array.from(timed.values(), (timings) => cell(timings.get(name) as Timing))]),
+  }
+}
+
+function table(timings: Timings, what: string): Table {
+  return {
+    header: [what, 'ratio', 'time'],
+    rows: Array.from(timings, ([name, { ratio, best }]) => [name, times(ratio), duration(best)]),
+  }
+}
+
+function cell({ ratio, best }: Timing): string {
+  return `${times(ratio)} (${duration(best)})`
+}
+
+function targetsOf(alone: ReadonlyMap<string, Timings>, refusals: Timings): Target[] {
+  const ours = 'callExternal, Lambda deadline'
+  const ratioOf = (timings: Timings | undefined, name: string) => timings?.get(name)?.ratio ?? Number.NaN
+  const target = (what: string, measured: number, limit: number, wanted: string): Target => ({
+    what,
+    wanted,
+    measured: times(measured),
+    isMet: measured <= limit,
+  })
+  const plain = alone.get('plain')
+  const timed = alone.get('timeout of 1 s')
+  const peers = ['cockatiel.execute', 'opossum.fire']
+  const faster = (what: string, timings: Timings | undefined, subject: string, rivals: readonly string[]): Target[] =>
+    rivals.map((rival) => {
+      const limit = ratioOf(timings, rival)
+      return target(`${what}: ${subject}`, ratioOf(timings, subject), limit, `faster than ${rival}, ${times(limit)}`)
+    })
+  return [
+    target('Closed circuit, no timeout: call', ratioOf(plain, 'call'), 2, 'at most 2.00 × the bare call'),
+    target(`Closed circuit, no timeout: ${ours}`, ratioOf(plain, ours), 2, 'at most 2.00 × the bare call'),
+    ...faster('Closed circuit, no timeout', plain, 'call', peers),
+    ...faster('Closed circuit, no timeout', plain, ours, peers),
+    ...faster('With a timeout', timed, ours, ['opossum.fire']),
+    ...faster('Refusal', refusals, ours, peers),
+  ]
+}

@@ -1,0 +1,72 @@
+/** Where the time of a guarded call goes, as V8's sampling profiler sees it. */
+
+import { type Profiler, Session } from 'node:inspector/promises'
+import { basename } from 'node:path'
+import type { Case } from '../rounds.ts'
+import type { Effort, Section, Table } from '../section.ts'
+import { subjects } from '../subjects.ts'
+
+const shown = 12
+
+export async function run({ quick }: Effort): Promise<Section> {
+  const span = quick ? 50 : 4_000
+  const { 'callExternal, Lambda deadline': bound } = await subjects({ limit: 10 })
+  const { 'callExternal, Lambda deadline': timed } = await subjects({ limit: 10, timeout: 1_000 })
+  return {
+    title: 'Where the time of a call goes',
+    blocks: [
+      `V8's sampling profiler, every 100 µs, over ${span / 1_000} s of calls that resolve at once: the share of the time spent in
+each function itself. What the compiler has inlined and what is built in (promises, \`Date.now\`) counts for its caller;
+\`(anonymous)\` in \`subjects.ts\` is the operation and what calls it.`,
+      '`callExternal` with a Lambda deadline:',
+      await profileOf(bound as Case, span),
+      'The same with a timeout of its own, which is a timer of its own:',
+      await profileOf(timed as Case, span),
+      `What was tried and kept: \`async\` functions became \`.then\` with two callbacks, and a call that nothing can cut has no
+\`new Promise\`; four readings of the clock became one; the calls of an invocation are in a list that each leaves at once,
+where a \`Set\` cost half of a call; an \`AbortController\` is made only when an operation reads \`signal\`; all calls of an
+invocation share one timer; a result is classified without making lists; a refusal rejects a turn later, when somebody
+listens, so that Node keeps no books of unhandled rejections. What is left is the promise that the caller gets, one turn, one
+reading of the clock, the state of the circuit and a permit. The target of 2 × the bare call leaves less room than one
+\`.then\` and one \`Date.now()\` take, see the floor above.`,
+    ],
+  }
+}
+
+async function profileOf(subject: Case, span: number): Promise<Table> {
+  const session = new Session()
+  session.connect()
+  await session.post('Profiler.enable')
+  await session.post('Profiler.setSamplingInterval', { interval: 100 })
+  await runFor(subject, span / 4)
+  await session.post('Profiler.start')
+  await runFor(subject, span)
+  const { profile } = await session.post('Profiler.stop')
+  session.disconnect()
+  return { header: ['function', 'share'], rows: selfTimes(profile).slice(0, shown) }
+}
+
+async function runFor(subject: Case, span: number): Promise<void> {
+  const end = performance.now() + span
+  while (performance.now() < end) for (let n = 0; n < 1_000; n++) await subject()
+}
+
+function selfTimes({ nodes, samples = [], timeDeltas = [] }: Profiler.Profile): string[][] {
+  const names = new Map(
+    nodes.map(({ id, callFrame: { functionName, url } }) => {
+      const file = url === '' ? '' : ` (${basename(url)})`
+      return [id, `\`${functionName || '(anonymous)'}\`${file}`]
+    }),
+  )
+  const spent = new Map<string, number>()
+  let total = 0
+  for (const [index, id] of samples.entries()) {
+    const name = names.get(id) ?? ''
+    const delta = timeDeltas[index] ?? 0
+    spent.set(name, (spent.get(name) ?? 0) + delta)
+    total += delta
+  }
+  return [...spent]
+    .sort(([, a], [, b]) => b - a)
+    .map(([name, time]) => [name, `${((100 * time) / total).toFixed(1)} %`])
+}
