@@ -15,7 +15,12 @@ export interface Store {
   readonly port: number
   /** A storage with a client of its own; by another port it goes through a proxy. */
   connect(port?: number): ICircuitStorage
+  /** A storage for very many requests at once, which waits longer than the adapters' own clients would. */
+  connectCrowd(): ICircuitStorage
 }
+
+/** How many connections to DynamoDB a crowd has. */
+export const crowd = 100
 
 export interface Stores extends AsyncDisposable {
   readonly all: readonly Store[]
@@ -32,19 +37,24 @@ export async function startStores(): Promise<Stores> {
         port: databasePort,
         connect: (port = databasePort) => {
           const endpoint = `http://127.0.0.1:${port}`
-          // As many connections as a fleet would have, as far as one process can.
-          const requestHandler = {
-            httpAgent: { maxSockets: 200, keepAlive: true },
+          return new DynamoDBCircuitStorage({ tableName, clientConfig: { ...database.clientConfig, endpoint } })
+        },
+        connectCrowd: () => {
+          const httpAgent = { maxSockets: crowd, keepAlive: true }
+          const patience = {
+            connectionTimeout: 30_000,
+            requestTimeout: 60_000,
             socketAcquisitionWarningTimeout: 60_000,
           }
-          const clientConfig = { ...database.clientConfig, endpoint, requestHandler }
-          return new DynamoDBCircuitStorage({ tableName, clientConfig })
+          const client = database.client({ requestHandler: { httpAgent, ...patience } })
+          return new DynamoDBCircuitStorage({ tableName, client })
         },
       },
       {
         name: 'Redis',
         port: redis.port,
         connect: (port = redis.port) => new RedisCircuitStorage({ url: `redis://127.0.0.1:${port}` }),
+        connectCrowd: () => new RedisCircuitStorage({ url: redis.url, options: { commandTimeout: 60_000 } }),
       },
     ],
     [Symbol.asyncDispose]: async () => {
