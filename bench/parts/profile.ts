@@ -2,9 +2,11 @@
 
 import { type Profiler, Session } from 'node:inspector/promises'
 import { basename } from 'node:path'
+import middy from '@middy/core'
+import { circuitBreaker } from '../../src/index.ts'
 import type { Case } from '../rounds.ts'
 import type { Effort, Section, Table } from '../section.ts'
-import { subjects } from '../subjects.ts'
+import { operation, subjects } from '../subjects.ts'
 
 const shown = 12
 
@@ -12,8 +14,11 @@ export async function run({ quick }: Effort): Promise<Section> {
   const span = quick ? 50 : 4_000
   const { 'callExternal, Lambda deadline': bound } = await subjects({ limit: 10 })
   const { 'callExternal, Lambda deadline': timed } = await subjects({ limit: 10, timeout: 1_000 })
+  const handler = middy()
+    .use(circuitBreaker({ services: ['stripe'], storage: 'memory' }))
+    .handler(operation)
   return {
-    title: 'Where the time of a call goes',
+    title: 'Where the time goes',
     blocks: [
       `V8's sampling profiler, every 100 µs, over ${span / 1_000} s of calls that resolve at once: the share of the time spent in
 each function itself. What the compiler has inlined and what is built in (promises, \`Date.now\`) counts for its caller;
@@ -22,6 +27,11 @@ each function itself. What the compiler has inlined and what is built in (promis
       await profileOf(bound as Case, span),
       'The same with a timeout of its own, which is a timer of its own:',
       await profileOf(timed as Case, span),
+      'An invocation of a Middy handler that returns at once, with the middleware:',
+      await profileOf(
+        () => handler({}, { awsRequestId: 'a-request', getRemainingTimeInMillis: () => 900_000 } as never),
+        span,
+      ),
       `What was tried and kept: \`async\` functions became \`.then\` with two callbacks, and a call that nothing can cut has no
 \`new Promise\`; four readings of the clock became one; the calls of an invocation are in a list that each leaves at once,
 where a \`Set\` cost half of a call; an \`AbortController\` is made only when an operation reads \`signal\`; all calls of an
@@ -62,6 +72,7 @@ function selfTimes({ nodes, samples = [], timeDeltas = [] }: Profiler.Profile): 
   let total = 0
   for (const [index, id] of samples.entries()) {
     const name = names.get(id) ?? ''
+    if (/profile\.ts|node:inspector/.test(name)) continue
     const delta = timeDeltas[index] ?? 0
     spent.set(name, (spent.get(name) ?? 0) + delta)
     total += delta
