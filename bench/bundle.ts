@@ -30,6 +30,34 @@ export interface Size {
   readonly gzipped: number
 }
 
+/** What a client library is by itself, in bytes, as far as the adapter uses it. */
+export async function librarySize(library: keyof typeof used): Promise<Size> {
+  const { outputFiles } = await build({
+    ...bundling,
+    stdin: { resolveDir: root, contents: `export { ${used[library]} } from '${library}'` },
+  })
+  const { contents } = outputFiles[0] as { contents: Uint8Array }
+  return { minified: contents.length, gzipped: gzipSync(contents, { level: 9 }).length }
+}
+
+const used = {
+  '@aws-sdk/client-dynamodb':
+    'DynamoDBClient, GetItemCommand, BatchGetItemCommand, UpdateItemCommand, DeleteItemCommand, BatchWriteItemCommand',
+  ioredis: 'Redis',
+  '@middy/core': 'default',
+} as const
+
+const bundling = {
+  absWorkingDir: root,
+  write: false,
+  bundle: true,
+  minify: true,
+  format: 'esm',
+  platform: 'node',
+  target: 'node22',
+  logLevel: 'silent',
+} as const
+
 /**
  * A handler with one service, minified for Node 22 as ES modules with splitting, without Middy, the AWS SDK and ioredis.
  *
@@ -37,7 +65,7 @@ export interface Size {
  */
 export async function bundle(adapter: 'memory' | 'dynamodb' | 'redis'): Promise<Bundle> {
   const { outputFiles, metafile } = await build({
-    absWorkingDir: root,
+    ...bundling,
     stdin: {
       resolveDir: root,
       contents: `
@@ -46,16 +74,9 @@ import { circuitBreaker } from './src/index.ts'
 export const handler = middy().use(circuitBreaker({ services: ['stripe'], storage: '${adapter}' })).handler(async () => 1)`,
     },
     outdir: 'bundled',
-    write: false,
-    bundle: true,
-    minify: true,
     splitting: true,
-    format: 'esm',
-    platform: 'node',
-    target: 'node22',
     external: ['@middy/core', '@aws-sdk/*', 'ioredis'],
     metafile: true,
-    logLevel: 'silent',
   })
   const contentsOf = new Map(
     Object.keys(metafile.outputs).map((path) => [
