@@ -72,7 +72,7 @@ function floorCases(): Record<string, Case> {
       return operation().then(keep)
     },
     'an `async` function around it': async () => await operation(),
-    '`Date.now()` alone, not awaited into anything': () => {
+    '`await Date.now()`, without a call': () => {
       at += Date.now()
       return at
     },
@@ -108,6 +108,7 @@ function targetsOf(alone: ReadonlyMap<string, Timings>, refusals: Timings): Targ
     isMet: measured <= limit,
   })
   const plain = alone.get('plain')
+  const limited = alone.get('limit of 10')
   const timed = alone.get('timeout of 1 s')
   const peers = ['cockatiel.execute', 'opossum.fire']
   const faster = (what: string, timings: Timings | undefined, subject: string, rivals: readonly string[]): Target[] =>
@@ -120,6 +121,7 @@ function targetsOf(alone: ReadonlyMap<string, Timings>, refusals: Timings): Targ
     target(`Closed circuit, no timeout: ${ours}`, ratioOf(plain, ours), 2, 'at most 2.00 × the bare call'),
     ...faster('Closed circuit, no timeout', plain, 'call', peers),
     ...faster('Closed circuit, no timeout', plain, ours, peers),
+    ...faster('With a limit of 10', limited, ours, peers),
     ...faster('With a timeout', timed, ours, ['opossum.fire']),
     ...faster('Refusal', refusals, ours, peers),
   ]
