@@ -69,7 +69,8 @@ export async function run({ quick }: Effort): Promise<Section> {
       `One service, the defaults, one call in each invocation of a Middy handler; the clock of the breaker is moved on, nothing waits.
 Round trips and bytes are counted by a proxy in front of the store, HTTP and its headers included, on connections that exist.
 p50 and p99 are what the store adds to the whole invocation: of ${cycles.toLocaleString('en')} invocations of each kind without the
-proxy, less the median of the same with the state in memory, in turn. The stores run on the same machine: over AWS's network a
+proxy, less the median of the same with the state in memory, in turn. Reading is spread over \`cacheTtl\` by chance, and half of the
+instances that are about to report a failure that they held back read once more before; neither is in the table. The stores run on the same machine: over AWS's network a
 round trip takes a millisecond or several, and the number of round trips is what counts.`,
       ...blocks,
     ],
