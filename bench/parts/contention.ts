@@ -72,7 +72,7 @@ moment; a fleet of fewer than the threshold of ${failureThreshold} fails again u
 a naive loop over the same adapter: read, add one to the count, open at the threshold, compare and set; in a conflict again with
 what is stored now, until the failure is counted or the circuit is open. The clients have ${crowd} connections to DynamoDB and one to
 Redis, and \`storageTimeout\` is 30 s, so that one process can stand for a fleet: the times are those of a queue in front of this
-machine's store, the requests would be the same.`,
+machine's store, the requests would be much the same.`,
       table,
     ],
   }
