@@ -20,7 +20,7 @@ interface Growth {
 }
 
 export async function run({ quick }: Effort): Promise<Section> {
-  const [calls, invocations] = quick ? [2_000, 1_000] : [1_000_000, 100_000]
+  const [calls, invocations] = quick ? [1_000, 1_000] : [1_000_000, 100_000]
   const called = await grow(calls, await callingTenAtOnce())
   const { work, opened } = invoking()
   const invoked = await grow(invocations, work)
