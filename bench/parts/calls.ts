@@ -25,7 +25,8 @@ export async function run({ quick }: Effort): Promise<Section> {
     blocks: [
       `An operation that resolves at once, guarded by each. Ours has its concurrency limit always: "plain" has one that is
 never reached. \`callExternal\` with a deadline is what a handler in Lambda has. The timeout of the peers is their own
-(\`TimeoutStrategy.Aggressive\`, which ends the call as ours does), the limit \`bulkhead\` and \`capacity\`.`,
+(\`TimeoutStrategy.Aggressive\`, which ends the call as ours does), the limit \`bulkhead\` and \`capacity\`. cockatiel's
+plain breaker limits nothing and, with nobody listening, reads no clock while it is closed.`,
       'One after the other:',
       scenarioTable(alone),
       'Ten at once, each of the ten:',
