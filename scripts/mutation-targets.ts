@@ -33,7 +33,7 @@ export const mutationTargets: readonly MutationTarget[] = [
   {
     name: 'circuit-breaker',
     file: 'src/circuit-breaker.ts',
-    tests: [...engineTests, 'unit/middleware.test.ts'],
+    tests: [...engineTests, 'unit/middleware.test.ts', 'unit/shutdown.test.ts'],
     leftOut: randomTests,
   },
   {

@@ -36,11 +36,20 @@ export type CircuitBreakerMiddleware<K extends string = string> = MiddlewareObj<
   CircuitBreakerContext<K>
 >
 
-/** The breakers of one context, with what each has begun for the current invocation. */
-type Members = Map<CircuitBreaker, { readonly call: CallExternal; readonly invocation: Invocation }>
+/** What one breaker has begun for an invocation. */
+interface Member {
+  readonly breaker: CircuitBreaker
+  readonly call: CallExternal
+  readonly invocation: Invocation
+}
 
-/** A context may pass several breakers, and in tests several times the same one. */
-const membersOf = new WeakMap<object, Members>()
+/**
+ * Those who share a context are kept with the `callExternal` in it: a context may pass several breakers, and in tests several
+ * times the same one. A `WeakMap` by context would cost as much as the rest of the middleware.
+ */
+const members: unique symbol = Symbol('members')
+
+type SharedCall = CallExternal & { [members]?: readonly Member[] }
 
 /**
  * Makes the middleware. Two of them on one handler merge: the services of both work, and for a key that both have the
@@ -67,7 +76,8 @@ export function circuitBreaker<const K extends string>(
     return breaker.needsLoad ? breaker.load(invocation.timeLeft()) : undefined
   }
   const circuitBreakerAfter = (request: MiddyRequest): Promise<void> | undefined => {
-    return breaker.endInvocation(membersOf.get(request.context)?.get(breaker)?.invocation)
+    const member = membersOf(request.context).find((each) => each.breaker === breaker)
+    return breaker.endInvocation(member?.invocation)
   }
   const circuitBreakerOnError = circuitBreakerAfter
   return {
@@ -81,32 +91,42 @@ type MiddyRequest = Pick<Request, 'context'>
 
 type Extended = { -readonly [Name in keyof CircuitBreakerProperties]: CircuitBreakerProperties[Name] }
 
+const none: readonly Member[] = []
+
+function membersOf(context: object): readonly Member[] {
+  return (context as { readonly callExternal?: SharedCall | null }).callExternal?.[members] ?? none
+}
+
 function extend(context: object, breaker: CircuitBreaker): Invocation {
   const invocation = breaker.beginInvocation(context)
-  const call = breaker.callExternalFor(invocation)
-  let members = membersOf.get(context)
-  if (members === undefined) {
-    members = new Map()
-    membersOf.set(context, members)
-  }
+  const call: SharedCall = breaker.callExternalFor(invocation)
+  const present = membersOf(context)
+  const others = present === none ? none : present.filter((member) => member.breaker !== breaker)
   // A breaker that comes again comes last.
-  members.delete(breaker)
-  members.set(breaker, { call, invocation })
-  Object.assign(context, members.size === 1 ? { callExternal: call, circuits: breaker.circuits } : merge(members))
+  const all = [...others, { breaker, call, invocation }]
+  const extended = context as Extended
+  if (others.length === 0) {
+    call[members] = all
+    extended.callExternal = call
+    extended.circuits = breaker.circuits
+  } else {
+    Object.assign(extended, merge(all))
+  }
   return invocation
 }
 
-function merge(members: Members): Extended {
+function merge(all: readonly Member[]): Extended {
   const circuits: Record<string, Circuits[string]> = Object.create(null)
   const calls = new Map<string, CallExternal>()
-  for (const [breaker, { call }] of members) {
+  for (const { breaker, call } of all) {
     Object.assign(circuits, breaker.circuits)
     for (const service of breaker.services) calls.set(service, call)
   }
-  const callExternal: CallExternal = async (service, operation, options) => {
+  const callExternal: SharedCall = async (service, operation, options) => {
     const call = calls.get(service)
     if (call === undefined) throw new UnknownServiceError(service, calls.keys())
     return call(service, operation, options)
   }
+  callExternal[members] = all
   return { callExternal, circuits: Object.freeze(circuits) }
 }
