@@ -6,7 +6,7 @@ export interface MutationTarget {
   readonly tests: readonly string[]
   /** Tests that are not run, by the beginning of their names. */
   readonly leftOut?: RegExp
-  /** The longest a test may take, in milliseconds; default 2000. A mutant that makes a test wait for ever costs this. */
+  /** The longest a test may take, in milliseconds; default 5000. A mutant that makes a test wait for ever costs this. */
   readonly timeout?: number
   /** The real server that the tests need. */
   readonly server?: 'dynamodb' | 'redis'

@@ -58,7 +58,7 @@ async function mutate(target: MutationTarget, environment: Record<string, string
       MUTATION_TESTS: target.tests.join(),
       MUTATION_REPORT: reportOf(target),
       MUTATION_LEFT_OUT: target.leftOut?.source ?? '',
-      MUTATION_TIMEOUT: String(target.timeout ?? 2_000),
+      MUTATION_TIMEOUT: String(target.timeout ?? 5_000),
     },
   })
   const code = await new Promise((resolve) => child.once('close', resolve))
