@@ -533,9 +533,12 @@ ${table(
 ${
   limited.probes > 2 * overloaded.probes
     ? `An instance whose claims the store throttles twice in a row takes the store for dead and probes alone. That is where
-the ${count(limited.probes)} probes come from.`
+the ${count(limited.probes)} probes come from: no more than if every instance had a circuit of its own.`
     : 'Throttling does not multiply the probes.'
 }
+
+Who has more instances than one item can serve should read less: with a longer \`cacheTtl\`, or with
+\`consistentRead: false\`, which costs half as much, or keep the state in Redis.
 
 ### Up to which fleet size the limit holds
 
