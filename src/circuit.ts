@@ -21,6 +21,7 @@ import {
   decideCount,
   effectiveState,
   type Failure,
+  keptTransitions,
   liveFailureCount,
   liveLeases,
   maxLease,
@@ -831,6 +832,8 @@ export class Circuit {
     const expect = (): void => {
       if (change === undefined || this.#told.has(transition)) return
       this.#unconfirmed.set(transition, { expected: condition.version, change })
+      const [oldest] = this.#unconfirmed.keys()
+      if (this.#unconfirmed.size > rememberedEvents) this.#unconfirmed.delete(oldest as string)
     }
     expect()
     const at = this.#runtime.now()
@@ -998,8 +1001,10 @@ export class Circuit {
   /** Fires the events of transitions that turn out to be stored, and forgets those that no longer can be. */
   #confirm(record: CircuitRecord | undefined): void {
     this.#tellStored(record)
-    for (const [transition, { expected }] of this.#unconfirmed) {
-      if (record?.version !== expected) this.#unconfirmed.delete(transition)
+    for (const [transition, { expected, change }] of this.#unconfirmed) {
+      // Others may have changed the state so often since that the record no longer names it: a late reply still may.
+      const isForgotten = record !== undefined && record.generation - change.generation >= keptTransitions
+      if (record?.version !== expected && !isForgotten) this.#unconfirmed.delete(transition)
     }
   }
 

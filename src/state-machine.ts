@@ -57,7 +57,7 @@ export const maxLease = 900_000
 const most = Number.MAX_SAFE_INTEGER
 
 /** How many transition ids a record keeps. */
-const keptTransitions = 8
+export const keptTransitions = 8
 
 /** What a call may do at `now`. */
 export function admit(record: CircuitRecord, now: number, settings: MachineSettings): Verdict {

@@ -210,3 +210,40 @@ describe('onStorageError', () => {
     expect(storageErrors).toHaveLength(2)
   })
 })
+
+describe('a transition whose reply was lost', () => {
+  it('is told of by a late reply, although others have changed the state so often since that the record forgot it', async () => {
+    const { start, storage, runtime, events } = createFleet()
+    const [author, operator] = [start(), start()]
+    await author.load()
+    storage.inject('lose', 'compareAndSetState')
+    await failTimes(author, 3)
+    await runtime.advance(500)
+    expect(await storage.peek('stripe')).toMatchObject({ state: 'OPEN', generation: 1 })
+    const changes = async (count: number): Promise<void> => {
+      for (let change = 0; change < count; change++) {
+        await (change % 2 === 0 ? operator.forceClosed('stripe') : operator.forceOpen('stripe'))
+      }
+    }
+    await changes(4)
+    // What waits to be written needs a look at the record first, which would tell of it.
+    storage.inject('fail', (request) => request.operation === 'getState', 100)
+    await runtime.advance(5_000)
+    const late = storage.holdReply('batchGetState')
+    const reading = author.load()
+    await late.arrived
+    await runtime.advance(500)
+    await reading
+    storage.heal()
+    await changes(4)
+    await runtime.advance(10_000)
+    const own = () => events.filter(({ reason }) => reason === 'failure-threshold')
+    await author.load()
+    expect(author.circuits.stripe?.generation).toBe(9)
+    expect(own()).toEqual([])
+    late.release()
+    await runtime.settle()
+    expect(own()).toMatchObject([{ from: 'CLOSED', to: 'OPEN', generation: 1 }])
+    expect(author.circuits.stripe?.generation).toBe(9)
+  })
+})
