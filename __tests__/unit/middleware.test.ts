@@ -321,6 +321,23 @@ describe('the hooks', () => {
     const keys = Object.keys(context)
     for (let index = 0; index < 100; index++) expect(await handler({}, context as never)).toBe('paypal,stripe')
     expect(Object.keys(context)).toEqual(keys)
+    const { callExternal } = context as unknown as { callExternal: Record<symbol, readonly unknown[]> }
+    const kept = Object.getOwnPropertySymbols(callExternal).map((symbol) => callExternal[symbol]?.length)
+    expect(kept).toEqual([2])
+  })
+
+  it('end each its own invocation where two breakers share a context', async () => {
+    const fleets = [createFleet(), createFleet({ services: ['paypal'] })]
+    const [first, second] = fleets.map(({ start }) => start())
+    const handler = middy()
+      .use(circuitBreaker(first as CircuitBreaker))
+      .use(circuitBreaker(second as CircuitBreaker))
+      .handler(async (_event, { callExternal }) => [await callExternal('stripe', ok), await callExternal('paypal', ok)])
+    expect(await handler({}, createTestContext() as never)).toEqual(['ok', 'ok'])
+    for (const { runtime } of fleets) {
+      expect(runtime.delays.length).toBeGreaterThan(0)
+      expect(runtime.pendingTimers).toEqual([])
+    }
   })
 
   it('end the timer of the invocation', async () => {
