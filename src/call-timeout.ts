@@ -6,7 +6,7 @@
 
 import { longestTimer } from './config.ts'
 import { CircuitTimeoutError, type TimeoutReason } from './errors.ts'
-import { type Runtime, stallGrace, stallTolerance, type TimerHandle } from './runtime.ts'
+import { graceAfter, type Runtime, type TimerHandle } from './runtime.ts'
 
 /** What an operation receives. */
 export interface OperationContext {
@@ -123,14 +123,14 @@ export class Invocation {
   #cutDue(): void {
     // The clock may have stepped back; timers run by one that does not.
     const now = Math.max(this.#timerAt, this.#runtime.now())
-    const isLate = !this.#isGrace && now - this.#timerAt > stallTolerance
+    const grace = this.#isGrace ? 0 : graceAfter(now - this.#timerAt)
     this.#clear()
-    if (isLate && this.#first !== undefined) {
+    if (grace > 0 && this.#first !== undefined) {
       for (let call: CallScope | undefined = this.#first; call !== undefined; call = call.next) {
         if (call.deadline <= now) call.stall()
       }
       const left = this.#endsAt - now
-      this.#schedule(now + (left > 0 ? Math.min(stallGrace, left / 2) : stallGrace), now)
+      this.#schedule(now + (left > 0 ? Math.min(grace, left / 2) : grace), now)
       this.#isGrace = true
       return
     }
@@ -284,11 +284,11 @@ export class CallScope implements OperationContext {
 
   /** After a freeze the answer may lie in the socket: it is given the time to arrive. */
   #timeIsOver(): void {
-    const isLate = this.#runtime.now() - this.startedAt - (this.timeout || 0) > stallTolerance
-    if (isLate && !this.#hasHadGrace) {
+    const grace = graceAfter(this.#runtime.now() - this.startedAt - (this.timeout || 0))
+    if (grace > 0 && !this.#hasHadGrace) {
       this.#hasHadGrace = true
       this.stall()
-      this.#timer = this.#runtime.setTimeout(() => this.timeOut('timeout'), stallGrace)
+      this.#timer = this.#runtime.setTimeout(() => this.timeOut('timeout'), grace)
     } else {
       this.timeOut('timeout')
     }

@@ -21,13 +21,21 @@ export interface Runtime {
   clearTimeout(timer: TimerHandle): void
 }
 
-/** A timer that fires later than this, in milliseconds, was held up: Lambda froze the process, or something kept it busy … */
-export const stallTolerance = 10
+/** A timer that fires later than this, in milliseconds, was held up: Lambda froze the process, or something kept it busy. */
+const stallTolerance = 10
+/** The longest that is then given to what arrived meanwhile, in milliseconds: a small Lambda has a tenth of a processor. */
+const longestGrace = 200
+
 /**
- * … and what arrived meanwhile is delivered within this, in milliseconds: timers come before sockets in Node's loop, and a small
- * Lambda has a tenth of a processor.
+ * How long what arrived while the process stood still is given to be delivered, in milliseconds: timers come before sockets
+ * in Node's loop. Twice as long as the timer was late, so that a process which is merely busy waits little.
+ *
+ * @param late by how much the timer was late, in milliseconds
+ * @returns 0 if it was in time
  */
-export const stallGrace = 200
+export function graceAfter(late: number): number {
+  return late > stallTolerance ? Math.min(longestGrace, 2 * late) : 0
+}
 
 /** The machine's clock, timers and randomness. Looked up at each use, so that fake timers in users' tests take hold. */
 export const systemRuntime: Runtime = {

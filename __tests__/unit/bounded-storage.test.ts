@@ -257,7 +257,7 @@ describe('an operation', () => {
   it('is given up 200 ms after a freeze, once', async () => {
     const { store, runtime, events } = arrange()
     const error = errorOf(run(store, never))
-    runtime.advance(storageTimeout + 11)
+    runtime.advance(storageTimeout + 3_600_000)
     runtime.advance(199)
     await untilRejectionsAreReported()
     expect(events).toHaveLength(0)
@@ -265,6 +265,17 @@ describe('an operation', () => {
     expect((await error).message).toBe('The store did not answer getState within 500 ms.')
     expect(events).toHaveLength(1)
     expect(runtime.timers).toBe(0)
+  })
+
+  it('is given up soon where the process was only busy: twice as late as the timer was', async () => {
+    const { store, runtime } = arrange()
+    const error = errorOf(run(store, never))
+    runtime.advance(storageTimeout + 11)
+    runtime.advance(21)
+    expect(runtime.timers).toBe(1)
+    runtime.advance(1)
+    expect(runtime.timers).toBe(0)
+    await error
   })
 
   it('is given up at once where the timer is no more than a hundredth of a second late', async () => {

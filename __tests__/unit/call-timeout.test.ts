@@ -539,7 +539,7 @@ describe('a timeout', () => {
     runtime.advance(100)
     invocation.end()
     // Even if it was thawed just after the time was over.
-    runtime.time = start + 2_011
+    runtime.time = start + 2_100
 
     runtime.advance(0)
     expect(scope.hasTimedOut).toBe(false)

@@ -1,6 +1,6 @@
 import { CircuitStorageError, isCircuitStorageError, type StorageOperation } from '../errors.ts'
 import { notify, type StorageErrorEvent, type StorageErrorListener } from '../events.ts'
-import { type Runtime, stallGrace, stallTolerance } from '../runtime.ts'
+import { graceAfter, type Runtime } from '../runtime.ts'
 import { type CircuitRecord, type ICircuitStorage, parseCircuitRecord } from './circuit-storage.ts'
 
 /** After repeated failures the store is left alone for this long at first, in milliseconds; it doubles each time … */
@@ -159,8 +159,8 @@ export class BoundedStorage {
       }
       let timer = this.#runtime.setTimeout(() => {
         // After a freeze the answer may lie in the socket: it is given the time to arrive.
-        const isLate = this.#runtime.now() - startedAt - timeout > stallTolerance
-        if (isLate) timer = this.#runtime.setTimeout(giveUp, stallGrace)
+        const grace = graceAfter(this.#runtime.now() - startedAt - timeout)
+        if (grace > 0) timer = this.#runtime.setTimeout(giveUp, grace)
         else giveUp()
       }, timeout)
       const succeed = (reply: T): void => {
