@@ -56,6 +56,8 @@ export async function startDynamoDBLocal(): Promise<DynamoDBServer> {
 export async function startDynalite(): Promise<DynamoDBServer> {
   const dynalite = createRequire(import.meta.url)('dynalite') as (options: Record<string, unknown>) => Server
   const server = dynalite({ createTableMs: 0, updateTableMs: 0, deleteTableMs: 0 })
+  // Node closes what was idle for 5 s, and a client that uses it at that moment is reset: AWS waits for longer.
+  server.keepAliveTimeout = 300_000
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const { port } = server.address() as AddressInfo
   return serverAt(port, async () => {
