@@ -8,7 +8,7 @@ import { clearCircuits, readCircuits, type StateToSet, setCircuits } from './bat
 import { CallScope, Invocation, type OperationContext, type TimeSource, UnboundContext } from './call-timeout.ts'
 import { Circuit, type HeldLease } from './circuit.ts'
 import { type CircuitBreakerOptions, longestTimer, resolveConfig, storedKey } from './config.ts'
-import { describe } from './configuration-problems.ts'
+import { describe, Problems } from './configuration-problems.ts'
 import { abortedByCaller, describeFailure, isBreakableError } from './error-classification.ts'
 import {
   BreakableResultError,
@@ -230,8 +230,11 @@ export class CircuitBreaker<const K extends string = string> {
     const signal = options.signal ?? undefined
     const fallback = options.fallback ?? undefined
     const isPlain = timeout === settings.timeout && signal === undefined && fallback === undefined
-    const problem = isPlain ? undefined : problemOf(timeout, signal, fallback)
-    if (problem !== undefined) return Promise.reject(problem)
+    try {
+      if (!isPlain) checkCall(timeout, signal, fallback)
+    } catch (error) {
+      return Promise.reject(error)
+    }
     const now = this.#runtime.now()
     const deadline = invocation === undefined ? Number.POSITIVE_INFINITY : invocation.endsAt - settings.deadlineReserve
     const isOver = deadline <= now || signal?.aborted === true
@@ -802,30 +805,19 @@ function textOf(error: unknown): string {
   }
 }
 
-/** What is wrong with the options of one call. */
-function problemOf(timeout: unknown, signal: unknown, fallback: unknown): ConfigurationError | undefined {
+/** @throws {ConfigurationError} naming everything that is wrong with the options of one call */
+function checkCall(timeout: unknown, signal: unknown, fallback: unknown): void {
+  const problems = new Problems()
+  const refuse = (setting: string, allowed: string, value: unknown) =>
+    problems.mustBe(allowed, setting, 'call option', value)
   const { addEventListener } = (signal ?? {}) as Partial<AbortSignal>
-  const isSignal = signal === undefined || typeof addEventListener === 'function'
-  const problems = [
-    isSignal ? undefined : optionProblem('signal', 'an AbortSignal', signal),
-    fallback === undefined || typeof fallback === 'function'
-      ? undefined
-      : optionProblem('fallback', 'a function', fallback),
-    timeoutProblem(timeout),
-  ].filter((problem) => problem !== undefined)
-  return problems.length > 0 ? new ConfigurationError(problems) : undefined
-}
-
-function optionProblem(setting: string, allowed: string, value: unknown): ConfigurationProblem {
-  const message = `${setting} must be ${allowed}, but is ${describe(value)} (call option)`
-  const isHarmless = value === null || (typeof value !== 'object' && typeof value !== 'function')
-  return { setting, source: 'call option', value: isHarmless ? value : describe(value), message }
-}
-
-function timeoutProblem(timeout: unknown): ConfigurationProblem | undefined {
-  if (timeout === false) return undefined
-  if (Number.isInteger(timeout) && Number(timeout) >= 1 && Number(timeout) <= longestTimer) return undefined
-  return optionProblem('timeout', `a whole number of milliseconds from 1 to ${longestTimer}, or false`, timeout)
+  if (signal !== undefined && typeof addEventListener !== 'function') refuse('signal', 'an AbortSignal', signal)
+  if (fallback !== undefined && typeof fallback !== 'function') refuse('fallback', 'a function', fallback)
+  const isTime = Number.isInteger(timeout) && Number(timeout) >= 1 && Number(timeout) <= longestTimer
+  if (timeout !== false && !isTime) {
+    refuse('timeout', `a whole number of milliseconds from 1 to ${longestTimer}, or false`, timeout)
+  }
+  problems.throwIfAny()
 }
 
 function checkUntil(until: Date | number | undefined, now: number): number | undefined {
