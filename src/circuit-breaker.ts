@@ -460,7 +460,11 @@ export class CircuitBreaker<const K extends string = string> {
 
   /** Whether {@link load} has anything to do. */
   get needsLoad(): boolean {
-    const now = this.#runtime.now()
+    return this.needsLoadAt(this.#runtime.now())
+  }
+
+  /** @internal The same at a time that is known already, in milliseconds since the epoch. */
+  needsLoadAt(now: number): boolean {
     return this.#active.some((circuit) => circuit.hasWork || circuit.isStale(now))
   }
 

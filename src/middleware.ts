@@ -73,7 +73,7 @@ export function circuitBreaker<const K extends string>(
 
   const circuitBreakerBefore = (request: MiddyRequest): Promise<void> | undefined => {
     const invocation = extend(request.context, breaker)
-    return breaker.needsLoad ? breaker.load(invocation.timeLeft()) : undefined
+    return breaker.needsLoadAt(invocation.startedAt) ? breaker.load(invocation.timeLeft()) : undefined
   }
   const circuitBreakerAfter = (request: MiddyRequest): Promise<void> | undefined => {
     const member = membersOf(request.context).find((each) => each.breaker === breaker)

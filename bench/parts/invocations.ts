@@ -33,7 +33,7 @@ export async function run({ quick }: Effort): Promise<Section> {
       `Handlers that return at once, in Middy; the no-op middleware has \`before\`, \`after\` and \`onError\`, as ours. The cache is
 fresh but for one read every \`cacheTtl\` (5 s). Like Lambda's, the context is a new object for each invocation; where it tells
 the time that is left, Middy sets a timer of its own. The remote-like store is shared as far as the breaker knows; with a fresh
-cache it is asked nothing. What ours does: it reads the clock twice, makes an invocation with its deadline and a \`callExternal\` bound
+cache it is asked nothing. What ours does: it reads the clock once, makes an invocation with its deadline and a \`callExternal\` bound
 to it, puts that and the circuits on the context, and remembers for the end what it has begun.`,
       table(inLambda, 'context with a deadline'),
       table(elsewhere, 'context without one'),
