@@ -15,6 +15,12 @@ export default {
       { jsc: { target: 'es2023', parser: { syntax: 'typescript' } }, module: { type: 'es6' }, sourceMaps: 'inline' },
     ],
   },
+  // The examples import the package by its name, as its users do.
+  moduleNameMapper: {
+    '^middy-circuit-breaker$': '<rootDir>/src/index.ts',
+    '^middy-circuit-breaker/testing$': '<rootDir>/src/testing/index.ts',
+    '^middy-circuit-breaker/(dynamodb|redis)$': '<rootDir>/src/storage/$1.ts',
+  },
   collectCoverageFrom: ['src/**/*.ts'],
   coverageProvider: 'babel',
   testTimeout: 30_000,
