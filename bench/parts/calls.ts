@@ -122,6 +122,7 @@ function targetsOf(alone: ReadonlyMap<string, Timings>, refusals: Timings): Targ
     target(`Closed circuit, no timeout: ${ours}`, ratioOf(plain, ours), 2, 'at most 2.00 × the bare call'),
     ...faster('Closed circuit, no timeout', plain, 'call', peers),
     ...faster('Closed circuit, no timeout', plain, ours, peers),
+    ...faster('With a limit of 10', limited, 'call', peers),
     ...faster('With a limit of 10', limited, ours, peers),
     ...faster('With a timeout', timed, ours, ['opossum.fire']),
     ...faster('Refusal', refusals, ours, peers),
