@@ -1,14 +1,15 @@
 import { execFile } from 'node:child_process'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { describe, expect, it } from '@jest/globals'
+import { parseDocument } from 'yaml'
+import { pagesWithSettings, withSettings } from '../../scripts/settings-tables.ts'
+import { codeBlocks, root } from './code-blocks.ts'
 
-const root = fileURLToPath(new URL('../..', import.meta.url))
-const pages = ['docs/storage.md', 'docs/custom-storage.md', 'docs/lambda.md', 'docs/classification.md']
-const example = withoutIndentation(readFileSync(join(root, 'examples/custom-storage/sqlite-storage.ts'), 'utf8'))
+const pages = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', ...files('docs', '.md'), ...files('examples', '.md')]
+const blocks = pages.flatMap((page) => codeBlocks(page).map((block) => ({ page, ...block })))
 
 /** What the snippets use and the reader has. */
 const stubs = {
@@ -27,6 +28,11 @@ const stubs = {
   'pay.ts': `
     import type { CircuitBreakerContext } from 'middy-circuit-breaker'
     export declare function pay(event: unknown, context: CircuitBreakerContext<'stripe'>): Promise<unknown>`,
+  'handler.ts': `
+    import type { CircuitBreaker } from 'middy-circuit-breaker'
+    import type { Context } from 'aws-lambda'
+    export declare const breaker: CircuitBreaker<'shop'>
+    export declare const handler: (event: { id: number }, context: Context) => Promise<{ price: number | null }>`,
   'vitest.d.ts': `
     declare module 'vitest' {
       export const describe: typeof import('@jest/globals').describe
@@ -35,6 +41,11 @@ const stubs = {
 }
 
 describe('the code in the documentation', () => {
+  it('is in one of the languages that are checked here', () => {
+    const languages = new Set(blocks.map(({ language }) => language))
+    expect([...languages].toSorted()).toEqual(['', 'json', 'mermaid', 'sh', 'ts', 'yaml'])
+  })
+
   it('compiles where it stands for itself', async () => {
     const cache = join(root, 'node_modules/.cache')
     await mkdir(cache, { recursive: true })
@@ -53,8 +64,14 @@ describe('the code in the documentation', () => {
         },
         include: ['./*'],
       }
-      const files = { ...stubs, ...snippets(), 'tsconfig.json': JSON.stringify(settings) }
-      for (const [name, text] of Object.entries(files)) await writeFile(join(folder, name), text)
+      const modules = blocks.filter(({ language, code }) => language === 'ts' && isModule(code))
+      expect(modules.length).toBeGreaterThan(30)
+      const snippets = modules.map(({ page, line, code }) => [
+        `${page.replace(/\W/g, '-')}-${line}.ts`,
+        `${code}\nexport {}\n`,
+      ])
+      const sources = { ...stubs, ...Object.fromEntries(snippets), 'tsconfig.json': JSON.stringify(settings) }
+      for (const [name, text] of Object.entries(sources)) await writeFile(join(folder, name), text)
       const tsc = join(root, 'node_modules/.bin/tsc')
       const { stdout } = await promisify(execFile)(tsc, ['-p', folder]).catch((error) => error)
       expect(stdout).toBe('')
@@ -63,22 +80,66 @@ describe('the code in the documentation', () => {
     }
   })
 
-  it('is what the example says where it is taken from there', () => {
-    const excerpts = pages.flatMap((page) => blocks(page).filter((block) => !isModule(block)))
+  it('is what an example says where it is taken from there', () => {
+    const examples = files('examples', '.ts').map((file) => withoutIndentation(read(file)))
+    const excerpts = blocks.filter(({ language, code }) => language === 'ts' && !isModule(code))
     expect(excerpts).not.toEqual([])
-    for (const excerpt of excerpts) expect(example).toContain(withoutIndentation(excerpt))
+    for (const { page, line, code } of excerpts) {
+      const isTaken = examples.some((example) => example.includes(withoutIndentation(code)))
+      expect({ page, line, isTaken }).toEqual({ page, line, isTaken: true })
+    }
+  })
+
+  it('is JSON, and YAML, where it says so', () => {
+    for (const { language, page, line, code } of blocks) {
+      if (language === 'json') expect(() => JSON.parse(code)).not.toThrow()
+      if (language !== 'yaml') continue
+      const problems = parseDocument(code).errors.map(({ message }) => message)
+      expect({ page, line, problems }).toEqual({ page, line, problems: [] })
+    }
+  })
+
+  it('runs scripts and files that exist', () => {
+    const { scripts } = JSON.parse(read('package.json'))
+    for (const page of pages) {
+      // In prose as well as in blocks.
+      for (const [, script] of read(page).matchAll(/npm run (?:--silent )?([a-z][\w:-]*)/g)) {
+        expect({ page, script, exists: Object.hasOwn(scripts, script as string) }).toEqual({
+          page,
+          script,
+          exists: true,
+        })
+      }
+    }
+    for (const { page, code } of blocks) {
+      for (const [, file] of code.matchAll(/\bnode ([\w./-]+\.ts)/g)) {
+        expect({ page, file, exists: existsSync(join(root, file as string)) }).toEqual({ page, file, exists: true })
+      }
+    }
+  })
+})
+
+describe('the settings in the documentation', () => {
+  it.each(pagesWithSettings)('are those of the code: %s is what `npm run settings` writes', (page) => {
+    expect(withSettings(page, read(page))).toBe(read(page))
   })
 })
 
 describe('the links in the documentation', () => {
   it.each(pages)('of %s lead to files, and to headings that exist', (page) => {
-    const links = [...read(page).matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)/g)]
-    expect(links).not.toEqual([])
-    for (const [, path, anchor] of links) {
+    for (const [, path, anchor] of linksOf(page)) {
       const target = path ? join(dirname(page), path) : page
       expect([target, existsSync(join(root, target))]).toEqual([target, true])
       if (anchor !== undefined) expect(anchorsOf(target)).toContain(anchor)
     }
+  })
+
+  it('reach every page from the README', () => {
+    const reached = new Set<string>(['README.md'])
+    for (const page of reached) {
+      for (const [, path = ''] of linksOf(page)) if (path.endsWith('.md')) reached.add(join(dirname(page), path))
+    }
+    expect(pages.filter((page) => !reached.has(page))).toEqual([])
   })
 })
 
@@ -88,8 +149,8 @@ describe('the guarantees under Lambda', () => {
       file,
       name,
     ])
-    const files = ['deadline', 'freeze', 'exits', 'concurrency', 'cold-start']
-    const tests = files.flatMap((file) =>
+    const suites = ['deadline', 'freeze', 'exits', 'concurrency', 'cold-start']
+    const tests = suites.flatMap((file) =>
       [...read(`__tests__/lambda/${file}.test.ts`).matchAll(/^ {2}it(?:\.each\(.*\))?\(\s*'(.*)',/gm)].map(
         ([, name]) => [file, name],
       ),
@@ -99,17 +160,23 @@ describe('the guarantees under Lambda', () => {
   })
 })
 
-function snippets(): Record<string, string> {
-  const modules = pages.flatMap((page) => blocks(page).filter(isModule))
-  return Object.fromEntries(modules.map((block, index) => [`snippet-${index}.ts`, `${block}\nexport {}\n`]))
+function files(folder: string, ending: string): string[] {
+  return readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
+    .filter((file) => file.endsWith(ending))
+    .map((file) => join(folder, file))
 }
 
-function blocks(page: string): string[] {
-  return [...read(page).matchAll(/^```ts\n([\s\S]*?)^```$/gm)].map(([, block]) => block as string)
+/** The links of a page that lead to files and headings of the repository. */
+function linksOf(page: string): RegExpExecArray[] {
+  // Without code, in which brackets mean something else.
+  const prose = read(page)
+    .replace(/^```[\s\S]*?^```/gm, '')
+    .replace(/`[^`\n]*`/g, '')
+  return [...prose.matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)/g)]
 }
 
-function isModule(block: string): boolean {
-  return block.startsWith('import ')
+function isModule(code: string): boolean {
+  return code.startsWith('import ')
 }
 
 function anchorsOf(page: string): string[] {
