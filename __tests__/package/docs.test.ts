@@ -42,8 +42,8 @@ const stubs = {
 
 describe('the code in the documentation', () => {
   it('is in one of the languages that are checked here', () => {
-    const languages = new Set(blocks.map(({ language }) => language))
-    expect([...languages].toSorted()).toEqual(['', 'json', 'mermaid', 'sh', 'ts', 'yaml'])
+    const others = blocks.filter(({ language }) => !['', 'json', 'mermaid', 'sh', 'ts', 'yaml'].includes(language))
+    expect(others).toEqual([])
   })
 
   it('compiles where it stands for itself', async () => {
@@ -65,12 +65,16 @@ describe('the code in the documentation', () => {
         include: ['./*'],
       }
       const modules = blocks.filter(({ language, code }) => language === 'ts' && isModule(code))
-      expect(modules.length).toBeGreaterThan(30)
+      expect(modules.length).toBeGreaterThan(25)
       const snippets = modules.map(({ page, line, code }) => [
         `${page.replace(/\W/g, '-')}-${line}.ts`,
         `${code}\nexport {}\n`,
       ])
-      const sources = { ...stubs, ...Object.fromEntries(snippets), 'tsconfig.json': JSON.stringify(settings) }
+      const sources: Record<string, string> = {
+        ...stubs,
+        ...Object.fromEntries(snippets),
+        'tsconfig.json': JSON.stringify(settings),
+      }
       for (const [name, text] of Object.entries(sources)) await writeFile(join(folder, name), text)
       const tsc = join(root, 'node_modules/.bin/tsc')
       const { stdout } = await promisify(execFile)(tsc, ['-p', folder]).catch((error) => error)

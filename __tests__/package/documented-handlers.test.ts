@@ -6,12 +6,12 @@
 
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from '@jest/globals'
 import type { Context } from 'aws-lambda'
-import type { CircuitBreakerMiddleware } from 'middy-circuit-breaker'
+import { CircuitBreaker, type CircuitBreakerMiddleware } from 'middy-circuit-breaker'
 import { createTestContext } from 'middy-circuit-breaker/testing'
 import { coldStart } from '../examples/cold-start.ts'
 import { type Provider, startProvider } from '../examples/provider.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
-import { modulesUnder, type WrittenModules, writeModules } from './code-blocks.ts'
+import { codeBlocks, modulesUnder, type WrittenModules, writeModules } from './code-blocks.ts'
 
 interface Answer {
   readonly status: number
@@ -164,6 +164,18 @@ describe('the other blocks that stand for themselves', () => {
       {},
     )
     expect(middleware).toMatchObject({ before: expect.any(Function), after: expect.any(Function) })
+  })
+
+  it('are refused in the words that docs/settings.md quotes', () => {
+    const services = { stripe: { failureTreshold: 2 }, paypal: { timeout: 0 } } as const
+    const [quoted] = codeBlocks('docs/settings.md').filter(({ language }) => language === '')
+    const create = () => new CircuitBreaker({ services }, { env: { CIRCUIT_BREAKER_RESET_TIMEOUT: '30s' } })
+    expect(create).toThrow(
+      expect.objectContaining({
+        name: 'ConfigurationError',
+        message: quoted?.code.trimEnd().replace('ConfigurationError: ', ''),
+      }),
+    )
   })
 
   it('read the circuits before the first invocation, as docs/lambda.md has it', async () => {

@@ -13,7 +13,9 @@ import { modulesUnder, writeModules } from './code-blocks.ts'
 const [handler, test] = modulesUnder('docs/testing.md', 'A handler under test')
 const [answering] = modulesUnder('docs/testing.md', 'Three ways to go on without the service')
 const modules = await writeModules({ handler, test, answering } as Record<string, string>)
-afterAll(() => modules[Symbol.asyncDispose]())
+afterAll(async () => {
+  await modules[Symbol.asyncDispose]()
+})
 
 // The tests in it become tests of this file.
 await import(modules.path('test'))
