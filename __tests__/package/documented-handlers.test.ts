@@ -167,7 +167,7 @@ describe('the other blocks that stand for themselves', () => {
   })
 
   it('are refused in the words that docs/settings.md quotes', () => {
-    const services = { stripe: { failureTreshold: 2 }, paypal: { timeout: 0 } } as const
+    const services = JSON.parse('{ "stripe": { "failureTreshold": 2 }, "paypal": { "timeout": 0 } }')
     const [quoted] = codeBlocks('docs/settings.md').filter(({ language }) => language === '')
     const create = () => new CircuitBreaker({ services }, { env: { CIRCUIT_BREAKER_RESET_TIMEOUT: '30s' } })
     expect(create).toThrow(
