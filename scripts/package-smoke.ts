@@ -14,7 +14,7 @@ import { mkdtemp } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { build } from 'esbuild'
+import { build, transform } from 'esbuild'
 import { node22, oldestNode } from './node22.ts'
 
 const run = promisify(execFile)
@@ -111,6 +111,29 @@ main().catch((error) => {
   console.error(error)
   process.exitCode = 1
 })
+`
+
+/** Calls the handler of the README while its service answers 503: three calls reach it, the fourth is refused. */
+const newcomer = `
+import assert from 'node:assert/strict'
+import { createServer } from 'node:http'
+import { handler } from './readme.mjs'
+
+let requests = 0
+const server = createServer((_, response) => {
+  requests += 1
+  response.writeHead(503).end('down')
+})
+await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
+process.env.GEOLOCATION_URL = 'http://127.0.0.1:' + server.address().port
+for (let call = 1; call <= 4; call += 1) {
+  const context = { awsRequestId: 'smoke', getRemainingTimeInMillis: () => 30_000 }
+  assert.deepEqual(await handler({ ip: '192.0.2.1' }, context), { status: 200, body: 'unknown' })
+}
+assert.equal(requests, 3)
+server.closeAllConnections()
+server.close()
+console.log('refused')
 `
 
 const consumer = `
@@ -325,6 +348,15 @@ async function installBare(): Promise<string> {
   return packages.join(', ')
 }
 
+/** The block of the README that a newcomer copies. */
+function protectedCall(): string {
+  const [, block] = /^## A protected call$[\s\S]*?^```ts\n([\s\S]*?)^```$/m.exec(
+    readFileSync(join(root, 'README.md'), 'utf8'),
+  ) ?? [undefined, undefined]
+  if (block === undefined) throw new Error('The README has no TypeScript under "A protected call".')
+  return block
+}
+
 /** Bundles the handler as for Lambda; what esbuild warns about is reported, what it refuses fails the step. */
 async function bundle(format: 'esm' | 'cjs', extension: 'mjs' | 'cjs'): Promise<string> {
   const outfile = join(workspace, 'bundled', `handler.${extension}`)
@@ -365,6 +397,14 @@ async function main(): Promise<void> {
     await step(`${label}: require`, () => expectRefusals(2, path, [quiet, 'require.cjs'], bare))
   }
 
+  await step('the README’s protected call, copied', async () => {
+    const { code } = await transform(protectedCall(), { loader: 'ts', format: 'esm' })
+    writeFileSync(join(bare, 'readme.mjs'), code)
+    writeFileSync(join(bare, 'newcomer.mjs'), newcomer)
+    for (const { path } of nodes) await expectRefusals(1, path, ['newcomer.mjs'], bare)
+    return undefined
+  })
+
   for (const [format, extension] of [
     ['esm', 'mjs'],
     ['cjs', 'cjs'],
@@ -379,7 +419,8 @@ async function main(): Promise<void> {
   await step('types, without the optional peers', async () => {
     await install(typed, tarball, ['@middy/core', '@types/node'])
     if (existsSync(join(typed, 'node_modules', '@aws-sdk'))) throw new Error('the AWS SDK is there')
-    writeFileSync(join(typed, 'consumer.mts'), consumer)
+    writeFileSync(join(typed, 'readme.mts'), protectedCall())
+    writeFileSync(join(typed, 'consumer.mts'), `${consumer}export * from './readme.mjs'\n`)
     return typeCheck(typed, 'consumer.mts', true)
   })
   await step('types, with the optional peers, declarations checked too', async () => {
