@@ -1,0 +1,87 @@
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { PutItemCommand } from '@aws-sdk/client-dynamodb'
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
+import { sizeOf } from '../cost/items.ts'
+import { type Figures, measure, sectionsOf, withSections } from '../cost/page.ts'
+import { onDemand } from '../cost/prices.ts'
+import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
+
+const million = 1_000_000
+let server: DynamoDBServer
+let figures: Figures
+
+beforeAll(async () => {
+  server = await startDynamoDBLocal()
+  figures = await measure(server)
+}, 120_000)
+afterAll(() => server?.stop())
+
+describe('the page about costs', () => {
+  it('says what is measured now; `node scripts/storage-cost.ts` writes it', async () => {
+    const page = await readFile(join(import.meta.dirname, '../../docs/cost.md'), 'utf8')
+
+    expect(withSections(page, sectionsOf(figures))).toBe(page)
+    expect(page).not.toMatch(/NaN|Infinity|undefined/)
+  })
+
+  it('says in words what its tables say', async () => {
+    const page = await readFile(join(import.meta.dirname, '../../docs/cost.md'), 'utf8')
+    const { healthy, outages } = figures
+    const priceOf = (reads: number, services: number) => (reads * services * onDemand.millionReadUnits) / million
+
+    expect(page).toContain('never more than 12.5 cents for each service')
+    expect(100 * priceOf(million, 1)).toBe(12.5)
+    const cheapest = healthy.find(({ instances, services }) => instances === 1 && services === 1)?.measured
+    expect(priceOf((million * (cheapest?.batchGetItem ?? 0)) / (cheapest?.invocations ?? 0), 1)).toBeLessThan(0.01)
+    expect(page).toContain('some 150 writes**, a hundredth of a cent')
+    expect((100 * 150 * onDemand.millionWriteUnits) / million).toBeCloseTo(0.01, 2)
+    for (const { measured } of outages) expect(Math.abs(measured.during.updateItem - 150)).toBeLessThan(40)
+  })
+
+  it('is right that a working service is never written, nor read more than once in an invocation', () => {
+    const all = [
+      ...figures.healthy,
+      ...figures.byTtl.flatMap(({ measured }) => measured.map((one) => ({ measured: one }))),
+    ]
+    for (const { measured } of all) {
+      expect(measured.updateItem).toBe(0)
+      expect(measured.getItem).toBe(0)
+      expect(measured.batchGetItem).toBeLessThanOrEqual(measured.invocations)
+    }
+    expect(figures.everyInvocation.batchGetItem).toBe(figures.everyInvocation.invocations)
+  })
+
+  it('is right about its formula, within a twentieth', () => {
+    const rate = million / 86_400
+    for (const { instances, services, measured } of figures.healthy) {
+      const pause = instances / rate
+      const ttl = 5 * (0.8 + 0.2 / (services + 1))
+      const expected = (instances / (ttl + pause)) * (measured.invocations / rate)
+      expect(Math.abs(measured.batchGetItem / expected - 1)).toBeLessThan(0.05)
+    }
+  })
+
+  it('is right that every item takes one unit to write and one to read', () => {
+    for (const { bytes, writeUnits, readUnits } of figures.items) {
+      expect(bytes).toBeLessThan(1_024)
+      expect([writeUnits, readUnits]).toEqual([1, 1])
+    }
+  })
+
+  it('takes for the size of an item what DynamoDB takes for it', async () => {
+    const client = server.client()
+    const TableName = await server.createTable()
+    const units = async (bytes: number) => {
+      const item = { PK: { S: 'p' }, SK: { S: 's' }, count: { N: '1795464964617' }, none: { L: [] } }
+      const nested = { ...item, one: { M: { at: { N: '10' }, name: { S: 'TimeoutError' } } }, pad: { S: '' } }
+      const Item = { ...nested, pad: { S: 'x'.repeat(bytes - sizeOf(nested)) } }
+      expect(sizeOf(Item)).toBe(bytes)
+      const command = new PutItemCommand({ TableName, Item, ReturnConsumedCapacity: 'TOTAL' })
+      return (await client.send(command)).ConsumedCapacity?.CapacityUnits
+    }
+
+    expect(await units(1_024)).toBe(1)
+    expect(await units(1_025)).toBe(2)
+  })
+})
