@@ -62,8 +62,9 @@ type SharedCall = CallExternal & { [members]?: readonly Member[] }
  *   .use(circuitBreaker({ services: ['stripe'] }))
  *   .handler(async (event, { callExternal, circuits }) => …)
  */
-export function circuitBreaker<const K extends string>(options: CircuitBreakerOptions<K>): CircuitBreakerMiddleware<K>
 export function circuitBreaker<const K extends string>(breaker: CircuitBreaker<K>): CircuitBreakerMiddleware<K>
+// The last one, so that it is the one of which the compiler says what is wrong.
+export function circuitBreaker<const K extends string>(options: CircuitBreakerOptions<K>): CircuitBreakerMiddleware<K>
 export function circuitBreaker<const K extends string>(
   options: CircuitBreakerOptions<K> | CircuitBreaker<K>,
 ): CircuitBreakerMiddleware<K> {

@@ -38,10 +38,16 @@ export interface CircuitSnapshot {
   readonly override: CircuitOverride | undefined
 }
 
-/** The live snapshot of a circuit. Its properties are its own and enumerable, so that it can be logged and copied. */
+/** Node's name of the method that says how an object is printed. */
+const inspect = Symbol.for('nodejs.util.inspect.custom')
+
+/**
+ * The live snapshot of a circuit. Its properties are its own and enumerable, so that it can be copied; printed by
+ * `console.log` it shows its values instead of getters.
+ */
 export function snapshotOf(circuit: Circuit): CircuitSnapshot {
   const { service, settings } = circuit
-  return Object.freeze({
+  const snapshot: CircuitSnapshot = {
     service,
     mode: settings.mode,
     get state() {
@@ -74,5 +80,6 @@ export function snapshotOf(circuit: Circuit): CircuitSnapshot {
     get override() {
       return circuit.view.override
     },
-  })
+  }
+  return Object.freeze(Object.defineProperty(snapshot, inspect, { value: () => ({ ...snapshot }) }))
 }
