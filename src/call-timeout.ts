@@ -225,14 +225,18 @@ export class CallScope implements OperationContext {
   }
 
   /**
-   * Whether a call that was cut had enough time to say something of the service. Cut by the deadline, the operation must
-   * have run for as long as its timeout, or for a second where it has none; cut by its own timeout, for half of that: the
-   * rest may have gone into waiting for a permit. Nobody knows how much of it a process had that was frozen.
+   * How long the operation must have run for a call that was cut to say something of the service, in milliseconds: half of
+   * its timeout, or a second where it has none. The rest may have gone into waiting for a permit, or not have been there
+   * before the invocation's deadline.
    */
+  get fairTime(): number {
+    return this.timeout === false ? fairTime : this.timeout / 2
+  }
+
+  /** Whether it ran for that long. Nobody knows how much of the time a process had that was frozen. */
   get hadFairTime(): boolean {
     if (this.#operationStartedAt === undefined || this.#wasFrozen) return false
-    const ran = this.#runtime.now() - this.#operationStartedAt
-    return ran >= (this.#cut?.by === 'timeout' ? (this.timeout || 0) / 2 : this.timeout || fairTime)
+    return this.#runtime.now() - this.#operationStartedAt >= this.fairTime
   }
 
   /** Starts to watch the clock and the caller's signal. May cut the call at once. */

@@ -32,7 +32,7 @@ import { storeAtShutdown } from './shutdown.ts'
 import { type CircuitSnapshot, snapshotOf } from './snapshot.ts'
 import { type Failure, force, reset, type Verdict } from './state-machine.ts'
 import { BoundedStorage, pauseLimitFor } from './storage/bounded-storage.ts'
-import type { CircuitRecord } from './storage/circuit-storage.ts'
+import type { CircuitRecord, ICircuitStorage } from './storage/circuit-storage.ts'
 import { CircuitBreakerStorageFactory } from './storage/factory.ts'
 
 /** What a guarded call does. Read a response's body in here: what happens after it has settled is not seen. */
@@ -104,6 +104,8 @@ export class CircuitBreaker<const K extends string = string> {
   readonly #active: readonly Circuit[]
   readonly #runtime: Runtime
   readonly #store: BoundedStorage
+  /** The store, if it was made here. */
+  readonly #ownStorage: ICircuitStorage | undefined
   readonly #storageTimeout: number
   /** How many operations run. */
   #underWay = 0
@@ -120,6 +122,7 @@ export class CircuitBreaker<const K extends string = string> {
     const config = resolveConfig(options, env)
     warnOnce(config.warnings)
     const storage = CircuitBreakerStorageFactory.create(config.storage, env)
+    if (storage !== config.storage) this.#ownStorage = storage
     this.#storageTimeout = config.storageTimeout
     this.#isInLambda = Boolean(env.AWS_LAMBDA_FUNCTION_NAME)
     const cacheTtls = Array.from(config.services.values(), ({ cacheTtl }) => cacheTtl)
@@ -328,7 +331,7 @@ export class CircuitBreaker<const K extends string = string> {
       const failed = (error: unknown): void => {
         if (isOver) return
         isOver = true
-        const outcome = this.#judgeBoundError(circuit, options, error, scope)
+        const outcome = this.#judgeBoundError(circuit, options, error, scope, invocation)
         scope.isReplaceable = outcome === 'failure' || scope.hasTimedOut
         scope.dispose()
         this.#settle(circuit, admission, outcome, error, invocation)
@@ -419,8 +422,20 @@ export class CircuitBreaker<const K extends string = string> {
   }
 
   /** The same of a call that may have been cut. */
-  #judgeBoundError<T, F>(circuit: Circuit, options: CallOptions<T, F>, error: unknown, scope: CallScope): Outcome {
-    if (scope.hasTimedOut && scope.cut?.error === error) return scope.hadFairTime ? 'failure' : 'ignored'
+  #judgeBoundError<T, F>(
+    circuit: Circuit,
+    options: CallOptions<T, F>,
+    error: unknown,
+    scope: CallScope,
+    invocation: Invocation | undefined,
+  ): Outcome {
+    if (scope.hasTimedOut && scope.cut?.error === error) {
+      if (scope.hadFairTime) return 'failure'
+      if (invocation !== undefined && scope.deadline - invocation.startedAt < scope.fairTime) {
+        warnOfFairTime(circuit, scope.fairTime)
+      }
+      return 'ignored'
+    }
     // A signal of the caller's that aborts when the deadline is due, as Middy's early timeout does, means the deadline.
     const isDeadlineDue = scope.deadline - this.#runtime.now() <= deadlineTolerance
     if (abortedByCaller(error, options.signal)) return isDeadlineDue && scope.hadFairTime ? 'failure' : 'ignored'
@@ -502,6 +517,16 @@ export class CircuitBreaker<const K extends string = string> {
     for (const circuit of this.#active) circuit.releaseSpare()
     await this.#within(timeLeft, this.#drain())
     this.#storeAtShutdown()
+  }
+
+  /**
+   * Stores what waits, as {@link flush} does, and closes the connections of the store, so that a script can end. A store
+   * that was passed in is left open: it may have other users. In Lambda there is no need for it. A later call connects
+   * again.
+   */
+  async close(): Promise<void> {
+    await this.flush()
+    await this.#ownStorage?.close?.()
   }
 
   /**
@@ -836,6 +861,14 @@ function warnOfReserve({ settings: { deadlineReserve } }: Circuit): void {
   warnOnce([
     `An invocation began with no more time than deadlineReserve, ${deadlineReserve} ms, so that its calls are refused. ` +
       'Give the function a longer timeout, or set CIRCUIT_BREAKER_DEADLINE_RESERVE lower.',
+  ])
+}
+
+function warnOfFairTime({ service, settings: { deadlineReserve } }: Circuit, fairTime: number): void {
+  warnOnce([
+    `A call of "${service}" was cut by the deadline of an invocation that began with less than ${deadlineReserve} ms ` +
+      `(deadlineReserve) and ${fairTime} ms, which a call must have had to count as a failure, so that its circuit cannot ` +
+      'open. Give the function a longer timeout, or set a shorter CIRCUIT_BREAKER_TIMEOUT.',
   ])
 }
 

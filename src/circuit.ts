@@ -1157,8 +1157,10 @@ export class Circuit {
 
   // ------------------------------------------------------------------------------------------------------ snapshot
 
-  /** When the circuit may be probed, if it is not closed. */
+  /** When the circuit may be probed, if it is not closed, nor forced open without an end. */
   get retryAt(): number | undefined {
+    const forced = activeOverride(this.#view, this.#runtime.now())
+    if (forced !== undefined) return forced.state === 'OPEN' ? forced.until : undefined
     return this.#view.retryAt === undefined ? undefined : retryTime(this.#view, this.settings)
   }
 

@@ -452,7 +452,7 @@ function describeSettings(): SettingDescription[] {
     readonly [unit: string, meaning: string]
   > = {
     failureThreshold: ['failures', 'consecutive failures, fleet-wide, that open the circuit'],
-    resetTimeout: ['ms', 'how long it stays open before a probe is allowed'],
+    resetTimeout: ['ms', 'how long it stays open before a probe is allowed; at most `maxResetTimeout`'],
     halfOpenSuccessThreshold: ['successes', 'probe successes that close it'],
     halfOpenMaxConcurrent: ['calls', 'probes in flight at once, fleet-wide'],
     maxConcurrent: ['calls', 'calls in flight at once, per instance and service; the rest wait their turn'],

@@ -53,6 +53,7 @@ export type {
 export {
   type CircuitBreakerContext,
   type CircuitBreakerMiddleware,
+  type CircuitBreakerProperties,
   circuitBreaker,
   circuitBreaker as default,
 } from './middleware.ts'

@@ -12,7 +12,7 @@ export interface CircuitSnapshot {
   /**
    * The state to act on. `OPEN` only until `retryAt`; from then on it reads `HALF_OPEN`, so that a handler that only
    * asks for `OPEN` lets the probe through. In `mode: 'observe'` it is what would hold; calls pass all the same. With
-   * `mode: 'off'` it is always `CLOSED`.
+   * `mode: 'off'` nothing is read, so that it is `CLOSED` unless this breaker itself has forced it open.
    */
   readonly state: CircuitState
   readonly mode: Mode
@@ -22,7 +22,7 @@ export interface CircuitSnapshot {
   readonly successCount: number
   /** When the circuit opened; `undefined` if it is closed. */
   readonly openedAt: number | undefined
-  /** When the open circuit lets a probe through; `undefined` if it is closed. */
+  /** When the open circuit lets a probe through; `undefined` if it is closed, or forced open without an end. */
   readonly retryAt: number | undefined
   readonly lastFailureAt: number | undefined
   /** The failure that opened the circuit last: its name, code and HTTP status, never its message. */

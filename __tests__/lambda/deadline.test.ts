@@ -110,7 +110,8 @@ describe('a call that the deadline cuts', () => {
     const cases = {
       'has run for a second': [{ waitsFirst: 200 }, 'deadline', 1],
       'has not run for a second': [{ waitsFirst: 1_400 }, 'deadline', 0],
-      'has not had its own timeout': [{ waitsFirst: 700, timeout: 1_600 }, 'deadline', 0],
+      'has had most of its own timeout': [{ waitsFirst: 500, timeout: 1_600 }, 'deadline', 1],
+      'has had the smaller part of it': [{ waitsFirst: 600, timeout: 3_600 }, 'deadline', 0],
       'was cut by its own timeout before that': [{ waitsFirst: 1_100, timeout: 300 }, 'timeout', 1],
     } as const
     const found = await Promise.all(

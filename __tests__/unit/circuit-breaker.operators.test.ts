@@ -21,6 +21,18 @@ describe('forceOpen', () => {
     expect(events).toEqual([expect.objectContaining({ reason: 'forced-open', from: 'CLOSED', to: 'OPEN' })])
   })
 
+  it('shows when the circuit may be probed: at until, or nobody knows', async () => {
+    const { start, runtime } = createFleet({ maxResetTimeout: 60_000 })
+    const breaker = start()
+    const until = runtime.now() + 3_600_000
+    await breaker.forceOpen('stripe', { until })
+    expect(breaker.circuits.stripe?.retryAt).toBe(until)
+    await breaker.forceOpen('stripe')
+    expect(breaker.circuits.stripe?.retryAt).toBeUndefined()
+    await breaker.forceClosed('stripe')
+    expect(breaker.circuits.stripe?.retryAt).toBeUndefined()
+  })
+
   it('lets the first call after it read the state once, and the next ones send nothing', async () => {
     const { start, storage } = createFleet()
     const breaker = start()

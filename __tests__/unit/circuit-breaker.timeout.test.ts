@@ -239,7 +239,7 @@ describe('the deadline of the invocation', () => {
     expect(call.signal?.aborted).toBe(true)
   })
 
-  it('counts as a failure if the operation had a second, or as long as its timeout', async () => {
+  it('counts as a failure if the operation had a second, or half of its timeout', async () => {
     const cut = async (remaining: number, timeout: number | false) => {
       const { start, runtime } = createFleet({ failureThreshold: 1 })
       const breaker = start()
@@ -252,7 +252,8 @@ describe('the deadline of the invocation', () => {
     }
     expect(await cut(2_000, false)).toBe('OPEN')
     expect(await cut(1_999, false)).toBe('CLOSED')
-    expect(await cut(4_000, 3_500)).toBe('CLOSED')
+    expect(await cut(4_000, 6_000)).toBe('OPEN')
+    expect(await cut(3_999, 6_000)).toBe('CLOSED')
     expect(await cut(1_500, 400)).toBe('OPEN')
   })
 
@@ -265,6 +266,31 @@ describe('the deadline of the invocation', () => {
     expect(error).toMatchObject({ code: 'CIRCUIT_TIMEOUT', reason: 'deadline', attempted: false })
     expect(operation).not.toHaveBeenCalled()
     expect(breaker.circuits.stripe?.state).toBe('CLOSED')
+  })
+
+  it('that comes before half of the timeout even in a fresh invocation is warned of, once', async () => {
+    const warn = jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
+    const { start, runtime } = createFleet({ deadlineReserve: 900, timeout: 4_201 })
+    const breaker = start()
+    await breaker.load()
+    const cut = async (remaining: number, workedBefore: number): Promise<void> => {
+      const invoke = breaker.callExternalFor({ getRemainingTimeInMillis: () => remaining })
+      await runtime.advance(workedBefore)
+      const result = outcomeOf(invoke('stripe', never))
+      await runtime.advance(remaining)
+      expect((await result).error).toMatchObject({ reason: 'deadline' })
+    }
+    // There was time enough; the handler has spent it before.
+    await cut(3_001, 500)
+    expect(warn).not.toHaveBeenCalled()
+    for (const remaining of [3_000, 2_000]) await cut(remaining, 0)
+    expect(warn.mock.calls).toEqual([
+      [
+        expect.stringMatching(/"stripe".*900 ms \(deadlineReserve\) and 2100\.5 ms.*CIRCUIT_BREAKER_TIMEOUT/),
+        { type: 'CircuitBreakerWarning', code: 'CIRCUIT_CONFIGURATION' },
+      ],
+    ])
+    warn.mockRestore()
   })
 
   it('that is nearer than deadlineReserve from the start is warned of, once', async () => {
