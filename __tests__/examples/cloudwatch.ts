@@ -76,6 +76,8 @@ export interface Alarm {
   readonly comparisonOperator: 'GreaterThanOrEqualToThreshold'
   readonly threshold: number
   readonly treatMissingData: 'notBreaching'
+  /** Who is told when it rings. */
+  readonly actions: readonly string[]
 }
 
 /**

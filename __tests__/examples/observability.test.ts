@@ -16,11 +16,10 @@ const minute = 60_000
 const apiKey = 'sk_test_example'
 const paid: ProviderAnswer = { body: { id: 'pay_1' } }
 const down: ProviderAnswer = { status: 503, body: '<html>Service Unavailable</html>' }
-const template = readTemplate('examples/observability/alarm.yaml', {
-  AlarmTopic: 'arn:aws:sns:eu-west-1:123456789012:on-call',
-})
-const outageAlarm = template.alarm('PaymentCircuitOpened')
-const storeAlarm = template.alarm('CircuitStoreFails')
+const topic = 'arn:aws:sns:eu-west-1:123456789012:on-call'
+const alarms = readTemplate('examples/observability/alarm.yaml')({ AlarmTopic: topic })
+const outageAlarm = alarms.alarm('PaymentCircuitOpened')
+const storeAlarm = alarms.alarm('CircuitStoreFails')
 
 let dynamodb: DynamoDBServer
 
@@ -105,6 +104,7 @@ describe('a fleet whose payment service fails', () => {
     await payAll()
     expect(sums(printed)).toMatchObject({ CircuitOpened: 2, 'CircuitTransitions to=OPEN': 7 })
     expect(outageAlarmRings(printed)).toBe(2)
+    expect([outageAlarm.actions, storeAlarm.actions]).toEqual([[topic], [topic]])
   })
 })
 

@@ -11,12 +11,13 @@ import { CfnFunction } from 'aws-cdk-lib/aws-sam'
 import { CfnInclude } from 'aws-cdk-lib/cloudformation-include'
 import type { Alarm } from './cloudwatch.ts'
 
-export interface Template {
+/** What is deployed, by logical id; it throws where there is no such thing. */
+export interface Deployment {
   alarm(logicalId: string): Alarm
-  /** An `AWS::Serverless::Function`. */
   function(logicalId: string): ServerlessFunction
 }
 
+/** An `AWS::Serverless::Function`. */
 export interface ServerlessFunction {
   readonly handler: string
   /** In seconds. */
@@ -24,54 +25,64 @@ export interface ServerlessFunction {
   readonly variables: Readonly<Record<string, string>>
 }
 
+type Parameters = Readonly<Record<string, string>>
+
 /**
- * Reads a template as it is deployed with these parameters; the others have their defaults.
+ * Reads a template, at once: the CDK does not outlive `jest.resetModules`.
  *
- * @throws if a parameter has neither
+ * @returns a function that deploys it with these parameters, the others having their defaults; it throws if one has neither
  */
-export function readTemplate(file: string, parameters: Readonly<Record<string, string>> = {}): Template {
+export function readTemplate(file: string): (parameters?: Parameters) => Deployment {
   const stack = new Stack(new App())
-  const included = new CfnInclude(stack, 'Template', { templateFile: file, parameters: valuesFor(file, parameters) })
-  const resource = <Kind>(logicalId: string, kind: abstract new (...args: never[]) => Kind): Kind => {
-    const found = included.getResource(logicalId)
-    if (!(found instanceof kind)) throw new Error(`${logicalId} of ${file} is no ${kind.name}`)
-    return found
+  new CfnInclude(stack, 'Template', { templateFile: file })
+  const parameters: CfnParameter[] = []
+  const alarms: Record<string, Alarm> = {}
+  const functions: Record<string, ServerlessFunction> = {}
+  for (const element of stack.node.findAll()) {
+    if (element instanceof CfnParameter) parameters.push(element)
+    if (element instanceof CfnAlarm) alarms[element.node.id] = stack.resolve(alarmOf(element))
+    if (element instanceof CfnFunction) functions[element.node.id] = functionOf(element, stack)
   }
-  return {
-    alarm: (logicalId) => {
-      const alarm = resource(logicalId, CfnAlarm)
-      return stack.resolve({
-        namespace: alarm.namespace,
-        metricName: alarm.metricName,
-        dimensions: alarm.dimensions,
-        statistic: alarm.statistic,
-        period: alarm.period,
-        evaluationPeriods: alarm.evaluationPeriods,
-        datapointsToAlarm: alarm.datapointsToAlarm ?? alarm.evaluationPeriods,
-        comparisonOperator: alarm.comparisonOperator,
-        threshold: alarm.threshold,
-        treatMissingData: alarm.treatMissingData,
-      })
-    },
-    function: (logicalId) => {
-      const { handler, timeout, environment } = resource(logicalId, CfnFunction)
-      return stack.resolve({ handler, timeout, variables: stack.resolve(environment)?.variables ?? {} })
-    },
+  const declared = parameters.map(({ node, default: fallback, allowedValues }) => ({
+    name: node.id,
+    fallback: fallback as string | undefined,
+    allowedValues,
+  }))
+  return (given = {}) => {
+    const values: Record<string, string> = {}
+    for (const { name, fallback, allowedValues } of declared) {
+      const value = given[name] ?? fallback
+      if (value === undefined) throw new Error(`${file} needs the parameter ${name}`)
+      if (allowedValues?.includes(value) === false) throw new Error(`${name} of ${file} cannot be ${value}`)
+      values[name] = value
+    }
+    const deploy = <Resource>(resource: Resource | undefined, logicalId: string): Resource => {
+      if (resource === undefined) throw new Error(`${file} has no such resource as ${logicalId}`)
+      return JSON.parse(JSON.stringify(resource), (_, value) => values[value?.Ref] ?? value)
+    }
+    return {
+      alarm: (logicalId) => deploy(alarms[logicalId], logicalId),
+      function: (logicalId) => deploy(functions[logicalId], logicalId),
+    }
   }
 }
 
-/** The parameters with their defaults. */
-function valuesFor(file: string, given: Readonly<Record<string, string>>): Record<string, string> {
-  const stack = new Stack(new App())
-  new CfnInclude(stack, 'Template', { templateFile: file })
-  const values: Record<string, string> = { ...given }
-  for (const parameter of stack.node.findAll()) {
-    if (!(parameter instanceof CfnParameter)) continue
-    const name = parameter.node.id
-    const value = given[name] ?? parameter.default
-    const isAllowed = parameter.allowedValues?.includes(value) ?? value !== undefined
-    if (!isAllowed) throw new Error(`The parameter ${name} of ${file} cannot be ${value}`)
-    values[name] = value
+function alarmOf(alarm: CfnAlarm): object {
+  return {
+    namespace: alarm.namespace,
+    metricName: alarm.metricName,
+    dimensions: alarm.dimensions,
+    statistic: alarm.statistic,
+    period: alarm.period,
+    evaluationPeriods: alarm.evaluationPeriods,
+    datapointsToAlarm: alarm.datapointsToAlarm ?? alarm.evaluationPeriods,
+    comparisonOperator: alarm.comparisonOperator,
+    threshold: alarm.threshold,
+    treatMissingData: alarm.treatMissingData,
+    actions: alarm.alarmActions,
   }
-  return values
+}
+
+function functionOf({ handler, timeout, environment }: CfnFunction, stack: Stack): ServerlessFunction {
+  return { ...stack.resolve({ handler, timeout }), variables: stack.resolve(environment)?.variables ?? {} }
 }
