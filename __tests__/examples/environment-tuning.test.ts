@@ -1,0 +1,352 @@
+import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals'
+import { createTestContext } from 'middy-circuit-breaker/testing'
+import type { Charge, Unknown } from '../../examples/environment-tuning/handler.ts'
+import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
+import { coldStart } from './cold-start.ts'
+import { type MovingClock, startMovingClock } from './moving-clock.ts'
+import { type Provider, type ProviderAnswer, startProvider } from './provider.ts'
+import { readTemplate } from './sam-template.ts'
+
+type Service = 'stripe' | 'rates'
+type FunctionName = 'Checkout' | 'NightlyReport'
+
+const second = 1_000
+const charge: ProviderAnswer = { body: { id: 'ch_1', amount: 1_250, currency: 'usd' } }
+const rate: ProviderAnswer = { body: { rate: 0.9 } }
+const down: ProviderAnswer = { status: 503, body: '<html>Service Unavailable</html>' }
+const found = { known: true, amount: 1_250, currency: 'usd', rate: 0.9 }
+const refused = { known: false, why: 'refused' }
+
+const deploy = readTemplate('examples/environment-tuning/template.yaml')
+
+let dynamodb: DynamoDBServer
+
+beforeAll(async () => {
+  dynamodb = await startDynamoDBLocal()
+})
+
+afterAll(async () => {
+  await dynamodb.stop()
+})
+
+describe.each<[FunctionName, Record<Service, number>, number]>([
+  ['Checkout', { stripe: 2, rates: 4 }, 10 * second],
+  ['NightlyReport', { stripe: 10, rates: 4 }, 60 * second],
+])('%s', (name, thresholds, resetTimeout) => {
+  it('finds a charge and its rate', async () => {
+    await using world = await createWorld()
+    const { lookUp } = await world.start(name)
+
+    expect(await lookUp()).toEqual(found)
+
+    expect(world.stripe.requests).toEqual([expect.objectContaining({ method: 'GET', url: '/v1/charges/ch_1' })])
+    expect(world.stripe.requests[0]?.headers).toMatchObject({ authorization: 'Bearer sk_test_example' })
+    expect(world.rates.requests.map(({ url }) => url)).toEqual(['/latest?from=usd&to=eur'])
+  })
+
+  it(`opens a circuit after as many failures as it is deployed with, for a new instance too`, async () => {
+    await using world = await createWorld()
+    const instance = await world.start(name)
+
+    expect(await callsUntilRefused(instance, world, 'rates')).toBe(thresholds.rates)
+    expect(await instance.lookUp()).toEqual({ known: true, amount: 1_250, currency: 'usd' })
+    expect(await callsUntilRefused(instance, world, 'stripe')).toBe(thresholds.stripe)
+
+    const another = await world.start(name)
+    expect(await another.lookUp()).toEqual(refused)
+    expect(world.stripe.requests).toHaveLength(thresholds.rates + 2 + thresholds.stripe)
+  })
+
+  it('tries again after the time that it is deployed with, and recovers', async () => {
+    await using world = await createWorld()
+    const instance = await world.start(name)
+    await callsUntilRefused(instance, world, 'stripe')
+    world.stripe.react(charge)
+
+    world.clock.advance(resetTimeout - 3 * second)
+    expect(await instance.lookUp()).toEqual(refused)
+
+    // Probes are spread over a twentieth of the time, and over a second at most.
+    world.clock.advance(5 * second)
+    expect(await instance.lookUp()).toEqual(found)
+  })
+
+  it('refuses nothing in observe mode, but tells of what it would', async () => {
+    await using world = await createWorld()
+    const instance = await world.start(name, { parameters: { CircuitBreakerMode: 'observe' } })
+
+    expect(await callsUntilRefused(instance, world, 'stripe')).toBe(Number.POSITIVE_INFINITY)
+
+    expect(world.told).toEqual([
+      {
+        message: 'The circuit of stripe is OPEN now',
+        service: 'stripe',
+        from: 'CLOSED',
+        to: 'OPEN',
+        reason: 'failure-threshold',
+      },
+    ])
+  })
+})
+
+it('Checkout gives up on an answer that NightlyReport still waits for', async () => {
+  await using world = await createWorld()
+  const checkout = await world.start('Checkout')
+  const report = await world.start('NightlyReport')
+  const givenUp = Promise.withResolvers<void>()
+  world.stripe.react(async () => {
+    await givenUp.promise
+    return charge
+  })
+
+  const patient = report.lookUp()
+  const startedAt = performance.now()
+  const impatient = await checkout.lookUp()
+  const after = performance.now() - startedAt
+  givenUp.resolve()
+
+  expect(impatient).toEqual({ known: false, why: 'too slow' })
+  expect(after).toBeGreaterThanOrEqual(790)
+  expect(after).toBeLessThan(4_000)
+  expect(await patient).toEqual(found)
+})
+
+describe('Functions with one table', () => {
+  it('have circuits of their own where one has a namespace', async () => {
+    await using world = await createWorld()
+    const checkout = await world.start('Checkout')
+    const report = await world.start('NightlyReport')
+
+    await callsUntilRefused(checkout, world, 'stripe')
+    world.stripe.react(charge)
+
+    expect(await report.lookUp()).toEqual(found)
+    expect(await checkout.lookUp()).toEqual(refused)
+  })
+
+  it('share a circuit where none has: the one that is less patient opens it, for as long as it says', async () => {
+    await using world = await createWorld()
+    const shared = { parameters: { ReportNamespace: '' } }
+    const checkout = await world.start('Checkout', shared)
+
+    await callsUntilRefused(checkout, world, 'stripe')
+    const report = await world.start('NightlyReport', shared)
+    expect(await report.lookUp()).toEqual(refused)
+
+    // Not for the minute that the report would have it open.
+    world.stripe.react(charge)
+    world.clock.advance(12 * second)
+    expect(await report.lookUp()).toEqual(found)
+  })
+
+  it('wait for no longer than their own maxResetTimeout, whoever opened the circuit', async () => {
+    await using world = await createWorld()
+    const shared = { parameters: { ReportNamespace: '' } }
+    const report = await world.start('NightlyReport', shared)
+
+    expect(await callsUntilRefused(report, world, 'stripe')).toBe(10)
+    const checkout = await world.start('Checkout', shared)
+    world.clock.advance(16 * second)
+    expect([await checkout.lookUp(), await report.lookUp()]).toEqual([refused, refused])
+
+    world.stripe.react(charge)
+    world.clock.advance(7 * second)
+    expect(await report.lookUp()).toEqual(refused)
+    expect(await checkout.lookUp()).toEqual(found)
+  })
+
+  it('open a shared circuit also in observe mode, and those that enforce it refuse', async () => {
+    await using world = await createWorld()
+    const observing = { parameters: { ReportNamespace: '', CircuitBreakerMode: 'observe' } }
+    const report = await world.start('NightlyReport', observing)
+
+    expect(await callsUntilRefused(report, world, 'stripe')).toBe(Number.POSITIVE_INFINITY)
+
+    expect(await (await world.start('Checkout')).lookUp()).toEqual(refused)
+  })
+})
+
+describe('A setting', () => {
+  const threshold = 'CIRCUIT_BREAKER_FAILURE_THRESHOLD'
+
+  it.each<[string, Record<string, string>, Service, number]>([
+    ['has its default where nothing else is said', {}, 'stripe', 3],
+    ['is the service’s option rather than the default', {}, 'rates', 4],
+    ['is the variable rather than the default', { [threshold]: '2' }, 'stripe', 2],
+    ['is the service’s option rather than the variable', { [threshold]: '2' }, 'rates', 4],
+    ['is the service’s variable rather than the service’s option', { [`${threshold}__RATES`]: '1' }, 'rates', 1],
+    [
+      'is the service’s variable rather than the variable',
+      { [threshold]: '2', [`${threshold}__STRIPE`]: '5' },
+      'stripe',
+      5,
+    ],
+    ['has its default where the variable is empty', { [threshold]: '' }, 'stripe', 3],
+  ])('%s', async (_, variables, service, calls) => {
+    await using world = await createWorld()
+    const instance = await world.start(undefined, { variables })
+
+    expect(await callsUntilRefused(instance, world, service)).toBe(calls)
+  })
+
+  const reset = 'CIRCUIT_BREAKER_RESET_TIMEOUT'
+
+  it.each<[string, Record<string, string>, number]>([
+    ['is the option rather than the default', {}, 15],
+    ['is the variable rather than the option', { [reset]: '7000' }, 7],
+    ['is the service’s variable rather than any', { [reset]: '7000', [`${reset}__STRIPE`]: '30000' }, 30],
+  ])('%s', async (_, variables, seconds) => {
+    await using world = await createWorld()
+    const instance = await world.start(undefined, { variables })
+    await callsUntilRefused(instance, world, 'stripe')
+    world.stripe.react(charge)
+
+    world.clock.advance((seconds - 3) * second)
+    expect(await instance.lookUp()).toEqual(refused)
+    world.clock.advance(5 * second)
+    expect(await instance.lookUp()).toEqual(found)
+  })
+
+  it('whose variable is misspelt is left alone, with a warning that says what was meant', async () => {
+    await using world = await createWorld()
+    using warn = jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
+
+    const instance = await world.start('Checkout', {
+      variables: { CIRCUIT_BREAKER_FAILURE_TRESHOLD__RATES: '1', CIRCUIT_BREAKER_RESET_TIMEOUT__STRIP: '1' },
+    })
+
+    expect(warn.mock.calls.map(([message]) => message)).toEqual([
+      expect.stringContaining('did you mean CIRCUIT_BREAKER_FAILURE_THRESHOLD__RATES?'),
+      expect.stringContaining('did you mean CIRCUIT_BREAKER_RESET_TIMEOUT__STRIPE?'),
+    ])
+    expect(await callsUntilRefused(instance, world, 'rates')).toBe(4)
+  })
+
+  it('whose variable makes no sense ends the start of the function, with all that is wrong', async () => {
+    await using world = await createWorld()
+    const variables = { CIRCUIT_BREAKER_TIMEOUT: '0.8s', [threshold]: '0', CIRCUIT_BREAKER_MODE__STRIPE: 'observed' }
+
+    const starting = world.start('Checkout', { variables })
+
+    await expect(starting).rejects.toMatchObject({
+      name: 'ConfigurationError',
+      problems: Object.keys(variables).map((source) => expect.objectContaining({ source })),
+    })
+  })
+})
+
+describe('The function', () => {
+  it.each<[string, ProviderAnswer | 'hangs' | 'breaks', Partial<Unknown>]>([
+    ['breaks the connection', 'breaks', { why: 'down' }],
+    ['answers with a page', { body: '<html>' }, { why: 'down' }],
+    ['hangs', 'hangs', { why: 'too slow' }],
+  ])('does not know a charge, and opens the circuit, when Stripe %s', async (_, how, answer) => {
+    await using world = await createWorld()
+    const { lookUp } = await world.start('Checkout', { variables: { CIRCUIT_BREAKER_TIMEOUT: '50' } })
+    world.stripe.react(how)
+
+    expect([await lookUp(), await lookUp(), await lookUp()]).toEqual([
+      { known: false, ...answer },
+      { known: false, ...answer },
+      refused,
+    ])
+  })
+
+  it('does not hold its own mistakes against Stripe', async () => {
+    await using world = await createWorld()
+    const { lookUp } = await world.start('Checkout')
+
+    world.stripe.react({ status: 404 })
+    for (let calls = 0; calls < 3; calls++) expect(await lookUp()).toEqual({ known: false, why: 'no such charge' })
+    world.stripe.react({ status: 401 })
+    for (let calls = 0; calls < 3; calls++)
+      await expect(lookUp()).rejects.toThrow('Stripe has refused the request with 401')
+    await expect(lookUp('../v1/customers')).rejects.toThrow('chargeId must be the id of a charge')
+
+    world.stripe.react(charge)
+    expect(await lookUp()).toEqual(found)
+    expect(world.stripe.requests).toHaveLength(7)
+  })
+})
+
+/** A table, and the services that the functions call. */
+interface World extends AsyncDisposable, Readonly<Record<Service, Provider>> {
+  readonly clock: MovingClock
+  /** The log lines of transitions. */
+  readonly told: readonly unknown[]
+  /**
+   * Starts an instance of a function of the template, or of one that is deployed without any settings.
+   */
+  start(name: FunctionName | undefined, deployment?: Deployment): Promise<Instance>
+}
+
+interface Deployment {
+  /** Of the template. */
+  readonly parameters?: Readonly<Record<string, string>>
+  /** On top of those in the template. */
+  readonly variables?: Readonly<Record<string, string>>
+}
+
+interface Instance {
+  lookUp(chargeId?: string): Promise<Charge | Unknown>
+}
+
+async function createWorld(): Promise<World> {
+  const stripe = await startProvider(charge)
+  const rates = await startProvider(rate)
+  const clock = startMovingClock()
+  const told: unknown[] = []
+  const warn = jest.spyOn(console, 'warn').mockImplementation((line) => void told.push(JSON.parse(line)))
+  const own = {
+    CircuitTable: await dynamodb.createTable(),
+    StripeUrl: stripe.url,
+    StripeApiKey: 'sk_test_example',
+    RatesUrl: rates.url,
+  }
+  return {
+    stripe,
+    rates,
+    clock,
+    told,
+    start: async (name, { parameters = {}, variables = {} } = {}) => {
+      const deployed = deploy({ ...own, ...parameters }).function(name ?? 'Checkout')
+      const isOurs = ([variable]: [string, string]) => /^(?!CIRCUIT_BREAKER_)|_TABLE_NAME$/.test(variable)
+      const inTemplate = Object.entries(deployed.variables).filter((entry) => name !== undefined || isOurs(entry))
+      const [file, exported] = deployed.handler.split('.')
+      expect([file, exported]).toEqual(['handler', 'handler'])
+      const { handler } = await coldStart(() => import('../../examples/environment-tuning/handler.ts'), {
+        AWS_REGION: 'eu-central-1',
+        AWS_ACCESS_KEY_ID: 'local',
+        AWS_SECRET_ACCESS_KEY: 'local',
+        AWS_ENDPOINT_URL_DYNAMODB: dynamodb.endpoint,
+        CIRCUIT_BREAKER_STORAGE_TIMEOUT: '5000',
+        ...Object.fromEntries(inTemplate),
+        ...variables,
+      })
+      return {
+        lookUp: (chargeId = 'ch_1') => {
+          const context = createTestContext<Parameters<typeof handler>[1]>({ remainingTime: deployed.timeout * second })
+          return handler({ chargeId }, context)
+        },
+      }
+    },
+    async [Symbol.asyncDispose]() {
+      warn.mockRestore()
+      clock[Symbol.dispose]()
+      await stripe[Symbol.asyncDispose]()
+      await rates[Symbol.asyncDispose]()
+    },
+  }
+}
+
+/** How many calls reach a service that is down until one does not; infinity if thirty do. */
+async function callsUntilRefused({ lookUp }: Instance, world: World, service: Service): Promise<number> {
+  const { requests, react } = world[service]
+  react(down)
+  for (let calls = 0; calls < 30; calls++) {
+    const before = requests.length
+    await lookUp()
+    if (requests.length === before) return calls
+  }
+  return Number.POSITIVE_INFINITY
+}

@@ -1,0 +1,471 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals'
+import type { APIGatewayProxyEventV2 } from 'aws-lambda'
+import { CircuitBreaker } from 'middy-circuit-breaker'
+import { createTestContext } from 'middy-circuit-breaker/testing'
+import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
+import { startFaultProxy } from '../support/fault-proxy.ts'
+import { type DataPoint, dataPointsOf, ringsOf } from './cloudwatch.ts'
+import { coldStart } from './cold-start.ts'
+import { startMovingClock } from './moving-clock.ts'
+import { capturePrinted, type Printed, type PrintedLine } from './printed-lines.ts'
+import { type Provider, type ProviderAnswer, startProvider } from './provider.ts'
+import { readTemplate } from './sam-template.ts'
+
+const minute = 60_000
+const apiKey = 'sk_test_example'
+const paid: ProviderAnswer = { body: { id: 'pay_1' } }
+const down: ProviderAnswer = { status: 503, body: '<html>Service Unavailable</html>' }
+const topic = 'arn:aws:sns:eu-west-1:123456789012:on-call'
+const alarms = readTemplate('examples/observability/alarm.yaml')({ AlarmTopic: topic })
+const outageAlarm = alarms.alarm('PaymentCircuitOpened')
+const storeAlarm = alarms.alarm('CircuitStoreFails')
+
+let dynamodb: DynamoDBServer
+
+beforeAll(async () => {
+  dynamodb = await startDynamoDBLocal()
+})
+
+afterAll(async () => {
+  await dynamodb.stop()
+})
+
+describe('a fleet whose payment service fails', () => {
+  it('publishes one CircuitOpened and one log line, with the ids of the request that caused it', async () => {
+    using printed = capturePrinted()
+    using clock = startMovingClock()
+    await using provider = await startProvider(down)
+    const fleet = await startFleet(24, provider.url)
+
+    const first = await Promise.all(fleet.map(({ pay }) => pay()))
+    const reached = provider.requests.length
+    // Those whose failures were counted before it opened learn of it when they read again.
+    clock.advance(5_000)
+    const second = await Promise.all(fleet.map(({ pay }) => pay()))
+
+    expect(reached).toBeLessThanOrEqual(24)
+    expect(provider.requests).toHaveLength(reached)
+    expect(sums(printed)).toEqual({
+      CallsFailed: reached,
+      CallsRefused: 48 - reached,
+      Fallbacks: 48,
+      CircuitOpened: 1,
+      'CircuitTransitions to=OPEN': 1,
+    })
+    expect(first.concat(second).map(({ statusCode }) => statusCode)).toEqual(Array(48).fill(202))
+    const [line, ...others] = transitionLines(printed)
+    expect(others).toEqual([])
+    expect(line).toMatchObject({
+      level: 'ERROR',
+      service: 'checkout',
+      message: 'The circuit of payments has opened',
+      circuit: 'payments',
+      from: 'CLOSED',
+      to: 'OPEN',
+      reason: 'failure-threshold',
+      failure: { name: 'BreakableResult', status: 503 },
+    })
+    // Refusals are counted, not logged.
+    expect(logLines(printed)).toHaveLength(reached + 1)
+    const cause = first.find(({ requestId }) => requestId === line?.['function_request_id'])
+    expect(cause).toBeDefined()
+    expect(line?.['correlation_id']).toBe(cause?.correlationId)
+    expect(outageAlarmRings(printed)).toBe(1)
+  })
+
+  it('rings the alarm once per outage, however long it lasts and however often the circuit opens again', async () => {
+    using printed = capturePrinted()
+    using clock = startMovingClock()
+    await using provider = await startProvider(down)
+    const fleet = await startFleet(4, provider.url)
+    const payAll = () => Promise.all(fleet.map(({ pay }) => pay()))
+
+    await payAll()
+    for (let probes = 0; probes < 5; probes++) {
+      clock.advance(2 * minute)
+      await payAll()
+    }
+    expect(sums(printed)).toMatchObject({
+      CircuitOpened: 1,
+      'CircuitTransitions to=OPEN': 6,
+      'CircuitTransitions to=HALF_OPEN': 5,
+    })
+    expect(outageAlarmRings(printed)).toBe(1)
+
+    provider.react(paid)
+    clock.advance(minute)
+    await payAll()
+    expect(sums(printed)).toMatchObject({ CircuitOpened: 1, 'CircuitTransitions to=CLOSED': 1 })
+
+    provider.react(down)
+    clock.advance(2 * minute)
+    await payAll()
+    await payAll()
+    expect(sums(printed)).toMatchObject({ CircuitOpened: 2, 'CircuitTransitions to=OPEN': 7 })
+    expect(outageAlarmRings(printed)).toBe(2)
+    expect([outageAlarm.actions, storeAlarm.actions]).toEqual([[topic], [topic]])
+  })
+})
+
+describe('a transition that the store confirms after its invocation', () => {
+  it.each(['no invocation', 'another invocation'])('is published at once while %s runs', async (what) => {
+    using printed = capturePrinted()
+    await using provider = await startProvider(down)
+    const proxy = await startFaultProxy({ port: Number(new URL(dynamodb.endpoint).port) }, 'http')
+    try {
+      const [instance] = await startFleet(1, provider.url, {
+        AWS_ENDPOINT_URL_DYNAMODB: `http://127.0.0.1:${proxy.port}`,
+        CIRCUIT_BREAKER_FAILURE_THRESHOLD: '1',
+        CIRCUIT_BREAKER_STORAGE_TIMEOUT: '100',
+      })
+      provider.react(async () => {
+        await proxy.inflict({ kind: 'black-hole' })
+        return down
+      })
+
+      const first = await instance?.pay()
+      expect(sums(printed)).toMatchObject({ CallsFailed: 1, Fallbacks: 1 })
+      expect(sums(printed)).not.toHaveProperty('CircuitOpened')
+
+      const second = what === 'another invocation' ? instance?.pay() : undefined
+      await proxy.heal()
+      await until(() => sums(printed)['CircuitOpened'] === 1)
+      await second
+
+      expect(sums(printed)).toMatchObject({ CircuitOpened: 1, 'CircuitTransitions to=OPEN': 1 })
+      expect(transitionLines(printed)).toEqual([
+        expect.objectContaining({ function_request_id: first?.requestId, correlation_id: first?.correlationId }),
+      ])
+    } finally {
+      await proxy.stop()
+    }
+  })
+})
+
+describe('the metrics of calls', () => {
+  it('tell successes and how long they took', async () => {
+    using printed = capturePrinted()
+    await using provider = await startProvider(async () => {
+      await sleep(50)
+      return paid
+    })
+    const [instance] = await startFleet(1, provider.url)
+
+    expect(await instance?.pay()).toMatchObject({ statusCode: 200, body: { status: 'paid', payment: 'pay_1' } })
+
+    expect(provider.requests).toEqual([
+      expect.objectContaining({
+        method: 'POST',
+        body: JSON.stringify({ amount: 1_250, reference: 'order-1' }),
+        headers: expect.objectContaining({ authorization: `Bearer ${apiKey}`, 'idempotency-key': 'order-1' }),
+      }),
+    ])
+    expect(sums(printed)).toEqual({ CallsSucceeded: 1 })
+    const [latency] = latencies(printed)
+    expect(latency).toBeGreaterThanOrEqual(49)
+    expect(printed.lines).toHaveLength(1)
+  })
+
+  it.each<[string, Parameters<Provider['react']>[0], object, object]>([
+    ['hangs', 'hangs', { CallsTimedOut: 1 }, { name: 'CircuitTimeoutError', code: 'CIRCUIT_TIMEOUT' }],
+    ['breaks the connection', 'breaks', { CallsFailed: 1 }, { name: 'TypeError', code: 'UND_ERR_SOCKET' }],
+    ['answers 503 with a page', down, { CallsFailed: 1 }, { name: 'BreakableResult', status: 503 }],
+    ['answers 200 with a page', { body: '<html>' }, { CallsFailed: 1 }, { name: 'BreakableResult', status: 200 }],
+  ])('count a service that %s, and the customer is told to ask again', async (_, how, counted, failure) => {
+    using printed = capturePrinted()
+    await using provider = await startProvider(how)
+    const [instance] = await startFleet(1, provider.url, { CIRCUIT_BREAKER_TIMEOUT: '200' })
+
+    const reply = await instance?.pay()
+
+    expect(reply).toMatchObject({ statusCode: 202, body: { status: 'pending' }, headers: { 'retry-after': '5' } })
+    expect(sums(printed)).toEqual({ ...counted, Fallbacks: 1 })
+    expect(latencies(printed)).toEqual([expect.any(Number)])
+    expect(latencies(printed)[0]).toBeLessThan(3_000)
+    expect(logLines(printed)).toEqual([
+      expect.objectContaining({
+        level: 'WARN',
+        circuit: 'payments',
+        failure,
+        function_request_id: reply?.requestId,
+        correlation_id: reply?.correlationId,
+      }),
+    ])
+  })
+
+  it('do not count what is the customer’s or our own fault', async () => {
+    using printed = capturePrinted()
+    await using provider = await startProvider(paid)
+    const [instance] = await startFleet(1, provider.url)
+    const answering = async (status: number) => {
+      provider.react({ status, body: { error: { message: 'No.' } } })
+      return (await instance?.pay())?.statusCode
+    }
+
+    const replies: unknown[] = []
+    for (const status of [402, 402, 401, 429]) replies.push(await answering(status))
+
+    expect(replies).toEqual([402, 402, 502, 202])
+    expect(sums(printed)).toEqual({ CallsSucceeded: 4 })
+  })
+
+  it('do not count bad requests', async () => {
+    using printed = capturePrinted()
+    await using provider = await startProvider(paid)
+    const [instance] = await startFleet(1, provider.url)
+    const bodies = [
+      '',
+      '[',
+      'null',
+      '[]',
+      '{}',
+      '{"orderId":"a b","amount":1}',
+      '{"orderId":"a","amount":"1"}',
+      undefined,
+    ]
+
+    for (const body of bodies) expect(await instance?.pay({ body })).toMatchObject({ statusCode: 400 })
+
+    expect(provider.requests).toEqual([])
+    expect(sums(printed)).toEqual({ InvalidRequests: bodies.length })
+  })
+})
+
+describe('a store that fails', () => {
+  it('is told by kind, and rings its own alarm when it goes on', async () => {
+    using printed = capturePrinted()
+    using clock = startMovingClock()
+    using warning = jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
+    await using provider = await startProvider(paid)
+    const { pay } = await startInstance(provider.url, { CIRCUIT_BREAKER_TABLE_NAME: 'no-such-table' })
+
+    for (let minutes = 0; minutes < 2; minutes++) {
+      expect(await pay()).toMatchObject({ statusCode: 200 })
+      clock.advance(minute)
+    }
+    expect(sums(printed)).toEqual({ CallsSucceeded: 2, StorageErrors: 2, 'StorageErrors kind=misconfigured': 2 })
+    expect(ringsOf(storeAlarm, dataPoints(printed), Date.now())).toBe(0)
+
+    expect(await pay()).toMatchObject({ statusCode: 200 })
+    expect(ringsOf(storeAlarm, dataPoints(printed), Date.now())).toBe(1)
+    expect(logLines(printed)[0]).toMatchObject({
+      level: 'ERROR',
+      message: 'The store of the circuits is misconfigured',
+      circuits: ['payments'],
+      operation: 'batchGetState',
+    })
+    expect(warning).toHaveBeenCalledTimes(1)
+  })
+
+  it('hides an outage from the first alarm, and so must ring the second', async () => {
+    using printed = capturePrinted()
+    using clock = startMovingClock()
+    await using provider = await startProvider(down)
+    const proxy = await startFaultProxy({ port: Number(new URL(dynamodb.endpoint).port) }, 'http')
+    try {
+      const [instance] = await startFleet(1, provider.url, {
+        AWS_ENDPOINT_URL_DYNAMODB: `http://127.0.0.1:${proxy.port}`,
+      })
+      await proxy.inflict({ kind: 'refuse' })
+
+      for (let minutes = 0; minutes < 5; minutes++) {
+        for (let calls = 0; calls < 4; calls++) await instance?.pay()
+        clock.advance(minute)
+      }
+
+      // The instance protects itself all the same.
+      expect(sums(printed)['CallsRefused']).toBeGreaterThanOrEqual(5)
+      expect(sums(printed)).toMatchObject({ 'StorageErrors kind=unavailable': expect.any(Number) })
+      expect(outageAlarmRings(printed)).toBe(0)
+      expect(ringsOf(storeAlarm, dataPoints(printed), Date.now())).toBe(1)
+    } finally {
+      await proxy.heal()
+      await proxy.stop()
+    }
+  })
+})
+
+describe('what is printed', () => {
+  it('holds no secret, whatever the payment service and the client say', async () => {
+    using printed = capturePrinted()
+    await using provider = await startProvider({
+      status: 500,
+      headers: { 'set-cookie': 'session=secret-cookie', 'x-debug': 'secret-header' },
+      body: { error: { message: 'secret-body of 4242424242424242', stack: 'Error: secret-stack' } },
+    })
+    const unreachable = await startProvider(paid)
+    await unreachable[Symbol.asyncDispose]()
+
+    const failing = await startInstance(`${provider.url}/?token=secret-token`)
+    for (let calls = 0; calls < 4; calls++) await failing.pay()
+    provider.react({ status: 400, body: 'secret-refusal' })
+    await (await startInstance(provider.url)).pay()
+    const alone = await startInstance(`${unreachable.url}/?token=secret-token`)
+    for (let calls = 0; calls < 4; calls++) await alone.pay()
+    // fetch refuses it with an error whose message has the key in it.
+    const broken = await startInstance(provider.url, { PAYMENTS_API_KEY: 'secret-key\nof two lines' })
+    expect(await broken.pay()).toMatchObject({ statusCode: 500, body: { message: 'The payment could not be made.' } })
+
+    expect(logLines(printed).map((line) => Object(line['failure']))).toEqual(
+      expect.arrayContaining([
+        { name: 'BreakableResult', status: 500 },
+        { name: 'TypeError', code: 'ECONNREFUSED' },
+        { name: 'TypeError' },
+      ]),
+    )
+    expect(printed.text).not.toMatch(/secret|4242|sk_test/)
+  })
+
+  it('is JSON with the ids of its request, or data points that CloudWatch takes', async () => {
+    using printed = capturePrinted()
+    await using provider = await startProvider(down)
+    const [instance] = await startFleet(1, provider.url)
+
+    const replies = [await instance?.pay(), await instance?.pay(), await instance?.pay()]
+
+    const ids = replies.map((reply) => [reply?.requestId, reply?.correlationId])
+    const lines = logLines(printed).map((line) => [line['function_request_id'], line['correlation_id']])
+    expect(lines).toEqual([...ids, ids[2]])
+    expect(printed.lines.filter(isEmf).flatMap(dataPointsOf).length).toBeGreaterThan(0)
+    expect(printed.text.trim().split('\n')).toHaveLength(printed.lines.length)
+  })
+})
+
+describe('a call that is measured', () => {
+  it('gets the same as one that is not: also a result that counts as a failure, where there is no fallback', async () => {
+    using printed = capturePrinted()
+    const { measured, metrics } = await coldStart(() => import('../../examples/observability/telemetry.ts'), {})
+    const breaker = new CircuitBreaker({ services: ['payments'], storage: 'memory', maxConcurrent: 1, maxQueue: 0 })
+    const call = measured(breaker.callExternalFor({}))
+    const result = { status: 503 }
+    const bug = new Error('secret')
+
+    const running = call('payments', () => sleep(20))
+    await expect(call('payments', () => 1)).rejects.toMatchObject({ name: 'ConcurrencyLimitError' })
+    await running
+    expect(await call('payments', () => result)).toBe(result)
+    await expect(call('payments', () => Promise.reject(bug))).rejects.toBe(bug)
+    await expect(call('payments', () => result, { fallback: () => Promise.reject(bug) })).rejects.toBe(bug)
+    metrics.publishStoredMetrics()
+
+    expect(sums(printed)).toEqual({ CallsSucceeded: 1, CallsRefused: 1, CallsFailed: 3, Fallbacks: 1 })
+    expect(latencies(printed)).toHaveLength(4)
+  })
+})
+
+interface Instance {
+  /** Invokes it with a payment, or with another body. */
+  pay(request?: { readonly body: string | undefined }): Promise<Reply>
+}
+
+interface Reply {
+  readonly statusCode: number | undefined
+  readonly headers: unknown
+  readonly body: unknown
+  readonly requestId: string
+  readonly correlationId: string
+}
+
+/** Instances that share a table of their own. */
+async function startFleet(size: number, url: string, variables: Record<string, string> = {}): Promise<Instance[]> {
+  const table = { CIRCUIT_BREAKER_TABLE_NAME: await dynamodb.createTable() }
+  const fleet: Instance[] = []
+  for (let instance = 0; instance < size; instance++) fleet.push(await startInstance(url, { ...table, ...variables }))
+  return fleet
+}
+
+async function startInstance(url: string, variables: Record<string, string> = {}): Promise<Instance> {
+  const { handler } = await coldStart(() => import('../../examples/observability/handler.ts'), {
+    AWS_REGION: 'eu-central-1',
+    AWS_ACCESS_KEY_ID: 'local',
+    AWS_SECRET_ACCESS_KEY: 'local',
+    AWS_ENDPOINT_URL_DYNAMODB: dynamodb.endpoint,
+    // One process does the work of a fleet: the store's answers may have to wait.
+    CIRCUIT_BREAKER_STORAGE_TIMEOUT: '5000',
+    POWERTOOLS_SERVICE_NAME: 'checkout',
+    PAYMENTS_URL: url,
+    PAYMENTS_API_KEY: apiKey,
+    ...variables,
+  })
+  return {
+    pay: async ({ body } = { body: JSON.stringify({ orderId: 'order-1', amount: 1_250 }) }) => {
+      const correlationId = `api-${++requests}`
+      const context = createTestContext<Parameters<typeof handler>[1]>()
+      const { statusCode, headers, body: answer } = await handler(request(body, correlationId), context)
+      return { statusCode, headers, body: JSON.parse(answer ?? ''), requestId: context.awsRequestId, correlationId }
+    },
+  }
+}
+
+let requests = 0
+
+function request(body: string | undefined, requestId: string): APIGatewayProxyEventV2 {
+  return {
+    version: '2.0',
+    routeKey: 'POST /payments',
+    rawPath: '/payments',
+    rawQueryString: '',
+    headers: { 'content-type': 'application/json' },
+    requestContext: {
+      accountId: '123456789012',
+      apiId: 'api',
+      domainName: 'api.example.com',
+      domainPrefix: 'api',
+      http: { method: 'POST', path: '/payments', protocol: 'HTTP/1.1', sourceIp: '192.0.2.1', userAgent: 'test' },
+      requestId,
+      routeKey: 'POST /payments',
+      stage: '$default',
+      time: '01/Jan/2026:00:00:00 +0000',
+      timeEpoch: 1_767_225_600_000,
+    },
+    // As API Gateway does with what is no text.
+    ...(body !== undefined && { body: Buffer.from(body).toString('base64') }),
+    isBase64Encoded: body !== undefined,
+  }
+}
+
+function isEmf(line: PrintedLine): boolean {
+  return '_aws' in line
+}
+
+function dataPoints({ lines }: Printed): DataPoint[] {
+  return lines.filter(isEmf).flatMap(dataPointsOf)
+}
+
+/** The sums of the metrics of namespace Shop and service payments, but for latencies, by name and further dimensions. */
+function sums(printed: Printed): Record<string, number> {
+  const sums: Record<string, number> = {}
+  for (const { namespace, name, dimensions, values } of dataPoints(printed)) {
+    const { service, ...others } = dimensions
+    expect([namespace, service]).toEqual(['Shop', 'payments'])
+    if (name === 'CallLatency') continue
+    const key = [name, ...Object.entries(others).map((entry) => entry.join('='))].join(' ')
+    sums[key] = values.reduce((sum, value) => sum + value, sums[key] ?? 0)
+  }
+  return sums
+}
+
+function latencies(printed: Printed): number[] {
+  return dataPoints(printed).flatMap(({ name, values }) => (name === 'CallLatency' ? values : []))
+}
+
+function outageAlarmRings(printed: Printed): number {
+  return ringsOf(outageAlarm, dataPoints(printed), Date.now() + 10 * minute)
+}
+
+function logLines({ lines }: Printed): PrintedLine[] {
+  return lines.filter((line) => !isEmf(line))
+}
+
+function transitionLines(printed: Printed): PrintedLine[] {
+  return logLines(printed).filter((line) => 'reason' in line)
+}
+
+async function until(isTrue: () => boolean): Promise<void> {
+  const deadline = performance.now() + 2_000
+  while (!isTrue()) {
+    if (performance.now() > deadline) throw new Error('It has not become true within 2 s')
+    await sleep(5)
+  }
+}
