@@ -304,6 +304,18 @@ export class CallScope implements OperationContext {
     if (this.#cut !== undefined) listener(this.#cut.error)
   }
 
+  /**
+   * Cuts the call if its time is over, though its timer has not fired yet.
+   *
+   * @returns what has cut it, if anything did
+   */
+  cutIfOver(): { readonly error: unknown } | undefined {
+    const now = this.#runtime.now()
+    if (this.timeout !== false && now - this.startedAt >= this.timeout) this.timeOut('timeout')
+    else if (now >= this.deadline) this.timeOut('deadline')
+    return this.#cut
+  }
+
   /** Cuts the call with a {@link CircuitTimeoutError}. */
   timeOut(reason: TimeoutReason): void {
     const end = reason === 'timeout' ? this.startedAt + (this.timeout || 0) : this.deadline

@@ -377,6 +377,9 @@ export class CircuitBreaker<const K extends string = string> {
         if (verdict !== 'pass' && verdict !== 'claim') throw circuit.refusal(verdict, now)
         if (!circuit.permits.tryAcquire()) await waitForPermit(circuit, scope)
         holdsPermit = true
+        // The permit may come from a call that was cut in this turn, in which this one's time is over too.
+        const cut = scope.cutIfOver()
+        if (cut !== undefined) throw cut.error
       }
       // A permit may have been waited for: what holds now decides.
       let verdict = circuit.admit(this.#runtime.now())

@@ -605,8 +605,9 @@ export class Circuit {
         const answers = this.#answers
         const isProvisional = this.#settlements.length > 0 || this.#tripTokens !== undefined
         const stored = await this.#writeNext()
-        // Without news a view with a life of its own is not set back to what was known before.
-        if (answers !== this.#answers || isProvisional) this.#refreshView()
+        // Without news a view with a life of its own is not set back to what was known before; nor, while the store is away,
+        // what this instance decided alone, although what it had to report of that is no news any more.
+        if (answers !== this.#answers || (isProvisional && !this.#isOutOfTouch)) this.#refreshView()
         if (!stored) conflicts++
       }
     } catch (error) {

@@ -97,6 +97,33 @@ describe.each(['fail', 'hang'] as const)('a store that is down (%s)', (outage) =
     expect(breaker.circuits.stripe?.state).toBe('CLOSED')
   })
 
+  it('leaves it protected for all of resetTimeout, although what it has to report is older than window by then', async () => {
+    const { start, storage, runtime } = createFleet({ window: 60_000, resetTimeout: 120_000 })
+    const breaker = start()
+    await breaker.load()
+    storage.outage = outage
+    await failTimes(breaker, 3)
+    const load = async (): Promise<void> => {
+      const loading = breaker.load()
+      await runtime.advance(1_000)
+      await loading
+    }
+    for (let times = 0; times < 23; times++) {
+      await load()
+      await runtime.advance(4_000)
+      expect([times, breaker.circuits.stripe?.state]).toEqual([times, 'OPEN'])
+    }
+    await runtime.advance(6_000)
+    await load()
+    expect(breaker.circuits.stripe?.state).toBe('HALF_OPEN')
+
+    storage.outage = undefined
+    await runtime.advance(30_000)
+    await load()
+    expect(breaker.circuits.stripe?.state).toBe('CLOSED')
+    expect(await storage.peek('stripe')).toBeUndefined()
+  })
+
   it('opens again alone when the local probe fails', async () => {
     const { start, storage, runtime } = createFleet({ storageTimeout: 10, resetTimeout: 1_000 })
     const breaker = start()

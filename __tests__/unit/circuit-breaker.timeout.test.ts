@@ -27,6 +27,27 @@ async function unhandledDuring(run: () => Promise<void>): Promise<unknown[]> {
 }
 
 describe('a timeout', () => {
+  it.each(['timeout', 'deadline'] as const)(
+    'that is over for a call which waited for a permit keeps its operation from starting: %s',
+    async (reason) => {
+      const { start, runtime } = createFleet({ maxConcurrent: 1, failureThreshold: 9, deadlineReserve: 0 })
+      const breaker = start()
+      await breaker.load()
+      const operation = jest.fn(never)
+      const callExternal = breaker.callExternalFor({ getRemainingTimeInMillis: () => 200 })
+      const options = reason === 'timeout' ? { timeout: 200 } : {}
+      const call = reason === 'timeout' ? breaker.call.bind(breaker) : callExternal
+      const results = [1, 2, 3, 4].map(() => outcomeOf(call('stripe', operation, options)))
+      await runtime.advance(200)
+      const errors = (await Promise.all(results)).map(({ error }) => error as CircuitTimeoutError)
+      expect(errors.map(({ attempted }) => attempted)).toEqual([true, false, false, false])
+      expect(errors.map((error) => error.reason)).toEqual([reason, reason, reason, reason])
+      expect(operation).toHaveBeenCalledTimes(1)
+      const next = breaker.call('stripe', ok)
+      expect(await isSettled(next, runtime)).toBe(true)
+    },
+  )
+
   it('rejects although the operation ignores it, and aborts its signal with the same error', async () => {
     const { start, runtime } = createFleet()
     const breaker = start()
