@@ -1,6 +1,7 @@
 /**
  * Says where an IP address is: `GET /location` for the caller's own, `GET /location?ip=…` for any. It asks ipinfo, and
- * keeps each answer in the table of the circuits.
+ * keeps each answer in the table of the circuits. (The caller is who API Gateway sees: behind a CDN that is
+ * the CDN, which then has to say in `ip` for whom it asks.)
  *
  * While the circuit is open, and whenever ipinfo fails, the answer is the last one that is known, with `stale: true` and
  * its age. Where none is known it is 503 with `Retry-After`, and not `location: null`: that means that the address is
