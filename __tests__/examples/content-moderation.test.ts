@@ -1,0 +1,284 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals'
+import { createTestContext } from 'middy-circuit-breaker/testing'
+import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
+import { coldStart } from './cold-start.ts'
+import { httpEvent } from './http-event.ts'
+import { recogniseErrorsOfNode } from './node-errors.ts'
+import { type Provider, type ProviderRequest, type Reaction, startProvider } from './provider.ts'
+
+interface Segments {
+  readonly LanguageCode: string
+  readonly TextSegments: readonly { readonly Text: string }[]
+}
+
+/** Finds insults where there is `rude`, and is in doubt where there is `hm`. */
+const healthy = ({ body }: ProviderRequest): Reaction => {
+  const { TextSegments }: Segments = JSON.parse(body)
+  const ResultList = TextSegments.map(({ Text }) => {
+    const score = Text.includes('rude') ? 0.97 : Text.includes('hm') ? 0.6 : 0.03
+    return {
+      Labels: [
+        { Name: 'INSULT', Score: score },
+        { Name: 'GRAPHIC', Score: 0.01 },
+      ],
+      Toxicity: score,
+    }
+  })
+  return { body: { ResultList } }
+}
+const exception = (name: string, status = 400): Reaction => ({ status, body: { __type: name, message: 'No.' } })
+const failing = exception('InternalServerException', 500)
+
+recogniseErrorsOfNode()
+
+let dynamodb: DynamoDBServer
+
+beforeAll(async () => {
+  dynamodb = await startDynamoDBLocal()
+})
+afterAll(() => dynamodb.stop())
+beforeEach(() => {
+  jest.spyOn(console, 'warn').mockImplementation(() => {})
+})
+afterEach(() => {
+  jest.restoreAllMocks()
+})
+
+interface Answer {
+  readonly status: number | undefined
+  readonly decision?: string
+  readonly checkedBy?: string
+  readonly reasons?: readonly string[]
+}
+
+/** Starts an instance of the function, which moderates what is in the body of a request. */
+type Start = (
+  variables?: Readonly<Record<string, string>>,
+) => Promise<(body: unknown, base64?: boolean) => Promise<Answer>>
+
+async function deploy(comprehend: Provider): Promise<Start> {
+  const table = await dynamodb.createTable()
+  return async (variables = {}) => {
+    const { handler } = await coldStart(() => import('../../examples/content-moderation/handler.ts'), {
+      AWS_ENDPOINT_URL_COMPREHEND: comprehend.url,
+      AWS_ENDPOINT_URL_DYNAMODB: dynamodb.endpoint,
+      AWS_REGION: 'eu-central-1',
+      AWS_ACCESS_KEY_ID: 'test',
+      AWS_SECRET_ACCESS_KEY: 'test',
+      CIRCUIT_BREAKER_TABLE_NAME: table,
+      ...variables,
+    })
+    return async (body, base64 = false) => {
+      const event = httpEvent({ route: 'POST /moderate', body, base64 })
+      const { statusCode, body: answered = '' } = await handler(event, createTestContext())
+      return { status: statusCode, ...JSON.parse(answered) }
+    }
+  }
+}
+
+describe('the moderation function', () => {
+  it('lets Comprehend decide', async () => {
+    await using comprehend = await startProvider(healthy)
+    const moderate = await (await deploy(comprehend))()
+
+    const answers = [
+      await moderate({ text: 'What a lovely day.' }),
+      await moderate({ text: 'Well, hm.' }),
+      await moderate({ text: 'Something rude.' }, true),
+      // Comprehend decides, not the words.
+      await moderate({ text: 'My sister calls me an idiot, lovingly.' }),
+    ]
+
+    expect(answers).toEqual([
+      { status: 200, decision: 'accepted', reasons: [], checkedBy: 'comprehend' },
+      { status: 200, decision: 'review', reasons: ['INSULT'], checkedBy: 'comprehend' },
+      { status: 200, decision: 'rejected', reasons: ['INSULT'], checkedBy: 'comprehend' },
+      { status: 200, decision: 'accepted', reasons: [], checkedBy: 'comprehend' },
+    ])
+    expect(comprehend.requests[0]?.headers['x-amz-target']).toBe('Comprehend_20171127.DetectToxicContent')
+    expect(JSON.parse(comprehend.requests[0]?.body ?? '')).toEqual({
+      LanguageCode: 'en',
+      TextSegments: [{ Text: 'What a lovely day.' }],
+    })
+  })
+
+  it('lets a list of words decide while Comprehend fails, and asks it no more after three failures', async () => {
+    await using comprehend = await startProvider(failing)
+    const start = await deploy(comprehend)
+    const moderate = await start()
+
+    const answers = []
+    for (let i = 0; i < 6; i++) answers.push(await moderate({ text: 'What a lovely day.' }))
+
+    const accepted = { status: 200, decision: 'accepted', reasons: [], checkedBy: 'keywords' }
+    expect(answers).toEqual(Array(6).fill(accepted))
+    expect(comprehend.requests).toHaveLength(3)
+
+    // An instance that has never asked knows at once.
+    const moderateElsewhere = await start()
+    expect(await moderateElsewhere({ text: 'What a lovely day.' })).toEqual(accepted)
+    expect(comprehend.requests).toHaveLength(3)
+  })
+
+  it('holds back what the list of words is not sure of', async () => {
+    await using comprehend = await startProvider(failing)
+    const moderate = await (await deploy(comprehend))({ BLOCKED_WORDS: 'idiot, Scum', SUSPECT_WORDS: 'hate' })
+    const decisions = async (texts: readonly string[]): Promise<readonly unknown[]> => {
+      const answers = []
+      for (const text of texts) {
+        const { decision, reasons, checkedBy } = await moderate({ text })
+        answers.push([text, checkedBy === 'keywords' && decision, ...(reasons ?? [])])
+      }
+      return answers
+    }
+
+    const found = await decisions([
+      'Thank you, see you in Kraków at 13:45!',
+      'You IDIOT.',
+      'ｓｃｕｍ!',
+      'I hate Mondays.',
+      'You 1 D-i-Ó-o T.',
+      'idi\u200bot',
+      'idiiiiots',
+      'See https://example.com',
+      'Ты хороший.',
+      'You \u0456diot.',
+    ])
+
+    expect(found).toEqual([
+      ['Thank you, see you in Kraków at 13:45!', 'accepted'],
+      ['You IDIOT.', 'rejected', 'BLOCKED_WORD'],
+      ['ｓｃｕｍ!', 'rejected', 'BLOCKED_WORD'],
+      ['I hate Mondays.', 'review', 'SUSPECT_WORD'],
+      ['You 1 D-i-Ó-o T.', 'review', 'DISGUISED_WORD'],
+      ['idi\u200bot', 'review', 'DISGUISED_WORD'],
+      ['idiiiiots', 'review', 'DISGUISED_WORD'],
+      ['See https://example.com', 'review', 'LINK'],
+      ['Ты хороший.', 'review', 'UNKNOWN_SCRIPT'],
+      ['You \u0456diot.', 'review', 'UNKNOWN_SCRIPT'],
+    ])
+  })
+
+  it('lets Comprehend decide again as soon as it is back', async () => {
+    await using comprehend = await startProvider(failing)
+    const moderate = await (await deploy(comprehend))({ CIRCUIT_BREAKER_RESET_TIMEOUT__COMPREHEND: '200' })
+    for (let i = 0; i < 3; i++) await moderate({ text: 'Something rude.' })
+    comprehend.react(healthy)
+
+    let answer = await moderate({ text: 'Something rude.' })
+    while (answer.checkedBy === 'keywords') answer = await moderate({ text: 'Something rude.' })
+
+    expect(answer).toMatchObject({ decision: 'rejected', checkedBy: 'comprehend' })
+    expect(comprehend.requests).toHaveLength(3 + 1)
+  })
+
+  it.each<[string, Reaction]>([
+    ['breaks the connection', 'breaks'],
+    ['says nothing', 'hangs'],
+    ['answers with a page and 503', { status: 503, headers: { 'content-type': 'text/html' }, body: '<h1>503</h1>' }],
+    ['answers with a page and 200', { headers: { 'content-type': 'text/html' }, body: '<h1>Welcome</h1>' }],
+    ['answers with nothing', { body: {} }],
+    ['leaves a text out', { body: { ResultList: [] } }],
+    ['does not say how toxic a text is', { body: { ResultList: [{ Labels: [] }] } }],
+  ])('opens the circuit and publishes nothing unchecked if Comprehend %s', async (_, reaction) => {
+    await using comprehend = await startProvider(reaction)
+    const moderate = await (await deploy(comprehend))({ CIRCUIT_BREAKER_TIMEOUT__COMPREHEND: '150' })
+
+    const answers = []
+    for (let i = 0; i < 5; i++) answers.push(await moderate({ text: 'You idiot.' }))
+
+    const rejected = { status: 200, decision: 'rejected', reasons: ['BLOCKED_WORD'], checkedBy: 'keywords' }
+    expect(answers).toEqual(Array(5).fill(rejected))
+    expect(comprehend.requests).toHaveLength(3)
+  })
+
+  it('gives up the request whose time is over', async () => {
+    await using comprehend = await startProvider('hangs')
+    const moderate = await (await deploy(comprehend))({ CIRCUIT_BREAKER_TIMEOUT__COMPREHEND: '150' })
+
+    expect(await moderate({ text: 'Hello.' })).toMatchObject({ checkedBy: 'keywords' })
+
+    while (comprehend.abandoned === 0) await sleep(5)
+    expect(comprehend.requests).toHaveLength(1)
+  })
+
+  it.each([
+    ['TextSizeLimitExceededException', 413],
+    ['InvalidRequestException', 422],
+    ['UnsupportedLanguageException', 422],
+  ])('tells the author, and holds it against nobody, when Comprehend answers %s', async (name, status) => {
+    await using comprehend = await startProvider(exception(name))
+    const moderate = await (await deploy(comprehend))()
+
+    for (let i = 0; i < 5; i++) expect(await moderate({ text: 'A text.' })).toMatchObject({ status })
+
+    expect(comprehend.requests).toHaveLength(5)
+    comprehend.react(healthy)
+    expect(await moderate({ text: 'A text.' })).toMatchObject({ checkedBy: 'comprehend' })
+  })
+
+  it('lets the words decide for those whom Comprehend has throttled, and goes on asking it for the others', async () => {
+    await using comprehend = await startProvider(exception('ThrottlingException'))
+    const moderate = await (await deploy(comprehend))()
+
+    for (let i = 0; i < 5; i++) {
+      expect(await moderate({ text: 'You idiot.' })).toMatchObject({ decision: 'rejected', checkedBy: 'keywords' })
+    }
+
+    expect(comprehend.requests).toHaveLength(5)
+    comprehend.react(healthy)
+    expect(await moderate({ text: 'You idiot.' })).toMatchObject({ checkedBy: 'comprehend' })
+  })
+
+  it('fails where it may not ask Comprehend, and does not go on without it unnoticed', async () => {
+    await using comprehend = await startProvider(exception('AccessDeniedException'))
+    const moderate = await (await deploy(comprehend))()
+
+    for (let i = 0; i < 5; i++) {
+      await expect(moderate({ text: 'A text.' })).rejects.toMatchObject({ name: 'AccessDeniedException' })
+    }
+
+    expect(comprehend.requests).toHaveLength(5)
+  })
+
+  it('sends a long text in pieces that Comprehend takes, cut between words, and the worst of them decides', async () => {
+    await using comprehend = await startProvider(healthy)
+    const moderate = await (await deploy(comprehend))()
+    const text = `${'schöne Wörter\n\n'.repeat(200)}rude ${'weitere Wörter '.repeat(200)}`
+
+    expect(await moderate({ text })).toMatchObject({ decision: 'rejected', checkedBy: 'comprehend' })
+
+    expect(comprehend.requests).toHaveLength(1)
+    const { TextSegments }: Segments = JSON.parse(comprehend.requests[0]?.body ?? '')
+    const sizes = TextSegments.map(({ Text }) => Buffer.byteLength(Text))
+    expect(sizes.length).toBe(7)
+    expect(Math.max(...sizes)).toBeLessThanOrEqual(1_000)
+    const words = TextSegments.flatMap(({ Text }) => Text.split(' '))
+    expect(words).toEqual(text.trim().split(/\s+/))
+  })
+
+  it('cuts a word that is too long, between characters', async () => {
+    await using comprehend = await startProvider(healthy)
+    const moderate = await (await deploy(comprehend))()
+
+    expect(await moderate({ text: `a${'🙂'.repeat(600)}` })).toMatchObject({ status: 200 })
+
+    const { TextSegments }: Segments = JSON.parse(comprehend.requests[0]?.body ?? '')
+    expect(TextSegments.map(({ Text }) => Text)).toEqual([`a${'🙂'.repeat(249)}`, '🙂'.repeat(250), '🙂'.repeat(101)])
+  })
+
+  it('refuses what nobody can check, without a call', async () => {
+    await using comprehend = await startProvider(healthy)
+    const moderate = await (await deploy(comprehend))()
+
+    expect(await moderate({ text: 'word '.repeat(2_001) })).toMatchObject({ status: 413 })
+    expect(await moderate({ text: `${'x'.repeat(999)} `.repeat(10) })).toMatchObject({ status: 200 })
+    expect(await moderate({ text: `${'x'.repeat(600)} `.repeat(11) })).toMatchObject({ status: 413 })
+    for (const body of [undefined, '', 'text', 'null', '[]', {}, { text: 7 }, { text: ' \n' }]) {
+      expect({ body, ...(await moderate(body)) }).toMatchObject({ body, status: 400 })
+    }
+
+    expect(comprehend.requests).toHaveLength(1)
+  })
+})

@@ -1,0 +1,297 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { GetItemCommand, PutItemCommand, ScanCommand } from '@aws-sdk/client-dynamodb'
+import { marshall, unmarshall } from '@aws-sdk/util-dynamodb'
+import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from '@jest/globals'
+import { createTestContext } from 'middy-circuit-breaker/testing'
+import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
+import { coldStart } from './cold-start.ts'
+import { httpEvent } from './http-event.ts'
+import { type Provider, type ProviderRequest, type Reaction, startProvider } from './provider.ts'
+
+const token = 'token_of_the_test'
+const google = { country: 'US', region: 'California', city: 'Mountain View', timezone: 'America/Los_Angeles' }
+
+/** Knows every address, as ipinfo answers. */
+const healthy = ({ url }: ProviderRequest): Reaction => ({
+  body: {
+    ip: url.split('/')[1],
+    hostname: 'dns.google',
+    ...google,
+    loc: '37.4056,-122.0775',
+    org: 'AS15169 Google LLC',
+  },
+})
+const failing: Reaction = { status: 503, headers: { 'content-type': 'text/html' }, body: '<h1>Unavailable</h1>' }
+
+let dynamodb: DynamoDBServer
+
+beforeAll(async () => {
+  dynamodb = await startDynamoDBLocal()
+})
+afterAll(() => dynamodb.stop())
+afterEach(() => {
+  jest.restoreAllMocks()
+})
+
+interface Answer {
+  readonly status: number | undefined
+  readonly retryAfter: number
+  readonly body: Readonly<Record<string, unknown>>
+}
+
+interface Deployment {
+  readonly table: string
+  /** Starts an instance of the function, which answers where an address is; without one, the caller's. */
+  start(variables?: Readonly<Record<string, string>>): Promise<(ip?: string, sourceIp?: string) => Promise<Answer>>
+}
+
+async function deploy(ipinfo: Provider): Promise<Deployment> {
+  const table = await dynamodb.createTable()
+  const start: Deployment['start'] = async (variables = {}) => {
+    const { handler } = await coldStart(() => import('../../examples/geolocation/handler.ts'), {
+      AWS_ENDPOINT_URL_DYNAMODB: dynamodb.endpoint,
+      AWS_REGION: 'eu-central-1',
+      AWS_ACCESS_KEY_ID: 'test',
+      AWS_SECRET_ACCESS_KEY: 'test',
+      CIRCUIT_BREAKER_TABLE_NAME: table,
+      IPINFO_URL: ipinfo.url,
+      IPINFO_TOKEN: token,
+      ...variables,
+    })
+    return async (ip, sourceIp = '8.8.4.4') => {
+      const event = httpEvent({ route: 'GET /location', sourceIp, ...(ip !== undefined && { query: { ip } }) })
+      const { statusCode, headers = {}, body = '' } = await handler(event, createTestContext())
+      return { status: statusCode, retryAfter: Number(headers['retry-after']), body: JSON.parse(body) }
+    }
+  }
+  return { table, start }
+}
+
+/** Collects what goes to the log, and keeps it from the terminal. */
+function captureLog(): { readonly text: () => string } {
+  const lines: unknown[][] = []
+  for (const level of ['log', 'info', 'warn', 'error', 'debug'] as const) {
+    jest.spyOn(console, level).mockImplementation((...line) => void lines.push(line))
+  }
+  return { text: () => JSON.stringify(lines) }
+}
+
+async function rewrite(table: string, ip: string, changes: Readonly<Record<string, number>>): Promise<void> {
+  const client = dynamodb.client()
+  const Key = marshall({ PK: `LOCATION#${ip}`, SK: 'LOCATION' })
+  const { Item = {} } = await client.send(new GetItemCommand({ TableName: table, Key }))
+  await client.send(new PutItemCommand({ TableName: table, Item: { ...Item, ...marshall(changes) } }))
+}
+
+describe('the geolocation function', () => {
+  it('looks the caller up with the token in a header, and remembers the answer in the table of the circuits', async () => {
+    await using ipinfo = await startProvider(healthy)
+    const { table, start } = await deploy(ipinfo)
+    const locate = await start()
+
+    const { status, body } = await locate(undefined, '8.8.8.8')
+
+    expect({ status, body }).toEqual({ status: 200, body: { ip: '8.8.8.8', location: google, stale: false } })
+    expect(ipinfo.requests).toHaveLength(1)
+    expect(ipinfo.requests[0]).toMatchObject({ url: '/8.8.8.8/json', headers: { authorization: `Bearer ${token}` } })
+    const { Items = [] } = await dynamodb.client().send(new ScanCommand({ TableName: table }))
+    const items = Items.map((item) => unmarshall(item))
+    expect(items).toEqual([
+      {
+        PK: 'LOCATION#8.8.8.8',
+        SK: 'LOCATION',
+        location: google,
+        lookedUpAt: expect.any(Number),
+        ttl: expect.any(Number),
+      },
+    ])
+    const daysLeft = (items[0]?.['ttl'] - Date.now() / 1_000) / 86_400
+    expect(daysLeft).toBeGreaterThan(29.9)
+    expect(daysLeft).toBeLessThan(30.1)
+  })
+
+  it('asks a failing provider five times in all, and answers with what it remembers, marked as stale', async () => {
+    const log = captureLog()
+    await using ipinfo = await startProvider(healthy)
+    const { table, start } = await deploy(ipinfo)
+    const locate = await start()
+    await locate('8.8.8.8')
+    await rewrite(table, '8.8.8.8', { lookedUpAt: Date.now() - 3_600_000 })
+    ipinfo.react(failing)
+
+    const answers = []
+    for (let i = 0; i < 8; i++) answers.push(await locate('8.8.8.8'))
+
+    expect(ipinfo.requests).toHaveLength(1 + 5)
+    for (const { status, body } of answers) {
+      const { ageInSeconds, ...rest } = body
+      expect({ status, ...rest }).toEqual({ status: 200, ip: '8.8.8.8', location: google, stale: true })
+      expect(ageInSeconds).toBeGreaterThanOrEqual(3_600)
+      expect(ageInSeconds).toBeLessThan(3_630)
+    }
+    expect(log.text()).toContain('OPEN')
+    expect(log.text()).not.toContain(token)
+
+    // What nobody has looked up before: not now, and when to ask again.
+    const unknown = await locate('1.1.1.1')
+    expect(unknown.status).toBe(503)
+    expect(unknown.retryAfter).toBeGreaterThanOrEqual(1)
+    expect(unknown.retryAfter).toBeLessThanOrEqual(10)
+    expect(unknown.body).not.toHaveProperty('location')
+
+    // An instance that has never asked knows at once.
+    const locateElsewhere = await start()
+    expect((await locateElsewhere('8.8.8.8')).body).toMatchObject({ location: google, stale: true })
+    expect(ipinfo.requests).toHaveLength(1 + 5)
+  })
+
+  it('answers afresh as soon as the provider is back', async () => {
+    captureLog()
+    await using ipinfo = await startProvider(failing)
+    const locate = await (await deploy(ipinfo)).start({ CIRCUIT_BREAKER_RESET_TIMEOUT__IPINFO: '200' })
+    for (let i = 0; i < 5; i++) expect((await locate('8.8.8.8')).status).toBe(503)
+    ipinfo.react(healthy)
+
+    let answer = await locate('8.8.8.8')
+    while (answer.status === 503) answer = await locate('8.8.8.8')
+
+    expect(answer.body).toEqual({ ip: '8.8.8.8', location: google, stale: false })
+    expect(ipinfo.requests).toHaveLength(5 + 1)
+  })
+
+  it.each<[string, Reaction]>([
+    ['breaks the connection', 'breaks'],
+    ['says nothing', 'hangs'],
+    ['answers with a page and 200', { body: '<h1>Welcome</h1>' }],
+    ['answers with something else and 200', { body: { ok: true } }],
+    ['says that the quota is used up', { status: 429, body: { title: 'Rate limit exceeded' } }],
+  ])('opens the circuit of a provider that %s', async (_, reaction) => {
+    captureLog()
+    await using ipinfo = await startProvider(reaction)
+    const locate = await (await deploy(ipinfo)).start({ CIRCUIT_BREAKER_TIMEOUT__IPINFO: '150' })
+
+    const answers = []
+    for (let i = 0; i < 7; i++) answers.push(await locate('8.8.8.8'))
+
+    expect(answers.map(({ status }) => status)).toEqual(Array(7).fill(503))
+    expect(ipinfo.requests).toHaveLength(5)
+  })
+
+  it('gives up the request whose time is over', async () => {
+    await using ipinfo = await startProvider('hangs')
+    const locate = await (await deploy(ipinfo)).start({ CIRCUIT_BREAKER_TIMEOUT__IPINFO: '150' })
+
+    expect((await locate('8.8.8.8')).status).toBe(503)
+
+    while (ipinfo.abandoned === 0) await sleep(5)
+    expect(ipinfo.requests).toHaveLength(1)
+  })
+
+  it.each([400, 404])('takes a %i for an address that is nowhere, and never for a failure', async (status) => {
+    await using ipinfo = await startProvider({ status, body: { status, error: { title: 'Wrong ip' } } })
+    const locate = await (await deploy(ipinfo)).start()
+
+    for (let i = 0; i < 7; i++) {
+      const answer = await locate('8.8.8.8')
+      expect(answer).toMatchObject({ status: 200, body: { ip: '8.8.8.8', location: null } })
+    }
+
+    expect(ipinfo.requests).toHaveLength(7)
+  })
+
+  it('says nothing bad of the provider if its own token is refused, but tells the operator, without the token', async () => {
+    const log = captureLog()
+    await using ipinfo = await startProvider(healthy)
+    const locate = await (await deploy(ipinfo)).start()
+    await locate('8.8.8.8')
+    ipinfo.react({ status: 401, body: { error: `${token} is no token` } })
+
+    for (let i = 0; i < 7; i++) expect((await locate('8.8.8.8')).body).toMatchObject({ location: google, stale: true })
+
+    expect(ipinfo.requests).toHaveLength(1 + 7)
+    expect(log.text()).toContain('ipinfo answered 401')
+    expect(log.text()).not.toContain(token)
+  })
+
+  it('takes what the provider knows no country of for nowhere', async () => {
+    await using ipinfo = await startProvider({ body: { ip: '8.8.8.8', bogon: true } })
+    const locate = await (await deploy(ipinfo)).start()
+
+    expect(await locate('8.8.8.8')).toMatchObject({ status: 200, body: { location: null } })
+  })
+
+  it('refuses what is no address, knows that private and reserved ones are nowhere, and asks for neither', async () => {
+    await using ipinfo = await startProvider(healthy)
+    const locate = await (await deploy(ipinfo)).start()
+
+    for (const ip of ['', 'localhost', '8.8.8', '8.8.8.8.8', '8.8.8.8/../me', 'fe80::1%eth0', '8.8.8.8,1.1.1.1']) {
+      expect({ ip, ...(await locate(ip)) }).toMatchObject({ ip, status: 400 })
+    }
+    const nowhere = [
+      '10.1.2.3',
+      '127.0.0.1',
+      '172.31.0.1',
+      '192.168.1.1',
+      '169.254.76.1',
+      '100.64.0.1',
+      '255.255.255.255',
+    ]
+    for (const ip of [...nowhere, '::1', 'fd00::1', 'fe80::1', '2001:db8::1', '::ffff:10.0.0.1', '::']) {
+      expect({ ip, ...(await locate(ip)) }).toMatchObject({ ip, status: 200, body: { location: null } })
+    }
+
+    expect(ipinfo.requests).toHaveLength(0)
+  })
+
+  it('knows an address by any spelling', async () => {
+    captureLog()
+    await using ipinfo = await startProvider(healthy)
+    const locate = await (await deploy(ipinfo)).start()
+    await locate('2001:4860:4860:0:0:0:0:8888')
+    await locate('8.8.8.8')
+    ipinfo.react(failing)
+
+    expect((await locate('2001:4860:4860::8888')).body).toMatchObject({ ip: '2001:4860:4860::8888', stale: true })
+    expect((await locate('::FFFF:8.8.8.8')).body).toMatchObject({ ip: '8.8.8.8', stale: true })
+  })
+
+  it('does not answer with what has expired, whether or not it is deleted', async () => {
+    captureLog()
+    await using ipinfo = await startProvider(healthy)
+    const { table, start } = await deploy(ipinfo)
+    const locate = await start()
+    await locate('8.8.8.8')
+    await rewrite(table, '8.8.8.8', { ttl: Math.floor(Date.now() / 1_000) - 1 })
+    ipinfo.react(failing)
+
+    expect((await locate('8.8.8.8')).status).toBe(503)
+  })
+
+  it.each<[string, Reaction]>([
+    ['refuses', { status: 400, body: { __type: 'com.amazonaws.dynamodb.v20120810#ResourceNotFoundException' } }],
+    ['says nothing', 'hangs'],
+  ])('answers without its table: DynamoDB %s', async (_, reaction) => {
+    captureLog()
+    jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
+    await using ipinfo = await startProvider(healthy)
+    await using table = await startProvider(reaction)
+    const locate = await (await deploy(ipinfo)).start({
+      AWS_ENDPOINT_URL_DYNAMODB: table.url,
+      CIRCUIT_BREAKER_STORAGE_TIMEOUT: '100',
+    })
+
+    expect(await locate('8.8.8.8')).toMatchObject({ status: 200, body: { location: google, stale: false } })
+    ipinfo.react(failing)
+    expect(await locate('8.8.8.8')).toMatchObject({ status: 503, retryAfter: 1 })
+  })
+
+  it('does not start with a token that would end up in an error message', async () => {
+    await using ipinfo = await startProvider(healthy)
+    const { start } = await deploy(ipinfo)
+
+    const starting = start({ IPINFO_TOKEN: `${token}\n${token}` })
+
+    await expect(starting).rejects.toThrow('IPINFO_TOKEN')
+    await expect(starting).rejects.not.toThrow(token)
+  })
+})

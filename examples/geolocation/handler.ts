@@ -1,0 +1,117 @@
+/**
+ * Says where an IP address is: `GET /location` for the caller's own, `GET /location?ip=…` for any. It asks ipinfo, and
+ * keeps each answer in the table of the circuits. (The caller is who API Gateway sees: behind a CDN that is
+ * the CDN, which then has to say in `ip` for whom it asks.)
+ *
+ * While the circuit is open, and whenever ipinfo fails, the answer is the last one that is known, with `stale: true` and
+ * its age. Where none is known it is 503 with `Retry-After`, and not `location: null`: that means that the address is
+ * nowhere (private, reserved, unknown to ipinfo), and may be acted upon and kept; this only means "not now".
+ *
+ * - `IPINFO_TOKEN`: the access token. `IPINFO_URL`: default `https://ipinfo.io`.
+ * - `CIRCUIT_BREAKER_TABLE_NAME`: the table, with the keys `PK` and `SK` and the time to live on `ttl`. Besides what the
+ *   circuits need, allow `dynamodb:PutItem` on it.
+ *
+ * @module
+ */
+
+import middy from '@middy/core'
+import type { APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2 } from 'aws-lambda'
+import { circuitBreaker, hasStatus, isBreakableResult } from 'middy-circuit-breaker'
+import { parseAddress } from './address.ts'
+import { type Location, recall, remember } from './location-cache.ts'
+
+const { IPINFO_TOKEN = '', IPINFO_URL = 'https://ipinfo.io' } = process.env
+const token = IPINFO_TOKEN.trim()
+// With a line break in it, `fetch` would put the token into the message of an error, and Lambda that into the log.
+if (!/^[!-~]+$/.test(token)) throw new Error('IPINFO_TOKEN has to be an access token of ipinfo, in one line.')
+
+export const handler = middy<APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2>()
+  .use(
+    circuitBreaker({
+      services: { ipinfo: { failureThreshold: 5, timeout: 2_000 } },
+      onStateChange: ({ service, from, to, reason }) => console.warn(JSON.stringify({ service, from, to, reason })),
+    }),
+  )
+  .handler(async (event, { callExternal, circuits }) => {
+    const address = parseAddress(event.queryStringParameters?.['ip'] ?? event.requestContext.http.sourceIp)
+    if (address === undefined) return answer(400, { message: 'ip has to be an IPv4 or IPv6 address.' })
+    const { ip, isPublic } = address
+    if (!isPublic) return answer(200, { ip, location: null })
+
+    const found = await callExternal('ipinfo', ({ signal }) => lookUp(ip, signal), {
+      isBreakableResult: saysThatIpinfoIsUnwell,
+      fallback: () => undefined,
+    })
+    if (found?.location) {
+      await remember(ip, found.location)
+      return answer(200, { ip, location: found.location, stale: false })
+    }
+    if (found?.location === null) return answer(200, { ip, location: null })
+    // ipinfo is well, and will not answer until somebody has put this right: most likely the token.
+    if (found !== undefined) console.error(JSON.stringify({ message: `ipinfo answered ${found.status}.` }))
+
+    const known = await recall(ip)
+    if (known !== undefined) {
+      const ageInSeconds = Math.max(0, Math.round((Date.now() - known.lookedUpAt) / 1_000))
+      return answer(200, { ip, location: known.location, stale: true, ageInSeconds })
+    }
+    const wait = (circuits.ipinfo.retryAt ?? 0) - Date.now()
+    const message = 'The location of this address cannot be looked up at the moment.'
+    return answer(503, { message }, { 'retry-after': String(Math.max(1, Math.ceil(wait / 1_000))) })
+  })
+
+interface Lookup {
+  readonly status: number
+  /** The circuit looks for `Retry-After` in here. */
+  readonly headers: Headers
+  /** `null`: the address is nowhere. `undefined`: this is no answer to the question. */
+  readonly location: Location | null | undefined
+}
+
+async function lookUp(ip: string, signal: AbortSignal): Promise<Lookup> {
+  const response = await fetch(`${IPINFO_URL}/${ip}/json`, {
+    headers: { authorization: `Bearer ${token}`, accept: 'application/json' },
+    signal,
+  })
+  const { status, headers } = response
+  const text = await response.text()
+  if (status === 400 || status === 404) return { status, headers, location: null }
+  return { status, headers, location: status === 200 ? readLocation(text) : undefined }
+}
+
+/** 5xx, as always. 429: the quota is used up, and asking on is in vain. 200 with something else: a broken gateway. */
+function saysThatIpinfoIsUnwell(found: Lookup): boolean {
+  return isBreakableResult(found) || hasStatus(found, 429) || (found.status === 200 && found.location === undefined)
+}
+
+/** Takes what it knows from an answer, and takes nothing for granted. */
+function readLocation(text: string): Location | null | undefined {
+  let answered: unknown
+  try {
+    answered = JSON.parse(text)
+  } catch {
+    return undefined
+  }
+  if (typeof answered !== 'object' || answered === null || !('ip' in answered)) return undefined
+  const { country, region, city, timezone } = answered as Readonly<Record<string, unknown>>
+  if (typeof country !== 'string') return null
+  return {
+    country,
+    ...(typeof region === 'string' && { region }),
+    ...(typeof city === 'string' && { city }),
+    ...(typeof timezone === 'string' && { timezone }),
+  }
+}
+
+function answer(
+  statusCode: number,
+  body: Readonly<Record<string, unknown>>,
+  headers: Readonly<Record<string, string>> = {},
+): APIGatewayProxyStructuredResultV2 {
+  return {
+    statusCode,
+    // The same URL has another answer for each caller.
+    headers: { 'content-type': 'application/json', 'cache-control': 'no-store', ...headers },
+    body: JSON.stringify(body),
+  }
+}
