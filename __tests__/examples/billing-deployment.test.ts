@@ -13,7 +13,7 @@
 
 import { execFile } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { isBuiltin } from 'node:module'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -269,6 +269,28 @@ describe('package.json', () => {
     const { 'middy-circuit-breaker': ours, 'aws-cdk': _, ...others } = { ...own.dependencies, ...own.devDependencies }
     expect(ours).toMatch(new RegExp(`^\\^${major}\\.${minor}\\.\\d+$`))
     for (const [name, range] of Object.entries(others)) expect([name, range]).toEqual([name, devDependencies[name]])
+  })
+})
+
+describe('README.md', () => {
+  const readme = readFileSync(join(folder, 'README.md'), 'utf8')
+
+  it('gives parameters and context that there are', () => {
+    const { Parameters = {} } = deployments.SAM.template
+    const given = [...readme.matchAll(/\b([A-Z]\w+)=[^"\s]/g)].map(([, name = '']) => name)
+    const parameters = given.filter((name) => !/^[A-Z_]+$/.test(name))
+    expect([...new Set(parameters)].sort()).toEqual(Object.keys(Parameters).sort())
+
+    const stack = readFileSync(join(folder, 'stack.ts'), 'utf8')
+    const context = [...readme.matchAll(/--context (\w+)=/g)].map(([, name = '']) => name)
+    expect(context.sort()).toEqual(['stripeKeyVersion', 'tableName'])
+    for (const name of context) expect(stack).toContain(`Context('${name}')`)
+  })
+
+  it('links to files that there are', () => {
+    const links = [...readme.matchAll(/\]\(([^)#]+)\)/g)].map(([, link = '']) => link)
+    expect(links.length).toBeGreaterThan(0)
+    for (const link of links) expect([link, existsSync(join(folder, link))]).toEqual([link, true])
   })
 })
 

@@ -100,6 +100,8 @@ interface PaymentEvent {
   readonly key?: string | null
   readonly body?: unknown
   readonly isBase64Encoded?: boolean
+  /** Of the invocation, in milliseconds. */
+  readonly remainingTime?: number | undefined
 }
 
 type Pay = (event?: PaymentEvent) => Promise<Answer>
@@ -131,7 +133,7 @@ function deploy(stripe: { readonly url: string }, variables: Readonly<Record<str
       ...variables,
     })
     return async (payment = {}) => {
-      const answer = await handler(eventOf(payment), createTestContext())
+      const answer = await handler(eventOf(payment), createTestContext({ remainingTime: payment.remainingTime }))
       const isJson = answer.headers?.['Content-Type'] === 'application/json'
       return { ...answer, json: isJson ? JSON.parse(answer.body ?? '') : {} }
     }
@@ -146,10 +148,10 @@ function deploy(stripe: { readonly url: string }, variables: Readonly<Record<str
   return { start, record }
 }
 
-function eventOf({ key = randomUUID(), body = order, ...rest }: PaymentEvent): APIGatewayProxyEventV2 {
+function eventOf({ key = randomUUID(), body = order, isBase64Encoded = false }: PaymentEvent): APIGatewayProxyEventV2 {
   const headers = key === null ? {} : { 'idempotency-key': key }
   const text = typeof body === 'string' ? body : JSON.stringify(body)
-  return { headers, body: text, isBase64Encoded: false, ...rest } as APIGatewayProxyEventV2
+  return { headers, body: text, isBase64Encoded } as APIGatewayProxyEventV2
 }
 
 describe('a payment', () => {
@@ -260,8 +262,8 @@ describe('an outage of Stripe', () => {
     expect(await record()).toMatchObject({ state: 'OPEN', failureCount: 2 })
     expect(stripe.keys()).toEqual(['order-1', 'order-1', 'order-2', 'order-2'])
     expect(logged.mock.calls).toEqual([
-      ['{"error":"StripeAPIError","statusCode":503,"requestId":"req_1"}'],
-      ['{"error":"StripeAPIError","statusCode":503,"requestId":"req_1"}'],
+      ['{"error":"StripeAPIError","statusCode":503,"requestId":"req_1","idempotencyKey":"order-1"}'],
+      ['{"error":"StripeAPIError","statusCode":503,"requestId":"req_1","idempotencyKey":"order-2"}'],
     ])
 
     const refused = await pay({ key: 'order-3' })
@@ -349,6 +351,22 @@ describe('a payment that takes too long', () => {
 
     await sleep(700)
     expect(stripe.requests).toHaveLength(1)
+  })
+
+  it('is not begun where no time is left, which a 504 says', async () => {
+    await using stripe = await startStripe()
+    const pay = await deploy(stripe).start()
+
+    // Of which 1 s is kept back: the breaker warns of a timeout that is not longer than that.
+    const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
+    expect(await pay({ remainingTime: 900 })).toMatchObject({
+      statusCode: 504,
+      body: expect.stringContaining('was not started'),
+    })
+
+    expect(stripe.requests).toEqual([])
+    expect(warned).toHaveBeenCalledTimes(1)
+    warned.mockRestore()
   })
 
   it('opens the circuit as a failure does', async () => {

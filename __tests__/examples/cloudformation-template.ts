@@ -134,7 +134,7 @@ export function resolve(
     return found
   }
   const withSecrets = (text: string): string =>
-    text.replace(/{{resolve:secretsmanager:([^:}]+):SecretString:*}}/g, (_, name: string) => find(name, secrets))
+    text.replace(/{{resolve:secretsmanager:([^:}]+):SecretString[^}]*}}/g, (_, name: string) => find(name, secrets))
   const visit = (node: unknown): unknown => {
     if (typeof node === 'string') return withSecrets(node)
     if (typeof node !== 'object' || node === null) return node

@@ -46,7 +46,7 @@ const { StripeInvalidRequestError, StripeRateLimitError } = Stripe.errors
 
 export const handler = middy<APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2>()
   // First, and so outermost: `onError` runs from the last to the first, and the answer is made when all is stored.
-  .use(httpErrorHandler({ logger: logFailure }))
+  .use(httpErrorHandler({ logger: (error) => logFailure(error) }))
   .use(
     circuitBreaker({
       services: {
@@ -71,7 +71,7 @@ export const handler = middy<APIGatewayProxyEventV2, APIGatewayProxyStructuredRe
       // For instance `requires_action`: the customer has to confirm with the bank, for which the client needs the secret.
       return answer(202, { id, status, amount, currency, clientSecret })
     } catch (error) {
-      return answerTo(error)
+      return answerTo(error, request.idempotencyKey)
     }
   })
 
@@ -98,9 +98,9 @@ function isReplay(error: unknown): boolean {
   return error instanceof StripeError && error.headers?.['idempotent-replayed'] === 'true'
 }
 
-/** Throws what is left to the error handler: a refusal of the circuit, a mistake in this code. */
-function answerTo(error: unknown): APIGatewayProxyStructuredResultV2 {
-  if (isCircuitTimeoutError(error)) return outcomeUnknown(504, error)
+/** Throws what is left to the error handler: what the circuit refused or did not begin, a mistake in this code. */
+function answerTo(error: unknown, idempotencyKey: string): APIGatewayProxyStructuredResultV2 {
+  if (isCircuitTimeoutError(error) && error.attempted) return outcomeUnknown(504, error, idempotencyKey)
   if (!(error instanceof StripeError)) throw error
   const { message, code, param } = error
   if (error instanceof StripeCardError) return answer(402, { code, declineCode: error.decline_code, message })
@@ -109,14 +109,20 @@ function answerTo(error: unknown): APIGatewayProxyStructuredResultV2 {
   // Stripe is still at work on an earlier request with this key.
   if (error.statusCode === 409) return answer(409, { code: 'in_progress', message }, { 'Retry-After': '1' })
   if (error instanceof StripeRateLimitError) return answer(503, { code: 'busy', message }, { 'Retry-After': '1' })
-  if (error instanceof StripeConnectionError || error instanceof StripeAPIError) return outcomeUnknown(502, error)
+  if (error instanceof StripeConnectionError || error instanceof StripeAPIError) {
+    return outcomeUnknown(502, error, idempotencyKey)
+  }
   // The secret key is wrong or may not do this. Not thrown: its status and message would be shown to the client.
   logFailure(error)
   return answer(500, { code: 'internal_error' })
 }
 
-function outcomeUnknown(statusCode: 502 | 504, error: Error): APIGatewayProxyStructuredResultV2 {
-  logFailure(error)
+function outcomeUnknown(
+  statusCode: 502 | 504,
+  error: Error,
+  idempotencyKey: string,
+): APIGatewayProxyStructuredResultV2 {
+  logFailure(error, { idempotencyKey })
   // A failure that Stripe has stored for the key is all that it will ever answer.
   const advice = isReplay(error)
     ? 'Find out in Stripe, by metadata.idempotency_key, before you try another one.'
@@ -133,12 +139,12 @@ function answer(
 }
 
 /** Stripe's errors hold the payment intent, its secret and the payment method: only what identifies them is logged. */
-function logFailure(error: Error): void {
+function logFailure(error: Error, more: Readonly<Record<string, string>> = {}): void {
   if (error instanceof StripeError) {
     const { type, code, statusCode, requestId } = error
-    console.error(JSON.stringify({ error: type, code, statusCode, requestId }))
+    console.error(JSON.stringify({ error: type, code, statusCode, requestId, ...more }))
   } else if (isCircuitBreakerError(error)) {
-    console.error(JSON.stringify({ error: error.name, message: error.message }))
+    console.error(JSON.stringify({ error: error.name, message: error.message, ...more }))
   } else {
     console.error(error)
   }

@@ -20,14 +20,17 @@ export interface BillingStackProps extends StackProps {
   readonly tableName: string
   /** A secret of Secrets Manager whose text is Stripe's secret key. Default: `billing/stripe`. */
   readonly stripeKeyName?: string
+  /** The id of its version. CloudFormation reads a rotated key only when something of the function changes. */
+  readonly stripeKeyVersion?: string
   /** Start with `observe` where you want to see first what it would refuse. Default: `enforce`. */
   readonly circuitBreakerMode?: 'enforce' | 'observe' | 'off'
 }
 
 export class BillingStack extends Stack {
   constructor(scope: Construct, id: string, props: BillingStackProps) {
-    const { tableName, stripeKeyName = 'billing/stripe', circuitBreakerMode = 'enforce', ...stackProps } = props
-    super(scope, id, stackProps)
+    super(scope, id, props)
+    const { tableName, stripeKeyName = 'billing/stripe', stripeKeyVersion, circuitBreakerMode = 'enforce' } = props
+    const version = stripeKeyVersion === undefined ? {} : { versionId: stripeKeyVersion }
 
     const table = Table.fromTableName(this, 'Table', tableName)
     const payments = new NodejsFunction(this, 'Payments', {
@@ -45,8 +48,8 @@ export class BillingStack extends Stack {
       environment: {
         CIRCUIT_BREAKER_TABLE_NAME: table.tableName,
         CIRCUIT_BREAKER_MODE: circuitBreakerMode,
-        // A reference that CloudFormation resolves: the key itself is in no template.
-        STRIPE_SECRET_KEY: SecretValue.secretsManager(stripeKeyName).unsafeUnwrap(),
+        // A reference that CloudFormation resolves, so nothing is unwrapped here: the key is in no template.
+        STRIPE_SECRET_KEY: SecretValue.secretsManager(stripeKeyName, version).unsafeUnwrap(),
       },
     })
     // Not `table.grantReadWriteData(payments)`, which would open the whole table to this function.
@@ -71,5 +74,9 @@ export class BillingStack extends Stack {
 
 if (import.meta.main) {
   const app = new App()
-  new BillingStack(app, 'Billing', { tableName: app.node.getContext('tableName') })
+  const { node } = app
+  new BillingStack(app, 'Billing', {
+    tableName: node.getContext('tableName'),
+    stripeKeyVersion: node.tryGetContext('stripeKeyVersion'),
+  })
 }
