@@ -130,16 +130,23 @@ function deploymentOf(template: Template, code: string): Deployment {
   const properties = resolve('Role' in given ? { ...given, Role: undefined } : given, values, {
     'billing/stripe': secretKey,
   }) as Record<string, unknown>
-  const documents = Object.values(template.Resources)
-    .filter(({ Type }) => Type === 'AWS::IAM::Policy')
-    .map(({ Properties }) => resolve(Properties?.['PolicyDocument'], values))
-  const policies = [...documents, ...[properties['Policies'] ?? []].flat()]
+  const policies = Object.values(template.Resources).flatMap(({ Type, Properties = {} }) => {
+    if (Type === 'AWS::IAM::Policy') return [resolve(Properties['PolicyDocument'], values)]
+    if (Type !== 'AWS::IAM::Role') return []
+    const managed = resolve([Properties['ManagedPolicyArns'] ?? []].flat(), values) as string[]
+    return [
+      ...managed.filter((arn) => !arn.endsWith('/AWSLambdaBasicExecutionRole')),
+      Properties['Policies'] ?? [],
+    ].flat()
+  })
+  policies.push(...[properties['Policies'] ?? []].flat())
   const [file] = String(properties['Handler']).split('.')
   return {
     template,
     properties,
     variables: (properties['Environment'] as { Variables: Record<string, string> }).Variables,
-    statements: policies.flatMap((policy) => (policy as { Statement: unknown[] }).Statement),
+    // What is no document, such as a managed policy, is no statement that is expected.
+    statements: policies.flatMap((policy) => (policy as { Statement?: unknown[] }).Statement ?? [policy]),
     bundle: join(code, `${file}.mjs`),
   }
 }

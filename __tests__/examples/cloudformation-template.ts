@@ -88,7 +88,8 @@ function transformed({ Resources, ...rest }: Template): Template {
     if (Type !== 'AWS::Serverless::Function') return isSam(resource) ? [] : [[id, resource]]
     const own = Object.entries(properties).filter(([name]) => ofLambda.includes(name))
     const code = { Code: { ZipFile: '-' }, Role: { 'Fn::GetAtt': [`${id}Role`, 'Arn'] } }
-    const policies = [properties['Policies'] ?? []].flat()
+    // A text names a managed policy.
+    const policies = [properties['Policies'] ?? []].flat().filter((policy) => typeof policy !== 'string')
     const role = {
       AssumeRolePolicyDocument: {
         Version: '2012-10-17',
