@@ -7,18 +7,16 @@ import { CircuitBreaker } from '../../src/circuit-breaker.ts'
 import type { ICircuitStorage } from '../../src/storage/circuit-storage.ts'
 import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb.ts'
 import { RedisCircuitStorage } from '../../src/storage/redis.ts'
+import {
+  blocksBelow,
+  callOf,
+  type DynamoDBCall,
+  documentedStatements,
+  type Statement,
+} from '../support/documented-policy.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { type RedisServer, startRedis, startRedisCluster } from '../support/redis-server.ts'
 import { ok, outcomeOf, unavailable } from '../support/virtual-fleet.ts'
-
-const page = readFileSync(new URL('../../docs/storage.md', import.meta.url), 'utf8')
-
-/** The code blocks below a heading. */
-function blocksBelow(heading: string): string[] {
-  const [, section = ''] = page.split(new RegExp(`^#+ ${heading}$`, 'm'))
-  const [own = ''] = section.split(/^#+ /m)
-  return [...own.matchAll(/^```\w*\n([\s\S]*?)^```$/gm)].map(([, block = '']) => block.trim())
-}
 
 /** What functions do with their store, from the first failure to the recovery, twice, and what operators do. */
 const duties = {
@@ -77,22 +75,9 @@ const duties = {
 }
 
 describe('the policy in docs/storage.md for DynamoDB', () => {
-  interface Statement {
-    readonly Sid: string
-    readonly Effect: string
-    readonly Action: readonly string[]
-    readonly Resource: string
-    readonly Condition: { readonly 'ForAllValues:StringLike': { readonly 'dynamodb:LeadingKeys': readonly string[] } }
-  }
-  interface Call {
-    readonly action: string
-    readonly table: string
-    readonly keys: readonly string[]
-  }
-
   let server: DynamoDBServer
   let tableName: string
-  const calls: Record<'functions' | 'operators', Call[]> = { functions: [], operators: [] }
+  const calls: Record<'functions' | 'operators', DynamoDBCall[]> = { functions: [], operators: [] }
 
   beforeAll(async () => {
     server = await startDynamoDBLocal()
@@ -110,21 +95,19 @@ describe('the policy in docs/storage.md for DynamoDB', () => {
   })
   afterAll(() => server?.stop())
 
-  /** Notes every call as IAM sees it: what is done, to which table, with which partition keys. */
-  function record(client: DynamoDBClient, into: Call[]): void {
+  function record(client: DynamoDBClient, into: DynamoDBCall[]): void {
     client.middlewareStack.add(
       (next, { commandName }) =>
         (args) => {
-          const input = args.input as Record<string, unknown>
-          into.push({ action: `dynamodb:${String(commandName).replace('Command', '')}`, ...targetOf(input) })
+          into.push(callOf(String(commandName).replace('Command', ''), args.input as Record<string, unknown>))
           return next(args)
         },
       { step: 'initialize' },
     )
   }
 
-  const policy = JSON.parse(blocksBelow('Permissions')[0] ?? '{}') as { readonly Statement: readonly Statement[] }
-  const statementOf = (who: string): Statement => policy.Statement.find(({ Sid }) => Sid === who) as Statement
+  const statements = documentedStatements()
+  const statementOf = (who: string): Statement => statements.find(({ Sid }) => Sid === who) as Statement
 
   it.each([
     ['functions', 'CircuitBreaker'],
@@ -138,7 +121,7 @@ describe('the policy in docs/storage.md for DynamoDB', () => {
   })
 
   it('names one table, and the keys of circuits alone', () => {
-    for (const { Effect, Resource, Condition } of policy.Statement) {
+    for (const { Effect, Resource, Condition } of statements) {
       expect([Effect, Resource]).toEqual(['Allow', expect.stringMatching(/^arn:aws:dynamodb:[^*]*:table\/app$/)])
       expect(Condition).toEqual({ 'ForAllValues:StringLike': { 'dynamodb:LeadingKeys': ['CIRCUIT#*'] } })
     }
@@ -158,16 +141,6 @@ describe('the policy in docs/storage.md for DynamoDB', () => {
     for (const text of [readme, source]) for (const name of [first, ...others]) expect(text).toContain(`\`${name}\``)
   })
 })
-
-function targetOf(input: Record<string, unknown>): { table: string; keys: string[] } {
-  const keyOf = (key: unknown): string => (key as { PK: { S: string } }).PK.S
-  if (input['Key'] !== undefined) return { table: String(input['TableName']), keys: [keyOf(input['Key'])] }
-  const [[table, request] = ['', {}]] = Object.entries(input['RequestItems'] as Record<string, unknown>)
-  const keys = Array.isArray(request)
-    ? request.map(({ DeleteRequest }) => keyOf(DeleteRequest.Key))
-    : (request as { Keys: unknown[] }).Keys.map(keyOf)
-  return { table, keys }
-}
 
 describe('the rule in docs/storage.md for Redis', () => {
   const rule = blocksBelow('Permissions of the user')[0] ?? ''
