@@ -32,6 +32,8 @@ export interface Provider extends AsyncDisposable {
   readonly port: number
   /** All that have arrived, in this order. */
   readonly requests: readonly ProviderRequest[]
+  /** How many of them the client has given up before they were answered. */
+  readonly abandoned: number
   /** Decides about requests that arrive from now on. */
   react(how: Reaction | ((request: ProviderRequest) => Reaction | Promise<Reaction>)): void
 }
@@ -45,6 +47,7 @@ export async function startProvider(
   healthy: Reaction | ((request: ProviderRequest) => Reaction | Promise<Reaction>),
 ): Promise<Provider> {
   const requests: ProviderRequest[] = []
+  let abandoned = 0
   let how = healthy
   const server = createServer(async (incoming, response) => {
     const request: ProviderRequest = {
@@ -54,8 +57,13 @@ export async function startProvider(
       body: await bodyOf(incoming),
     }
     requests.push(request)
+    const onClose = () => abandoned++
+    response.once('close', onClose).once('finish', () => response.off('close', onClose))
     const reaction = typeof how === 'function' ? await how(request) : how
-    if (reaction === 'breaks') incoming.socket.destroy()
+    if (reaction === 'breaks') {
+      response.off('close', onClose)
+      incoming.socket.destroy()
+    }
     if (typeof reaction === 'string') return
     const { status = 200, headers = {}, body = '' } = reaction
     response.writeHead(status, { 'content-type': 'application/json', ...headers })
@@ -68,6 +76,9 @@ export async function startProvider(
     host: '127.0.0.1',
     port,
     requests,
+    get abandoned() {
+      return abandoned
+    },
     react: (next) => {
       how = next
     },
