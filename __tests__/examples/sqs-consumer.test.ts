@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals'
 import type { SQSEvent, SQSRecord } from 'aws-lambda'
 import { createTestContext } from 'middy-circuit-breaker/testing'
@@ -210,6 +210,20 @@ describe('A failure of the warehouse', () => {
     expect(await consume(batchOf([...kinds, 'next']))).toEqual([...kinds, 'next'])
 
     expect(scene.ordered()).toEqual(kinds)
+  })
+
+  it('that is a timeout ends the request, too', async () => {
+    await using scene = await startScene()
+    scene.warehouse.react('hangs')
+    const consume = await scene.newInstance({
+      CIRCUIT_BREAKER_FAILURE_THRESHOLD: '1',
+      CIRCUIT_BREAKER_TIMEOUT: '150',
+    })
+
+    expect(await consume(batchOf(['1', '2']))).toEqual(['1', '2'])
+
+    while (scene.warehouse.abandoned < 1) await turn()
+    expect(scene.ordered()).toEqual(['1'])
   })
 
   it('concerns only its own records where it passes before the circuit opens', async () => {

@@ -48,7 +48,7 @@ const ses: Provider = {
     const { MessageId } = await sesClient.send(command, { abortSignal: signal })
     return { id: MessageId }
   },
-  // By name: a 400 can also mean that the account is suspended.
+  // By name: a 400 can also mean that the account is suspended. (A sender that is not verified is a MessageRejected, too.)
   blamesMessage: (failure) => hasName(failure, 'BadRequestException', 'MessageRejected'),
 }
 

@@ -10,6 +10,7 @@ import { required } from './environment.ts'
 const queueUrl = required('SHIPMENTS_QUEUE_URL')
 const deadLetterQueueUrl = required('SHIPMENTS_DEAD_LETTER_QUEUE_URL')
 
+// Outside of the circuit, so with the SDK's own retries.
 const sqs = new SQSClient()
 
 /** The longest that either of these may take, in milliseconds: they happen in the time that is reserved. */
