@@ -1,0 +1,434 @@
+import { randomUUID } from 'node:crypto'
+import { setImmediate as turn } from 'node:timers/promises'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals'
+import type { APIGatewayProxyEventV2 } from 'aws-lambda'
+import { createTestContext } from 'middy-circuit-breaker/testing'
+import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
+import { coldStart } from './cold-start.ts'
+import { httpEvent } from './http-event.ts'
+import { type Provider, type Reaction, startProvider } from './provider.ts'
+import { answerAsSqs, sqsCalls } from './sqs.ts'
+
+let dynamoDB: DynamoDBServer
+let tableName: string
+
+beforeAll(async () => {
+  dynamoDB = await startDynamoDBLocal()
+  tableName = await dynamoDB.createTable()
+})
+afterAll(() => dynamoDB?.stop())
+beforeEach(() => {
+  jest.spyOn(console, 'warn').mockReturnValue()
+  jest.spyOn(console, 'error').mockReturnValue()
+})
+afterEach(() => {
+  jest.restoreAllMocks()
+})
+
+type ProviderName = 'ses' | 'resend' | 'sendgrid'
+
+const names: readonly ProviderName[] = ['ses', 'resend', 'sendgrid']
+const page = { headers: { 'content-type': 'text/html' }, body: '<html>Something went wrong</html>' }
+const unavailable: Reaction = { status: 503, ...page }
+
+const bySes = (type: string, status: number): Reaction => ({
+  status,
+  headers: { 'x-amzn-errortype': type },
+  body: { message: 'No.' },
+})
+const byResend = (name: string, statusCode: number): Reaction => ({
+  status: statusCode,
+  body: { name, statusCode, message: 'No.' },
+})
+const bySendGrid = (status: number): Reaction => ({ status, body: { errors: [{ message: 'No.' }] } })
+
+/** What blames the message, and what the function makes of it. */
+const refusals: Readonly<Record<ProviderName, readonly [status: number, Reaction][]>> = {
+  ses: [
+    [422, bySes('BadRequestException', 400)],
+    [422, bySes('MessageRejected', 400)],
+  ],
+  resend: [
+    [422, byResend('validation_error', 400)],
+    [422, byResend('validation_error', 422)],
+    [409, byResend('invalid_idempotent_request', 409)],
+    [409, byResend('concurrent_idempotent_requests', 409)],
+  ],
+  sendgrid: [
+    [422, bySendGrid(400)],
+    [422, bySendGrid(413)],
+  ],
+}
+
+/** What does not. */
+const failures: Readonly<Record<ProviderName | 'any', Readonly<Record<string, Reaction>>>> = {
+  any: {
+    'a broken connection': 'breaks',
+    'a page with a 503': unavailable,
+    'a page with a 200': page,
+    'nothing with a 200': { body: {} },
+    'null with a 500': { status: 500, body: null },
+    'JSON with a 500': { status: 500, body: { message: 'Oh no.' } },
+  },
+  ses: {
+    'a revoked key': bySes('UnrecognizedClientException', 403),
+    'a missing permission': bySes('AccessDeniedException', 403),
+    'the sending rate': bySes('TooManyRequestsException', 429),
+    'a suspended account': bySes('AccountSuspendedException', 400),
+    'sending paused': bySes('SendingPausedException', 400),
+  },
+  resend: {
+    'a revoked key': byResend('invalid_api_key', 403),
+    'a restricted key': byResend('restricted_api_key', 401),
+    'a spent quota': byResend('daily_quota_exceeded', 429),
+    'a sender that is not ours': byResend('invalid_from_address', 422),
+  },
+  sendgrid: {
+    'a revoked key': bySendGrid(401),
+    'a sender that is not ours': bySendGrid(403),
+    'the rate limit': bySendGrid(429),
+  },
+}
+
+const email = { to: 'ada@example.com', subject: 'Your order', text: 'It is on its way.' }
+
+describe('An e-mail', () => {
+  it('is sent by SES, and by nobody else, while SES is well', async () => {
+    await using mail = await startMail()
+    const send = await mail.newInstance()
+
+    expect(await send(email)).toEqual({
+      status: 200,
+      body: { status: 'sent', id: expect.any(String), provider: 'ses', messageId: 'ses-1' },
+    })
+
+    expect(mail.requests()).toEqual({ ses: 1, resend: 0, sendgrid: 0, sqs: 0 })
+    expect(JSON.parse(mail.ses.requests[0]?.body ?? '')).toEqual({
+      FromEmailAddress: 'shop@example.com',
+      Destination: { ToAddresses: ['ada@example.com'] },
+      Content: { Simple: { Subject: { Data: 'Your order' }, Body: { Text: { Data: 'It is on its way.' } } } },
+    })
+  })
+
+  it('is read from a request that API Gateway has encoded, too', async () => {
+    await using mail = await startMail()
+    const send = await mail.newInstance()
+    const encoded = Buffer.from(JSON.stringify({ ...email, text: 'Grüße' })).toString('base64')
+
+    expect(await send(encoded, { isBase64Encoded: true })).toMatchObject({ status: 200 })
+
+    expect(JSON.parse(mail.ses.requests[0]?.body ?? '')).toMatchObject({
+      Content: { Simple: { Body: { Text: { Data: 'Grüße' } } } },
+    })
+  })
+
+  it('goes to the next provider when one fails, and after three failures without asking that one any more', async () => {
+    await using mail = await startMail()
+    mail.ses.react(unavailable)
+    const send = await mail.newInstance()
+
+    for (let sent = 0; sent < 3; sent++) expect((await send(email)).body).toMatchObject({ provider: 'resend' })
+    expect(mail.requests()).toEqual({ ses: 3, resend: 3, sendgrid: 0, sqs: 0 })
+
+    mail.resend.react(unavailable)
+    for (let sent = 0; sent < 3; sent++) expect((await send(email)).body).toMatchObject({ provider: 'sendgrid' })
+    expect(mail.requests()).toEqual({ ses: 3, resend: 6, sendgrid: 3, sqs: 0 })
+
+    expect((await send(email)).body).toMatchObject({ provider: 'sendgrid', messageId: 'sendgrid-4' })
+    expect(mail.requests()).toEqual({ ses: 3, resend: 6, sendgrid: 4, sqs: 0 })
+    expect(JSON.parse(mail.resend.requests[0]?.body ?? '')).toEqual({ from: 'shop@example.com', ...email })
+    expect(JSON.parse(mail.sendgrid.requests[0]?.body ?? '')).toMatchObject({
+      from: { email: 'shop@example.com' },
+      personalizations: [{ to: [{ email: 'ada@example.com' }] }],
+      subject: 'Your order',
+      content: [{ type: 'text/plain', value: 'It is on its way.' }],
+    })
+  })
+
+  it('is queued when no provider is able, and then at once when every circuit is open', async () => {
+    await using mail = await startMail()
+    mail.allProviders(unavailable)
+    const send = await mail.newInstance()
+
+    for (let sent = 0; sent < 4; sent++) {
+      expect(await send(email, { headers: { 'idempotency-key': `order/${sent}` } })).toEqual({
+        status: 202,
+        body: { status: 'queued', id: `order/${sent}` },
+      })
+    }
+
+    expect(mail.requests()).toEqual({ ses: 3, resend: 3, sendgrid: 3, sqs: 4 })
+    expect(sqsCalls(mail.sqs)[3]).toEqual([
+      'SendMessage',
+      { QueueUrl: mail.queueUrl, MessageBody: JSON.stringify({ id: 'order/3', ...email }) },
+    ])
+  })
+
+  it('is not sent to a dead provider by an instance that has never asked it', async () => {
+    await using mail = await startMail()
+    mail.ses.react(unavailable)
+    const first = await mail.newInstance()
+    for (let sent = 0; sent < 3; sent++) await first(email)
+
+    const second = await mail.newInstance()
+
+    expect((await second(email)).body).toMatchObject({ provider: 'resend' })
+    expect(mail.requests()).toEqual({ ses: 3, resend: 4, sendgrid: 0, sqs: 0 })
+  })
+
+  it('is sent by SES again once SES is well again', async () => {
+    await using mail = await startMail()
+    mail.ses.react(unavailable)
+    const send = await mail.newInstance({ CIRCUIT_BREAKER_RESET_TIMEOUT: '200' })
+    for (let sent = 0; sent < 3; sent++) await send(email)
+
+    mail.heal('ses')
+    let provider: unknown
+    while (provider !== 'ses') provider = (await send(email)).body['provider']
+
+    expect(mail.ses.requests).toHaveLength(4)
+    expect((await send(email)).body).toMatchObject({ provider: 'ses' })
+  })
+
+  it('that takes a provider too long is sent by the next, and the slow one is passed over from then on', async () => {
+    await using mail = await startMail()
+    mail.ses.react('hangs')
+    const send = await mail.newInstance({ CIRCUIT_BREAKER_TIMEOUT: '150' })
+    for (let sent = 0; sent < 3; sent++) expect((await send(email)).body).toMatchObject({ provider: 'resend' })
+
+    expect((await send(email)).body).toMatchObject({ provider: 'resend' })
+
+    expect(mail.requests()).toEqual({ ses: 3, resend: 4, sendgrid: 0, sqs: 0 })
+  })
+
+  it('is queued within the invocation’s time when all three providers hang', async () => {
+    await using mail = await startMail()
+    mail.allProviders('hangs')
+    const send = await mail.newInstance({ CIRCUIT_BREAKER_TIMEOUT: '200' })
+
+    const before = Date.now()
+    expect(await send(email, { remainingTime: 6_000 })).toMatchObject({ status: 202 })
+
+    expect(Date.now() - before).toBeLessThan(3_000)
+    expect(mail.requests()).toEqual({ ses: 1, resend: 1, sendgrid: 1, sqs: 1 })
+    while (mail.ses.abandoned + mail.resend.abandoned < 2) await turn()
+    // Its SDK cannot be told to stop: nobody waits for this request, but it goes on.
+    expect(mail.sendgrid.abandoned).toBe(0)
+  })
+
+  it('is queued rather than lost when the invocation has no time for three providers', async () => {
+    await using mail = await startMail()
+    const send = await mail.newInstance()
+    await send(email)
+    mail.allProviders('hangs')
+
+    const before = Date.now()
+    expect(await send(email, { remainingTime: 3_300 })).toMatchObject({ status: 202 })
+
+    expect(Date.now() - before).toBeLessThan(1_500)
+    expect(mail.requests()).toEqual({ ses: 2, resend: 0, sendgrid: 0, sqs: 1 })
+  })
+
+  it('that can neither be sent nor queued is answered with a 503', async () => {
+    await using mail = await startMail()
+    mail.allProviders(unavailable)
+    mail.sqs.react({ status: 400, body: { __type: 'com.amazonaws.sqs#QueueDoesNotExist', message: 'No such queue.' } })
+    const send = await mail.newInstance()
+
+    expect(await send(email)).toEqual({ status: 503, body: { error: expect.stringContaining('nor be queued') } })
+  })
+})
+
+describe('A message that is wrong', () => {
+  it.each(names)('is refused if %s says so: nobody else is asked, and it never counts', async (name) => {
+    await using mail = await startMail()
+    const send = await mail.newInstance({ CIRCUIT_BREAKER_FAILURE_THRESHOLD: '1' })
+    await mail.openBefore(name, send)
+    const asked = mail.requests()
+
+    for (const [index, [status, refusal]] of refusals[name].entries()) {
+      mail[name].react(refusal)
+      expect(await send(email)).toEqual({ status, body: { error: `${name} refused the message.` } })
+      expect(mail.requests()).toEqual({ ...asked, [name]: asked[name] + index + 1 })
+    }
+  })
+})
+
+describe('A provider', () => {
+  it.each(names)('is passed over however it fails, and all of it counts: %s', async (name) => {
+    const given = Object.entries({ ...failures.any, ...failures[name] })
+    await using mail = await startMail()
+    const threshold = `CIRCUIT_BREAKER_FAILURE_THRESHOLD__${name.toUpperCase()}`
+    const send = await mail.newInstance({ CIRCUIT_BREAKER_FAILURE_THRESHOLD: '1', [threshold]: `${given.length}` })
+    await mail.openBefore(name, send)
+    const asked = mail[name].requests.length
+    const next = { ses: { provider: 'resend' }, resend: { provider: 'sendgrid' }, sendgrid: { status: 'queued' } }[name]
+
+    for (const [what, failure] of given) {
+      mail[name].react(failure)
+      expect({ what, ...(await send(email)).body }).toMatchObject({ what, ...next })
+    }
+    expect(mail[name].requests).toHaveLength(asked + given.length)
+
+    expect((await send(email)).body).toMatchObject(next)
+    expect(mail[name].requests).toHaveLength(asked + given.length)
+  })
+
+  it('is left alone for as long as it asks for with a 429', async () => {
+    await using mail = await startMail()
+    mail.resend.react({
+      status: 429,
+      headers: { 'retry-after': '100' },
+      body: { statusCode: 429, name: 'rate_limit_exceeded' },
+    })
+    mail.ses.react(unavailable)
+    const environment = { CIRCUIT_BREAKER_RESET_TIMEOUT__RESEND: '1' }
+    const send = await mail.newInstance(environment)
+    for (let sent = 0; sent < 3; sent++) await send(email)
+
+    const second = await mail.newInstance(environment)
+
+    expect((await second(email)).body).toMatchObject({ provider: 'sendgrid' })
+    expect(mail.resend.requests).toHaveLength(3)
+  })
+})
+
+describe('The id of an e-mail', () => {
+  it('is the caller’s Idempotency-Key, and Resend is told', async () => {
+    await using mail = await startMail()
+    mail.ses.react('breaks')
+    const send = await mail.newInstance()
+
+    const { body } = await send(email, { headers: { 'idempotency-key': 'order/7' } })
+
+    expect(body).toMatchObject({ id: 'order/7', provider: 'resend' })
+    expect(mail.resend.requests[0]?.headers['idempotency-key']).toBe('order/7')
+  })
+
+  it('is that of the request where the caller gives none', async () => {
+    await using mail = await startMail()
+    mail.ses.react('breaks')
+    const send = await mail.newInstance()
+
+    const { body } = await send(email)
+
+    expect(mail.resend.requests[0]?.headers['idempotency-key']).toBe(body['id'])
+    expect((await send(email)).body['id']).not.toBe(body['id'])
+  })
+})
+
+it('A request that is no e-mail is answered with a 400 that says why, and nobody is asked', async () => {
+  await using mail = await startMail()
+  const send = await mail.newInstance()
+  const refused = async (body: unknown, headers = {}) => {
+    const answer = await send(body, { headers })
+    expect(answer.status).toBe(400)
+    return answer.body['error']
+  }
+
+  expect(await refused('{')).toMatch('"to" must be')
+  expect(await refused('null')).toMatch('"to" must be')
+  expect(await refused('')).toMatch('"to" must be')
+  expect(await refused({ ...email, to: ['ada@example.com'] })).toMatch('"to" must be')
+  expect(await refused({ ...email, to: 'ada@example.com, bob@example.com' })).toMatch('"to" must be')
+  expect(await refused({ ...email, to: 'ada@example.com\r\nbcc: bob@example.com' })).toMatch('"to" must be')
+  expect(await refused({ ...email, subject: 'Hello\nBcc: bob@example.com' })).toMatch('"subject" must be')
+  expect(await refused({ ...email, subject: undefined })).toMatch('"subject" must be')
+  expect(await refused({ ...email, text: '' })).toMatch('"text" must be')
+  expect(await refused({ ...email, text: 'x'.repeat(200_001) })).toMatch('longer than 200000 bytes')
+  expect(await refused(email, { 'idempotency-key': 'k'.repeat(257) })).toMatch('Idempotency-Key')
+  expect(mail.requests()).toEqual({ ses: 0, resend: 0, sendgrid: 0, sqs: 0 })
+})
+
+it('A function that lacks a variable does not start', async () => {
+  await using mail = await startMail()
+  await expect(mail.newInstance({ EMAIL_QUEUE_URL: '' })).rejects.toThrow('EMAIL_QUEUE_URL is not set')
+})
+
+interface Reply {
+  readonly status: number | undefined
+  readonly body: Record<string, unknown>
+}
+
+interface SendOptions {
+  readonly headers?: Readonly<Record<string, string>>
+  readonly isBase64Encoded?: boolean
+  readonly remainingTime?: number
+}
+
+/** Three providers that are well, a queue, and circuits that nothing has happened to. */
+async function startMail() {
+  const counts = new Map<string, number>()
+  const counting = (name: string, answer: (messageId: string) => Reaction) => () => {
+    const count = (counts.get(name) ?? 0) + 1
+    counts.set(name, count)
+    return answer(`${name}-${count}`)
+  }
+  const well = {
+    ses: counting('ses', (MessageId) => ({ body: { MessageId } })),
+    resend: counting('resend', (id) => ({ body: { id } })),
+    sendgrid: counting('sendgrid', (id) => ({ status: 202, headers: { 'x-message-id': id } })),
+  }
+  await using started = new AsyncDisposableStack()
+  const ses = started.use(await startProvider(well.ses))
+  const resend = started.use(await startProvider(well.resend))
+  const sendgrid = started.use(await startProvider(well.sendgrid))
+  const sqs = started.use(await startProvider(answerAsSqs))
+  const queueUrl = `${sqs.url}/123456789012/email`
+  const namespace = randomUUID()
+  const servers = started.move()
+
+  const newInstance = async (variables: Readonly<Record<string, string>> = {}) => {
+    const { handler } = await coldStart(() => import('../../examples/email/handler.ts'), {
+      AWS_REGION: 'eu-central-1',
+      AWS_ACCESS_KEY_ID: 'local',
+      AWS_SECRET_ACCESS_KEY: 'local',
+      AWS_ENDPOINT_URL_DYNAMODB: dynamoDB.endpoint,
+      AWS_ENDPOINT_URL_SESV2: ses.url,
+      AWS_ENDPOINT_URL_SQS: sqs.url,
+      RESEND_API_KEY: 're_example',
+      RESEND_BASE_URL: resend.url,
+      SENDGRID_API_KEY: 'SG.example',
+      SENDGRID_BASE_URL: sendgrid.url,
+      EMAIL_FROM: 'shop@example.com',
+      EMAIL_QUEUE_URL: queueUrl,
+      CIRCUIT_BREAKER_TABLE_NAME: tableName,
+      CIRCUIT_BREAKER_NAMESPACE: namespace,
+      ...variables,
+    })
+    return async (body: unknown, options: SendOptions = {}): Promise<Reply> => {
+      const { headers = {}, isBase64Encoded = false, remainingTime = 15_000 } = options
+      const event = { ...post(body, headers), isBase64Encoded }
+      const answer = await handler(event, createTestContext({ remainingTime }))
+      return { status: answer.statusCode, body: JSON.parse(answer.body ?? '') }
+    }
+  }
+
+  return {
+    ses,
+    resend,
+    sendgrid,
+    sqs,
+    queueUrl,
+    newInstance,
+    heal: (name: ProviderName) => ({ ses, resend, sendgrid })[name].react(well[name]),
+    /** Opens the circuits of those that come before, where one failure is enough. */
+    openBefore: async (name: ProviderName, send: (body: unknown) => Promise<Reply>) => {
+      for (const before of names.slice(0, names.indexOf(name))) ({ ses, resend, sendgrid })[before].react(unavailable)
+      if (name !== 'ses') expect((await send(email)).body).toMatchObject({ provider: name })
+    },
+    allProviders: (reaction: Reaction) => {
+      for (const provider of [ses, resend, sendgrid]) provider.react(reaction)
+    },
+    requests: () => {
+      const numberOf = ({ requests }: Provider) => requests.length
+      return { ses: numberOf(ses), resend: numberOf(resend), sendgrid: numberOf(sendgrid), sqs: numberOf(sqs) }
+    },
+    [Symbol.asyncDispose]: () => servers.disposeAsync(),
+  }
+}
+
+function post(body: unknown, headers: Readonly<Record<string, string>>): APIGatewayProxyEventV2 {
+  const event = httpEvent({ route: 'POST /emails', headers, body })
+  return { ...event, requestContext: { ...event.requestContext, requestId: randomUUID() } }
+}

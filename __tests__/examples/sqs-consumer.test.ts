@@ -1,0 +1,457 @@
+import { randomUUID } from 'node:crypto'
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals'
+import type { SQSEvent, SQSRecord } from 'aws-lambda'
+import { createTestContext } from 'middy-circuit-breaker/testing'
+import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
+import { coldStart } from './cold-start.ts'
+import { type Reaction, startProvider } from './provider.ts'
+import { answerAsSqs, sqsCalls } from './sqs.ts'
+
+let dynamoDB: DynamoDBServer
+let tableName: string
+
+beforeAll(async () => {
+  dynamoDB = await startDynamoDBLocal()
+  tableName = await dynamoDB.createTable()
+})
+afterAll(() => dynamoDB?.stop())
+beforeEach(() => {
+  jest.spyOn(console, 'warn').mockReturnValue()
+})
+afterEach(() => {
+  jest.restoreAllMocks()
+})
+
+const ordered: Reaction = { status: 201, body: { trackingNumber: 'T1' } }
+const page = { headers: { 'content-type': 'text/html' }, body: '<html>Something went wrong</html>' }
+const unavailable: Reaction = { status: 503, ...page }
+const rejected: Reaction = { status: 400, body: { error: 'No such article.' } }
+
+const ten = ['1', '2', '3', '4', '5', '6', '7', '8', '9', '10']
+
+describe('A batch', () => {
+  it('is ordered record by record, each under its own id, while the warehouse is well', async () => {
+    await using scene = await startScene()
+    const consume = await scene.newInstance()
+
+    expect(await consume(batchOf(ten))).toEqual([])
+
+    expect(scene.ordered()).toEqual(ten)
+    expect(scene.warehouse.requests[0]).toMatchObject({
+      method: 'POST',
+      url: '/shipments',
+      headers: { 'idempotency-key': '1', 'content-type': 'application/json' },
+      body: '{"id":"1","article":"lamp"}',
+    })
+    expect(scene.sqs.requests).toHaveLength(0)
+  })
+
+  it('in which the warehouse dies at the fourth of ten returns seven, after three requests in vain', async () => {
+    await using scene = await startScene()
+    scene.warehouse.react(({ body }) => (Number(JSON.parse(body).id) < 4 ? ordered : unavailable))
+    const consume = await scene.newInstance()
+
+    expect(await consume(batchOf(ten))).toEqual(['4', '5', '6', '7', '8', '9', '10'])
+
+    expect(scene.ordered()).toEqual(['1', '2', '3', '4', '5', '6'])
+  })
+
+  it('is postponed until the probe is due, as far as it is returned', async () => {
+    await using scene = await startScene()
+    scene.warehouse.react(unavailable)
+    const consume = await scene.newInstance({ CIRCUIT_BREAKER_RESET_TIMEOUT: '40000' })
+
+    expect(await consume(batchOf(ten))).toEqual(ten)
+
+    expect(sqsCalls(scene.sqs)).toEqual([
+      [
+        'ChangeMessageVisibilityBatch',
+        {
+          QueueUrl: scene.queueUrl,
+          Entries: ten.map((id) => ({
+            Id: expect.any(String),
+            ReceiptHandle: `receipt-${id}`,
+            VisibilityTimeout: expect.any(Number),
+          })),
+        },
+      ],
+    ])
+    const delays = new Set(scene.delays())
+    expect(delays.size).toBe(1)
+    expect(Math.min(...delays)).toBeGreaterThanOrEqual(40)
+    // The circuit breaker spreads the probes of many instances by up to a second, this function the batches by ten more.
+    expect(Math.max(...delays)).toBeLessThanOrEqual(51)
+  })
+
+  it('is returned whole, without a request, by an instance that has never asked the dead warehouse', async () => {
+    await using scene = await startScene()
+    scene.warehouse.react(unavailable)
+    const first = await scene.newInstance()
+    await first(batchOf(['1', '2', '3']))
+    expect(scene.sqs.requests).toHaveLength(0)
+
+    const second = await scene.newInstance()
+
+    expect(await second(batchOf(ten))).toEqual(ten)
+    expect(scene.ordered()).toEqual(['1', '2', '3'])
+    expect(scene.delays()).toHaveLength(10)
+  })
+
+  it('is the recovery: its first record is the probe, and the others follow', async () => {
+    await using scene = await startScene()
+    scene.warehouse.react(unavailable)
+    const consume = await scene.newInstance({ CIRCUIT_BREAKER_RESET_TIMEOUT: '200' })
+    await consume(batchOf(['a', 'b', 'c']))
+
+    scene.warehouse.react(ordered)
+    let returned = ten
+    while (returned.length > 0) {
+      expect(scene.ordered()).toEqual(['a', 'b', 'c'])
+      returned = await consume(batchOf(ten))
+    }
+
+    expect(scene.ordered()).toEqual(['a', 'b', 'c', ...ten])
+  })
+
+  it('costs one request where the probe fails', async () => {
+    await using scene = await startScene()
+    scene.warehouse.react(unavailable)
+    const consume = await scene.newInstance({ CIRCUIT_BREAKER_RESET_TIMEOUT: '200' })
+    await consume(batchOf(['a', 'b', 'c']))
+
+    while (scene.ordered().length === 3) expect(await consume(batchOf(ten))).toEqual(ten)
+
+    expect(scene.ordered()).toEqual(['a', 'b', 'c', '1'])
+  })
+
+  it('is returned while another instance’s probe is under way', async () => {
+    await using scene = await startScene()
+    scene.warehouse.react(unavailable)
+    const environment = { CIRCUIT_BREAKER_RESET_TIMEOUT: '200', CIRCUIT_BREAKER_CACHE_TTL: '0' }
+    const first = await scene.newInstance(environment)
+    await first(batchOf(['a', 'b', 'c']))
+    const second = await scene.newInstance(environment)
+
+    const probe = Promise.withResolvers<Reaction>()
+    const arrived = Promise.withResolvers<void>()
+    scene.warehouse.react(() => {
+      arrived.resolve()
+      return probe.promise
+    })
+    const probing = (async () => {
+      while ((await first(batchOf(['probe', 'next']))).length > 0);
+    })()
+    await arrived.promise
+    expect(await second(batchOf(ten))).toEqual(ten)
+    expect(scene.ordered()).toEqual(['a', 'b', 'c', 'probe'])
+
+    probe.resolve(ordered)
+    await probing
+    expect(await second(batchOf(ten))).toEqual([])
+    expect(scene.ordered()).toEqual(['a', 'b', 'c', 'probe', 'next', ...ten])
+  })
+
+  it('that is larger than what SQS takes at once is postponed in parts', async () => {
+    await using scene = await startScene()
+    scene.warehouse.react(unavailable)
+    const consume = await scene.newInstance()
+    const ids = Array.from({ length: 25 }, (_, index) => String(index))
+
+    expect(await consume(batchOf(ids))).toEqual(ids)
+
+    expect(sqsCalls(scene.sqs).map(([, { Entries }]) => (Entries as unknown[]).length)).toEqual([10, 10, 5])
+    expect(scene.delays()).toHaveLength(25)
+  })
+
+  it('is returned all the same where it cannot be postponed', async () => {
+    await using scene = await startScene()
+    scene.warehouse.react(unavailable)
+    scene.sqs.react('hangs')
+    const consume = await scene.newInstance()
+
+    const before = Date.now()
+    expect(await consume(batchOf(ten))).toEqual(ten)
+    expect(Date.now() - before).toBeLessThan(3_000)
+  })
+
+  it('is postponed for as long as the warehouse asks for with Retry-After', async () => {
+    await using scene = await startScene()
+    scene.warehouse.react({ status: 429, headers: { 'retry-after': '200' } })
+    const consume = await scene.newInstance({ CIRCUIT_BREAKER_FAILURE_THRESHOLD: '1' })
+    await consume(batchOf(['1', '2']))
+
+    expect(Math.min(...scene.delays())).toBeGreaterThanOrEqual(200)
+    expect(Math.max(...scene.delays())).toBeLessThanOrEqual(211)
+  })
+})
+
+describe('A failure of the warehouse', () => {
+  it('is returned and counts, whatever it is, unless it is said of the record', async () => {
+    await using scene = await startScene()
+    const failures: Readonly<Record<string, Reaction>> = {
+      brokenConnection: 'breaks',
+      unavailable,
+      pageInsteadOfJson: { status: 200, ...page },
+      jsonOfSomethingElse: { status: 200, body: { status: 'ok' } },
+      nothing: { status: 204 },
+      unauthorized: { status: 401 },
+      notFound: { status: 404 },
+      tooManyRequests: { status: 429 },
+      noAnswer: 'hangs',
+    }
+    const kinds = Object.keys(failures)
+    scene.warehouse.react(({ body }) => failures[JSON.parse(body).id] ?? ordered)
+    const consume = await scene.newInstance({
+      CIRCUIT_BREAKER_FAILURE_THRESHOLD: `${kinds.length}`,
+      CIRCUIT_BREAKER_TIMEOUT: '150',
+    })
+
+    expect(await consume(batchOf([...kinds, 'next']))).toEqual([...kinds, 'next'])
+
+    expect(scene.ordered()).toEqual(kinds)
+  })
+
+  it('that is a timeout ends the request, too', async () => {
+    await using scene = await startScene()
+    scene.warehouse.react('hangs')
+    const consume = await scene.newInstance({
+      CIRCUIT_BREAKER_FAILURE_THRESHOLD: '1',
+      CIRCUIT_BREAKER_TIMEOUT: '150',
+    })
+
+    expect(await consume(batchOf(['1', '2']))).toEqual(['1', '2'])
+
+    while (scene.warehouse.abandoned < 1) await turn()
+    expect(scene.ordered()).toEqual(['1'])
+  })
+
+  it('concerns only its own records where it passes before the circuit opens', async () => {
+    await using scene = await startScene()
+    scene.warehouse.react(({ body }) => (['2', '3'].includes(JSON.parse(body).id) ? unavailable : ordered))
+    const consume = await scene.newInstance()
+
+    expect(await consume(batchOf(ten))).toEqual(['2', '3'])
+
+    expect(scene.ordered()).toEqual(ten)
+    expect(scene.sqs.requests).toHaveLength(0)
+  })
+})
+
+describe('A record that is bad', () => {
+  it('is moved to the dead-letter queue with all that it carries, is not returned, and never counts', async () => {
+    await using scene = await startScene()
+    scene.warehouse.react(({ body }) => (JSON.parse(body).id === '10' ? ordered : rejected))
+    const consume = await scene.newInstance({ CIRCUIT_BREAKER_FAILURE_THRESHOLD: '1' })
+    const [first, ...others] = batchOf(ten)
+    const messageAttributes: SQSRecord['messageAttributes'] = {
+      source: { dataType: 'String', stringValue: 'shop' },
+      seal: { dataType: 'Binary', binaryValue: Buffer.from([1, 2]).toString('base64') },
+    }
+
+    expect(await consume([{ ...(first as SQSRecord), messageAttributes }, ...others])).toEqual([])
+
+    expect(scene.ordered()).toEqual(ten)
+    expect(sqsCalls(scene.sqs)).toHaveLength(9)
+    expect(sqsCalls(scene.sqs)[0]).toEqual([
+      'SendMessage',
+      {
+        QueueUrl: scene.deadLetterQueueUrl,
+        MessageBody: '{"id":"1","article":"lamp"}',
+        MessageAttributes: {
+          source: { DataType: 'String', StringValue: 'shop' },
+          seal: { DataType: 'Binary', BinaryValue: 'AQI=' },
+        },
+      },
+    ])
+  })
+
+  it('is moved there without a request where it is no shipment', async () => {
+    await using scene = await startScene()
+    const consume = await scene.newInstance()
+    const bodies = ['{', 'null', '[]', '"text"', '{}', '{"id":7}', '{"id":"line\\nbreak"}', '<xml/>']
+    const records = batchOf(bodies.map((_, index) => String(index)))
+
+    expect(await consume(records.map((record, index) => ({ ...record, body: bodies[index] ?? '' })))).toEqual([])
+
+    expect(scene.warehouse.requests).toHaveLength(0)
+    expect(sqsCalls(scene.sqs).map(([action, { MessageBody }]) => [action, MessageBody])).toEqual(
+      bodies.map((body) => ['SendMessage', body]),
+    )
+  })
+
+  it('is returned, for the redrive policy, where it cannot be moved', async () => {
+    await using scene = await startScene()
+    scene.warehouse.react(({ body }) => (JSON.parse(body).id === '2' ? rejected : ordered))
+    scene.sqs.react({ status: 400, body: { __type: 'com.amazonaws.sqs#QueueDoesNotExist', message: 'No such queue.' } })
+    const consume = await scene.newInstance()
+
+    expect(await consume(batchOf(['1', '2', '3']))).toEqual(['2'])
+
+    expect(scene.ordered()).toEqual(['1', '2', '3'])
+  })
+})
+
+describe('A FIFO queue', () => {
+  it('gets back what comes after a failure in its group, in order, while other groups go on', async () => {
+    await using scene = await startScene()
+    scene.warehouse.react(({ body }) => (JSON.parse(body).id === 'a1' ? unavailable : ordered))
+    const consume = await scene.newInstance()
+
+    expect(await consume(fifoBatchOf(['a1', 'b1', 'a2', 'b2', 'a3']))).toEqual(['a1', 'a2', 'a3'])
+
+    expect(scene.ordered()).toEqual(['a1', 'b1', 'b2'])
+  })
+
+  it('gets back everything in order when the circuit opens', async () => {
+    await using scene = await startScene()
+    scene.warehouse.react(unavailable)
+    const consume = await scene.newInstance()
+    const ids = ['a1', 'b1', 'a2', 'c1', 'd1', 'a3', 'b2']
+
+    expect(await consume(fifoBatchOf(ids))).toEqual(ids)
+
+    expect(scene.ordered()).toEqual(['a1', 'b1', 'c1'])
+    expect(new Set(scene.delays()).size).toBe(1)
+    expect(scene.delays()).toHaveLength(ids.length)
+  })
+
+  it('goes on behind a bad record, which goes to the dead-letter queue in its group', async () => {
+    await using scene = await startScene()
+    scene.warehouse.react(({ body }) => (JSON.parse(body).id === 'a1' ? rejected : ordered))
+    const consume = await scene.newInstance()
+
+    expect(await consume(fifoBatchOf(['a1', 'a2']))).toEqual([])
+
+    expect(scene.ordered()).toEqual(['a1', 'a2'])
+    expect(sqsCalls(scene.sqs)).toMatchObject([['SendMessage', { MessageGroupId: 'a', MessageDeduplicationId: 'a1' }]])
+  })
+
+  it('waits behind a bad record that could not be moved', async () => {
+    await using scene = await startScene()
+    scene.warehouse.react(rejected)
+    scene.sqs.react({ status: 400, body: { __type: 'com.amazonaws.sqs#QueueDoesNotExist', message: 'No such queue.' } })
+    const consume = await scene.newInstance()
+
+    expect(await consume(fifoBatchOf(['a1', 'a2']))).toEqual(['a1', 'a2'])
+    expect(scene.ordered()).toEqual(['a1'])
+  })
+})
+
+it('A standard queue goes on behind a failure of the same group: its groups are for fairness, not for order', async () => {
+  await using scene = await startScene()
+  scene.warehouse.react(({ body }) => (JSON.parse(body).id === 'a1' ? unavailable : ordered))
+  const consume = await scene.newInstance()
+  const records = fifoBatchOf(['a1', 'a2']).map((record) => ({ ...record, eventSourceARN: queueArn }))
+
+  expect(await consume(records)).toEqual(['a1'])
+})
+
+describe('A record for which there is no time', () => {
+  it('is returned instead of being cut off, and what was begun is finished', async () => {
+    await using scene = await startScene()
+    scene.warehouse.react(async () => {
+      await sleep(200)
+      return ordered
+    })
+    const consume = await scene.newInstance({ CIRCUIT_BREAKER_TIMEOUT: '1000' })
+    await consume(batchOf(['warm']))
+
+    // Less the 3 s that are reserved and the second that each may take, half a second is left to begin in.
+    const returned = await consume(batchOf(ten), 4_500)
+
+    const done = ten.filter((id) => !returned.includes(id))
+    expect(done.length).toBeGreaterThan(0)
+    expect(done.length).toBeLessThanOrEqual(3)
+    expect(scene.ordered()).toEqual(['warm', ...done])
+    expect(returned).toEqual(ten.slice(done.length))
+    expect(scene.sqs.requests).toHaveLength(0)
+  })
+
+  it('is an error where there never is any: the function’s timeout is too short', async () => {
+    await using scene = await startScene()
+    const consume = await scene.newInstance()
+
+    await expect(consume(batchOf(ten), 3_000)).rejects.toThrow('timeout must be longer than 8000 ms')
+    expect(scene.warehouse.requests).toHaveLength(0)
+  })
+})
+
+const queueArn = 'arn:aws:sqs:eu-central-1:123456789012:shipments'
+
+function batchOf(ids: readonly string[]): SQSRecord[] {
+  return ids.map((id) => ({
+    messageId: id,
+    receiptHandle: `receipt-${id}`,
+    body: JSON.stringify({ id, article: 'lamp' }),
+    attributes: {
+      ApproximateReceiveCount: '1',
+      SentTimestamp: '1767225600000',
+      SenderId: 'AIDAEXAMPLE',
+      ApproximateFirstReceiveTimestamp: '1767225600001',
+    },
+    messageAttributes: {},
+    md5OfBody: '',
+    eventSource: 'aws:sqs',
+    eventSourceARN: queueArn,
+    awsRegion: 'eu-central-1',
+  }))
+}
+
+/** The group of a record is the first letter of its id. */
+function fifoBatchOf(ids: readonly string[]): SQSRecord[] {
+  return batchOf(ids).map((record) => ({
+    ...record,
+    attributes: { ...record.attributes, MessageGroupId: record.messageId.charAt(0) },
+    eventSourceARN: `${queueArn}.fifo`,
+  }))
+}
+
+/** A warehouse that is well, SQS, and a circuit that nothing has happened to. */
+async function startScene() {
+  await using started = new AsyncDisposableStack()
+  const warehouse = started.use(await startProvider(ordered))
+  const sqs = started.use(await startProvider(answerAsSqs))
+  const servers = started.move()
+  const queueUrl = `${sqs.url}/123456789012/shipments`
+  const deadLetterQueueUrl = `${queueUrl}-dead`
+  const namespace = randomUUID()
+
+  /** Resolves to what takes a batch and returns the ids that go back to the queue. */
+  const newInstance = async (variables: Readonly<Record<string, string>> = {}) => {
+    const { handler } = await coldStart(() => import('../../examples/sqs-consumer/handler.ts'), {
+      AWS_REGION: 'eu-central-1',
+      AWS_ACCESS_KEY_ID: 'local',
+      AWS_SECRET_ACCESS_KEY: 'local',
+      AWS_ENDPOINT_URL_DYNAMODB: dynamoDB.endpoint,
+      AWS_ENDPOINT_URL_SQS: sqs.url,
+      WAREHOUSE_URL: warehouse.url,
+      SHIPMENTS_QUEUE_URL: queueUrl,
+      SHIPMENTS_DEAD_LETTER_QUEUE_URL: deadLetterQueueUrl,
+      CIRCUIT_BREAKER_TABLE_NAME: tableName,
+      CIRCUIT_BREAKER_NAMESPACE: namespace,
+      ...variables,
+    })
+    return async (records: SQSRecord[], remainingTime = 60_000): Promise<string[]> => {
+      const event: SQSEvent = { Records: records }
+      const { batchItemFailures } = await handler(event, createTestContext({ remainingTime }))
+      return batchItemFailures.map(({ itemIdentifier }) => itemIdentifier)
+    }
+  }
+
+  return {
+    warehouse,
+    sqs,
+    queueUrl,
+    deadLetterQueueUrl,
+    newInstance,
+    /** The ids of the shipments that the warehouse was asked for. */
+    ordered: () => warehouse.requests.map(({ body }): string => JSON.parse(body).id),
+    /** For how many seconds records were postponed, one for each. */
+    delays: () =>
+      sqsCalls(sqs).flatMap(([, { Entries }]) =>
+        (Entries as { VisibilityTimeout: number }[]).map(({ VisibilityTimeout }) => VisibilityTimeout),
+      ),
+    [Symbol.asyncDispose]: () => servers.disposeAsync(),
+  }
+}
