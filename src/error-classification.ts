@@ -20,7 +20,7 @@ import type { FailureSummary } from './storage/circuit-storage.ts'
  *   even asked; and whatever carries no evidence: a `TypeError`, an `Error('HTTP 503')`, a value that is no error.
  *
  * One object's evidence is weighed in this order: HTTP status (`status`, `statusCode`, those of `response`,
- * `$metadata.httpStatusCode`), `$fault`, gRPC `code`, `code`, `name` (or its class's, or `type`). A status below 400 is
+ * `$metadata.httpStatusCode`, `code` beside a `response`), `$fault`, gRPC `code`, `code`, `name` (or its class's, or `type`). A status below 400 is
  * none: a body can break off after a 200. The outermost object with evidence decides; one without defers to its
  * `errors`, of which any one that counts is enough, then to its `cause`. At most 64 objects are looked at.
  *
@@ -250,12 +250,15 @@ function errorStatus(error: unknown): number | undefined {
 /** What is where clients keep the HTTP status, outermost first; some keep it as text. */
 function statusesOf(value: unknown): unknown[] {
   const response = read(value, 'response')
+  const isOfResponse = typeof response === 'object' && response !== null
   const statuses = [
     read(value, 'status'),
     read(value, 'statusCode'),
     read(response, 'status'),
     read(response, 'statusCode'),
     read(read(value, '$metadata'), 'httpStatusCode'),
+    // @sendgrid/client has it in there; gRPC's codes come without a response, and are smaller.
+    isOfResponse && read(value, 'code'),
   ]
   return statuses.map((status) => (typeof status === 'string' && /^\d{3}$/.test(status) ? Number(status) : status))
 }

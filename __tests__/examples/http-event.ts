@@ -12,11 +12,21 @@ export interface HttpRequest {
   readonly base64?: boolean
   /** The caller's address. */
   readonly sourceIp?: string
+  /** What API Gateway calls the request. */
+  readonly requestId?: string
 }
 
 /** The event that an HTTP API of API Gateway makes of a request: payload format 2.0. */
 export function httpEvent(request: HttpRequest = {}): APIGatewayProxyEventV2 {
-  const { route = 'GET /', query, headers = {}, body, base64 = false, sourceIp = '8.8.4.4' } = request
+  const {
+    route = 'GET /',
+    query,
+    headers = {},
+    body,
+    base64 = false,
+    sourceIp = '8.8.4.4',
+    requestId = 'request',
+  } = request
   const text = typeof body === 'string' ? body : JSON.stringify(body)
   const [method = '', path = ''] = route.split(' ')
   return {
@@ -32,7 +42,7 @@ export function httpEvent(request: HttpRequest = {}): APIGatewayProxyEventV2 {
       domainName: 'api.example.com',
       domainPrefix: 'api',
       http: { method, path, protocol: 'HTTP/1.1', sourceIp, userAgent: 'test' },
-      requestId: 'request',
+      requestId,
       routeKey: route,
       stage: '$default',
       time: '01/Jan/2026:00:00:00 +0000',

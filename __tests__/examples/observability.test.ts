@@ -7,6 +7,7 @@ import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-loc
 import { startFaultProxy } from '../support/fault-proxy.ts'
 import { type DataPoint, dataPointsOf, ringsOf } from './cloudwatch.ts'
 import { coldStart } from './cold-start.ts'
+import { httpEvent } from './http-event.ts'
 import { startMovingClock } from './moving-clock.ts'
 import { capturePrinted, type Printed, type PrintedLine } from './printed-lines.ts'
 import { type Provider, type ProviderAnswer, startProvider } from './provider.ts'
@@ -401,28 +402,7 @@ async function startInstance(url: string, variables: Record<string, string> = {}
 let requests = 0
 
 function request(body: string | undefined, requestId: string): APIGatewayProxyEventV2 {
-  return {
-    version: '2.0',
-    routeKey: 'POST /payments',
-    rawPath: '/payments',
-    rawQueryString: '',
-    headers: { 'content-type': 'application/json' },
-    requestContext: {
-      accountId: '123456789012',
-      apiId: 'api',
-      domainName: 'api.example.com',
-      domainPrefix: 'api',
-      http: { method: 'POST', path: '/payments', protocol: 'HTTP/1.1', sourceIp: '192.0.2.1', userAgent: 'test' },
-      requestId,
-      routeKey: 'POST /payments',
-      stage: '$default',
-      time: '01/Jan/2026:00:00:00 +0000',
-      timeEpoch: 1_767_225_600_000,
-    },
-    // As API Gateway does with what is no text.
-    ...(body !== undefined && { body: Buffer.from(body).toString('base64') }),
-    isBase64Encoded: body !== undefined,
-  }
+  return httpEvent({ route: 'POST /payments', requestId, ...(body !== undefined && { body, base64: true }) })
 }
 
 function isEmf(line: PrintedLine): boolean {

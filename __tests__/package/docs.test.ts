@@ -117,7 +117,8 @@ describe('the code in the documentation', () => {
     }
     for (const { page, code } of blocks) {
       for (const [, file] of code.matchAll(/\bnode ([\w./-]+\.ts)/g)) {
-        expect({ page, file, exists: existsSync(join(root, file as string)) }).toEqual({ page, file, exists: true })
+        const exists = [root, join(root, dirname(page))].some((folder) => existsSync(join(folder, file as string)))
+        expect({ page, file, exists }).toEqual({ page, file, exists: true })
       }
     }
   })
@@ -141,7 +142,10 @@ describe('the links in the documentation', () => {
   it('reach every page from the README', () => {
     const reached = new Set<string>(['README.md'])
     for (const page of reached) {
-      for (const [, path = ''] of linksOf(page)) if (path.endsWith('.md')) reached.add(join(dirname(page), path))
+      for (const [, path = ''] of linksOf(page)) {
+        const target = join(dirname(page), path)
+        for (const each of [target, join(target, 'README.md')]) if (pages.includes(each)) reached.add(each)
+      }
     }
     expect(pages.filter((page) => !reached.has(page))).toEqual([])
   })

@@ -237,6 +237,22 @@ describe('isBreakableError', () => {
     expect(isBreakableError(Object.assign(Object.create(null), { statusCode: 503 }))).toBe(true)
   })
 
+  it('finds a status that is the code beside a response, as SendGrid’s client has it, and nowhere else', () => {
+    const response = { headers: {}, body: '' }
+    const sendgrid = (code: unknown) => Object.assign(new Error('sendgrid'), { code, response })
+    expect([503, 599, '503', 413, 200].map((code) => isBreakableError(sendgrid(code)))).toEqual([
+      true,
+      true,
+      true,
+      false,
+      false,
+    ])
+    expect(isBreakableError(Object.assign(new Error('a code of its own'), { code: 503 }))).toBe(false)
+    expect(isBreakableError(Object.assign(new Error('no response'), { code: 503, response: null }))).toBe(false)
+    expect(describeFailure(sendgrid(503))).toMatchObject({ code: '503', status: 503 })
+    expect(hasStatus(sendgrid(429), 429)).toBe(true)
+  })
+
   it('composes with rules of one’s own', () => {
     const counting429 = (e: unknown) => isBreakableError(e) || (e as { status?: number }).status === 429
     expect([error({ status: 429 }), error({ status: 503 }), error({ status: 400 })].map(counting429)).toEqual([
