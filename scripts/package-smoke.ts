@@ -292,6 +292,8 @@ async function typeCheck(folder: string, file: string, skipLibCheck: boolean): P
       strict: true,
       exactOptionalPropertyTypes: true,
       skipLibCheck,
+      // As `tsc --init` has it: the type of a handler must have a name that can be written.
+      declaration: true,
       noEmit: true,
       types: ['node'],
     },
