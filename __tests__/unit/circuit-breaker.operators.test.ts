@@ -29,7 +29,7 @@ describe('forceOpen', () => {
     expect(breaker.circuits.stripe?.retryAt).toBe(until)
     await breaker.forceOpen('stripe')
     expect(breaker.circuits.stripe?.retryAt).toBeUndefined()
-    await breaker.forceClosed('stripe')
+    await breaker.forceClosed('stripe', { until })
     expect(breaker.circuits.stripe?.retryAt).toBeUndefined()
   })
 

@@ -27,6 +27,20 @@ async function unhandledDuring(run: () => Promise<void>): Promise<unknown[]> {
 }
 
 describe('a timeout', () => {
+  it('of another call lets on one that waited, unless the deadline of that one is due as well', async () => {
+    const { start, runtime } = createFleet({ maxConcurrent: 1, deadlineReserve: 0 })
+    const breaker = start()
+    await breaker.load()
+    const callExternal = breaker.callExternalFor({ getRemainingTimeInMillis: () => 200 })
+    const operation = jest.fn(never)
+    const first = outcomeOf(breaker.call('stripe', never, { timeout: 200 }))
+    const second = outcomeOf(callExternal('stripe', operation, { timeout: 5_000 }))
+    await runtime.advance(200)
+    expect((await first).error).toMatchObject({ reason: 'timeout', attempted: true })
+    expect((await second).error).toMatchObject({ reason: 'deadline', attempted: false })
+    expect(operation).not.toHaveBeenCalled()
+  })
+
   it.each(['timeout', 'deadline'] as const)(
     'that is over for a call which waited for a permit keeps its operation from starting: %s',
     async (reason) => {
@@ -145,6 +159,38 @@ describe('a timeout', () => {
 })
 
 describe("the caller's signal", () => {
+  it('that aborts in any of the turns in which a permit arrives lets no operation begin after it', async () => {
+    const begun: boolean[] = []
+    for (let turns = 0; turns < 12; turns++) {
+      const { start } = createFleet({ maxConcurrent: 1 })
+      const breaker = start()
+      await breaker.load()
+      const before = controlled()
+      const first = breaker.call('stripe', before.operation)
+      const controller = new AbortController()
+      const hadAborted: boolean[] = []
+      const waiting = breaker.call(
+        'stripe',
+        () => {
+          hadAborted.push(controller.signal.aborted)
+          return never()
+        },
+        { signal: controller.signal },
+      )
+      const result = outcomeOf(waiting)
+      before.succeed('ok')
+      for (let turn = 0; turn < turns; turn++) await undefined
+      controller.abort(new Error('no longer'))
+      expect((await result).error).toMatchObject({ message: 'no longer' })
+      expect(hadAborted).not.toContain(true)
+      begun.push(hadAborted.length > 0)
+      await first
+      expect(await breaker.call('stripe', ok)).toBe('ok')
+    }
+    // The turns reach from before the permit to after the beginning.
+    expect([begun.at(0), begun.at(-1)]).toEqual([false, true])
+  })
+
   it('cancels the call with its own reason, and counts for nothing', async () => {
     const { start, runtime } = createFleet({ failureThreshold: 1 })
     const breaker = start()
@@ -291,7 +337,7 @@ describe('the deadline of the invocation', () => {
 
   it('that comes before half of the timeout even in a fresh invocation is warned of, once', async () => {
     const warn = jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
-    const { start, runtime } = createFleet({ deadlineReserve: 900, timeout: 4_201 })
+    const { start, runtime } = createFleet({ deadlineReserve: 900, timeout: 4_200 })
     const breaker = start()
     await breaker.load()
     const cut = async (remaining: number, workedBefore: number): Promise<void> => {
@@ -302,12 +348,12 @@ describe('the deadline of the invocation', () => {
       expect((await result).error).toMatchObject({ reason: 'deadline' })
     }
     // There was time enough; the handler has spent it before.
-    await cut(3_001, 500)
+    await cut(3_000, 500)
     expect(warn).not.toHaveBeenCalled()
-    for (const remaining of [3_000, 2_000]) await cut(remaining, 0)
+    for (const remaining of [2_999, 2_000]) await cut(remaining, 0)
     expect(warn.mock.calls).toEqual([
       [
-        expect.stringMatching(/"stripe".*900 ms \(deadlineReserve\) and 2100\.5 ms.*CIRCUIT_BREAKER_TIMEOUT/),
+        expect.stringMatching(/"stripe".*900 ms \(deadlineReserve\) and 2100 ms.*CIRCUIT_BREAKER_TIMEOUT/),
         { type: 'CircuitBreakerWarning', code: 'CIRCUIT_CONFIGURATION' },
       ],
     ])
