@@ -91,6 +91,7 @@ async function everythingThatIsSaid(): Promise<string[]> {
     ['AccessDeniedException', ''],
     ['ResourceNotFoundException', ''],
     ['ValidationException', 'The provided key element does not match the schema'],
+    ['ValidationException', 'Type mismatch for Index Key updatedAt Expected: S Actual: N'],
     ['ThrottlingException', ''],
     ['CredentialsProviderError', ''],
   ] as const

@@ -727,7 +727,7 @@ function kindOf(error: unknown): StorageErrorKind {
   return misconfigured.has(String(name)) || isAboutKeys(error) ? 'misconfigured' : 'unavailable'
 }
 
-/** Whether the table has another key schema than it was said to have. */
+/** Whether the table has another key schema than it was said to have, or an index one that our attributes do not fit. */
 function isAboutKeys(error: unknown): boolean {
   const { name, message } = error as Partial<Error>
   return name === 'ValidationException' && /\bkeys?\b/i.test(String(message))
@@ -747,6 +747,12 @@ function adviceOn(error: unknown, action: Action, table: Table): string {
   }
   if (name === 'AccessDeniedException') {
     return `this function's role may not do dynamodb:${action} on the table ${tableName}. Allow it in the role's policy.`
+  }
+  if (isAboutKeys(error) && /index key/i.test(String(message))) {
+    return (
+      `an index of the table ${tableName} has a key with the name of an attribute of a circuit's item, but of another type. ` +
+      `Use another table for the circuits, or name that key otherwise. DynamoDB: ${message}`
+    )
   }
   if (isAboutKeys(error)) {
     const sortKey = table.sortKeyName === null ? 'no sort key' : `the sort key ${JSON.stringify(table.sortKeyName)}`

@@ -707,6 +707,16 @@ describe('an error', () => {
       'The provided key element does not match the schema',
       'does not match partitionKeyName/sortKeyName, which say that it has the partition key "PK" and the sort key "SK"',
     ],
+    [
+      'ValidationException',
+      'The update expression attempted to update the secondary index key to unsupported type',
+      'an index of the table "app" has a key with the name of an attribute of a circuit\'s item, but of another type',
+    ],
+    [
+      'ValidationException',
+      'One or more parameter values were invalid: Type mismatch for Index Key updatedAt Expected: S Actual: N',
+      'Use another table for the circuits, or name that key otherwise. DynamoDB: One or more',
+    ],
     ['ProvisionedThroughputExceededException', 'Slow down', 'the table "app" is throttled'],
     [
       'UnrecognizedClientException',
