@@ -336,7 +336,9 @@ it('A request that is no e-mail is answered with a 400 that says why, and nobody
   expect(await refused({ ...email, subject: undefined })).toMatch('"subject" must be')
   expect(await refused({ ...email, text: '' })).toMatch('"text" must be')
   expect(await refused({ ...email, text: 'x'.repeat(200_001) })).toMatch('longer than 200000 bytes')
-  expect(await refused(email, { 'idempotency-key': 'k'.repeat(257) })).toMatch('Idempotency-Key')
+  for (const id of ['', 'k'.repeat(257), 'order 7', 'order/7\u0000', 'größe', 'Ω7', '📦']) {
+    expect(await refused(email, { 'idempotency-key': id })).toMatch('Idempotency-Key')
+  }
   expect(mail.requests()).toEqual({ ses: 0, resend: 0, sendgrid: 0, sqs: 0 })
 })
 
