@@ -31,10 +31,10 @@ const names: readonly ProviderName[] = ['ses', 'resend', 'sendgrid']
 const page = { headers: { 'content-type': 'text/html' }, body: '<html>Something went wrong</html>' }
 const unavailable: Reaction = { status: 503, ...page }
 
-const bySes = (type: string, status: number): Reaction => ({
+const bySes = (type: string, status: number, message = 'No.'): Reaction => ({
   status,
   headers: { 'x-amzn-errortype': type },
-  body: { message: 'No.' },
+  body: { message },
 })
 const byResend = (name: string, statusCode: number): Reaction => ({
   status: statusCode,
@@ -47,6 +47,7 @@ const refusals: Readonly<Record<ProviderName, readonly [status: number, Reaction
   ses: [
     [422, bySes('BadRequestException', 400)],
     [422, bySes('MessageRejected', 400)],
+    [422, bySes('MessageRejected', 400, 'Email contains a virus.')],
   ],
   resend: [
     [422, byResend('validation_error', 400)],
@@ -76,6 +77,11 @@ const failures: Readonly<Record<ProviderName | 'any', Readonly<Record<string, Re
     'the sending rate': bySes('TooManyRequestsException', 429),
     'a suspended account': bySes('AccountSuspendedException', 400),
     'sending paused': bySes('SendingPausedException', 400),
+    'a sender that is not verified, or in the sandbox a recipient': bySes(
+      'MessageRejected',
+      400,
+      'Email address is not verified. The following identities failed the check in region EU-CENTRAL-1: shop@example.com',
+    ),
   },
   resend: {
     'a revoked key': byResend('invalid_api_key', 403),

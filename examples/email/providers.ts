@@ -48,8 +48,10 @@ const ses: Provider = {
     const { MessageId } = await sesClient.send(command, { abortSignal: signal })
     return { id: MessageId }
   },
-  // By name: a 400 can also mean that the account is suspended. (A sender that is not verified is a MessageRejected, too.)
-  blamesMessage: (failure) => hasName(failure, 'BadRequestException', 'MessageRejected'),
+  // By name: a 400 can also mean that the account is suspended. That our sender is no longer verified, or in SES's sandbox
+  // the recipient, is a MessageRejected, too, and only its text tells.
+  blamesMessage: (failure) =>
+    hasName(failure, 'BadRequestException', 'MessageRejected') && !/not verified/i.test((failure as Error).message),
 }
 
 // It reads RESEND_BASE_URL by itself, and tries once.
