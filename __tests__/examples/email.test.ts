@@ -93,6 +93,7 @@ const failures: Readonly<Record<ProviderName | 'any', Readonly<Record<string, Re
     'a revoked key': bySendGrid(401),
     'a sender that is not ours': bySendGrid(403),
     'the rate limit': bySendGrid(429),
+    'a 202 that does not name the e-mail': { status: 202 },
   },
 }
 
