@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { setImmediate as turn } from 'node:timers/promises'
+import { format } from 'node:util'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals'
 import type { APIGatewayProxyEventV2 } from 'aws-lambda'
 import { createTestContext } from 'middy-circuit-breaker/testing'
@@ -236,6 +237,19 @@ describe('An e-mail', () => {
     expect(mail.requests()).toEqual({ ses: 2, resend: 0, sendgrid: 0, sqs: 1 })
   })
 
+  it('is given up soon when all three providers hang, and then the queue, however long the function might run', async () => {
+    await using mail = await startMail()
+    const send = await mail.newInstance()
+    await send(email)
+    mail.allProviders('hangs')
+    mail.sqs.react('hangs')
+    hurry()
+
+    expect(await send(email, { remainingTime: 900_000 })).toMatchObject({ status: 503 })
+
+    expect(mail.requests()).toEqual({ ses: 2, resend: 1, sendgrid: 1, sqs: 1 })
+  })
+
   it('that can neither be sent nor queued is answered with a 503', async () => {
     await using mail = await startMail()
     mail.allProviders(unavailable)
@@ -300,6 +314,31 @@ describe('A provider', () => {
   })
 })
 
+it('What is logged of an e-mail is its id and how each provider failed: no address, no text and no key', async () => {
+  await using mail = await startMail()
+  mail.ses.react(bySes('ThrottlingException', 429, 'No: ada@example.com'))
+  mail.resend.react({
+    status: 429,
+    body: { name: 'daily_quota_exceeded', statusCode: 429, message: 'ada@example.com' },
+  })
+  mail.sendgrid.react('breaks')
+  mail.sqs.react({ status: 400, body: { __type: 'com.amazonaws.sqs#QueueDoesNotExist', message: 'No such queue.' } })
+  const send = await mail.newInstance()
+
+  expect(await send(email, { headers: { 'idempotency-key': 'order/7' } })).toMatchObject({ status: 503 })
+  mail.ses.react(bySes('MessageRejected', 400, 'No: ada@example.com'))
+  expect(await send(email, { headers: { 'idempotency-key': 'order/8' } })).toMatchObject({ status: 422 })
+
+  const logged = printed()
+  expect(logged).toMatch(/order\/7.* 'ses'.*ThrottlingException/s)
+  expect(logged).toMatch(/order\/7.* 'resend'.*daily_quota_exceeded.* 429/s)
+  expect(logged).toMatch(/order\/7.* 'sendgrid'.*ECONNRESET/s)
+  expect(logged).toMatch(/order\/8.* 'ses'.*MessageRejected/s)
+  for (const secret of ['ada@', email.subject, email.text, 're_example', 'SG.example']) {
+    expect(logged).not.toContain(secret)
+  }
+})
+
 describe('The id of an e-mail', () => {
   it('is the caller’s Idempotency-Key, and Resend is told', async () => {
     await using mail = await startMail()
@@ -353,6 +392,21 @@ it('A function that lacks a variable does not start', async () => {
   await using mail = await startMail()
   await expect(mail.newInstance({ EMAIL_QUEUE_URL: '' })).rejects.toThrow('EMAIL_QUEUE_URL is not set')
 })
+
+/** What went to the log, as it looks there. */
+function printed(): string {
+  const { warn, error } = console
+  return [warn, error].flatMap((log) => jest.mocked(log).mock.calls.map((line) => format(...line))).join('\n')
+}
+
+/** Lets timers of two seconds and longer fire twenty times earlier, until the mocks are restored. */
+function hurry(): void {
+  const { setTimeout: start } = globalThis
+  const { timeout } = AbortSignal
+  const sooner = (delay = 0) => (delay < 2_000 ? delay : delay / 20)
+  jest.spyOn(globalThis, 'setTimeout').mockImplementation((run, delay, ...rest) => start(run, sooner(delay), ...rest))
+  jest.spyOn(AbortSignal, 'timeout').mockImplementation((delay) => timeout.call(AbortSignal, sooner(delay)))
+}
 
 interface Reply {
   readonly status: number | undefined
