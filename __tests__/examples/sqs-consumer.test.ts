@@ -238,6 +238,17 @@ describe('A failure of the warehouse', () => {
   })
 })
 
+it('A record that the warehouse is still busy with (409) is returned, which never counts', async () => {
+  await using scene = await startScene()
+  scene.warehouse.react(({ body }) => (JSON.parse(body).id === '10' ? ordered : { status: 409 }))
+  const consume = await scene.newInstance({ CIRCUIT_BREAKER_FAILURE_THRESHOLD: '1' })
+
+  expect(await consume(batchOf(ten))).toEqual(ten.slice(0, 9))
+
+  expect(scene.ordered()).toEqual(ten)
+  expect(scene.sqs.requests).toHaveLength(0)
+})
+
 describe('A record that is bad', () => {
   it('is moved to the dead-letter queue with all that it carries, is not returned, and never counts', async () => {
     await using scene = await startScene()

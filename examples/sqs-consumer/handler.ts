@@ -10,6 +10,8 @@
  * that outlives outages it would be tried just as often, and take with it what waits behind it in a FIFO queue. The
  * function moves it to the dead-letter queue itself; the redrive policy remains for what cannot be moved.
  *
+ * A 409 never counts either, but is returned: the warehouse is at work on the same shipment, from a request that was cut.
+ *
  * Records are taken one after the other. A dead warehouse sees no more requests than it takes to open the circuit, and the
  * first record after it is the probe: if it succeeds, the batch goes on, whereas records at its side would be refused.
  * Lambda runs several batches at once. A record for which there is no time is returned instead of being cut off, and in a
@@ -82,7 +84,7 @@ async function ship(
     const outcome = answer === undefined ? 'rejected' : outcomeOf(answer)
     if (outcome !== 'ordered') console.warn({ messageId, outcome, status: answer?.status })
     if (outcome === 'rejected') await putAside(record)
-    return outcome === 'failed' ? 'not done' : 'done'
+    return outcome === 'ordered' || outcome === 'rejected' ? 'done' : 'not done'
   } catch (error) {
     if (isCircuitOpenError(error)) return error
     console.warn({ messageId, error })
