@@ -204,7 +204,7 @@ describe('A failure of the warehouse', () => {
     scene.warehouse.react(({ body }) => failures[JSON.parse(body).id] ?? ordered)
     const consume = await scene.newInstance({
       CIRCUIT_BREAKER_FAILURE_THRESHOLD: `${kinds.length}`,
-      CIRCUIT_BREAKER_TIMEOUT: '150',
+      WAREHOUSE_TIMEOUT: '150',
     })
 
     expect(await consume(batchOf([...kinds, 'next']))).toEqual([...kinds, 'next'])
@@ -217,7 +217,9 @@ describe('A failure of the warehouse', () => {
     scene.warehouse.react('hangs')
     const consume = await scene.newInstance({
       CIRCUIT_BREAKER_FAILURE_THRESHOLD: '1',
-      CIRCUIT_BREAKER_TIMEOUT: '150',
+      WAREHOUSE_TIMEOUT: '150',
+      CIRCUIT_BREAKER_TIMEOUT: 'false',
+      CIRCUIT_BREAKER_TIMEOUT__WAREHOUSE: '60000',
     })
 
     expect(await consume(batchOf(['1', '2']))).toEqual(['1', '2'])
@@ -365,7 +367,7 @@ describe('A record for which there is no time', () => {
       await sleep(200)
       return ordered
     })
-    const consume = await scene.newInstance({ CIRCUIT_BREAKER_TIMEOUT: '1000' })
+    const consume = await scene.newInstance({ WAREHOUSE_TIMEOUT: '1000' })
     await consume(batchOf(['warm']))
 
     // Less the 3 s that are reserved and the second that each may take, half a second is left to begin in.
@@ -386,6 +388,13 @@ describe('A record for which there is no time', () => {
     await expect(consume(batchOf(ten), 3_000)).rejects.toThrow('timeout must be longer than 8000 ms')
     expect(scene.warehouse.requests).toHaveLength(0)
   })
+})
+
+it.each(['false', '0', '1.5', '-1', '5s'])('A function whose WAREHOUSE_TIMEOUT is %s does not start', async (time) => {
+  await using scene = await startScene()
+  await expect(scene.newInstance({ WAREHOUSE_TIMEOUT: time })).rejects.toThrow(
+    'WAREHOUSE_TIMEOUT must be a whole number',
+  )
 })
 
 const queueArn = 'arn:aws:sqs:eu-central-1:123456789012:shipments'

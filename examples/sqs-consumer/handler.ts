@@ -18,8 +18,8 @@
  * FIFO queue so is what comes after a returned one in its group.
  *
  * The event source mapping needs `ReportBatchItemFailures`; the role `sqs:ChangeMessageVisibility` for the queue and
- * `sqs:SendMessage` for the dead-letter queue. Configured by `WAREHOUSE_URL`, `SHIPMENTS_QUEUE_URL`,
- * `SHIPMENTS_DEAD_LETTER_QUEUE_URL`, `CIRCUIT_BREAKER_TABLE_NAME`, `CIRCUIT_BREAKER_TIMEOUT` (of one request) and
+ * `sqs:SendMessage` for the dead-letter queue. Configured by `WAREHOUSE_URL`, `WAREHOUSE_TIMEOUT` (of one
+ * request, in milliseconds), `SHIPMENTS_QUEUE_URL`, `SHIPMENTS_DEAD_LETTER_QUEUE_URL`, `CIRCUIT_BREAKER_TABLE_NAME` and
  * `CIRCUIT_BREAKER_RESET_TIMEOUT`.
  *
  * @module
@@ -28,11 +28,12 @@
 import middy from '@middy/core'
 import type { SQSBatchResponse, SQSEvent, SQSRecord } from 'aws-lambda'
 import { type CallExternal, type CircuitOpenError, circuitBreaker, isCircuitOpenError } from 'middy-circuit-breaker'
+import { milliseconds } from './environment.ts'
 import { orderedGroupOf, postpone, putAside } from './queue.ts'
 import { orderShipment, outcomeOf, shipmentOf } from './warehouse.ts'
 
-/** The longest that a request may take, in milliseconds. It is the breaker's own setting, read where it reads it. */
-const timeout = Number(process.env.CIRCUIT_BREAKER_TIMEOUT || 5_000)
+/** The longest that a request may take, in milliseconds. It is given with each call, where it wins over every setting. */
+const timeout = milliseconds('WAREHOUSE_TIMEOUT', 5_000)
 /** Kept back for the queue: to move a record, or to postpone many. In milliseconds. */
 const reserve = 3_000
 
@@ -40,8 +41,6 @@ export const handler = middy<SQSEvent, SQSBatchResponse>()
   .use(
     circuitBreaker({
       services: ['warehouse'],
-      timeout,
-      deadlineReserve: reserve,
       // Nobody waits for an answer, and every try costs each record one of its receives.
       resetTimeout: 60_000,
       onStateChange: ({ service, from, to, reason }) => console.warn({ circuit: service, from, to, reason }),
@@ -79,6 +78,7 @@ async function ship(
     const answer =
       shipment &&
       (await callExternal('warehouse', ({ signal }) => orderShipment(shipment, signal), {
+        timeout,
         isBreakableResult: (result) => outcomeOf(result) === 'failed',
       }))
     const outcome = answer === undefined ? 'rejected' : outcomeOf(answer)
