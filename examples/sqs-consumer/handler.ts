@@ -22,12 +22,21 @@
  * request, in milliseconds), `SHIPMENTS_QUEUE_URL`, `SHIPMENTS_DEAD_LETTER_QUEUE_URL`, `CIRCUIT_BREAKER_TABLE_NAME` and
  * `CIRCUIT_BREAKER_RESET_TIMEOUT`.
  *
+ * Packages: `middy-circuit-breaker`, `@middy/core`, and of the AWS SDK, which Lambda's runtimes bring, `client-sqs`,
+ * `client-dynamodb` and `util-dynamodb`.
+ *
  * @module
  */
 
 import middy from '@middy/core'
 import type { SQSBatchResponse, SQSEvent, SQSRecord } from 'aws-lambda'
-import { type CallExternal, type CircuitOpenError, circuitBreaker, isCircuitOpenError } from 'middy-circuit-breaker'
+import {
+  type CallExternal,
+  type CircuitOpenError,
+  type CircuitSnapshot,
+  circuitBreaker,
+  isCircuitOpenError,
+} from 'middy-circuit-breaker'
 import { milliseconds } from './environment.ts'
 import { orderedGroupOf, postpone, putAside } from './queue.ts'
 import { orderShipment, outcomeOf, shipmentOf } from './warehouse.ts'
@@ -62,10 +71,17 @@ export const handler = middy<SQSEvent, SQSBatchResponse>()
       if (group !== undefined) blockedGroups.add(group)
       if (isCircuitOpenError(outcome)) refusal = outcome
     }
-    // Also those that failed before: what opened the circuit would only find it open.
-    if (refusal !== undefined) await postpone(returned, refusal.retryAfter)
+    // All of them: also what opened the circuit, even if nothing came after it that was refused, would only find it open.
+    const delay = refusal?.retryAfter ?? timeUntilProbe(context.circuits.warehouse)
+    if (delay !== undefined) await postpone(returned, delay)
     return { batchItemFailures: returned.map(({ messageId }) => ({ itemIdentifier: messageId })) }
   })
+
+/** In milliseconds; `undefined`: the circuit is not open. Instances probe up to a second later than it says. */
+function timeUntilProbe({ mode, state, retryAt }: CircuitSnapshot): number | undefined {
+  const isOpen = mode === 'enforce' && state === 'OPEN' && retryAt !== undefined
+  return isOpen ? retryAt - Date.now() + 1_000 : undefined
+}
 
 /** A `CircuitOpenError` says that nothing has been tried; any other error is a reason to try again. */
 async function ship(
