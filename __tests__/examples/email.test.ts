@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { setImmediate as turn } from 'node:timers/promises'
+import { format } from 'node:util'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals'
 import type { APIGatewayProxyEventV2 } from 'aws-lambda'
 import { createTestContext } from 'middy-circuit-breaker/testing'
@@ -31,10 +32,10 @@ const names: readonly ProviderName[] = ['ses', 'resend', 'sendgrid']
 const page = { headers: { 'content-type': 'text/html' }, body: '<html>Something went wrong</html>' }
 const unavailable: Reaction = { status: 503, ...page }
 
-const bySes = (type: string, status: number): Reaction => ({
+const bySes = (type: string, status: number, message = 'No.'): Reaction => ({
   status,
   headers: { 'x-amzn-errortype': type },
-  body: { message: 'No.' },
+  body: { message },
 })
 const byResend = (name: string, statusCode: number): Reaction => ({
   status: statusCode,
@@ -47,6 +48,7 @@ const refusals: Readonly<Record<ProviderName, readonly [status: number, Reaction
   ses: [
     [422, bySes('BadRequestException', 400)],
     [422, bySes('MessageRejected', 400)],
+    [422, bySes('MessageRejected', 400, 'Email contains a virus.')],
   ],
   resend: [
     [422, byResend('validation_error', 400)],
@@ -76,6 +78,11 @@ const failures: Readonly<Record<ProviderName | 'any', Readonly<Record<string, Re
     'the sending rate': bySes('TooManyRequestsException', 429),
     'a suspended account': bySes('AccountSuspendedException', 400),
     'sending paused': bySes('SendingPausedException', 400),
+    'a sender that is not verified, or in the sandbox a recipient': bySes(
+      'MessageRejected',
+      400,
+      'Email address is not verified. The following identities failed the check in region EU-CENTRAL-1: shop@example.com',
+    ),
   },
   resend: {
     'a revoked key': byResend('invalid_api_key', 403),
@@ -87,6 +94,7 @@ const failures: Readonly<Record<ProviderName | 'any', Readonly<Record<string, Re
     'a revoked key': bySendGrid(401),
     'a sender that is not ours': bySendGrid(403),
     'the rate limit': bySendGrid(429),
+    'a 202 that does not name the e-mail': { status: 202 },
   },
 }
 
@@ -229,6 +237,19 @@ describe('An e-mail', () => {
     expect(mail.requests()).toEqual({ ses: 2, resend: 0, sendgrid: 0, sqs: 1 })
   })
 
+  it('is given up soon when all three providers hang, and then the queue, however long the function might run', async () => {
+    await using mail = await startMail()
+    const send = await mail.newInstance()
+    await send(email)
+    mail.allProviders('hangs')
+    mail.sqs.react('hangs')
+    hurry()
+
+    expect(await send(email, { remainingTime: 900_000 })).toMatchObject({ status: 503 })
+
+    expect(mail.requests()).toEqual({ ses: 2, resend: 1, sendgrid: 1, sqs: 1 })
+  })
+
   it('that can neither be sent nor queued is answered with a 503', async () => {
     await using mail = await startMail()
     mail.allProviders(unavailable)
@@ -293,6 +314,31 @@ describe('A provider', () => {
   })
 })
 
+it('What is logged of an e-mail is its id and how each provider failed: no address, no text and no key', async () => {
+  await using mail = await startMail()
+  mail.ses.react(bySes('ThrottlingException', 429, 'No: ada@example.com'))
+  mail.resend.react({
+    status: 429,
+    body: { name: 'daily_quota_exceeded', statusCode: 429, message: 'ada@example.com' },
+  })
+  mail.sendgrid.react('breaks')
+  mail.sqs.react({ status: 400, body: { __type: 'com.amazonaws.sqs#QueueDoesNotExist', message: 'No such queue.' } })
+  const send = await mail.newInstance()
+
+  expect(await send(email, { headers: { 'idempotency-key': 'order/7' } })).toMatchObject({ status: 503 })
+  mail.ses.react(bySes('MessageRejected', 400, 'No: ada@example.com'))
+  expect(await send(email, { headers: { 'idempotency-key': 'order/8' } })).toMatchObject({ status: 422 })
+
+  const logged = printed()
+  expect(logged).toMatch(/order\/7.* 'ses'.*ThrottlingException/s)
+  expect(logged).toMatch(/order\/7.* 'resend'.*daily_quota_exceeded.* 429/s)
+  expect(logged).toMatch(/order\/7.* 'sendgrid'.*ECONNRESET/s)
+  expect(logged).toMatch(/order\/8.* 'ses'.*MessageRejected/s)
+  for (const secret of ['ada@', email.subject, email.text, 're_example', 'SG.example']) {
+    expect(logged).not.toContain(secret)
+  }
+})
+
 describe('The id of an e-mail', () => {
   it('is the caller’s Idempotency-Key, and Resend is told', async () => {
     await using mail = await startMail()
@@ -336,7 +382,9 @@ it('A request that is no e-mail is answered with a 400 that says why, and nobody
   expect(await refused({ ...email, subject: undefined })).toMatch('"subject" must be')
   expect(await refused({ ...email, text: '' })).toMatch('"text" must be')
   expect(await refused({ ...email, text: 'x'.repeat(200_001) })).toMatch('longer than 200000 bytes')
-  expect(await refused(email, { 'idempotency-key': 'k'.repeat(257) })).toMatch('Idempotency-Key')
+  for (const id of ['', 'k'.repeat(257), 'order 7', 'order/7\u0000', 'größe', 'Ω7', '📦']) {
+    expect(await refused(email, { 'idempotency-key': id })).toMatch('Idempotency-Key')
+  }
   expect(mail.requests()).toEqual({ ses: 0, resend: 0, sendgrid: 0, sqs: 0 })
 })
 
@@ -344,6 +392,21 @@ it('A function that lacks a variable does not start', async () => {
   await using mail = await startMail()
   await expect(mail.newInstance({ EMAIL_QUEUE_URL: '' })).rejects.toThrow('EMAIL_QUEUE_URL is not set')
 })
+
+/** What went to the log, as it looks there. */
+function printed(): string {
+  const { warn, error } = console
+  return [warn, error].flatMap((log) => jest.mocked(log).mock.calls.map((line) => format(...line))).join('\n')
+}
+
+/** Lets timers of two seconds and longer fire twenty times earlier, until the mocks are restored. */
+function hurry(): void {
+  const { setTimeout: start } = globalThis
+  const { timeout } = AbortSignal
+  const sooner = (delay = 0) => (delay < 2_000 ? delay : delay / 20)
+  jest.spyOn(globalThis, 'setTimeout').mockImplementation((run, delay, ...rest) => start(run, sooner(delay), ...rest))
+  jest.spyOn(AbortSignal, 'timeout').mockImplementation((delay) => timeout.call(AbortSignal, sooner(delay)))
+}
 
 interface Reply {
   readonly status: number | undefined

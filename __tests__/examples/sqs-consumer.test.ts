@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises'
+import { format } from 'node:util'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals'
 import type { SQSEvent, SQSRecord } from 'aws-lambda'
 import { createTestContext } from 'middy-circuit-breaker/testing'
@@ -89,13 +90,68 @@ describe('A batch', () => {
     scene.warehouse.react(unavailable)
     const first = await scene.newInstance()
     await first(batchOf(['1', '2', '3']))
-    expect(scene.sqs.requests).toHaveLength(0)
+    expect(scene.delays()).toHaveLength(3)
 
     const second = await scene.newInstance()
 
     expect(await second(batchOf(ten))).toEqual(ten)
     expect(scene.ordered()).toEqual(['1', '2', '3'])
-    expect(scene.delays()).toHaveLength(10)
+    expect(scene.delays()).toHaveLength(13)
+  })
+
+  it('is postponed, too, if its last record, or its only one, opens the circuit', async () => {
+    await using scene = await startScene()
+    scene.warehouse.react(unavailable)
+    const consume = await scene.newInstance({ CIRCUIT_BREAKER_FAILURE_THRESHOLD: '1' })
+
+    expect(await consume(batchOf(['1']))).toEqual(['1'])
+
+    expect(scene.delays()).toHaveLength(1)
+    // The minute that the circuit stays open, a second in which instances probe, ten in which batches come back.
+    expect(Math.min(...scene.delays())).toBeGreaterThanOrEqual(60)
+    expect(Math.max(...scene.delays())).toBeLessThanOrEqual(71)
+  })
+
+  it('is not postponed where the circuit would be open, but is only observed', async () => {
+    await using scene = await startScene()
+    scene.warehouse.react(unavailable)
+    const consume = await scene.newInstance({
+      CIRCUIT_BREAKER_FAILURE_THRESHOLD: '1',
+      CIRCUIT_BREAKER_MODE: 'observe',
+    })
+
+    expect(await consume(batchOf(ten))).toEqual(ten)
+
+    expect(scene.ordered()).toEqual(ten)
+    expect(scene.sqs.requests).toHaveLength(0)
+  })
+
+  it('does not come back at the same moment as every other that was postponed', async () => {
+    await using scene = await startScene()
+    scene.warehouse.react(unavailable)
+    const consume = await scene.newInstance({ CIRCUIT_BREAKER_FAILURE_THRESHOLD: '1' })
+
+    jest.spyOn(Math, 'random').mockReturnValue(0)
+    await consume(batchOf(['1', '2']))
+    jest.spyOn(Math, 'random').mockReturnValue(0.99)
+    await consume(batchOf(['3', '4']))
+
+    const [first = 0, , second = 0] = scene.delays()
+    expect(second - first).toBeGreaterThanOrEqual(9)
+  })
+
+  it('is postponed by 15 minutes at most, however long the circuit stays open', async () => {
+    await using scene = await startScene()
+    scene.warehouse.react(unavailable)
+    const consume = await scene.newInstance({
+      CIRCUIT_BREAKER_FAILURE_THRESHOLD: '1',
+      CIRCUIT_BREAKER_RESET_TIMEOUT: '90000000',
+      CIRCUIT_BREAKER_MAX_RESET_TIMEOUT: '90000000',
+    })
+
+    await consume(batchOf(['1', '2']))
+
+    expect(scene.delays()).toEqual([900, 900])
   })
 
   it('is the recovery: its first record is the probe, and the others follow', async () => {
@@ -204,7 +260,7 @@ describe('A failure of the warehouse', () => {
     scene.warehouse.react(({ body }) => failures[JSON.parse(body).id] ?? ordered)
     const consume = await scene.newInstance({
       CIRCUIT_BREAKER_FAILURE_THRESHOLD: `${kinds.length}`,
-      CIRCUIT_BREAKER_TIMEOUT: '150',
+      WAREHOUSE_TIMEOUT: '150',
     })
 
     expect(await consume(batchOf([...kinds, 'next']))).toEqual([...kinds, 'next'])
@@ -217,7 +273,9 @@ describe('A failure of the warehouse', () => {
     scene.warehouse.react('hangs')
     const consume = await scene.newInstance({
       CIRCUIT_BREAKER_FAILURE_THRESHOLD: '1',
-      CIRCUIT_BREAKER_TIMEOUT: '150',
+      WAREHOUSE_TIMEOUT: '150',
+      CIRCUIT_BREAKER_TIMEOUT: 'false',
+      CIRCUIT_BREAKER_TIMEOUT__WAREHOUSE: '60000',
     })
 
     expect(await consume(batchOf(['1', '2']))).toEqual(['1', '2'])
@@ -236,6 +294,17 @@ describe('A failure of the warehouse', () => {
     expect(scene.ordered()).toEqual(ten)
     expect(scene.sqs.requests).toHaveLength(0)
   })
+})
+
+it('A record that the warehouse is still busy with (409) is returned, which never counts', async () => {
+  await using scene = await startScene()
+  scene.warehouse.react(({ body }) => (JSON.parse(body).id === '10' ? ordered : { status: 409 }))
+  const consume = await scene.newInstance({ CIRCUIT_BREAKER_FAILURE_THRESHOLD: '1' })
+
+  expect(await consume(batchOf(ten))).toEqual(ten.slice(0, 9))
+
+  expect(scene.ordered()).toEqual(ten)
+  expect(scene.sqs.requests).toHaveLength(0)
 })
 
 describe('A record that is bad', () => {
@@ -354,7 +423,7 @@ describe('A record for which there is no time', () => {
       await sleep(200)
       return ordered
     })
-    const consume = await scene.newInstance({ CIRCUIT_BREAKER_TIMEOUT: '1000' })
+    const consume = await scene.newInstance({ WAREHOUSE_TIMEOUT: '1000' })
     await consume(batchOf(['warm']))
 
     // Less the 3 s that are reserved and the second that each may take, half a second is left to begin in.
@@ -375,6 +444,32 @@ describe('A record for which there is no time', () => {
     await expect(consume(batchOf(ten), 3_000)).rejects.toThrow('timeout must be longer than 8000 ms')
     expect(scene.warehouse.requests).toHaveLength(0)
   })
+})
+
+it.each(['false', '0', '1.5', '-1', '5s'])('A function whose WAREHOUSE_TIMEOUT is %s does not start', async (time) => {
+  await using scene = await startScene()
+  await expect(scene.newInstance({ WAREHOUSE_TIMEOUT: time })).rejects.toThrow(
+    'WAREHOUSE_TIMEOUT must be a whole number',
+  )
+})
+
+it('What is logged of a record is its id and what became of it: nothing of what it says, nor of what is said of it', async () => {
+  await using scene = await startScene()
+  const reactions: Readonly<Record<string, Reaction>> = {
+    broken: 'breaks',
+    slow: 'hangs',
+    bad: { status: 422, body: { error: 'There is no lamp.' } },
+    failed: { status: 500, body: { error: 'Where is the lamp?' } },
+  }
+  scene.warehouse.react(({ body }) => reactions[JSON.parse(body).id] ?? ordered)
+  scene.sqs.react({ status: 400, body: { __type: 'com.amazonaws.sqs#QueueDoesNotExist', message: 'No such queue.' } })
+  const consume = await scene.newInstance({ WAREHOUSE_TIMEOUT: '150' })
+
+  expect(await consume(batchOf([...Object.keys(reactions), 'next']))).toEqual(Object.keys(reactions))
+
+  const logged = jest.mocked(console.warn).mock.calls.map((line) => format(...line))
+  for (const id of Object.keys(reactions)) expect(logged.join()).toContain(`messageId: '${id}'`)
+  expect(logged.join()).not.toMatch(/lamp|receipt/)
 })
 
 const queueArn = 'arn:aws:sqs:eu-central-1:123456789012:shipments'

@@ -15,7 +15,8 @@ const largest = 200_000
 export function emailOf({ body, isBase64Encoded, headers, requestContext }: APIGatewayProxyEventV2): Email | string {
   const { to, subject, text } = fieldsOf(isBase64Encoded ? Buffer.from(body ?? '', 'base64').toString() : body)
   const id = headers['idempotency-key'] ?? requestContext.requestId
-  if (!isShortText(id, 256)) return 'The header Idempotency-Key must have 1 to 256 characters.'
+  // It becomes a header of the request to Resend, which could not even be sent with anything else.
+  if (!/^[!-~]{1,256}$/.test(id)) return 'The header Idempotency-Key must be 1 to 256 ASCII characters without spaces.'
   if (!isShortText(to, 254) || !/^[^\s@,;<>]+@[^\s@,;<>]+$/.test(to)) return '"to" must be one e-mail address.'
   if (!isShortText(subject, 500)) return '"subject" must be a line of 1 to 500 characters.'
   if (typeof text !== 'string' || text === '') return '"text" must be a string that is not empty.'

@@ -23,6 +23,9 @@
  * other endpoints by `AWS_ENDPOINT_URL_SESV2`, `AWS_ENDPOINT_URL_SQS`, `RESEND_BASE_URL` and `SENDGRID_BASE_URL`. Let the
  * function run for 15 s: three providers of 3 s each (`CIRCUIT_BREAKER_TIMEOUT`), and what is reserved for the queue.
  *
+ * Packages: `middy-circuit-breaker`, `@middy/core`, `resend`, `@sendgrid/client`, `@sendgrid/mail`, and of the AWS SDK, which
+ * Lambda's runtimes bring, `client-sesv2`, `client-sqs`, `client-dynamodb` and `util-dynamodb`.
+ *
  * @module
  */
 

@@ -8,7 +8,7 @@
 import { SESv2Client, SendEmailCommand } from '@aws-sdk/client-sesv2'
 import sendgridClient from '@sendgrid/client'
 import sendgridMail from '@sendgrid/mail'
-import { hasCode, hasName, hasStatus } from 'middy-circuit-breaker'
+import { hasName, hasStatus } from 'middy-circuit-breaker'
 import { Resend } from 'resend'
 import type { Email } from './email.ts'
 import { required } from './environment.ts'
@@ -48,8 +48,10 @@ const ses: Provider = {
     const { MessageId } = await sesClient.send(command, { abortSignal: signal })
     return { id: MessageId }
   },
-  // By name: a 400 can also mean that the account is suspended. (A sender that is not verified is a MessageRejected, too.)
-  blamesMessage: (failure) => hasName(failure, 'BadRequestException', 'MessageRejected'),
+  // By name: a 400 can also mean that the account is suspended. That our sender is no longer verified, or in SES's sandbox
+  // the recipient, is a MessageRejected, too, and only its text tells.
+  blamesMessage: (failure) =>
+    hasName(failure, 'BadRequestException', 'MessageRejected') && !/not verified/i.test((failure as Error).message),
 }
 
 // It reads RESEND_BASE_URL by itself, and tries once.
@@ -77,10 +79,9 @@ const sendgrid: Provider = {
   name: 'sendgrid',
   async send({ to, subject, text }) {
     const [{ statusCode, headers }] = await sendgridMail.send({ from, to, subject, text })
-    return { id: statusCode === 202 ? String(headers['x-message-id']) : undefined, headers }
+    return { id: statusCode === 202 ? headers['x-message-id'] : undefined, headers }
   },
-  // Its errors keep the HTTP status in `code`, where the breaker's own rules see none: by those its 503 would not count.
-  blamesMessage: (failure) => hasCode(failure, 400, 413),
+  blamesMessage: (failure) => hasStatus(failure, 400, 413),
 }
 
 export const providers: readonly Provider[] = [ses, resend, sendgrid]

@@ -10,27 +10,39 @@
  * that outlives outages it would be tried just as often, and take with it what waits behind it in a FIFO queue. The
  * function moves it to the dead-letter queue itself; the redrive policy remains for what cannot be moved.
  *
+ * A 409 never counts either, but is returned: the warehouse is at work on the same shipment, from a request that was cut.
+ *
  * Records are taken one after the other. A dead warehouse sees no more requests than it takes to open the circuit, and the
  * first record after it is the probe: if it succeeds, the batch goes on, whereas records at its side would be refused.
  * Lambda runs several batches at once. A record for which there is no time is returned instead of being cut off, and in a
  * FIFO queue so is what comes after a returned one in its group.
  *
  * The event source mapping needs `ReportBatchItemFailures`; the role `sqs:ChangeMessageVisibility` for the queue and
- * `sqs:SendMessage` for the dead-letter queue. Configured by `WAREHOUSE_URL`, `SHIPMENTS_QUEUE_URL`,
- * `SHIPMENTS_DEAD_LETTER_QUEUE_URL`, `CIRCUIT_BREAKER_TABLE_NAME`, `CIRCUIT_BREAKER_TIMEOUT` (of one request) and
+ * `sqs:SendMessage` for the dead-letter queue. Configured by `WAREHOUSE_URL`, `WAREHOUSE_TIMEOUT` (of one
+ * request, in milliseconds), `SHIPMENTS_QUEUE_URL`, `SHIPMENTS_DEAD_LETTER_QUEUE_URL`, `CIRCUIT_BREAKER_TABLE_NAME` and
  * `CIRCUIT_BREAKER_RESET_TIMEOUT`.
+ *
+ * Packages: `middy-circuit-breaker`, `@middy/core`, and of the AWS SDK, which Lambda's runtimes bring, `client-sqs`,
+ * `client-dynamodb` and `util-dynamodb`.
  *
  * @module
  */
 
 import middy from '@middy/core'
 import type { SQSBatchResponse, SQSEvent, SQSRecord } from 'aws-lambda'
-import { type CallExternal, type CircuitOpenError, circuitBreaker, isCircuitOpenError } from 'middy-circuit-breaker'
+import {
+  type CallExternal,
+  type CircuitOpenError,
+  type CircuitSnapshot,
+  circuitBreaker,
+  isCircuitOpenError,
+} from 'middy-circuit-breaker'
+import { milliseconds } from './environment.ts'
 import { orderedGroupOf, postpone, putAside } from './queue.ts'
 import { orderShipment, outcomeOf, shipmentOf } from './warehouse.ts'
 
-/** The longest that a request may take, in milliseconds. It is the breaker's own setting, read where it reads it. */
-const timeout = Number(process.env.CIRCUIT_BREAKER_TIMEOUT || 5_000)
+/** The longest that a request may take, in milliseconds. It is given with each call, where it wins over every setting. */
+const timeout = milliseconds('WAREHOUSE_TIMEOUT', 5_000)
 /** Kept back for the queue: to move a record, or to postpone many. In milliseconds. */
 const reserve = 3_000
 
@@ -38,8 +50,6 @@ export const handler = middy<SQSEvent, SQSBatchResponse>()
   .use(
     circuitBreaker({
       services: ['warehouse'],
-      timeout,
-      deadlineReserve: reserve,
       // Nobody waits for an answer, and every try costs each record one of its receives.
       resetTimeout: 60_000,
       onStateChange: ({ service, from, to, reason }) => console.warn({ circuit: service, from, to, reason }),
@@ -61,10 +71,17 @@ export const handler = middy<SQSEvent, SQSBatchResponse>()
       if (group !== undefined) blockedGroups.add(group)
       if (isCircuitOpenError(outcome)) refusal = outcome
     }
-    // Also those that failed before: what opened the circuit would only find it open.
-    if (refusal !== undefined) await postpone(returned, refusal.retryAfter)
+    // All of them: also what opened the circuit, even if nothing came after it that was refused, would only find it open.
+    const delay = refusal?.retryAfter ?? timeUntilProbe(context.circuits.warehouse)
+    if (delay !== undefined) await postpone(returned, delay)
     return { batchItemFailures: returned.map(({ messageId }) => ({ itemIdentifier: messageId })) }
   })
+
+/** In milliseconds; `undefined`: the circuit is not open. Instances probe up to a second later than it says. */
+function timeUntilProbe({ mode, state, retryAt }: CircuitSnapshot): number | undefined {
+  const isOpen = mode === 'enforce' && state === 'OPEN' && retryAt !== undefined
+  return isOpen ? retryAt - Date.now() + 1_000 : undefined
+}
 
 /** A `CircuitOpenError` says that nothing has been tried; any other error is a reason to try again. */
 async function ship(
@@ -77,12 +94,13 @@ async function ship(
     const answer =
       shipment &&
       (await callExternal('warehouse', ({ signal }) => orderShipment(shipment, signal), {
+        timeout,
         isBreakableResult: (result) => outcomeOf(result) === 'failed',
       }))
     const outcome = answer === undefined ? 'rejected' : outcomeOf(answer)
     if (outcome !== 'ordered') console.warn({ messageId, outcome, status: answer?.status })
     if (outcome === 'rejected') await putAside(record)
-    return outcome === 'failed' ? 'not done' : 'done'
+    return outcome === 'ordered' || outcome === 'rejected' ? 'done' : 'not done'
   } catch (error) {
     if (isCircuitOpenError(error)) return error
     console.warn({ messageId, error })

@@ -30,11 +30,13 @@ export async function orderShipment({ id, json }: Shipment, signal: AbortSignal)
 }
 
 /**
- * What an answer means for the record: `ordered`, `rejected` because of what it says, or `failed` for a reason that has
- * nothing to do with it. A failure is also a 401 or a 429, and a 200 without what the warehouse answers: some proxy's page.
+ * What an answer means for the record: `ordered`; `rejected` because of what it says; `busy`, a 409, while the warehouse
+ * still works on an earlier request for the same shipment; or `failed` for a reason that has nothing to do with it. A
+ * failure is also a 401 or a 429, and a 200 without what the warehouse answers: some proxy's page.
  */
-export function outcomeOf({ status, body }: Answer): 'ordered' | 'rejected' | 'failed' {
-  if ([400, 409, 413, 422].includes(status)) return 'rejected'
+export function outcomeOf({ status, body }: Answer): 'ordered' | 'rejected' | 'busy' | 'failed' {
+  if ([400, 413, 422].includes(status)) return 'rejected'
+  if (status === 409) return 'busy'
   const isSuccess = status >= 200 && status <= 299
   return isSuccess && typeof propertyOf(body, 'trackingNumber') === 'string' ? 'ordered' : 'failed'
 }
