@@ -160,6 +160,27 @@ describe('the moderation function', () => {
     ])
   })
 
+  it.each([
+    ['a55hole,f@ke', 'What an A55HOLE.', 'rejected', 'BLOCKED_WORD'],
+    ['a55hole,f@ke', 'What an asshole.', 'review', 'DISGUISED_WORD'],
+    ['a55hole,f@ke', 'All f.a.k.e!', 'review', 'DISGUISED_WORD'],
+    ['1488', '1488 is a number.', 'rejected', 'BLOCKED_WORD'],
+    ['1488', 'India is a country.', 'accepted'],
+    ['дурак', 'What a lovely day.', 'accepted'],
+    ['дурак', 'Ты дурак.', 'rejected', 'BLOCKED_WORD'],
+    // The accent is a character of its own in one of the two.
+    ['cafe\u0301', 'The caf\u00e9.', 'rejected', 'BLOCKED_WORD'],
+    ['caf\u00e9', 'The cafe\u0301.', 'rejected', 'BLOCKED_WORD'],
+    ['ｓｃｕｍ', 'Scum!', 'rejected', 'BLOCKED_WORD'],
+    ['ass', 'A classic.', 'accepted'],
+  ])('takes any list of words: with %s on it, of %s', async (BLOCKED_WORDS, text, decision, ...reasons) => {
+    const filter = await coldStart(() => import('../../examples/content-moderation/keyword-filter.ts'), {
+      BLOCKED_WORDS,
+    })
+
+    expect(filter.checkByKeywords(text)).toEqual({ decision, reasons })
+  })
+
   it('lets Comprehend decide again as soon as it is back', async () => {
     await using comprehend = await startProvider(failing)
     const moderate = await (await deploy(comprehend))({ CIRCUIT_BREAKER_RESET_TIMEOUT__COMPREHEND: '200' })
