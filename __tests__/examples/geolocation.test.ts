@@ -1,8 +1,10 @@
+import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { GetItemCommand, PutItemCommand, ScanCommand } from '@aws-sdk/client-dynamodb'
 import { marshall, unmarshall } from '@aws-sdk/util-dynamodb'
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from '@jest/globals'
 import { createTestContext } from 'middy-circuit-breaker/testing'
+import { callOf, documentedStatements, isAllowed, type Statement } from '../support/documented-policy.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { coldStart } from './cold-start.ts'
 import { httpEvent } from './http-event.ts'
@@ -283,6 +285,42 @@ describe('the geolocation function', () => {
     expect(await locate('8.8.8.8')).toMatchObject({ status: 200, body: { location: google, stale: false } })
     ipinfo.react(failing)
     expect(await locate('8.8.8.8')).toMatchObject({ status: 503, retryAfter: 1 })
+  })
+
+  it('is allowed by its policy all that it does in an outage and after it, and does all that it is allowed', async () => {
+    captureLog()
+    await using ipinfo = await startProvider(healthy)
+    // Passes everything on, so that it is seen as it is sent.
+    await using database = await startProvider(async ({ method, headers, body }) => {
+      const { 'content-type': type = '', authorization = '', 'x-amz-target': target } = headers
+      const sent = { 'content-type': type, authorization, 'x-amz-target': String(target) }
+      const response = await fetch(dynamodb.endpoint, { method, headers: sent, body })
+      return { status: response.status, body: await response.text() }
+    })
+    const { table, start } = await deploy(ipinfo)
+    const locate = await start({
+      AWS_ENDPOINT_URL_DYNAMODB: database.url,
+      CIRCUIT_BREAKER_RESET_TIMEOUT__IPINFO: '200',
+    })
+    await locate('8.8.8.8')
+    ipinfo.react(failing)
+    for (let i = 0; i < 6; i++) expect((await locate('8.8.8.8')).body).toMatchObject({ stale: true })
+    ipinfo.react(healthy)
+    while ((await locate('8.8.8.8')).body['stale']) await sleep(20)
+
+    const calls = database.requests.map(({ headers, body }) => {
+      return callOf(String(headers['x-amz-target']).split('.')[1] ?? '', JSON.parse(body))
+    })
+    const policy = readFileSync(new URL('../../examples/geolocation/policy.json', import.meta.url), 'utf8')
+    const { Statement: documented }: { Statement: readonly Statement[] } = JSON.parse(policy)
+    const statements = documented.map((each) => ({ ...each, Resource: each.Resource.replace(/app$/, table) }))
+    expect(calls.filter((call) => !statements.some((statement) => isAllowed(statement, call)))).toEqual([])
+    for (const statement of statements) {
+      const used = calls.filter((call) => isAllowed(statement, call)).map(({ action }) => action)
+      expect([...new Set(used)].sort()).toEqual([...statement.Action].sort())
+    }
+    // What the circuits need is what docs/storage.md says.
+    expect(documented[0]).toEqual(documentedStatements()[0])
   })
 
   it('does not start with a token that would end up in an error message', async () => {

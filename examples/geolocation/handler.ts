@@ -8,8 +8,9 @@
  * nowhere (private, reserved, unknown to ipinfo), and may be acted upon and kept; this only means "not now".
  *
  * - `IPINFO_TOKEN`: the access token. `IPINFO_URL`: default `https://ipinfo.io`.
- * - `CIRCUIT_BREAKER_TABLE_NAME`: the table, with the keys `PK` and `SK` and the time to live on `ttl`. Besides what the
- *   circuits need, allow `dynamodb:PutItem` on it.
+ * - `CIRCUIT_BREAKER_TABLE_NAME`: the table, with the keys `PK` and `SK` and the time to live on `ttl`. What the circuits
+ *   need is allowed for their keys alone, so the cache needs a statement of its own: `dynamodb:GetItem` and
+ *   `dynamodb:PutItem` on `LOCATION#*`. `policy.json` has both.
  *
  * @module
  */
