@@ -20,7 +20,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { resolveConfig } from '../../src/config.ts'
-import { callOf, type DynamoDBCall, documentedStatements, type Statement } from '../support/documented-policy.ts'
+import {
+  callOf,
+  type DynamoDBCall,
+  documentedStatements,
+  isAllowed,
+  type Statement,
+} from '../support/documented-policy.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { startBundledFunction } from './bundled-function.ts'
 import { problemsOf, type Resource, readTemplate, resolve, type Template } from './cloudformation-template.ts'
@@ -332,21 +338,6 @@ function callsSince(start: number): DynamoDBCall[] {
     const [, operation = ''] = String(headers['x-amz-target']).split('.')
     return callOf(operation, JSON.parse(body))
   })
-}
-
-/** Whether IAM would allow a call. Without a key `ForAllValues` would hold of anything. */
-function isAllowed({ Effect, Action, Resource, Condition }: Statement, { action, table, keys }: DynamoDBCall): boolean {
-  const patterns = Condition['ForAllValues:StringLike']['dynamodb:LeadingKeys'].map(
-    (pattern) =>
-      new RegExp(
-        `^${pattern
-          .replace(/[.+^${}()|[\]\\]/g, '\\$&')
-          .replaceAll('*', '.*')
-          .replaceAll('?', '.')}$`,
-      ),
-  )
-  const keysMatch = keys.length > 0 && keys.every((key) => patterns.some((pattern) => pattern.test(key)))
-  return Effect === 'Allow' && Action.includes(action) && Resource.endsWith(`:table/${table}`) && keysMatch
 }
 
 type Edit = (found: Record<string, unknown>) => void

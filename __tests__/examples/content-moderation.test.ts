@@ -3,6 +3,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest 
 import { createTestContext } from 'middy-circuit-breaker/testing'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { coldStart } from './cold-start.ts'
+import { hastenTimers } from './hastened-timers.ts'
 import { httpEvent } from './http-event.ts'
 import { recogniseErrorsOfNode } from './node-errors.ts'
 import { type Provider, type ProviderRequest, type Reaction, startProvider } from './provider.ts'
@@ -103,6 +104,26 @@ describe('the moderation function', () => {
     })
   })
 
+  it.each([
+    [0.49, 0, 'accepted'],
+    [0.5, 0, 'review'],
+    [0.79, 0, 'review'],
+    [0.8, 0, 'rejected'],
+    // The text as a whole may be better than what is in it.
+    [0.1, 0.49, 'accepted'],
+    [0.1, 0.5, 'review', 'INSULT'],
+    [0.1, 0.8, 'rejected', 'INSULT'],
+  ])('of a toxicity of %d with an insult of %d makes: %s', async (Toxicity, Score, decision, ...reasons) => {
+    const Labels = [
+      { Name: 'INSULT', Score },
+      { Name: 'GRAPHIC', Score: 0 },
+    ]
+    await using comprehend = await startProvider({ body: { ResultList: [{ Labels, Toxicity }] } })
+    const moderate = await (await deploy(comprehend))()
+
+    expect(await moderate({ text: 'A text.' })).toMatchObject({ decision, reasons, checkedBy: 'comprehend' })
+  })
+
   it('lets a list of words decide while Comprehend fails, and asks it no more after three failures', async () => {
     await using comprehend = await startProvider(failing)
     const start = await deploy(comprehend)
@@ -160,6 +181,27 @@ describe('the moderation function', () => {
     ])
   })
 
+  it.each([
+    ['a55hole,f@ke', 'What an A55HOLE.', 'rejected', 'BLOCKED_WORD'],
+    ['a55hole,f@ke', 'What an asshole.', 'review', 'DISGUISED_WORD'],
+    ['a55hole,f@ke', 'All f.a.k.e!', 'review', 'DISGUISED_WORD'],
+    ['1488', '1488 is a number.', 'rejected', 'BLOCKED_WORD'],
+    ['1488', 'India is a country.', 'accepted'],
+    ['дурак', 'What a lovely day.', 'accepted'],
+    ['дурак', 'Ты дурак.', 'rejected', 'BLOCKED_WORD'],
+    // The accent is a character of its own in one of the two.
+    ['cafe\u0301', 'The caf\u00e9.', 'rejected', 'BLOCKED_WORD'],
+    ['caf\u00e9', 'The cafe\u0301.', 'rejected', 'BLOCKED_WORD'],
+    ['ｓｃｕｍ', 'Scum!', 'rejected', 'BLOCKED_WORD'],
+    ['ass', 'A classic.', 'accepted'],
+  ])('takes any list of words: with %s on it, of %s', async (BLOCKED_WORDS, text, decision, ...reasons) => {
+    const filter = await coldStart(() => import('../../examples/content-moderation/keyword-filter.ts'), {
+      BLOCKED_WORDS,
+    })
+
+    expect(filter.checkByKeywords(text)).toEqual({ decision, reasons })
+  })
+
   it('lets Comprehend decide again as soon as it is back', async () => {
     await using comprehend = await startProvider(failing)
     const moderate = await (await deploy(comprehend))({ CIRCUIT_BREAKER_RESET_TIMEOUT__COMPREHEND: '200' })
@@ -195,10 +237,14 @@ describe('the moderation function', () => {
 
   it('gives up the request whose time is over', async () => {
     await using comprehend = await startProvider('hangs')
-    const moderate = await (await deploy(comprehend))({ CIRCUIT_BREAKER_TIMEOUT__COMPREHEND: '150' })
+    const moderate = await (await deploy(comprehend))()
+    hastenTimers()
+    const startedAt = performance.now()
 
     expect(await moderate({ text: 'Hello.' })).toMatchObject({ checkedBy: 'keywords' })
 
+    // And not by the deadline of the invocation, 29 s later.
+    expect(performance.now() - startedAt).toBeLessThan(5_000)
     while (comprehend.abandoned === 0) await sleep(5)
     expect(comprehend.requests).toHaveLength(1)
   })
@@ -218,18 +264,25 @@ describe('the moderation function', () => {
     expect(await moderate({ text: 'A text.' })).toMatchObject({ checkedBy: 'comprehend' })
   })
 
-  it('lets the words decide for those whom Comprehend has throttled, and goes on asking it for the others', async () => {
-    await using comprehend = await startProvider(exception('ThrottlingException'))
-    const moderate = await (await deploy(comprehend))()
+  it.each<[string, Reaction]>([
+    ['ThrottlingException', exception('ThrottlingException')],
+    ['TooManyRequestsException', exception('TooManyRequestsException')],
+    ['a 429 without a name', { status: 429, body: { message: 'Rate exceeded' } }],
+  ])(
+    'lets the words decide for those who are throttled with %s, and goes on asking for others',
+    async (_, throttled) => {
+      await using comprehend = await startProvider(throttled)
+      const moderate = await (await deploy(comprehend))()
 
-    for (let i = 0; i < 5; i++) {
-      expect(await moderate({ text: 'You idiot.' })).toMatchObject({ decision: 'rejected', checkedBy: 'keywords' })
-    }
+      for (let i = 0; i < 5; i++) {
+        expect(await moderate({ text: 'You idiot.' })).toMatchObject({ decision: 'rejected', checkedBy: 'keywords' })
+      }
 
-    expect(comprehend.requests).toHaveLength(5)
-    comprehend.react(healthy)
-    expect(await moderate({ text: 'You idiot.' })).toMatchObject({ checkedBy: 'comprehend' })
-  })
+      expect(comprehend.requests).toHaveLength(5)
+      comprehend.react(healthy)
+      expect(await moderate({ text: 'You idiot.' })).toMatchObject({ checkedBy: 'comprehend' })
+    },
+  )
 
   it('fails where it may not ask Comprehend, and does not go on without it unnoticed', async () => {
     await using comprehend = await startProvider(exception('AccessDeniedException'))

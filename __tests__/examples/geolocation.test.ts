@@ -1,12 +1,15 @@
+import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { GetItemCommand, PutItemCommand, ScanCommand } from '@aws-sdk/client-dynamodb'
 import { marshall, unmarshall } from '@aws-sdk/util-dynamodb'
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from '@jest/globals'
 import { createTestContext } from 'middy-circuit-breaker/testing'
+import { callOf, documentedStatements, isAllowed, type Statement } from '../support/documented-policy.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { coldStart } from './cold-start.ts'
+import { hastenTimers } from './hastened-timers.ts'
 import { httpEvent } from './http-event.ts'
-import { type Provider, type ProviderRequest, type Reaction, startProvider } from './provider.ts'
+import { type Provider, type ProviderAnswer, type ProviderRequest, type Reaction, startProvider } from './provider.ts'
 
 const token = 'token_of_the_test'
 const google = { country: 'US', region: 'California', city: 'Mountain View', timezone: 'America/Los_Angeles' }
@@ -177,12 +180,30 @@ describe('the geolocation function', () => {
     expect(ipinfo.requests).toHaveLength(5)
   })
 
+  it('asks for patience for as long as the provider does', async () => {
+    captureLog()
+    await using ipinfo = await startProvider({ status: 429, headers: { 'retry-after': '90' } })
+    const locate = await (await deploy(ipinfo)).start()
+    for (let i = 0; i < 5; i++) await locate('8.8.8.8')
+
+    const { status, retryAfter } = await locate('8.8.8.8')
+
+    expect(status).toBe(503)
+    expect(retryAfter).toBeGreaterThan(60)
+    expect(retryAfter).toBeLessThanOrEqual(90)
+  })
+
   it('gives up the request whose time is over', async () => {
+    captureLog()
     await using ipinfo = await startProvider('hangs')
-    const locate = await (await deploy(ipinfo)).start({ CIRCUIT_BREAKER_TIMEOUT__IPINFO: '150' })
+    const locate = await (await deploy(ipinfo)).start()
+    hastenTimers()
+    const startedAt = performance.now()
 
     expect((await locate('8.8.8.8')).status).toBe(503)
 
+    // And not by the deadline of the invocation, 29 s later.
+    expect(performance.now() - startedAt).toBeLessThan(5_000)
     while (ipinfo.abandoned === 0) await sleep(5)
     expect(ipinfo.requests).toHaveLength(1)
   })
@@ -197,6 +218,26 @@ describe('the geolocation function', () => {
     }
 
     expect(ipinfo.requests).toHaveLength(7)
+  })
+
+  it.each<[string, ProviderAnswer]>([
+    ['a page', { headers: { 'content-type': 'text/html' }, body: '<h1>Not found</h1>' }],
+    ['nothing', { body: '' }],
+    ['null', { body: 'null' }],
+    ["a gateway's error", { body: { status: 404, error: 'Not Found', message: 'No route' } }],
+    ['another error of its own', { body: { status: 404, error: { title: 'Wrong module or field type' } } }],
+  ])('takes a 400 or 404 with %s for no answer, and tells the operator', async (_, answer) => {
+    const log = captureLog()
+    await using ipinfo = await startProvider(healthy)
+    const locate = await (await deploy(ipinfo)).start()
+    await locate('8.8.8.8')
+    for (const status of [404, 400]) {
+      ipinfo.react({ ...answer, status })
+
+      expect(await locate('1.1.1.1')).toMatchObject({ status: 503 })
+      expect((await locate('8.8.8.8')).body).toMatchObject({ location: google, stale: true })
+      expect(log.text()).toContain(`ipinfo answered ${status}`)
+    }
   })
 
   it('says nothing bad of the provider if its own token is refused, but tells the operator, without the token', async () => {
@@ -280,9 +321,49 @@ describe('the geolocation function', () => {
       CIRCUIT_BREAKER_STORAGE_TIMEOUT: '100',
     })
 
+    const startedAt = performance.now()
     expect(await locate('8.8.8.8')).toMatchObject({ status: 200, body: { location: google, stale: false } })
     ipinfo.react(failing)
     expect(await locate('8.8.8.8')).toMatchObject({ status: 503, retryAfter: 1 })
+
+    // Half a second for the cache and a tenth for the circuits, twice.
+    expect(performance.now() - startedAt).toBeLessThan(3_000)
+  })
+
+  it('is allowed by its policy all that it does in an outage and after it, and does all that it is allowed', async () => {
+    captureLog()
+    await using ipinfo = await startProvider(healthy)
+    // Passes everything on, so that it is seen as it is sent.
+    await using database = await startProvider(async ({ method, headers, body }) => {
+      const { 'content-type': type = '', authorization = '', 'x-amz-target': target } = headers
+      const sent = { 'content-type': type, authorization, 'x-amz-target': String(target) }
+      const response = await fetch(dynamodb.endpoint, { method, headers: sent, body })
+      return { status: response.status, body: await response.text() }
+    })
+    const { table, start } = await deploy(ipinfo)
+    const locate = await start({
+      AWS_ENDPOINT_URL_DYNAMODB: database.url,
+      CIRCUIT_BREAKER_RESET_TIMEOUT__IPINFO: '200',
+    })
+    await locate('8.8.8.8')
+    ipinfo.react(failing)
+    for (let i = 0; i < 6; i++) expect((await locate('8.8.8.8')).body).toMatchObject({ stale: true })
+    ipinfo.react(healthy)
+    while ((await locate('8.8.8.8')).body['stale']) await sleep(20)
+
+    const calls = database.requests.map(({ headers, body }) => {
+      return callOf(String(headers['x-amz-target']).split('.')[1] ?? '', JSON.parse(body))
+    })
+    const policy = readFileSync(new URL('../../examples/geolocation/policy.json', import.meta.url), 'utf8')
+    const { Statement: documented }: { Statement: readonly Statement[] } = JSON.parse(policy)
+    const statements = documented.map((each) => ({ ...each, Resource: each.Resource.replace(/app$/, table) }))
+    expect(calls.filter((call) => !statements.some((statement) => isAllowed(statement, call)))).toEqual([])
+    for (const statement of statements) {
+      const used = calls.filter((call) => isAllowed(statement, call)).map(({ action }) => action)
+      expect([...new Set(used)].sort()).toEqual([...statement.Action].sort())
+    }
+    // What the circuits need is what docs/storage.md says.
+    expect(documented[0]).toEqual(documentedStatements()[0])
   })
 
   it('does not start with a token that would end up in an error message', async () => {

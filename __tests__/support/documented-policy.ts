@@ -41,10 +41,29 @@ export function documentedStatements(): readonly Statement[] {
 export function callOf(operation: string, input: Readonly<Record<string, unknown>>): DynamoDBCall {
   const action = `dynamodb:${operation}`
   const keyOf = (key: unknown): string => (key as { PK: { S: string } }).PK.S
-  if (input['Key'] !== undefined) return { action, table: String(input['TableName']), keys: [keyOf(input['Key'])] }
+  const item = input['Key'] ?? input['Item']
+  if (item !== undefined) return { action, table: String(input['TableName']), keys: [keyOf(item)] }
   const [[table, request] = ['', {}]] = Object.entries(input['RequestItems'] as Record<string, unknown>)
   const keys = Array.isArray(request)
     ? request.map(({ DeleteRequest }) => keyOf(DeleteRequest.Key))
     : (request as { Keys: unknown[] }).Keys.map(keyOf)
   return { action, table, keys }
+}
+
+/** Whether IAM would allow a call. Without a key `ForAllValues` would hold of anything. */
+export function isAllowed(
+  { Effect, Action, Resource, Condition }: Statement,
+  { action, table, keys }: DynamoDBCall,
+): boolean {
+  const patterns = Condition['ForAllValues:StringLike']['dynamodb:LeadingKeys'].map(
+    (pattern) =>
+      new RegExp(
+        `^${pattern
+          .replace(/[.+^${}()|[\]\\]/g, '\\$&')
+          .replaceAll('*', '.*')
+          .replaceAll('?', '.')}$`,
+      ),
+  )
+  const keysMatch = keys.length > 0 && keys.every((key) => patterns.some((pattern) => pattern.test(key)))
+  return Effect === 'Allow' && Action.includes(action) && Resource.endsWith(`:table/${table}`) && keysMatch
 }

@@ -14,19 +14,27 @@ export interface Verdict {
   readonly reasons: readonly string[]
 }
 
+const lookalikes: Readonly<Record<string, string>> = {
+  '0': 'o',
+  '1': 'i',
+  '3': 'e',
+  '4': 'a',
+  '5': 's',
+  '7': 't',
+  '@': 'a',
+  $: 's',
+  '!': 'i',
+}
+
 // Where a platform has lists of its own, they are what it knows best.
 const { BLOCKED_WORDS = 'idiot,imbecile,moron,scumbag', SUSPECT_WORDS = 'hate,kill,stupid,ugly' } = process.env
 const blocked = new Set(listed(BLOCKED_WORDS))
 const suspect = new Set(listed(SUSPECT_WORDS))
-/** Shorter words are in too many others. */
-const disguisable = [...blocked].filter((word) => word.length >= 4).map(undisguise)
+/** Shorter ones are in too many others, and nothing, which is left of a word in another script, is in all of them. */
+const disguisable = [...blocked].map(undisguise).filter((letters) => letters.length >= 4)
 
 export function checkByKeywords(text: string): Verdict {
-  const words =
-    text
-      .normalize('NFKC')
-      .toLowerCase()
-      .match(/[\p{L}\p{M}\p{N}]+/gu) ?? []
+  const words = normalize(text).match(/[\p{L}\p{M}\p{N}]+/gu) ?? []
   if (words.some((word) => blocked.has(word))) return { decision: 'rejected', reasons: ['BLOCKED_WORD'] }
   const letters = undisguise(text)
   const reasons = [
@@ -48,18 +56,11 @@ function undisguise(text: string): string {
     .replace(/(.)\1+/g, '$1')
 }
 
-const lookalikes: Readonly<Record<string, string>> = {
-  '0': 'o',
-  '1': 'i',
-  '3': 'e',
-  '4': 'a',
-  '5': 's',
-  '7': 't',
-  '@': 'a',
-  $: 's',
-  '!': 'i',
+function listed(words: string): string[] {
+  return words.split(',').flatMap((word) => normalize(word).trim() || [])
 }
 
-function listed(words: string): string[] {
-  return words.split(',').flatMap((word) => word.trim().toLowerCase() || [])
+/** So that a word is the same however it was typed: `é` may be one character or two, and `ｅ` is an `e`. */
+function normalize(text: string): string {
+  return text.normalize('NFKC').toLowerCase()
 }

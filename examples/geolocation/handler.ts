@@ -8,8 +8,9 @@
  * nowhere (private, reserved, unknown to ipinfo), and may be acted upon and kept; this only means "not now".
  *
  * - `IPINFO_TOKEN`: the access token. `IPINFO_URL`: default `https://ipinfo.io`.
- * - `CIRCUIT_BREAKER_TABLE_NAME`: the table, with the keys `PK` and `SK` and the time to live on `ttl`. Besides what the
- *   circuits need, allow `dynamodb:PutItem` on it.
+ * - `CIRCUIT_BREAKER_TABLE_NAME`: the table, with the keys `PK` and `SK` and the time to live on `ttl`. What the circuits
+ *   need is allowed for their keys alone, so the cache needs a statement of its own: `dynamodb:GetItem` and
+ *   `dynamodb:PutItem` on `LOCATION#*`. `policy.json` has both.
  *
  * @module
  */
@@ -43,11 +44,12 @@ export const handler = middy<APIGatewayProxyEventV2, APIGatewayProxyStructuredRe
       fallback: () => undefined,
     })
     if (found?.location) {
+      // Awaited, though it delays the answer: with that, Lambda freezes the process, and a write that is under way.
       await remember(ip, found.location)
       return answer(200, { ip, location: found.location, stale: false })
     }
     if (found?.location === null) return answer(200, { ip, location: null })
-    // ipinfo is well, and will not answer until somebody has put this right: most likely the token.
+    // ipinfo is well, and will not answer until somebody has put this right: most likely the token, or the URL.
     if (found !== undefined) console.error(JSON.stringify({ message: `ipinfo answered ${found.status}.` }))
 
     const known = await recall(ip)
@@ -74,9 +76,11 @@ async function lookUp(ip: string, signal: AbortSignal): Promise<Lookup> {
     signal,
   })
   const { status, headers } = response
-  const text = await response.text()
-  if (status === 400 || status === 404) return { status, headers, location: null }
-  return { status, headers, location: status === 200 ? readLocation(text) : undefined }
+  const answered = parseObject(await response.text())
+  if (status === 200) return { status, headers, location: readLocation(answered) }
+  // In ipinfo's own words alone: with a wrong URL, or a proxy in between, anything is "not found".
+  const isNowhere = (status === 400 || status === 404) && titleOf(answered['error']) === 'Wrong ip'
+  return { status, headers, location: isNowhere ? null : undefined }
 }
 
 /** 5xx, as always. 429: the quota is used up, and asking on is in vain. 200 with something else: a broken gateway. */
@@ -85,21 +89,28 @@ function saysThatIpinfoIsUnwell(found: Lookup): boolean {
 }
 
 /** Takes what it knows from an answer, and takes nothing for granted. */
-function readLocation(text: string): Location | null | undefined {
-  let answered: unknown
-  try {
-    answered = JSON.parse(text)
-  } catch {
-    return undefined
-  }
-  if (typeof answered !== 'object' || answered === null || !('ip' in answered)) return undefined
-  const { country, region, city, timezone } = answered as Readonly<Record<string, unknown>>
+function readLocation(answered: Readonly<Record<string, unknown>>): Location | null | undefined {
+  if (!('ip' in answered)) return undefined
+  const { country, region, city, timezone } = answered
   if (typeof country !== 'string') return null
   return {
     country,
     ...(typeof region === 'string' && { region }),
     ...(typeof city === 'string' && { city }),
     ...(typeof timezone === 'string' && { timezone }),
+  }
+}
+
+function titleOf(error: unknown): unknown {
+  return typeof error === 'object' && error !== null && 'title' in error ? error.title : undefined
+}
+
+/** What is no JSON, or no object, has nothing in it that anybody looks for. */
+function parseObject(text: string): Readonly<Record<string, unknown>> {
+  try {
+    return { ...JSON.parse(text) }
+  } catch {
+    return {}
   }
 }
 

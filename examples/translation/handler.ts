@@ -9,11 +9,11 @@
  * - The deadline of the invocation: whatever the timeout says, a second before it the function answers with what it has.
  *   Let it be below the 30 s that API Gateway waits.
  * - `maxConcurrent`: the texts of a request are translated at once, but no more of them than the provider's rate limit
- *   bears. `maxQueue`: as many wait as can be served in time; the others need not wait in vain (`busy`).
+ *   bears. `maxQueue`: the others of a request wait, but not in vain: what finds the queue full comes back at once (`busy`).
  *
  * A text that the service refuses (`rejected`) or does not finish (`incomplete`) is no failure of the service.
  *
- * - `OPENAI_API_KEY`, `OPENAI_BASE_URL`, `OPENAI_MODEL` (default `gpt-5.4-mini`).
+ * - `OPENAI_API_KEY`, `OPENAI_BASE_URL`, `OPENAI_MODEL` (default `gpt-5.4-mini`; one that does not reason for long).
  * - `CIRCUIT_BREAKER_TIMEOUT__TRANSLATION`, `…_MAX_CONCURRENT__…`, `…_MAX_QUEUE__…` tune it without a new version.
  * - `CIRCUIT_BREAKER_TABLE_NAME`: the table with the circuits.
  *
@@ -37,9 +37,20 @@ type ChatCompletion = OpenAI.Chat.Completions.ChatCompletion
 const openai = new OpenAI({ maxRetries: 0 })
 const { OPENAI_MODEL = 'gpt-5.4-mini' } = process.env
 
-const maxTexts = 50
-/** In characters. */
-const maxLength = 5_000
+const maxConcurrent = 4
+const maxQueue = 16
+/** The two together: of more texts the last would come back as `busy` however quick the service is. */
+const maxTexts = maxConcurrent + maxQueue
+
+/**
+ * In milliseconds, with the wait for a turn. A call that is cut before it ran for half of it does not count as a failure:
+ * what is asked for has to fit into that half, or one client's long texts would open the circuit for all.
+ */
+const timeout = 10_000
+/** In tokens: such a model writes 100 a second. It also holds for a text that talks the model into writing a book. */
+const maxAnswer = 500
+/** In bytes: three or four are a token in most scripts, and a translation has about as many tokens as its text. */
+const maxLength = 1_000
 
 interface Translation {
   readonly text: string
@@ -52,9 +63,9 @@ export const handler = middy<APIGatewayProxyEventV2, APIGatewayProxyStructuredRe
     circuitBreaker({
       services: {
         translation: {
-          timeout: 8_000,
-          maxConcurrent: 4,
-          maxQueue: 16,
+          timeout,
+          maxConcurrent,
+          maxQueue,
           // The client alone runs in the guard: what it cannot parse came from the other side.
           isBreakableError: (error) => isBreakableError(error) || hasName(error, 'SyntaxError'),
         },
@@ -89,6 +100,7 @@ function complete(text: string, language: string, signal: AbortSignal): Promise<
   return openai.chat.completions.create(
     {
       model: OPENAI_MODEL,
+      max_completion_tokens: maxAnswer,
       messages: [
         { role: 'system', content: task },
         { role: 'user', content: text },
@@ -136,13 +148,13 @@ function readRequest({ body = '', isBase64Encoded }: APIGatewayProxyEventV2): Tr
   const language = typeof to === 'string' ? nameOf(to) : undefined
   if (language === undefined) return '"to" has to be the code of a language, for instance "de" or "pt-BR".'
   if (!Array.isArray(texts) || texts.length === 0 || texts.length > maxTexts || !texts.every(isTranslatable)) {
-    return `"texts" has to be a list of 1 to ${maxTexts} texts of 1 to ${maxLength} characters.`
+    return `"texts" has to be a list of 1 to ${maxTexts} texts of 1 to ${maxLength} bytes.`
   }
   return { texts, language }
 }
 
 function isTranslatable(text: unknown): text is string {
-  return typeof text === 'string' && text.trim() !== '' && text.length <= maxLength
+  return typeof text === 'string' && text.trim() !== '' && Buffer.byteLength(text) <= maxLength
 }
 
 /** `de` is `German`. What is no known language has no name, and does not get into the prompt. */
