@@ -252,6 +252,7 @@ describe('an outage of Stripe', () => {
     await using stripe = await startStripe()
     const { start, record } = deploy(stripe, { CIRCUIT_BREAKER_RESET_TIMEOUT__STRIPE: '1000' })
     const pay = await start()
+    const payElsewhere = await start()
     stripe.is(unavailable)
 
     const unknown = { code: 'outcome_unknown', message: expect.stringContaining('with the same Idempotency-Key again') }
@@ -271,7 +272,6 @@ describe('an outage of Stripe', () => {
     // Instances wait a small random time more, so that they do not all probe at once.
     expect(['1', '2']).toContain(refused.headers?.['Retry-After'])
     expect(logged).toHaveBeenLastCalledWith(expect.stringMatching(/^{"error":"CircuitOpenError","message":"[^"]*"}$/))
-    const payElsewhere = await start()
     expect(await payElsewhere({ key: 'order-3' })).toMatchObject({ statusCode: 503 })
     expect(stripe.requests).toHaveLength(4)
 
@@ -287,6 +287,26 @@ describe('an outage of Stripe', () => {
     // What was refused and what failed was not made; the client has the keys to make up for it.
     for (const key of ['order-1', 'order-2', 'order-2']) expect(await pay({ key })).toMatchObject({ statusCode: 200 })
     expect(stripe.payments).toHaveLength(3)
+  })
+
+  it('opens the circuit also where the second attempt is answered with the stored failure of the first', async () => {
+    await using stripe = await startStripe()
+    const { start, record } = deploy(stripe)
+    const pay = await start()
+    const failed = failure(500, { type: 'api_error' })
+    stripe.is((request) => {
+      stripe.store(keyOf(request), failed)
+      return failed
+    })
+
+    const answers = await Promise.all([pay({ key: 'order-1' }), pay({ key: 'order-2' })])
+
+    expect(answers.map(({ statusCode }) => statusCode)).toEqual([502, 502])
+    // Asked again, Stripe would answer with it for ever.
+    for (const { json } of answers) expect(json['message']).toContain('Find out in Stripe')
+    expect(stripe.keys().sort()).toEqual(['order-1', 'order-1', 'order-2', 'order-2'])
+    expect(await record()).toMatchObject({ state: 'OPEN', failureCount: 2 })
+    expect(await pay()).toMatchObject({ statusCode: 503 })
   })
 
   it('lasts as long as Stripe says with Retry-After', async () => {
@@ -398,6 +418,19 @@ describe('a key that Stripe knows', () => {
     expect(stripe.requests).toHaveLength(3)
     expect(await record()).toBeUndefined()
     expect(await pay({ key: 'order-2' })).toMatchObject({ statusCode: 200 })
+  })
+
+  it('with a failure stored for it is a sign of an outage where the connection breaks now', async () => {
+    await using stripe = await startStripe({ forgetful: true })
+    const { start, record } = deploy(stripe)
+    const pay = await start()
+    const replay = failure(500, { type: 'api_error' }, { 'idempotent-replayed': 'true' })
+    stripe.is(() => (stripe.requests.length === 1 ? replay : 'breaks'))
+
+    expect(await pay()).toMatchObject({ statusCode: 502 })
+
+    expect(stripe.requests).toHaveLength(2)
+    expect(await record()).toMatchObject({ failureCount: 1 })
   })
 
   it('and is still at work on is a 409: ask again soon', async () => {
