@@ -56,7 +56,10 @@ const { StripeError, StripeAPIError, StripeCardError, StripeConnectionError, Str
 const { StripeInvalidRequestError, StripeRateLimitError } = Stripe.errors
 
 export const handler = middy<APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2>()
-  // First, and so outermost: `onError` runs from the last to the first, and the answer is made when all is stored.
+  // These two first, and so outermost: `onError` runs from the last to the first, and the answer is made when all is stored.
+  .onError((request) => {
+    request.response = inJson(request.response, request.error)
+  })
   .use(httpErrorHandler({ logger: (error) => logFailure(error) }))
   .use(
     circuitBreaker({
@@ -68,6 +71,7 @@ export const handler = middy<APIGatewayProxyEventV2, APIGatewayProxyStructuredRe
           timeout: 10_000,
         },
       },
+      onStateChange: ({ service, from, to, reason }) => console.warn(JSON.stringify({ service, from, to, reason })),
     }),
   )
   .handler(async (event, { callExternal }) => {
@@ -84,6 +88,7 @@ export const handler = middy<APIGatewayProxyEventV2, APIGatewayProxyStructuredRe
       )
       const { id, status, amount, currency, client_secret: clientSecret } = intent
       if (status === 'succeeded') return answer(200, { id, status, amount, currency })
+      if (status === 'canceled') return answer(402, { code: 'payment_canceled', message: 'The payment was canceled.' })
       // For instance `requires_action`: the customer has to confirm with the bank, for which the client needs the secret.
       return answer(202, { id, status, amount, currency, clientSecret })
     } catch (error) {
@@ -156,6 +161,18 @@ function answer(
   headers: Readonly<Record<string, string>> = {},
 ): APIGatewayProxyStructuredResultV2 {
   return { statusCode, headers: { 'Content-Type': 'application/json', ...headers }, body: JSON.stringify(body) }
+}
+
+/** The error handler answers in plain text; a client that parses JSON must not break in the outage. */
+function inJson(
+  text: APIGatewayProxyStructuredResultV2 | null | undefined,
+  error: unknown,
+): APIGatewayProxyStructuredResultV2 {
+  const { statusCode = 500, headers } = text ?? {}
+  const body = isCircuitBreakerError(error)
+    ? { code: error.code.toLowerCase(), message: error.message }
+    : { code: 'internal_error' }
+  return answer(statusCode, body, { ...headers, 'Content-Type': 'application/json' })
 }
 
 /** Stripe's errors hold the payment intent, its secret and the payment method: only what identifies them is logged. */
