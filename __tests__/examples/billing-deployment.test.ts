@@ -97,18 +97,20 @@ async function buildAsSam(template: Template): Promise<string> {
   return out
 }
 
-/** Runs the stack as the CDK's command line does. */
 async function synthesize(): Promise<{ template: Template; code: string }> {
   const out = join(work, 'cdk')
-  const { PATH } = process.env
-  const env = { PATH, CDK_OUTDIR: out, CDK_CONTEXT_JSON: JSON.stringify({ tableName }), CDK_VALIDATION: 'false' }
-  await run(process.execPath, ['stack.ts'], { cwd: folder, env })
+  const template = await runStack(out, { tableName })
   const assets = readdirSync(out).filter((name) => name.startsWith('asset.'))
   expect(assets).toHaveLength(1)
-  return {
-    template: JSON.parse(readFileSync(join(out, 'Billing.template.json'), 'utf8')),
-    code: join(out, `${assets}`),
-  }
+  return { template, code: join(out, `${assets}`) }
+}
+
+/** Runs the stack as the CDK's command line does. */
+async function runStack(out: string, context: Readonly<Record<string, unknown>>): Promise<Template> {
+  const { PATH } = process.env
+  const env = { PATH, CDK_OUTDIR: out, CDK_CONTEXT_JSON: JSON.stringify(context), CDK_VALIDATION: 'false' }
+  await run(process.execPath, ['stack.ts'], { cwd: folder, env })
+  return JSON.parse(readFileSync(join(out, 'Billing.template.json'), 'utf8'))
 }
 
 function functionOf({ Resources }: Template): Resource {
@@ -249,6 +251,31 @@ describe('SAM and the CDK', () => {
   })
 })
 
+describe('the CDK’s context', () => {
+  // What is deployed is the same, so the code is not bundled again.
+  const unbundled = { 'aws:cdk:bundling-stacks': [] }
+
+  it('can name another secret, its version and the mode', async () => {
+    const context = { stripeKeyName: 'shop/stripe', stripeKeyVersion: 'v2', circuitBreakerMode: 'observe' }
+
+    const template = await runStack(join(work, 'context'), { ...unbundled, tableName, ...context })
+
+    expect(functionOf(template).Properties?.['Environment']).toEqual({
+      Variables: {
+        CIRCUIT_BREAKER_TABLE_NAME: tableName,
+        CIRCUIT_BREAKER_MODE: 'observe',
+        STRIPE_SECRET_KEY: '{{resolve:secretsmanager:shop/stripe:SecretString:::v2}}',
+      },
+    })
+  })
+
+  it('cannot have a mode that there is not', async () => {
+    const running = runStack(join(work, 'refused'), { ...unbundled, tableName, circuitBreakerMode: 'observed' })
+
+    await expect(running).rejects.toThrow('circuitBreakerMode must be one of enforce, observe, off.')
+  })
+})
+
 describe('package.json', () => {
   interface Metafile {
     readonly inputs: Record<string, { readonly imports: { readonly path: string; readonly original?: string }[] }>
@@ -290,7 +317,7 @@ describe('README.md', () => {
 
     const stack = readFileSync(join(folder, 'stack.ts'), 'utf8')
     const context = [...readme.matchAll(/--context (\w+)=/g)].map(([, name = '']) => name)
-    expect(context.sort()).toEqual(['stripeKeyVersion', 'tableName'])
+    expect(context.sort()).toEqual(['circuitBreakerMode', 'stripeKeyName', 'stripeKeyVersion', 'tableName'])
     for (const name of context) expect(stack).toContain(`Context('${name}')`)
   })
 
