@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals'
 import type { APIGatewayProxyEventV2 } from 'aws-lambda'
-import { CircuitBreaker } from 'middy-circuit-breaker'
+import { CircuitBreaker, CircuitStorageError } from 'middy-circuit-breaker'
 import { createTestContext } from 'middy-circuit-breaker/testing'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { startFaultProxy } from '../support/fault-proxy.ts'
@@ -336,7 +336,7 @@ describe('what is printed', () => {
 describe('a call that is measured', () => {
   it('gets the same as one that is not: also a result that counts as a failure, where there is no fallback', async () => {
     using printed = capturePrinted()
-    const { measured, metrics } = await coldStart(() => import('../../examples/observability/telemetry.ts'), {})
+    const { measured, allMetrics } = await coldStart(() => import('../../examples/observability/telemetry.ts'), {})
     const breaker = new CircuitBreaker({ services: ['payments'], storage: 'memory', maxConcurrent: 1, maxQueue: 0 })
     const call = measured(breaker.callExternalFor({}))
     const result = { status: 503 }
@@ -348,10 +348,38 @@ describe('a call that is measured', () => {
     expect(await call('payments', () => result)).toBe(result)
     await expect(call('payments', () => Promise.reject(bug))).rejects.toBe(bug)
     await expect(call('payments', () => result, { fallback: () => Promise.reject(bug) })).rejects.toBe(bug)
-    metrics.publishStoredMetrics()
+    for (const metrics of allMetrics) metrics.publishStoredMetrics()
 
     expect(sums(printed)).toEqual({ CallsSucceeded: 1, CallsRefused: 1, CallsFailed: 3, Fallbacks: 1 })
     expect(latencies(printed)).toHaveLength(4)
+  })
+})
+
+describe('of two services in one breaker', () => {
+  it('each has its own metrics, and only its own alarm rings', async () => {
+    using printed = capturePrinted()
+    const telemetry = await coldStart(() => import('../../examples/observability/telemetry.ts'), {})
+    const { measured, allMetrics, tellStateChange, tellStorageError } = telemetry
+    const breaker = new CircuitBreaker({ services: ['payments', 'shipping'], storage: 'memory' })
+    breaker.onStateChange((change) => tellStateChange(change, breaker.circuits))
+    const call = measured(breaker.callExternalFor({}))
+    const fail = () => Promise.reject(Object.assign(new Error('secret'), { code: 'ECONNRESET' }))
+
+    await call('payments', () => 1)
+    for (let calls = 0; calls < 3; calls++) await expect(call('shipping', fail)).rejects.toThrow()
+    await until(() => transitionLines(printed).length === 1)
+    for (const metrics of allMetrics) metrics.publishStoredMetrics()
+    const error = new CircuitStorageError('secret', { operation: 'batchGetState' })
+    tellStorageError({ services: ['payments', 'shipping'], operation: 'batchGetState', error, willRetry: false })
+
+    const stored = { StorageErrors: 1, 'StorageErrors kind=unavailable': 1 }
+    expect(sums(printed, 'payments')).toEqual({ CallsSucceeded: 1, ...stored })
+    const opened = { CircuitOpened: 1, 'CircuitTransitions to=OPEN': 1 }
+    expect(sums(printed, 'shipping')).toEqual({ CallsFailed: 3, ...opened, ...stored })
+    expect(outageAlarmRings(printed)).toBe(0)
+    expect(transitionLines(printed)).toEqual([
+      expect.objectContaining({ circuit: 'shipping', failure: expect.objectContaining({ code: 'ECONNRESET' }) }),
+    ])
   })
 })
 
@@ -413,13 +441,13 @@ function dataPoints({ lines }: Printed): DataPoint[] {
   return lines.filter(isEmf).flatMap(dataPointsOf)
 }
 
-/** The sums of the metrics of namespace Shop and service payments, but for latencies, by name and further dimensions. */
-function sums(printed: Printed): Record<string, number> {
+/** The sums of the metrics of namespace Shop and a service, but for latencies, by name and further dimensions. */
+function sums(printed: Printed, of = 'payments'): Record<string, number> {
   const sums: Record<string, number> = {}
   for (const { namespace, name, dimensions, values } of dataPoints(printed)) {
     const { service, ...others } = dimensions
-    expect([namespace, service]).toEqual(['Shop', 'payments'])
-    if (name === 'CallLatency') continue
+    expect([namespace, service]).toEqual(['Shop', expect.stringMatching(/^(payments|shipping)$/)])
+    if (name === 'CallLatency' || service !== of) continue
     const key = [name, ...Object.entries(others).map((entry) => entry.join('='))].join(' ')
     sums[key] = values.reduce((sum, value) => sum + value, sums[key] ?? 0)
   }
@@ -443,9 +471,10 @@ function transitionLines(printed: Printed): PrintedLine[] {
 }
 
 async function until(isTrue: () => boolean): Promise<void> {
-  const deadline = performance.now() + 2_000
+  // Longer than the store's client waits for an answer before it asks again.
+  const deadline = performance.now() + 10_000
   while (!isTrue()) {
-    if (performance.now() > deadline) throw new Error('It has not become true within 2 s')
+    if (performance.now() > deadline) throw new Error('It has not become true within 10 s')
     await sleep(5)
   }
 }

@@ -21,7 +21,16 @@ import { logMetrics } from '@aws-lambda-powertools/metrics/middleware'
 import middy from '@middy/core'
 import type { APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2 } from 'aws-lambda'
 import { CircuitBreaker, circuitBreaker, isBreakableResult, isCircuitOpenError } from 'middy-circuit-breaker'
-import { correlation, failureOf, logger, measured, metrics, tellStateChange, tellStorageError } from './telemetry.ts'
+import {
+  allMetrics,
+  correlation,
+  failureOf,
+  logger,
+  measured,
+  metricsOf,
+  tellStateChange,
+  tellStorageError,
+} from './telemetry.ts'
 
 const url = variable('PAYMENTS_URL')
 const key = variable('PAYMENTS_API_KEY')
@@ -30,14 +39,14 @@ const aMoment = 5_000
 
 // An option and not one of the call, so that CIRCUIT_BREAKER_TIMEOUT can change it.
 const breaker = new CircuitBreaker({ services: ['payments'], timeout: 3_000 })
-breaker.onStateChange((change) => tellStateChange(change, breaker.circuits.payments))
+breaker.onStateChange((change) => tellStateChange(change, breaker.circuits))
 breaker.onStorageError(tellStorageError)
 
 export const handler = middy<APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2>()
   .use(injectLambdaContext(logger, { resetKeys: true, logEvent: false }))
   .use(correlation)
-  // Before the circuit breaker, and so after it in the end. Transitions do not depend on that: they are told at once.
-  .use(logMetrics(metrics))
+  // For what calls came to. What becomes known of circuits later, or at any time, is told at once.
+  .use(logMetrics(allMetrics))
   .use(circuitBreaker(breaker))
   .onError((request) => {
     // An error that leaves the handler is logged by Lambda, with all that is in it.
@@ -47,7 +56,7 @@ export const handler = middy<APIGatewayProxyEventV2, APIGatewayProxyStructuredRe
   .handler(async (event, { callExternal }) => {
     const order = orderOf(event)
     if (order === undefined) {
-      metrics.addMetric('InvalidRequests', MetricUnit.Count, 1)
+      metricsOf('payments').addMetric('InvalidRequests', MetricUnit.Count, 1)
       return respond(400, { message: 'Send an orderId, and an amount in cents.' })
     }
     const { orderId } = order
