@@ -15,7 +15,7 @@ import { readTemplate } from './sam-template.ts'
 
 const minute = 60_000
 const apiKey = 'sk_test_example'
-const paid: ProviderAnswer = { body: { id: 'pay_1' } }
+const paid: ProviderAnswer = { body: { id: 'pay_1', status: 'paid' } }
 const down: ProviderAnswer = { status: 503, body: '<html>Service Unavailable</html>' }
 const topic = 'arn:aws:sns:eu-west-1:123456789012:on-call'
 const alarms = readTemplate('examples/observability/alarm.yaml')({ AlarmTopic: topic })
@@ -138,6 +138,8 @@ describe('a transition that the store confirms after its invocation', () => {
       expect(transitionLines(printed)).toEqual([
         expect.objectContaining({ function_request_id: first?.requestId, correlation_id: first?.correlationId }),
       ])
+      // As every line of an invocation has it: this one is not of the invocation that runs.
+      expect(transitionLines(printed)[0]).not.toHaveProperty('cold_start')
     } finally {
       await proxy.stop()
     }
@@ -173,6 +175,12 @@ describe('the metrics of calls', () => {
     ['breaks the connection', 'breaks', { CallsFailed: 1 }, { name: 'TypeError', code: 'UND_ERR_SOCKET' }],
     ['answers 503 with a page', down, { CallsFailed: 1 }, { name: 'BreakableResult', status: 503 }],
     ['answers 200 with a page', { body: '<html>' }, { CallsFailed: 1 }, { name: 'BreakableResult', status: 200 }],
+    [
+      'does not say what became of a payment',
+      { body: { id: 'pay_1' } },
+      { CallsFailed: 1 },
+      { name: 'BreakableResult', status: 200 },
+    ],
   ])('count a service that %s, and the customer is told to ask again', async (_, how, counted, failure) => {
     using printed = capturePrinted()
     await using provider = await startProvider(how)
@@ -193,6 +201,32 @@ describe('the metrics of calls', () => {
         correlation_id: reply?.correlationId,
       }),
     ])
+  })
+
+  it('tell a success also of a payment that is pending, and the customer is told to ask again', async () => {
+    using printed = capturePrinted()
+    await using provider = await startProvider({ status: 202, body: { id: 'pay_1', status: 'pending' } })
+    const [instance] = await startFleet(1, provider.url)
+
+    const reply = await instance?.pay()
+
+    expect(reply).toMatchObject({ statusCode: 202, body: { status: 'pending' }, headers: { 'retry-after': '5' } })
+    expect(sums(printed)).toEqual({ CallsSucceeded: 1 })
+    provider.react(paid)
+    expect(await instance?.pay()).toMatchObject({ statusCode: 200, body: { status: 'paid', payment: 'pay_1' } })
+  })
+
+  it('cut a call after 3 s where no variable says otherwise', async () => {
+    using _printed = capturePrinted()
+    await using provider = await startProvider(paid)
+    const [instance] = await startFleet(1, provider.url)
+    // So that the next one does not read the store, whose client has timers of its own.
+    await instance?.pay()
+    using timers = jest.spyOn(globalThis, 'setTimeout')
+
+    await instance?.pay()
+
+    expect(timers.mock.calls.map(([, delay]) => delay)).toContain(3_000)
   })
 
   it('do not count what is the customer’s or our own fault', async () => {

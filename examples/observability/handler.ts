@@ -69,7 +69,8 @@ export const handler = middy<APIGatewayProxyEventV2, APIGatewayProxyStructuredRe
     if (answer.status === 429) return askAgain(orderId, aMoment)
     if (answer.status === 402) return respond(402, { orderId, status: 'declined' })
     const payment = paymentOf(answer)
-    if (payment !== undefined) return respond(200, { orderId, status: 'paid', payment })
+    if (payment?.status === 'pending') return askAgain(orderId, aMoment)
+    if (payment !== undefined) return respond(200, { orderId, status: 'paid', payment: payment.id })
     // Our own mistake, a wrong key for instance.
     logger.error('The payment service has refused the request', { circuit: 'payments', status: answer.status })
     return respond(502, { message: 'The payment could not be made.' })
@@ -86,6 +87,11 @@ interface Answer {
   /** The circuit breaker looks for Retry-After in here. */
   readonly headers: Headers
   readonly body: string
+}
+
+interface Payment {
+  readonly id: string
+  readonly status: 'paid' | 'pending'
 }
 
 interface Pending {
@@ -113,10 +119,10 @@ function isGarbage(answer: Answer): boolean {
   return answer.status < 300 && paymentOf(answer) === undefined
 }
 
-/** The id of the payment that was made. */
-function paymentOf({ status, body }: Answer): string | undefined {
-  const { id } = status < 300 ? parsed(body) : {}
-  return typeof id === 'string' ? id : undefined
+/** A payment that was made, or that the service is still at work on. */
+function paymentOf(answer: Answer): Payment | undefined {
+  const { id, status } = answer.status < 300 ? parsed(answer.body) : {}
+  return typeof id === 'string' && (status === 'paid' || status === 'pending') ? { id, status } : undefined
 }
 
 function orderOf({ body = '', isBase64Encoded }: APIGatewayProxyEventV2): Order | undefined {
