@@ -120,7 +120,13 @@ describe('a transition that the store confirms after its invocation', () => {
         CIRCUIT_BREAKER_FAILURE_THRESHOLD: '1',
         CIRCUIT_BREAKER_STORAGE_TIMEOUT: '100',
       })
+      const over = Promise.withResolvers<void>()
       provider.react(async () => {
+        // Once: the other invocation must not undo the healing.
+        provider.react(async () => {
+          await over.promise
+          return down
+        })
         await proxy.inflict({ kind: 'black-hole' })
         return down
       })
@@ -132,6 +138,7 @@ describe('a transition that the store confirms after its invocation', () => {
       const second = what === 'another invocation' ? instance?.pay() : undefined
       await proxy.heal()
       await until(() => sums(printed)['CircuitOpened'] === 1)
+      over.resolve()
       await second
 
       expect(sums(printed)).toMatchObject({ CircuitOpened: 1, 'CircuitTransitions to=OPEN': 1 })
