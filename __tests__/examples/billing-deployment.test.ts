@@ -14,7 +14,6 @@
 import { execFile } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
-import { isBuiltin } from 'node:module'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
@@ -31,6 +30,7 @@ import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-loc
 import { startBundledFunction } from './bundled-function.ts'
 import { problemsOf, type Resource, readTemplate, resolve, type Template } from './cloudformation-template.ts'
 import { type Provider, startProvider } from './provider.ts'
+import { buildAsSam, type SamBuild } from './sam-build.ts'
 
 const run = promisify(execFile)
 const root = join(import.meta.dirname, '..', '..')
@@ -58,6 +58,7 @@ let database: Provider
 let tableName: string
 let work: string
 let deployments: Readonly<Record<Way, Deployment>>
+let samBuild: SamBuild
 let problems: Readonly<Record<string, readonly string[]>>
 
 beforeAll(async () => {
@@ -73,7 +74,9 @@ beforeAll(async () => {
   mkdirSync(join(root, '.cache'), { recursive: true })
   work = mkdtempSync(join(root, '.cache', 'billing-'))
   const sam = readTemplate(join(folder, 'template.yaml'))
-  const [samCode, cdk] = await Promise.all([buildAsSam(sam), synthesize()])
+  const samCode = join(work, 'sam')
+  const [built, cdk] = await Promise.all([buildAsSam(functionOf(sam), folder, samCode), synthesize()])
+  samBuild = built
   deployments = { SAM: deploymentOf(sam, samCode), 'the CDK': deploymentOf(cdk.template, cdk.code) }
   const templates = { SAM: sam, 'the CDK': cdk.template }
   const changed = changes.map(([way, what, path, edit]) => [`${way}: ${what}`, edited(templates[way], path, edit)])
@@ -85,36 +88,20 @@ afterAll(async () => {
   if (work) rmSync(work, { recursive: true })
 })
 
-/** Builds as SAM does with `BuildMethod: esbuild`: `nodejs_npm_esbuild` of https://github.com/aws/aws-lambda-builders. */
-async function buildAsSam(template: Template): Promise<string> {
-  type Options = Record<string, boolean | string | string[]>
-  const { Metadata = {}, Properties } = functionOf(template)
-  const { EntryPoints, ...properties } = Metadata['BuildProperties'] as Options
-  const options: Options = { Target: 'es2020', Format: 'cjs', Minify: true, ...properties }
-  const given = Object.entries(options).flatMap(([name, value]) => {
-    const option = `--${name.replace(/(?<=.)[A-Z]/g, '-$&').toLowerCase()}`
-    if (typeof value === 'boolean') return value ? [option] : []
-    return typeof value === 'string' ? [`${option}=${value}`] : value.map((each) => `${option}:${each}`)
-  })
-  const out = join(work, 'sam')
-  const own = ['--bundle', '--platform=node', `--outdir=${out}`, `--metafile=${join(work, 'sam.json')}`]
-  const cwd = join(folder, String(Properties?.['CodeUri']))
-  await run(join(root, 'node_modules', '.bin', 'esbuild'), [...(EntryPoints as string[]), ...given, ...own], { cwd })
-  return out
+async function synthesize(): Promise<{ template: Template; code: string }> {
+  const out = join(work, 'cdk')
+  const template = await runStack(out, { tableName })
+  const assets = readdirSync(out).filter((name) => name.startsWith('asset.'))
+  expect(assets).toHaveLength(1)
+  return { template, code: join(out, `${assets}`) }
 }
 
 /** Runs the stack as the CDK's command line does. */
-async function synthesize(): Promise<{ template: Template; code: string }> {
-  const out = join(work, 'cdk')
+async function runStack(out: string, context: Readonly<Record<string, unknown>>): Promise<Template> {
   const { PATH } = process.env
-  const env = { PATH, CDK_OUTDIR: out, CDK_CONTEXT_JSON: JSON.stringify({ tableName }), CDK_VALIDATION: 'false' }
+  const env = { PATH, CDK_OUTDIR: out, CDK_CONTEXT_JSON: JSON.stringify(context), CDK_VALIDATION: 'false' }
   await run(process.execPath, ['stack.ts'], { cwd: folder, env })
-  const assets = readdirSync(out).filter((name) => name.startsWith('asset.'))
-  expect(assets).toHaveLength(1)
-  return {
-    template: JSON.parse(readFileSync(join(out, 'Billing.template.json'), 'utf8')),
-    code: join(out, `${assets}`),
-  }
+  return JSON.parse(readFileSync(join(out, 'Billing.template.json'), 'utf8'))
 }
 
 function functionOf({ Resources }: Template): Resource {
@@ -255,25 +242,39 @@ describe('SAM and the CDK', () => {
   })
 })
 
+describe('the CDK’s context', () => {
+  // What is deployed is the same, so the code is not bundled again.
+  const unbundled = { 'aws:cdk:bundling-stacks': [] }
+
+  it('can name another secret, its version and the mode', async () => {
+    const context = { stripeKeyName: 'shop/stripe', stripeKeyVersion: 'v2', circuitBreakerMode: 'observe' }
+
+    const template = await runStack(join(work, 'context'), { ...unbundled, tableName, ...context })
+
+    expect(functionOf(template).Properties?.['Environment']).toEqual({
+      Variables: {
+        CIRCUIT_BREAKER_TABLE_NAME: tableName,
+        CIRCUIT_BREAKER_MODE: 'observe',
+        STRIPE_SECRET_KEY: '{{resolve:secretsmanager:shop/stripe:SecretString:::v2}}',
+      },
+    })
+  })
+
+  it('cannot have a mode that there is not', async () => {
+    const running = runStack(join(work, 'refused'), { ...unbundled, tableName, circuitBreakerMode: 'observed' })
+
+    await expect(running).rejects.toThrow('circuitBreakerMode must be one of enforce, observe, off.')
+  })
+})
+
 describe('package.json', () => {
-  interface Metafile {
-    readonly inputs: Record<string, { readonly imports: { readonly path: string; readonly original?: string }[] }>
-    readonly outputs: Record<string, { readonly imports: { readonly path: string; readonly external?: boolean }[] }>
-  }
   const manifestIn = (where: string) => JSON.parse(readFileSync(join(where, 'package.json'), 'utf8'))
   const own = manifestIn(folder)
 
   it('names what the function imports, and esbuild, which SAM looks for after `npm install --production`', () => {
-    const { inputs, outputs }: Metafile = JSON.parse(readFileSync(join(work, 'sam.json'), 'utf8'))
-    const imported = Object.entries(inputs)
-      .filter(([file]) => !file.startsWith('..'))
-      .flatMap(([, { imports }]) => imports.map(({ path, original = path }) => original))
-      .filter((name) => !/^(\.|node:)/.test(name))
-    expect(Object.keys(own.dependencies).sort()).toEqual([...new Set([...imported, 'esbuild'])].sort())
-
-    const external = Object.values(outputs).flatMap(({ imports }) => imports.map(({ path }) => path))
-    const left = external.filter((name) => !isBuiltin(name))
-    expect([...new Set(left)].sort()).toEqual(['@aws-sdk/client-dynamodb', '@aws-sdk/util-dynamodb', 'ioredis'])
+    const { imported, external } = samBuild
+    expect(Object.keys(own.dependencies).sort()).toEqual([...imported, 'esbuild'].sort())
+    expect(external).toEqual(['@aws-sdk/client-dynamodb', '@aws-sdk/util-dynamodb', 'ioredis'])
   })
 
   it('asks for the versions that are tested here', () => {
@@ -296,7 +297,7 @@ describe('README.md', () => {
 
     const stack = readFileSync(join(folder, 'stack.ts'), 'utf8')
     const context = [...readme.matchAll(/--context (\w+)=/g)].map(([, name = '']) => name)
-    expect(context.sort()).toEqual(['stripeKeyVersion', 'tableName'])
+    expect(context.sort()).toEqual(['circuitBreakerMode', 'stripeKeyName', 'stripeKeyVersion', 'tableName'])
     for (const name of context) expect(stack).toContain(`Context('${name}')`)
   })
 

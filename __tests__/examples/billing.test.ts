@@ -83,14 +83,17 @@ beforeAll(async () => {
 afterAll(() => database?.stop())
 
 let logged: jest.SpiedFunction<typeof console.error>
+let told: jest.SpiedFunction<typeof console.warn>
 beforeEach(() => {
   logged = jest.spyOn(console, 'error').mockImplementation(() => {})
+  told = jest.spyOn(console, 'warn').mockImplementation(() => {})
 })
 afterEach(() => {
   const text = JSON.stringify(logged.mock.calls, (_key, value) => (value instanceof Error ? { ...value } : value))
   for (const secret of [secretKey, clientSecret, card.last4, card.fingerprint, 'pm_'])
     expect(text).not.toContain(secret)
   logged.mockRestore()
+  told.mockRestore()
 })
 
 const order = { amount: 1999, currency: 'eur', paymentMethod: 'pm_card_visa', customer: 'cus_1' }
@@ -100,6 +103,8 @@ interface PaymentEvent {
   readonly key?: string | null
   readonly body?: unknown
   readonly isBase64Encoded?: boolean
+  /** What is not as it should be. */
+  readonly more?: object
   /** Of the invocation, in milliseconds. */
   readonly remainingTime?: number | undefined
 }
@@ -134,8 +139,8 @@ function deploy(stripe: { readonly url: string }, variables: Readonly<Record<str
     })
     return async (payment = {}) => {
       const answer = await handler(eventOf(payment), createTestContext({ remainingTime: payment.remainingTime }))
-      const isJson = answer.headers?.['Content-Type'] === 'application/json'
-      return { ...answer, json: isJson ? JSON.parse(answer.body ?? '') : {} }
+      expect(answer.headers).toMatchObject({ 'Content-Type': 'application/json' })
+      return { ...answer, json: JSON.parse(answer.body ?? '') }
     }
   }
   const record = async () => {
@@ -148,10 +153,15 @@ function deploy(stripe: { readonly url: string }, variables: Readonly<Record<str
   return { start, record }
 }
 
-function eventOf({ key = randomUUID(), body = order, isBase64Encoded = false }: PaymentEvent): APIGatewayProxyEventV2 {
+function eventOf({
+  key = randomUUID(),
+  body = order,
+  isBase64Encoded = false,
+  more,
+}: PaymentEvent): APIGatewayProxyEventV2 {
   const headers = key === null ? {} : { 'idempotency-key': key }
   const text = typeof body === 'string' ? body : JSON.stringify(body)
-  return { headers, body: text, isBase64Encoded } as APIGatewayProxyEventV2
+  return { headers, body: text, isBase64Encoded, ...more } as APIGatewayProxyEventV2
 }
 
 describe('a payment', () => {
@@ -204,6 +214,26 @@ describe('a payment', () => {
     expect(await pay()).toMatchObject({ statusCode: 202, json: { status: 'requires_action', clientSecret } })
   })
 
+  it('that was canceled is a 402: it will not be paid', async () => {
+    await using stripe = await startStripe()
+    const pay = await deploy(stripe).start()
+    stripe.is({ body: { id: 'pi_1', object: 'payment_intent', status: 'canceled', client_secret: clientSecret } })
+
+    const { statusCode, json } = await pay()
+
+    expect([statusCode, json]).toEqual([402, { code: 'payment_canceled', message: 'The payment was canceled.' }])
+  })
+
+  it('that meets a mistake in this code is a 500, which tells nothing of it', async () => {
+    await using stripe = await startStripe()
+    const pay = await deploy(stripe).start()
+
+    const { statusCode, json } = await pay({ more: { headers: undefined } })
+
+    expect([statusCode, json]).toEqual([500, { code: 'internal_error' }])
+    expect(logged.mock.calls).toEqual([[expect.any(TypeError)]])
+  })
+
   it('that Stripe fails once is repeated with the same key, made once, and counted by nobody', async () => {
     await using stripe = await startStripe()
     const { start, record } = deploy(stripe)
@@ -252,6 +282,7 @@ describe('an outage of Stripe', () => {
     await using stripe = await startStripe()
     const { start, record } = deploy(stripe, { CIRCUIT_BREAKER_RESET_TIMEOUT__STRIPE: '1000' })
     const pay = await start()
+    const payElsewhere = await start()
     stripe.is(unavailable)
 
     const unknown = { code: 'outcome_unknown', message: expect.stringContaining('with the same Idempotency-Key again') }
@@ -267,11 +298,12 @@ describe('an outage of Stripe', () => {
     ])
 
     const refused = await pay({ key: 'order-3' })
-    expect(refused).toMatchObject({ statusCode: 503, body: expect.stringContaining('The circuit of stripe is open.') })
+    const message = expect.stringMatching(/^The circuit of stripe is open\. Try again in \d s\.$/)
+    expect([refused.statusCode, refused.json]).toEqual([503, { code: 'circuit_open', message }])
+    expect(told.mock.calls).toEqual([['{"service":"stripe","from":"CLOSED","to":"OPEN","reason":"failure-threshold"}']])
     // Instances wait a small random time more, so that they do not all probe at once.
     expect(['1', '2']).toContain(refused.headers?.['Retry-After'])
     expect(logged).toHaveBeenLastCalledWith(expect.stringMatching(/^{"error":"CircuitOpenError","message":"[^"]*"}$/))
-    const payElsewhere = await start()
     expect(await payElsewhere({ key: 'order-3' })).toMatchObject({ statusCode: 503 })
     expect(stripe.requests).toHaveLength(4)
 
@@ -287,6 +319,39 @@ describe('an outage of Stripe', () => {
     // What was refused and what failed was not made; the client has the keys to make up for it.
     for (const key of ['order-1', 'order-2', 'order-2']) expect(await pay({ key })).toMatchObject({ statusCode: 200 })
     expect(stripe.payments).toHaveLength(3)
+  })
+
+  it('opens the circuit also where the second attempt is answered with the stored failure of the first', async () => {
+    await using stripe = await startStripe()
+    const { start, record } = deploy(stripe)
+    const pay = await start()
+    const failed = failure(500, { type: 'api_error' })
+    stripe.is((request) => {
+      stripe.store(keyOf(request), failed)
+      return failed
+    })
+
+    const answers = await Promise.all([pay({ key: 'order-1' }), pay({ key: 'order-2' })])
+
+    expect(answers.map(({ statusCode }) => statusCode)).toEqual([502, 502])
+    // Asked again, Stripe would answer with it for ever.
+    for (const { json } of answers) expect(json['message']).toContain('Find out in Stripe')
+    expect(stripe.keys().sort()).toEqual(['order-1', 'order-1', 'order-2', 'order-2'])
+    expect(await record()).toMatchObject({ state: 'OPEN', failureCount: 2 })
+    expect(await pay()).toMatchObject({ statusCode: 503 })
+  })
+
+  it('is told of in observe mode, and nothing is refused', async () => {
+    await using stripe = await startStripe()
+    const pay = await deploy(stripe, { CIRCUIT_BREAKER_MODE: 'observe' }).start()
+    stripe.is({ ...unavailable, headers: once })
+
+    const statuses: unknown[] = []
+    for (let n = 0; n < 4; n++) statuses.push((await pay()).statusCode)
+
+    expect(statuses).toEqual([502, 502, 502, 502])
+    expect(stripe.requests).toHaveLength(4)
+    expect(told.mock.calls).toEqual([['{"service":"stripe","from":"CLOSED","to":"OPEN","reason":"failure-threshold"}']])
   })
 
   it('lasts as long as Stripe says with Retry-After', async () => {
@@ -361,7 +426,7 @@ describe('a payment that takes too long', () => {
     const warned = jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
     expect(await pay({ remainingTime: 900 })).toMatchObject({
       statusCode: 504,
-      body: expect.stringContaining('was not started'),
+      json: { code: 'circuit_timeout', message: expect.stringContaining('was not started') },
     })
 
     expect(stripe.requests).toEqual([])
@@ -398,6 +463,19 @@ describe('a key that Stripe knows', () => {
     expect(stripe.requests).toHaveLength(3)
     expect(await record()).toBeUndefined()
     expect(await pay({ key: 'order-2' })).toMatchObject({ statusCode: 200 })
+  })
+
+  it('with a failure stored for it is a sign of an outage where the connection breaks now', async () => {
+    await using stripe = await startStripe({ forgetful: true })
+    const { start, record } = deploy(stripe)
+    const pay = await start()
+    const replay = failure(500, { type: 'api_error' }, { 'idempotent-replayed': 'true' })
+    stripe.is(() => (stripe.requests.length === 1 ? replay : 'breaks'))
+
+    expect(await pay()).toMatchObject({ statusCode: 502 })
+
+    expect(stripe.requests).toHaveLength(2)
+    expect(await record()).toMatchObject({ failureCount: 1 })
   })
 
   it('and is still at work on is a 409: ask again soon', async () => {

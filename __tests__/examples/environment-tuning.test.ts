@@ -1,10 +1,15 @@
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals'
 import { createTestContext } from 'middy-circuit-breaker/testing'
 import type { Charge, Unknown } from '../../examples/environment-tuning/handler.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
+import { type Resource, readTemplate as readResources } from './cloudformation-template.ts'
 import { coldStart } from './cold-start.ts'
 import { type MovingClock, startMovingClock } from './moving-clock.ts'
 import { type Provider, type ProviderAnswer, startProvider } from './provider.ts'
+import { buildAsSam } from './sam-build.ts'
 import { readTemplate } from './sam-template.ts'
 
 type Service = 'stripe' | 'rates'
@@ -17,7 +22,9 @@ const down: ProviderAnswer = { status: 503, body: '<html>Service Unavailable</ht
 const found = { known: true, amount: 1_250, currency: 'usd', rate: 0.9 }
 const refused = { known: false, why: 'refused' }
 
-const deploy = readTemplate('examples/environment-tuning/template.yaml')
+const folder = 'examples/environment-tuning'
+const deploy = readTemplate(`${folder}/template.yaml`)
+const { Resources: resources } = readResources(`${folder}/template.yaml`)
 
 let dynamodb: DynamoDBServer
 
@@ -207,6 +214,21 @@ describe('A setting', () => {
     expect(await instance.lookUp()).toEqual(found)
   })
 
+  it.each<[string, Record<string, string>, number]>([
+    ['of 5 s is the longest that a call takes where nothing else is said', {}, 5 * second],
+    ['is the variable rather than that', { CIRCUIT_BREAKER_TIMEOUT: '7000' }, 7 * second],
+  ])('%s', async (_, variables, limit) => {
+    await using world = await createWorld()
+    // Another time than that of the call, whose timer is looked for.
+    const storage = { CIRCUIT_BREAKER_STORAGE_TIMEOUT: '4000' }
+    const { lookUp } = await world.start(undefined, { variables: { ...storage, ...variables } })
+    using timers = jest.spyOn(globalThis, 'setTimeout')
+
+    await lookUp()
+
+    expect(timers.mock.calls.map(([, delay]) => delay)).toContain(limit)
+  })
+
   it('whose variable is misspelt is left alone, with a warning that says what was meant', async () => {
     await using world = await createWorld()
     using warn = jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
@@ -252,6 +274,24 @@ describe('The function', () => {
     ])
   })
 
+  it.each(['sk_test_\nexample', 'sk_test_examplé', ' '])(
+    'does not start with the key %j, and does not tell it',
+    async (key) => {
+      await using world = await createWorld()
+
+      const starting = world.start('Checkout', { variables: { STRIPE_API_KEY: key } })
+
+      await expect(starting).rejects.toThrow(/^STRIPE_API_KEY has to be a key of Stripe, in one line\.$/)
+    },
+  )
+
+  it('starts with a key that was read from a file, with a line break at its end', async () => {
+    await using world = await createWorld()
+    const { lookUp } = await world.start('Checkout', { variables: { STRIPE_API_KEY: 'sk_test_example\n' } })
+
+    expect(await lookUp()).toEqual(found)
+  })
+
   it('does not hold its own mistakes against Stripe', async () => {
     await using world = await createWorld()
     const { lookUp } = await world.start('Checkout')
@@ -266,6 +306,35 @@ describe('The function', () => {
     world.stripe.react(charge)
     expect(await lookUp()).toEqual(found)
     expect(world.stripe.requests).toHaveLength(7)
+  })
+})
+
+describe('package.json', () => {
+  const manifestIn = (where: string) => JSON.parse(readFileSync(join(where, 'package.json'), 'utf8'))
+  const { dependencies } = manifestIn(folder)
+
+  it.each(['Checkout', 'NightlyReport'] as const)(
+    'names what %s imports, and esbuild, by which SAM builds',
+    async (name) => {
+      const out = mkdtempSync(join(tmpdir(), 'sam-'))
+      try {
+        const { imported, external } = await buildAsSam(resources[name] as Resource, folder, join(out, name))
+
+        expect(Object.keys(dependencies).sort()).toEqual([...imported, 'esbuild'].sort())
+        // The runtime has these, but for ioredis, which is not loaded.
+        expect(external).toEqual(['@aws-sdk/client-dynamodb', '@aws-sdk/util-dynamodb', 'ioredis'])
+      } finally {
+        rmSync(out, { recursive: true })
+      }
+    },
+  )
+
+  it('asks for the versions that are tested here', () => {
+    const { version, devDependencies } = manifestIn('.')
+    const [major, minor] = version.split('.')
+    const { 'middy-circuit-breaker': ours, ...others } = dependencies
+    expect(ours).toMatch(new RegExp(`^\\^${major}\\.${minor}\\.\\d+$`))
+    for (const [name, range] of Object.entries(others)) expect([name, range]).toEqual([name, devDependencies[name]])
   })
 })
 

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals'
 import type { APIGatewayProxyEventV2 } from 'aws-lambda'
-import { CircuitBreaker } from 'middy-circuit-breaker'
+import { CircuitBreaker, CircuitStorageError } from 'middy-circuit-breaker'
 import { createTestContext } from 'middy-circuit-breaker/testing'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { startFaultProxy } from '../support/fault-proxy.ts'
@@ -15,7 +15,7 @@ import { readTemplate } from './sam-template.ts'
 
 const minute = 60_000
 const apiKey = 'sk_test_example'
-const paid: ProviderAnswer = { body: { id: 'pay_1' } }
+const paid: ProviderAnswer = { body: { id: 'pay_1', status: 'paid' } }
 const down: ProviderAnswer = { status: 503, body: '<html>Service Unavailable</html>' }
 const topic = 'arn:aws:sns:eu-west-1:123456789012:on-call'
 const alarms = readTemplate('examples/observability/alarm.yaml')({ AlarmTopic: topic })
@@ -120,7 +120,13 @@ describe('a transition that the store confirms after its invocation', () => {
         CIRCUIT_BREAKER_FAILURE_THRESHOLD: '1',
         CIRCUIT_BREAKER_STORAGE_TIMEOUT: '100',
       })
+      const over = Promise.withResolvers<void>()
       provider.react(async () => {
+        // Once: the other invocation must not undo the healing.
+        provider.react(async () => {
+          await over.promise
+          return down
+        })
         await proxy.inflict({ kind: 'black-hole' })
         return down
       })
@@ -132,12 +138,15 @@ describe('a transition that the store confirms after its invocation', () => {
       const second = what === 'another invocation' ? instance?.pay() : undefined
       await proxy.heal()
       await until(() => sums(printed)['CircuitOpened'] === 1)
+      over.resolve()
       await second
 
       expect(sums(printed)).toMatchObject({ CircuitOpened: 1, 'CircuitTransitions to=OPEN': 1 })
       expect(transitionLines(printed)).toEqual([
         expect.objectContaining({ function_request_id: first?.requestId, correlation_id: first?.correlationId }),
       ])
+      // As every line of an invocation has it: this one is not of the invocation that runs.
+      expect(transitionLines(printed)[0]).not.toHaveProperty('cold_start')
     } finally {
       await proxy.stop()
     }
@@ -173,6 +182,12 @@ describe('the metrics of calls', () => {
     ['breaks the connection', 'breaks', { CallsFailed: 1 }, { name: 'TypeError', code: 'UND_ERR_SOCKET' }],
     ['answers 503 with a page', down, { CallsFailed: 1 }, { name: 'BreakableResult', status: 503 }],
     ['answers 200 with a page', { body: '<html>' }, { CallsFailed: 1 }, { name: 'BreakableResult', status: 200 }],
+    [
+      'does not say what became of a payment',
+      { body: { id: 'pay_1' } },
+      { CallsFailed: 1 },
+      { name: 'BreakableResult', status: 200 },
+    ],
   ])('count a service that %s, and the customer is told to ask again', async (_, how, counted, failure) => {
     using printed = capturePrinted()
     await using provider = await startProvider(how)
@@ -193,6 +208,32 @@ describe('the metrics of calls', () => {
         correlation_id: reply?.correlationId,
       }),
     ])
+  })
+
+  it('tell a success also of a payment that is pending, and the customer is told to ask again', async () => {
+    using printed = capturePrinted()
+    await using provider = await startProvider({ status: 202, body: { id: 'pay_1', status: 'pending' } })
+    const [instance] = await startFleet(1, provider.url)
+
+    const reply = await instance?.pay()
+
+    expect(reply).toMatchObject({ statusCode: 202, body: { status: 'pending' }, headers: { 'retry-after': '5' } })
+    expect(sums(printed)).toEqual({ CallsSucceeded: 1 })
+    provider.react(paid)
+    expect(await instance?.pay()).toMatchObject({ statusCode: 200, body: { status: 'paid', payment: 'pay_1' } })
+  })
+
+  it('cut a call after 3 s where no variable says otherwise', async () => {
+    using _printed = capturePrinted()
+    await using provider = await startProvider(paid)
+    const [instance] = await startFleet(1, provider.url)
+    // So that the next one does not read the store, whose client has timers of its own.
+    await instance?.pay()
+    using timers = jest.spyOn(globalThis, 'setTimeout')
+
+    await instance?.pay()
+
+    expect(timers.mock.calls.map(([, delay]) => delay)).toContain(3_000)
   })
 
   it('do not count what is the customer’s or our own fault', async () => {
@@ -336,7 +377,7 @@ describe('what is printed', () => {
 describe('a call that is measured', () => {
   it('gets the same as one that is not: also a result that counts as a failure, where there is no fallback', async () => {
     using printed = capturePrinted()
-    const { measured, metrics } = await coldStart(() => import('../../examples/observability/telemetry.ts'), {})
+    const { measured, allMetrics } = await coldStart(() => import('../../examples/observability/telemetry.ts'), {})
     const breaker = new CircuitBreaker({ services: ['payments'], storage: 'memory', maxConcurrent: 1, maxQueue: 0 })
     const call = measured(breaker.callExternalFor({}))
     const result = { status: 503 }
@@ -348,10 +389,38 @@ describe('a call that is measured', () => {
     expect(await call('payments', () => result)).toBe(result)
     await expect(call('payments', () => Promise.reject(bug))).rejects.toBe(bug)
     await expect(call('payments', () => result, { fallback: () => Promise.reject(bug) })).rejects.toBe(bug)
-    metrics.publishStoredMetrics()
+    for (const metrics of allMetrics) metrics.publishStoredMetrics()
 
     expect(sums(printed)).toEqual({ CallsSucceeded: 1, CallsRefused: 1, CallsFailed: 3, Fallbacks: 1 })
     expect(latencies(printed)).toHaveLength(4)
+  })
+})
+
+describe('of two services in one breaker', () => {
+  it('each has its own metrics, and only its own alarm rings', async () => {
+    using printed = capturePrinted()
+    const telemetry = await coldStart(() => import('../../examples/observability/telemetry.ts'), {})
+    const { measured, allMetrics, tellStateChange, tellStorageError } = telemetry
+    const breaker = new CircuitBreaker({ services: ['payments', 'shipping'], storage: 'memory' })
+    breaker.onStateChange((change) => tellStateChange(change, breaker.circuits))
+    const call = measured(breaker.callExternalFor({}))
+    const fail = () => Promise.reject(Object.assign(new Error('secret'), { code: 'ECONNRESET' }))
+
+    await call('payments', () => 1)
+    for (let calls = 0; calls < 3; calls++) await expect(call('shipping', fail)).rejects.toThrow()
+    await until(() => transitionLines(printed).length === 1)
+    for (const metrics of allMetrics) metrics.publishStoredMetrics()
+    const error = new CircuitStorageError('secret', { operation: 'batchGetState' })
+    tellStorageError({ services: ['payments', 'shipping'], operation: 'batchGetState', error, willRetry: false })
+
+    const stored = { StorageErrors: 1, 'StorageErrors kind=unavailable': 1 }
+    expect(sums(printed, 'payments')).toEqual({ CallsSucceeded: 1, ...stored })
+    const opened = { CircuitOpened: 1, 'CircuitTransitions to=OPEN': 1 }
+    expect(sums(printed, 'shipping')).toEqual({ CallsFailed: 3, ...opened, ...stored })
+    expect(outageAlarmRings(printed)).toBe(0)
+    expect(transitionLines(printed)).toEqual([
+      expect.objectContaining({ circuit: 'shipping', failure: expect.objectContaining({ code: 'ECONNRESET' }) }),
+    ])
   })
 })
 
@@ -413,13 +482,13 @@ function dataPoints({ lines }: Printed): DataPoint[] {
   return lines.filter(isEmf).flatMap(dataPointsOf)
 }
 
-/** The sums of the metrics of namespace Shop and service payments, but for latencies, by name and further dimensions. */
-function sums(printed: Printed): Record<string, number> {
+/** The sums of the metrics of namespace Shop and a service, but for latencies, by name and further dimensions. */
+function sums(printed: Printed, of = 'payments'): Record<string, number> {
   const sums: Record<string, number> = {}
   for (const { namespace, name, dimensions, values } of dataPoints(printed)) {
     const { service, ...others } = dimensions
-    expect([namespace, service]).toEqual(['Shop', 'payments'])
-    if (name === 'CallLatency') continue
+    expect([namespace, service]).toEqual(['Shop', expect.stringMatching(/^(payments|shipping)$/)])
+    if (name === 'CallLatency' || service !== of) continue
     const key = [name, ...Object.entries(others).map((entry) => entry.join('='))].join(' ')
     sums[key] = values.reduce((sum, value) => sum + value, sums[key] ?? 0)
   }
@@ -443,9 +512,10 @@ function transitionLines(printed: Printed): PrintedLine[] {
 }
 
 async function until(isTrue: () => boolean): Promise<void> {
-  const deadline = performance.now() + 2_000
+  // Longer than the store's client waits for an answer before it asks again.
+  const deadline = performance.now() + 10_000
   while (!isTrue()) {
-    if (performance.now() > deadline) throw new Error('It has not become true within 2 s')
+    if (performance.now() > deadline) throw new Error('It has not become true within 10 s')
     await sleep(5)
   }
 }

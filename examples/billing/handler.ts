@@ -23,8 +23,15 @@ import { type PaymentRequest, readPaymentRequest } from './payment-request.ts'
 
 const { STRIPE_SECRET_KEY = '', STRIPE_API_URL = 'https://api.stripe.com' } = process.env
 
-/** The SDK takes no signal for a call. Its requests find here the one of the call that they belong to. */
-const signals = new AsyncLocalStorage<AbortSignal>()
+/** The SDK takes no signal for a call. Its requests find here the call that they belong to. */
+const calls = new AsyncLocalStorage<Call>()
+
+interface Call {
+  signal?: AbortSignal
+  requests: number
+  /** Whether Stripe answered the first of them with what it had stored for the key, before this call. */
+  beganWithReplay: boolean
+}
 
 const { protocol, hostname, port } = new URL(STRIPE_API_URL)
 const stripe = new Stripe(STRIPE_SECRET_KEY, {
@@ -32,9 +39,13 @@ const stripe = new Stripe(STRIPE_SECRET_KEY, {
   host: hostname,
   port: port || (protocol === 'http:' ? 80 : 443),
   // With it a call that was cut ends here, too: it is not tried again in a later invocation, when nobody waits for it.
-  httpClient: Stripe.createFetchHttpClient((url, init) => {
-    const given = [init?.signal, signals.getStore()].filter((signal) => signal instanceof AbortSignal)
-    return fetch(url, { ...init, signal: AbortSignal.any(given) })
+  httpClient: Stripe.createFetchHttpClient(async (url, init) => {
+    const call = calls.getStore() ?? newCall()
+    const isFirst = ++call.requests === 1
+    const given = [init?.signal, call.signal].filter((signal) => signal instanceof AbortSignal)
+    const response = await fetch(url, { ...init, signal: AbortSignal.any(given) })
+    if (isFirst) call.beganWithReplay = response.headers.get('idempotent-replayed') === 'true'
+    return response
   }),
   // One repetition, under the same key, by the SDK and not by a second `callExternal`: it knows from Stripe which answers
   // are worth one, and a payment stays one call, so that `failureThreshold` counts payments.
@@ -45,7 +56,10 @@ const { StripeError, StripeAPIError, StripeCardError, StripeConnectionError, Str
 const { StripeInvalidRequestError, StripeRateLimitError } = Stripe.errors
 
 export const handler = middy<APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2>()
-  // First, and so outermost: `onError` runs from the last to the first, and the answer is made when all is stored.
+  // These two first, and so outermost: `onError` runs from the last to the first, and the answer is made when all is stored.
+  .onError((request) => {
+    request.response = inJson(request.response, request.error)
+  })
   .use(httpErrorHandler({ logger: (error) => logFailure(error) }))
   .use(
     circuitBreaker({
@@ -55,25 +69,36 @@ export const handler = middy<APIGatewayProxyEventV2, APIGatewayProxyStructuredRe
           resetTimeout: 30_000,
           // For both attempts together, below the function's timeout less `deadlineReserve`. A hang is not tried again.
           timeout: 10_000,
-          // Stripe repeats its failure of a payment to each request with that key; that says nothing about now.
-          isBreakableError: (error) => isBreakableError(error) && !isReplay(error),
         },
       },
+      onStateChange: ({ service, from, to, reason }) => console.warn(JSON.stringify({ service, from, to, reason })),
     }),
   )
   .handler(async (event, { callExternal }) => {
     const request = readPaymentRequest(event)
     if ('problems' in request) return answer(400, { code: 'invalid_request', problems: request.problems })
+    const call = newCall()
     try {
-      const intent = await callExternal('stripe', ({ signal }) => signals.run(signal, pay, request))
+      const intent = await callExternal(
+        'stripe',
+        ({ signal }) => calls.run(Object.assign(call, { signal }), pay, request),
+        // Stripe repeats its failure of a payment to each request with that key; that says nothing about now. Unless it is
+        // this call's own failure: a repetition by the SDK is answered with that.
+        { isBreakableError: (error) => isBreakableError(error) && !(call.beganWithReplay && isReplay(error)) },
+      )
       const { id, status, amount, currency, client_secret: clientSecret } = intent
       if (status === 'succeeded') return answer(200, { id, status, amount, currency })
+      if (status === 'canceled') return answer(402, { code: 'payment_canceled', message: 'The payment was canceled.' })
       // For instance `requires_action`: the customer has to confirm with the bank, for which the client needs the secret.
       return answer(202, { id, status, amount, currency, clientSecret })
     } catch (error) {
       return answerTo(error, request.idempotencyKey)
     }
   })
+
+function newCall(): Call {
+  return { requests: 0, beganWithReplay: false }
+}
 
 async function pay({ idempotencyKey, customer, ...payment }: PaymentRequest): Promise<Stripe.PaymentIntent> {
   const intent = await stripe.paymentIntents.create(
@@ -136,6 +161,18 @@ function answer(
   headers: Readonly<Record<string, string>> = {},
 ): APIGatewayProxyStructuredResultV2 {
   return { statusCode, headers: { 'Content-Type': 'application/json', ...headers }, body: JSON.stringify(body) }
+}
+
+/** The error handler answers in plain text; a client that parses JSON must not break in the outage. */
+function inJson(
+  text: APIGatewayProxyStructuredResultV2 | null | undefined,
+  error: unknown,
+): APIGatewayProxyStructuredResultV2 {
+  const { statusCode = 500, headers } = text ?? {}
+  const body = isCircuitBreakerError(error)
+    ? { code: error.code.toLowerCase(), message: error.message }
+    : { code: 'internal_error' }
+  return answer(statusCode, body, { ...headers, 'Content-Type': 'application/json' })
 }
 
 /** Stripe's errors hold the payment intent, its secret and the payment method: only what identifies them is logged. */

@@ -30,6 +30,9 @@ export class BillingStack extends Stack {
   constructor(scope: Construct, id: string, props: BillingStackProps) {
     super(scope, id, props)
     const { tableName, stripeKeyName = 'billing/stripe', stripeKeyVersion, circuitBreakerMode = 'enforce' } = props
+    // From the command line it may be anything, with which the function would not start.
+    const modes = ['enforce', 'observe', 'off']
+    if (!modes.includes(circuitBreakerMode)) throw new Error(`circuitBreakerMode must be one of ${modes.join(', ')}.`)
     const version = stripeKeyVersion === undefined ? {} : { versionId: stripeKeyVersion }
 
     const table = Table.fromTableName(this, 'Table', tableName)
@@ -77,6 +80,8 @@ if (import.meta.main) {
   const { node } = app
   new BillingStack(app, 'Billing', {
     tableName: node.getContext('tableName'),
+    stripeKeyName: node.tryGetContext('stripeKeyName'),
     stripeKeyVersion: node.tryGetContext('stripeKeyVersion'),
+    circuitBreakerMode: node.tryGetContext('circuitBreakerMode'),
   })
 }

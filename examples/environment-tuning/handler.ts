@@ -64,8 +64,10 @@ interface Answer {
 }
 
 const stripeUrl = variable('STRIPE_URL')
-const stripeKey = variable('STRIPE_API_KEY')
+const stripeKey = variable('STRIPE_API_KEY').trim()
 const ratesUrl = variable('RATES_URL')
+// With a line break in it, `fetch` would put the key into the message of an error, and Lambda that into the log.
+if (!/^[!-~]+$/.test(stripeKey)) throw new Error('STRIPE_API_KEY has to be a key of Stripe, in one line.')
 
 export const handler = middy<Query, Charge | Unknown>()
   .use(

@@ -21,7 +21,16 @@ import { logMetrics } from '@aws-lambda-powertools/metrics/middleware'
 import middy from '@middy/core'
 import type { APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2 } from 'aws-lambda'
 import { CircuitBreaker, circuitBreaker, isBreakableResult, isCircuitOpenError } from 'middy-circuit-breaker'
-import { correlation, failureOf, logger, measured, metrics, tellStateChange, tellStorageError } from './telemetry.ts'
+import {
+  allMetrics,
+  correlation,
+  failureOf,
+  logger,
+  measured,
+  metricsOf,
+  tellStateChange,
+  tellStorageError,
+} from './telemetry.ts'
 
 const url = variable('PAYMENTS_URL')
 const key = variable('PAYMENTS_API_KEY')
@@ -30,14 +39,14 @@ const aMoment = 5_000
 
 // An option and not one of the call, so that CIRCUIT_BREAKER_TIMEOUT can change it.
 const breaker = new CircuitBreaker({ services: ['payments'], timeout: 3_000 })
-breaker.onStateChange((change) => tellStateChange(change, breaker.circuits.payments))
+breaker.onStateChange((change) => tellStateChange(change, breaker.circuits))
 breaker.onStorageError(tellStorageError)
 
 export const handler = middy<APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2>()
   .use(injectLambdaContext(logger, { resetKeys: true, logEvent: false }))
   .use(correlation)
-  // Before the circuit breaker, and so after it in the end. Transitions do not depend on that: they are told at once.
-  .use(logMetrics(metrics))
+  // For what calls came to. What becomes known of circuits later, or at any time, is told at once.
+  .use(logMetrics(allMetrics))
   .use(circuitBreaker(breaker))
   .onError((request) => {
     // An error that leaves the handler is logged by Lambda, with all that is in it.
@@ -47,7 +56,7 @@ export const handler = middy<APIGatewayProxyEventV2, APIGatewayProxyStructuredRe
   .handler(async (event, { callExternal }) => {
     const order = orderOf(event)
     if (order === undefined) {
-      metrics.addMetric('InvalidRequests', MetricUnit.Count, 1)
+      metricsOf('payments').addMetric('InvalidRequests', MetricUnit.Count, 1)
       return respond(400, { message: 'Send an orderId, and an amount in cents.' })
     }
     const { orderId } = order
@@ -60,7 +69,8 @@ export const handler = middy<APIGatewayProxyEventV2, APIGatewayProxyStructuredRe
     if (answer.status === 429) return askAgain(orderId, aMoment)
     if (answer.status === 402) return respond(402, { orderId, status: 'declined' })
     const payment = paymentOf(answer)
-    if (payment !== undefined) return respond(200, { orderId, status: 'paid', payment })
+    if (payment?.status === 'pending') return askAgain(orderId, aMoment)
+    if (payment !== undefined) return respond(200, { orderId, status: 'paid', payment: payment.id })
     // Our own mistake, a wrong key for instance.
     logger.error('The payment service has refused the request', { circuit: 'payments', status: answer.status })
     return respond(502, { message: 'The payment could not be made.' })
@@ -77,6 +87,11 @@ interface Answer {
   /** The circuit breaker looks for Retry-After in here. */
   readonly headers: Headers
   readonly body: string
+}
+
+interface Payment {
+  readonly id: string
+  readonly status: 'paid' | 'pending'
 }
 
 interface Pending {
@@ -104,10 +119,10 @@ function isGarbage(answer: Answer): boolean {
   return answer.status < 300 && paymentOf(answer) === undefined
 }
 
-/** The id of the payment that was made. */
-function paymentOf({ status, body }: Answer): string | undefined {
-  const { id } = status < 300 ? parsed(body) : {}
-  return typeof id === 'string' ? id : undefined
+/** A payment that was made, or that the service is still at work on. */
+function paymentOf(answer: Answer): Payment | undefined {
+  const { id, status } = answer.status < 300 ? parsed(answer.body) : {}
+  return typeof id === 'string' && (status === 'paid' || status === 'pending') ? { id, status } : undefined
 }
 
 function orderOf({ body = '', isBase64Encoded }: APIGatewayProxyEventV2): Order | undefined {

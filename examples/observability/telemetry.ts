@@ -14,7 +14,7 @@ import type { APIGatewayProxyEventV2 } from 'aws-lambda'
 import {
   type CallExternal,
   type CallOptions,
-  type CircuitSnapshot,
+  type Circuits,
   isBreakableResultError,
   isCircuitOpenError,
   isCircuitTimeoutError,
@@ -24,11 +24,23 @@ import {
   type StorageErrorEvent,
 } from 'middy-circuit-breaker'
 
+/** The metrics of all services that were called, for `logMetrics`, which publishes those that there are in the end. */
+export const allMetrics: Metrics[] = []
+
+const metricsByService = new Map<string, Metrics>()
+
 /**
- * `service` is what is called and not, as usual, who calls: which function tells of a transition is a matter of chance, and
- * an alarm must not depend on it. `alarm.yaml` has the same names.
+ * The metrics of a service. Their dimension `service` is what is called and not, as usual, who calls: which function tells of a
+ * transition is a matter of chance, and an alarm must not depend on it. `alarm.yaml` has the same names.
  */
-export const metrics = new Metrics({ namespace: 'Shop', serviceName: 'payments' })
+export function metricsOf(service: string): Metrics {
+  const known = metricsByService.get(service)
+  if (known !== undefined) return known
+  const metrics = new Metrics({ namespace: 'Shop', serviceName: service })
+  metricsByService.set(service, metrics)
+  allMetrics.push(metrics)
+  return metrics
+}
 
 /** For what happens in an invocation: `injectLambdaContext` and {@link correlation} add whose lines they are. */
 export const logger = new Logger()
@@ -59,10 +71,11 @@ export const correlation: MiddlewareObj<APIGatewayProxyEventV2> = {
  * those already, or in a later invocation, or in none: what is kept for the next one would then be late, or lost with the
  * process. Its time is that of telling, because an alarm does not look at minutes that are long over.
  *
- * @param circuit the snapshot of the circuit, which knows why it opened
+ * @param circuits of the breaker; the snapshot of the circuit knows why it opened
  */
-export function tellStateChange(change: StateChange, circuit: CircuitSnapshot): void {
+export function tellStateChange(change: StateChange, circuits: Circuits): void {
   const { service, from, to, reason, generation, at, requestId } = change
+  const metrics = metricsOf(service)
   metrics.singleMetric().addDimension('to', to).addMetric('CircuitTransitions', MetricUnit.Count, 1)
   // From HALF_OPEN a probe has failed: that is still the outage that was told when it began.
   const isOutage = from === 'CLOSED' && to === 'OPEN'
@@ -78,7 +91,7 @@ export function tellStateChange(change: StateChange, circuit: CircuitSnapshot): 
     // Of the invocation whose call caused it, which need not be the one that is running.
     function_request_id: requestId,
     correlation_id: requestId && correlationIds.get(requestId),
-    ...(to === 'OPEN' && { failure: circuit.lastFailure }),
+    ...(to === 'OPEN' && { failure: circuits[service]?.lastFailure }),
   }
   if (isOutage) circuitLogger.error(`The circuit of ${service} has opened`, line)
   else circuitLogger.info(`The circuit of ${service} is ${to} now`, line)
@@ -88,7 +101,10 @@ export function tellStateChange(change: StateChange, circuit: CircuitSnapshot): 
 export function tellStorageError({ services, operation, error, willRetry }: StorageErrorEvent): void {
   const { kind } = error
   // Twice: by kind, and for the alarm without, because an alarm does not add up dimensions.
-  metrics.singleMetric().addDimensions({ kind }).addDimensions({}).addMetric('StorageErrors', MetricUnit.Count, 1)
+  for (const service of services) {
+    const metric = metricsOf(service).singleMetric()
+    metric.addDimensions({ kind }).addDimensions({}).addMetric('StorageErrors', MetricUnit.Count, 1)
+  }
   const line = { circuits: services, operation, kind, willRetry }
   // What is misconfigured stays so until somebody does something.
   if (kind === 'misconfigured') circuitLogger.error('The store of the circuits is misconfigured', line)
@@ -102,6 +118,7 @@ type Outcome = 'CallsSucceeded' | 'CallsFailed' | 'CallsTimedOut' | 'CallsRefuse
 export function measured<K extends string>(callExternal: CallExternal<K>): CallExternal<K> {
   return async <T, F = never>(service: K, operation: Operation<T>, options: CallOptions<T, F> = {}): Promise<T | F> => {
     const { fallback } = options
+    const metrics = metricsOf(service)
     const startedAt = performance.now()
     let isCounted = false
     const count = (outcome: Outcome, error?: unknown): void => {
