@@ -20,9 +20,10 @@ import type { FailureSummary } from './storage/circuit-storage.ts'
  *   even asked; and whatever carries no evidence: a `TypeError`, an `Error('HTTP 503')`, a value that is no error.
  *
  * One object's evidence is weighed in this order: HTTP status (`status`, `statusCode`, those of `response`,
- * `$metadata.httpStatusCode`, `code` beside a `response`), `$fault`, gRPC `code`, `code`, `name` (or its class's, or `type`). A status below 400 is
- * none: a body can break off after a 200. The outermost object with evidence decides; one without defers to its
- * `errors`, of which any one that counts is enough, then to its `cause`. At most 64 objects are looked at.
+ * `$metadata.httpStatusCode`, `code` beside a `response`), `$fault`, gRPC `code`, `code`, `name` (or its class's, or
+ * `type`). A status below 400 is none: a body can break off after a 200. The outermost object with evidence decides;
+ * one without defers to its `errors`, of which any one that counts is enough, then to its `cause`. At most 64 objects
+ * are looked at.
  *
  * @example
  * // Count 429 as well; see also `hasCode` and `hasName`:
@@ -57,7 +58,7 @@ export function isBreakableResult(result: unknown): boolean {
 
 /**
  * Whether an error or a result has one of these HTTP statuses, wherever clients keep it: `status`, `statusCode`, those of
- * `response` and `lastResponse`, `$metadata.httpStatusCode`. Like {@link hasCode} and {@link hasName} it also looks at the
+ * `response` and `lastResponse`, `$metadata.httpStatusCode`, a `code` beside a `response`. Like {@link hasCode} and {@link hasName} it also looks at the
  * `errors` and the `cause` of an error, and never throws. A record of the domain that has such a `status` is not told
  * from a response.
  *

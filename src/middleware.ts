@@ -51,19 +51,21 @@ const members: unique symbol = Symbol('members')
 
 type SharedCall = CallExternal & { [members]?: readonly Member[] }
 
+// What the compiler says of a mistake is about the last overload: that with the options.
+
+/** Makes the middleware of a `CircuitBreaker` that is shared with code outside the handler. */
+export function circuitBreaker<const K extends string>(breaker: CircuitBreaker<K>): CircuitBreakerMiddleware<K>
 /**
  * Makes the middleware. Two of them on one handler merge: the services of both work, and for a key that both have the
  * later one counts.
  *
- * @param options the settings, or a `CircuitBreaker` to share with code outside the handler
+ * @param options the settings
  * @throws {ConfigurationError} naming every problem of the options and of the environment at once
  * @example
  * export const handler = middy()
  *   .use(circuitBreaker({ services: ['stripe'] }))
  *   .handler(async (event, { callExternal, circuits }) => …)
  */
-export function circuitBreaker<const K extends string>(breaker: CircuitBreaker<K>): CircuitBreakerMiddleware<K>
-// The last one, so that it is the one of which the compiler says what is wrong.
 export function circuitBreaker<const K extends string>(options: CircuitBreakerOptions<K>): CircuitBreakerMiddleware<K>
 export function circuitBreaker<const K extends string>(
   options: CircuitBreakerOptions<K> | CircuitBreaker<K>,
