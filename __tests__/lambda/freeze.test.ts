@@ -151,9 +151,21 @@ describe('an environment that was frozen for longer than every setting', () => {
     // Writes wait for 600 ms, and another middleware ends the invocation before ours can wait for them.
     await redis.client().call('CLIENT', 'PAUSE', '600', 'WRITE')
     expect((await platform.invoke({ throws: 'at once' })).payload).toBe('handled by another')
-    await sleep(freeze)
+    // Longer than that and than storageTimeout, and far from the 2 s after which ioredis itself gives up.
+    await sleep(700)
     const { logs } = await platform.invoke({ skips: true, waitsFirst: 100 })
     expect(logs).toEqual([])
+    expect(await storage.getState('stripe')).toMatchObject({ failureCount: 1 })
+  })
+
+  it('sends again what the store’s client has given up by then, and it is counted once', async () => {
+    await using deployment = await deployPayment({ status: 503 }, {}, redis.port, 'handledByOther')
+    const { platform, storage } = deployment
+    await platform.invoke({ skips: true })
+    await redis.client().call('CLIENT', 'PAUSE', '600', 'WRITE')
+    expect((await platform.invoke({ throws: 'at once' })).payload).toBe('handled by another')
+    await sleep(2_300)
+    for (let invocation = 0; invocation < 2; invocation++) await platform.invoke({ skips: true, waitsFirst: 100 })
     expect(await storage.getState('stripe')).toMatchObject({ failureCount: 1 })
   })
 
