@@ -94,6 +94,17 @@ describe('the protected call of the README', () => {
     expect(service.requests.length - before).toBe(3)
   })
 
+  it('opens the circuit of a service that hangs, with the 3 s that Lambda gives by default', async () => {
+    const { handler } = await deployed('protectedCall', { GEOLOCATION_URL: service.url })
+    service.react('hangs')
+    const before = service.requests.length
+    const ask = () => handler({ ip: '192.0.2.1' }, createTestContext({ remainingTime: 2_990 }))
+    // The deadline less its reserve cuts them, before the timeout of 2 s.
+    await Promise.all([ask(), ask(), ask()])
+    expect(await ask()).toEqual({ status: 200, body: 'unknown' })
+    expect(service.requests.length - before).toBe(3)
+  })
+
   it('is told inside Lambda that a store has to be chosen', async () => {
     const inLambda = { AWS_LAMBDA_FUNCTION_NAME: 'locate', GEOLOCATION_URL: service.url }
     await expect(deployed('protectedCall', inLambda)).rejects.toThrow('CIRCUIT_BREAKER_TABLE_NAME')
