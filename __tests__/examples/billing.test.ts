@@ -131,10 +131,7 @@ function deploy(stripe: { readonly url: string }, variables: Readonly<Record<str
       STRIPE_API_URL: stripe.url,
       CIRCUIT_BREAKER_TABLE_NAME: tableName,
       CIRCUIT_BREAKER_NAMESPACE: namespace,
-      AWS_ENDPOINT_URL_DYNAMODB: database.endpoint,
-      AWS_REGION: 'eu-central-1',
-      AWS_ACCESS_KEY_ID: 'local',
-      AWS_SECRET_ACCESS_KEY: 'local',
+      ...database.variables,
       ...variables,
     })
     return async (payment = {}) => {

@@ -63,10 +63,7 @@ async function deploy(comprehend: Provider): Promise<Start> {
   return async (variables = {}) => {
     const { handler } = await coldStart(() => import('../../examples/content-moderation/handler.ts'), {
       AWS_ENDPOINT_URL_COMPREHEND: comprehend.url,
-      AWS_ENDPOINT_URL_DYNAMODB: dynamodb.endpoint,
-      AWS_REGION: 'eu-central-1',
-      AWS_ACCESS_KEY_ID: 'test',
-      AWS_SECRET_ACCESS_KEY: 'test',
+      ...dynamodb.variables,
       CIRCUIT_BREAKER_TABLE_NAME: table,
       ...variables,
     })

@@ -443,10 +443,7 @@ async function startMail() {
 
   const newInstance = async (variables: Readonly<Record<string, string>> = {}) => {
     const { handler } = await coldStart(() => import('../../examples/email/handler.ts'), {
-      AWS_REGION: 'eu-central-1',
-      AWS_ACCESS_KEY_ID: 'local',
-      AWS_SECRET_ACCESS_KEY: 'local',
-      AWS_ENDPOINT_URL_DYNAMODB: dynamoDB.endpoint,
+      ...dynamoDB.variables,
       AWS_ENDPOINT_URL_SESV2: ses.url,
       AWS_ENDPOINT_URL_SQS: sqs.url,
       RESEND_API_KEY: 're_example',

@@ -384,10 +384,7 @@ async function createWorld(): Promise<World> {
       const [file, exported] = deployed.handler.split('.')
       expect([file, exported]).toEqual(['handler', 'handler'])
       const { handler } = await coldStart(() => import('../../examples/environment-tuning/handler.ts'), {
-        AWS_REGION: 'eu-central-1',
-        AWS_ACCESS_KEY_ID: 'local',
-        AWS_SECRET_ACCESS_KEY: 'local',
-        AWS_ENDPOINT_URL_DYNAMODB: dynamodb.endpoint,
+        ...dynamodb.variables,
         CIRCUIT_BREAKER_STORAGE_TIMEOUT: '5000',
         ...Object.fromEntries(inTemplate),
         ...variables,

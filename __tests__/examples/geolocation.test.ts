@@ -52,10 +52,7 @@ async function deploy(ipinfo: Provider): Promise<Deployment> {
   const table = await dynamodb.createTable()
   const start: Deployment['start'] = async (variables = {}) => {
     const { handler } = await coldStart(() => import('../../examples/geolocation/handler.ts'), {
-      AWS_ENDPOINT_URL_DYNAMODB: dynamodb.endpoint,
-      AWS_REGION: 'eu-central-1',
-      AWS_ACCESS_KEY_ID: 'test',
-      AWS_SECRET_ACCESS_KEY: 'test',
+      ...dynamodb.variables,
       CIRCUIT_BREAKER_TABLE_NAME: table,
       IPINFO_URL: ipinfo.url,
       IPINFO_TOKEN: token,

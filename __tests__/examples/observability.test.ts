@@ -447,10 +447,7 @@ async function startFleet(size: number, url: string, variables: Record<string, s
 
 async function startInstance(url: string, variables: Record<string, string> = {}): Promise<Instance> {
   const { handler } = await coldStart(() => import('../../examples/observability/handler.ts'), {
-    AWS_REGION: 'eu-central-1',
-    AWS_ACCESS_KEY_ID: 'local',
-    AWS_SECRET_ACCESS_KEY: 'local',
-    AWS_ENDPOINT_URL_DYNAMODB: dynamodb.endpoint,
+    ...dynamodb.variables,
     // One process does the work of a fleet: the store's answers may have to wait.
     CIRCUIT_BREAKER_STORAGE_TIMEOUT: '5000',
     POWERTOOLS_SERVICE_NAME: 'checkout',

@@ -515,10 +515,7 @@ async function startScene() {
   /** Resolves to what takes a batch and returns the ids that go back to the queue. */
   const newInstance = async (variables: Readonly<Record<string, string>> = {}) => {
     const { handler } = await coldStart(() => import('../../examples/sqs-consumer/handler.ts'), {
-      AWS_REGION: 'eu-central-1',
-      AWS_ACCESS_KEY_ID: 'local',
-      AWS_SECRET_ACCESS_KEY: 'local',
-      AWS_ENDPOINT_URL_DYNAMODB: dynamoDB.endpoint,
+      ...dynamoDB.variables,
       AWS_ENDPOINT_URL_SQS: sqs.url,
       WAREHOUSE_URL: warehouse.url,
       SHIPMENTS_QUEUE_URL: queueUrl,

@@ -78,10 +78,7 @@ async function deploy(service: Provider): Promise<(variables?: Readonly<Record<s
   const table = await dynamodb.createTable()
   return async (variables = {}) => {
     const { handler } = await coldStart(() => import('../../examples/translation/handler.ts'), {
-      AWS_ENDPOINT_URL_DYNAMODB: dynamodb.endpoint,
-      AWS_REGION: 'eu-central-1',
-      AWS_ACCESS_KEY_ID: 'test',
-      AWS_SECRET_ACCESS_KEY: 'test',
+      ...dynamodb.variables,
       CIRCUIT_BREAKER_TABLE_NAME: table,
       OPENAI_API_KEY: key,
       OPENAI_BASE_URL: `${service.url}/v1`,

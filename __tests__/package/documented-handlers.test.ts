@@ -52,10 +52,7 @@ afterEach(() => {
 async function environment(): Promise<Record<string, string>> {
   return {
     CIRCUIT_BREAKER_TABLE_NAME: await dynamodb.createTable(),
-    AWS_ENDPOINT_URL_DYNAMODB: dynamodb.endpoint,
-    AWS_REGION: 'eu-central-1',
-    AWS_ACCESS_KEY_ID: 'local',
-    AWS_SECRET_ACCESS_KEY: 'local',
+    ...dynamodb.variables,
     GEOLOCATION_URL: service.url,
   }
 }

@@ -25,6 +25,8 @@ export interface DynamoDBServer {
   readonly endpoint: string
   /** What a client needs to reach the server. */
   readonly clientConfig: DynamoDBClientConfig
+  /** The same as environment variables. */
+  readonly variables: Readonly<Record<string, string>>
   /** A new client; `stop` closes it. */
   client(config?: DynamoDBClientConfig): DynamoDBClient
   /** A new table with the keys `PK` and `SK`, or only `PK`; resolves to its name. */
@@ -73,6 +75,12 @@ function serverAt(port: number, stop: () => Promise<void>): DynamoDBServer {
     region: 'eu-central-1',
     credentials: { accessKeyId: 'local', secretAccessKey: 'local' },
   }
+  const variables = {
+    AWS_ENDPOINT_URL_DYNAMODB: endpoint,
+    AWS_REGION: 'eu-central-1',
+    AWS_ACCESS_KEY_ID: 'local',
+    AWS_SECRET_ACCESS_KEY: 'local',
+  }
   const clients: DynamoDBClient[] = []
   const client = (config: DynamoDBClientConfig = {}): DynamoDBClient => {
     const created = new DynamoDBClient({ ...clientConfig, ...config })
@@ -97,6 +105,7 @@ function serverAt(port: number, stop: () => Promise<void>): DynamoDBServer {
   return {
     endpoint,
     clientConfig,
+    variables,
     client,
     createTable,
     stop: async () => {
