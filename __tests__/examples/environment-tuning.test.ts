@@ -5,12 +5,12 @@ import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals'
 import { createTestContext } from 'middy-circuit-breaker/testing'
 import type { Charge, Unknown } from '../../examples/environment-tuning/handler.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
-import { type Resource, readTemplate as readResources } from './cloudformation-template.ts'
+import { type Resource, readTemplate } from './cloudformation-template.ts'
 import { coldStart } from './cold-start.ts'
 import { type MovingClock, startMovingClock } from './moving-clock.ts'
 import { type Provider, type ProviderAnswer, startProvider } from './provider.ts'
 import { buildAsSam } from './sam-build.ts'
-import { readTemplate } from './sam-template.ts'
+import { deployable } from './sam-template.ts'
 
 type Service = 'stripe' | 'rates'
 type FunctionName = 'Checkout' | 'NightlyReport'
@@ -23,8 +23,8 @@ const found = { known: true, amount: 1_250, currency: 'usd', rate: 0.9 }
 const refused = { known: false, why: 'refused' }
 
 const folder = 'examples/environment-tuning'
-const deploy = readTemplate(`${folder}/template.yaml`)
-const { Resources: resources } = readResources(`${folder}/template.yaml`)
+const deploy = deployable(`${folder}/template.yaml`)
+const { Resources: resources } = readTemplate(`${folder}/template.yaml`)
 
 let dynamodb: DynamoDBServer
 

@@ -11,14 +11,14 @@ import { httpEvent } from './http-event.ts'
 import { startMovingClock } from './moving-clock.ts'
 import { capturePrinted, type Printed, type PrintedLine } from './printed-lines.ts'
 import { type Provider, type ProviderAnswer, startProvider } from './provider.ts'
-import { readTemplate } from './sam-template.ts'
+import { deployable } from './sam-template.ts'
 
 const minute = 60_000
 const apiKey = 'sk_test_example'
 const paid: ProviderAnswer = { body: { id: 'pay_1', status: 'paid' } }
 const down: ProviderAnswer = { status: 503, body: '<html>Service Unavailable</html>' }
 const topic = 'arn:aws:sns:eu-west-1:123456789012:on-call'
-const alarms = readTemplate('examples/observability/alarm.yaml')({ AlarmTopic: topic })
+const alarms = deployable('examples/observability/alarm.yaml')({ AlarmTopic: topic })
 const outageAlarm = alarms.alarm('PaymentCircuitOpened')
 const storeAlarm = alarms.alarm('CircuitStoreFails')
 

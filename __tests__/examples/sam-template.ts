@@ -1,14 +1,10 @@
 /**
- * Reads the templates of the examples with the CDK, which refuses what has no meaning: a reference to nothing, a number for a
- * list.
+ * What CloudFormation would make of the templates of the examples, as far as their tests look at it.
  *
  * @module
  */
 
-import { App, CfnParameter, Stack } from 'aws-cdk-lib'
-import { CfnAlarm } from 'aws-cdk-lib/aws-cloudwatch'
-import { CfnFunction } from 'aws-cdk-lib/aws-sam'
-import { CfnInclude } from 'aws-cdk-lib/cloudformation-include'
+import { readTemplate, resolve } from './cloudformation-template.ts'
 import type { Alarm } from './cloudwatch.ts'
 
 /** What is deployed, by logical id; it throws where there is no such thing. */
@@ -26,63 +22,59 @@ export interface ServerlessFunction {
 }
 
 type Parameters = Readonly<Record<string, string>>
+type Properties = Readonly<Record<string, unknown>>
 
 /**
  * Reads a template, at once: the CDK does not outlive `jest.resetModules`.
  *
  * @returns a function that deploys it with these parameters, the others having their defaults; it throws if one has neither
  */
-export function readTemplate(file: string): (parameters?: Parameters) => Deployment {
-  const stack = new Stack(new App())
-  new CfnInclude(stack, 'Template', { templateFile: file })
-  const parameters: CfnParameter[] = []
-  const alarms: Record<string, Alarm> = {}
-  const functions: Record<string, ServerlessFunction> = {}
-  for (const element of stack.node.findAll()) {
-    if (element instanceof CfnParameter) parameters.push(element)
-    if (element instanceof CfnAlarm) alarms[element.node.id] = stack.resolve(alarmOf(element))
-    if (element instanceof CfnFunction) functions[element.node.id] = functionOf(element, stack)
-  }
-  const declared = parameters.map(({ node, default: fallback, allowedValues }) => ({
-    name: node.id,
-    fallback: fallback as string | undefined,
-    allowedValues,
-  }))
+export function deployable(file: string): (parameters?: Parameters) => Deployment {
+  const { Parameters: declared = {}, Resources } = readTemplate(file)
   return (given = {}) => {
     const values: Record<string, string> = {}
-    for (const { name, fallback, allowedValues } of declared) {
-      const value = given[name] ?? fallback
+    for (const [name, { Default, AllowedValues }] of Object.entries(declared)) {
+      const value = given[name] ?? (Default as string | undefined)
       if (value === undefined) throw new Error(`${file} needs the parameter ${name}`)
-      if (allowedValues?.includes(value) === false) throw new Error(`${name} of ${file} cannot be ${value}`)
+      const isAllowed = (AllowedValues as readonly string[] | undefined)?.includes(value) ?? true
+      if (!isAllowed) throw new Error(`${name} of ${file} cannot be ${value}`)
       values[name] = value
     }
-    const deploy = <Resource>(resource: Resource | undefined, logicalId: string): Resource => {
-      if (resource === undefined) throw new Error(`${file} has no such resource as ${logicalId}`)
-      return JSON.parse(JSON.stringify(resource), (_, value) => values[value?.Ref] ?? value)
+    const propertiesOf = (logicalId: string, type: string): Properties => {
+      const resource = Resources[logicalId]
+      if (resource?.Type !== type) throw new Error(`${file} has no ${type} with the name ${logicalId}`)
+      return resource.Properties ?? {}
     }
     return {
-      alarm: (logicalId) => deploy(alarms[logicalId], logicalId),
-      function: (logicalId) => deploy(functions[logicalId], logicalId),
+      alarm: (logicalId) => alarmOf(resolve(propertiesOf(logicalId, 'AWS::CloudWatch::Alarm'), values) as Properties),
+      function: (logicalId) => {
+        const { Handler, Timeout, Environment } = propertiesOf(logicalId, 'AWS::Serverless::Function')
+        return resolve(
+          { handler: Handler, timeout: Timeout, variables: variablesIn(Environment) },
+          values,
+        ) as ServerlessFunction
+      },
     }
   }
 }
 
-function alarmOf(alarm: CfnAlarm): object {
+function alarmOf(alarm: Properties): Alarm {
+  const dimensions = (alarm['Dimensions'] ?? []) as readonly { readonly Name: string; readonly Value: string }[]
   return {
-    namespace: alarm.namespace,
-    metricName: alarm.metricName,
-    dimensions: alarm.dimensions,
-    statistic: alarm.statistic,
-    period: alarm.period,
-    evaluationPeriods: alarm.evaluationPeriods,
-    datapointsToAlarm: alarm.datapointsToAlarm ?? alarm.evaluationPeriods,
-    comparisonOperator: alarm.comparisonOperator,
-    threshold: alarm.threshold,
-    treatMissingData: alarm.treatMissingData,
-    actions: alarm.alarmActions,
-  }
+    namespace: alarm['Namespace'],
+    metricName: alarm['MetricName'],
+    dimensions: dimensions.map(({ Name, Value }) => ({ name: Name, value: Value })),
+    statistic: alarm['Statistic'],
+    period: alarm['Period'],
+    evaluationPeriods: alarm['EvaluationPeriods'],
+    datapointsToAlarm: alarm['DatapointsToAlarm'] ?? alarm['EvaluationPeriods'],
+    comparisonOperator: alarm['ComparisonOperator'],
+    threshold: alarm['Threshold'],
+    treatMissingData: alarm['TreatMissingData'],
+    actions: alarm['AlarmActions'],
+  } as Alarm
 }
 
-function functionOf({ handler, timeout, environment }: CfnFunction, stack: Stack): ServerlessFunction {
-  return { ...stack.resolve({ handler, timeout }), variables: stack.resolve(environment)?.variables ?? {} }
+function variablesIn(environment: unknown): unknown {
+  return (environment as { readonly Variables?: unknown } | undefined)?.Variables ?? {}
 }
