@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import jestConfig from './jest.config.js'
+import { project } from './jest.config.js'
 
 const {
   MUTATION_FILE = 'src/state-machine.ts',
@@ -20,7 +20,7 @@ export default {
   coverageAnalysis: 'perTest',
   jest: {
     config: {
-      ...jestConfig,
+      ...project,
       testEnvironment: join(import.meta.dirname, 'scripts/mutation-environment.js'),
       testMatch: MUTATION_TESTS.split(',').map((pattern) => `<rootDir>/__tests__/${pattern}`),
       testTimeout: Number(MUTATION_TIMEOUT),

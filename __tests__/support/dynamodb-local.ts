@@ -11,7 +11,6 @@ import { randomUUID } from 'node:crypto'
 import type { Server } from 'node:http'
 import { createRequire } from 'node:module'
 import { type AddressInfo, createServer, type Socket } from 'node:net'
-import { setTimeout as sleep } from 'node:timers/promises'
 import {
   CreateTableCommand,
   DynamoDBClient,
@@ -20,6 +19,7 @@ import {
   waitUntilTableExists,
 } from '@aws-sdk/client-dynamodb'
 import { dynamoDBLocalFolder, installDynamoDBLocal } from '../../scripts/dynamodb-local.ts'
+import { waitFor } from './time.ts'
 
 export interface DynamoDBServer {
   readonly endpoint: string
@@ -35,11 +35,14 @@ export interface DynamoDBServer {
 }
 
 /**
- * Starts DynamoDB Local in memory on a free port; installs it if need be. Where `RUNNING_DYNAMODB_PORT` names one that
- * runs already (Java takes seconds to start), that one is used and left running.
+ * Starts DynamoDB Local in memory on a free port; installs it if need be. Java takes seconds to start: within a run of
+ * Jest its keeper shares one server, where each test makes tables of its own, and where `RUNNING_DYNAMODB_PORT` names
+ * one that runs already, that one is used. Neither is stopped by `stop`.
+ *
+ * @param own starts another one all the same
  */
-export async function startDynamoDBLocal(): Promise<DynamoDBServer> {
-  const running = process.env['RUNNING_DYNAMODB_PORT']
+export async function startDynamoDBLocal({ own = false } = {}): Promise<DynamoDBServer> {
+  const running = own ? undefined : (process.env['RUNNING_DYNAMODB_PORT'] ?? (await sharedPort()))
   if (running) return serverAt(Number(running), async () => {})
   await installDynamoDBLocal()
   const port = await freePort()
@@ -52,6 +55,16 @@ export async function startDynamoDBLocal(): Promise<DynamoDBServer> {
     throw error
   }
   return server
+}
+
+/** @throws what keeps the keeper from starting it */
+async function sharedPort(): Promise<string | undefined> {
+  const keeper = process.env['SERVER_KEEPER']
+  if (keeper === undefined) return undefined
+  const response = await fetch(keeper)
+  const text = await response.text()
+  if (!response.ok) throw new Error(text)
+  return text
 }
 
 /** Starts dynalite in this process on a free port. */
@@ -99,7 +112,7 @@ function serverAt(port: number, stop: () => Promise<void>): DynamoDBServer {
         KeySchema: keys.map((AttributeName, index) => ({ AttributeName, KeyType: index === 0 ? 'HASH' : 'RANGE' })),
       }),
     )
-    await waitUntilTableExists({ client: administrator, maxWaitTime: 10, minDelay: 1 }, { TableName })
+    await waitUntilTableExists({ client: administrator, maxWaitTime: 60, minDelay: 1 }, { TableName })
     return TableName
   }
   return {
@@ -115,19 +128,14 @@ function serverAt(port: number, stop: () => Promise<void>): DynamoDBServer {
   }
 }
 
-/** Waits for the first answer, for 30 s at most. */
+/** Waits for its first answer. */
 async function answering(server: DynamoDBServer): Promise<void> {
   const client = server.client({ maxAttempts: 1 })
-  const deadline = Date.now() + 30_000
-  for (;;) {
-    try {
-      await client.send(new ListTablesCommand({}))
-      return
-    } catch (error) {
-      if (Date.now() > deadline) throw new Error('DynamoDB Local did not answer within 30 s', { cause: error })
-      await sleep(50)
-    }
-  }
+  await waitFor(
+    'DynamoDB Local answers',
+    () => client.send(new ListTablesCommand({})).catch((error: unknown) => error),
+    (answer) => !(answer instanceof Error),
+  )
 }
 
 /**
