@@ -18,7 +18,8 @@ export const patientRedis = { commandTimeout: patience, connectTimeout: patience
 
 /** The same in the address of a Redis server, for a function that gets no more than that. */
 export function patientRedisUrl(url: string): string {
-  return `${url}?${new URLSearchParams(Object.entries(patientRedis).map(([name, value]) => [name, String(value)]))}`
+  const settings = Object.entries(patientRedis).map(([name, value]) => `${name}=${value}`)
+  return `${url}?${settings.join('&')}`
 }
 
 /** For the configuration of a DynamoDB client. */
