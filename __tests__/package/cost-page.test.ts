@@ -1,3 +1,5 @@
+/** @jest-environment ./__tests__/support/plain-globals.js */
+
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { PutItemCommand } from '@aws-sdk/client-dynamodb'
@@ -14,7 +16,7 @@ let figures: Figures
 beforeAll(async () => {
   server = await startDynamoDBLocal()
   figures = await measure(server)
-}, 120_000)
+})
 afterAll(() => server?.stop())
 
 describe('the page about costs', () => {

@@ -1,4 +1,6 @@
 /**
+ * @jest-environment ./__tests__/support/plain-globals.js
+ *
  * What a fleet comes to in whatever order its requests are carried out and answered, its operations end, its timers run
  * down, its instances die and its record is deleted: see `interleavings.ts`.
  *
@@ -7,6 +9,7 @@
  */
 import { afterAll, describe, expect, it } from '@jest/globals'
 import { type CircuitRecord, MemoryCircuitStorage, type WriteResult } from '../../src/index.ts'
+import { stopwatch } from '../support/time.ts'
 import { engine } from './engine.ts'
 import { type Exploration, explore, InterleavingError, replay, sample } from './interleavings.ts'
 import type { Fleet } from './interleavings-fleet.ts'
@@ -81,12 +84,11 @@ afterAll(() => {
 })
 
 async function noted(name: string, body: () => Exploration): Promise<Exploration> {
-  const from = performance.now()
+  const watch = stopwatch()
   const explored = await inMacrotask(body)
   const { situations, ends, runs, outcomes } = explored
   const comesTo = [...outcomes].map(([outcome, times]) => `${outcome}: ${times}`).join(', ')
-  const took = Math.round(performance.now() - from)
-  report.push(`${name}: ${runs} runs, ${situations} situations, ${ends} ends (${comesTo}), ${took} ms`)
+  report.push(`${name}: ${runs} runs, ${situations} situations, ${ends} ends (${comesTo}), ${Math.round(watch())} ms`)
   return explored
 }
 
@@ -104,10 +106,11 @@ async function expectInEveryOrder(name: string, plan: Plan, { comesTo, ends }: E
   expect(explored.ends).toBeGreaterThanOrEqual(ends)
 }
 
-const aLongTime = 1_800_000
+// Minutes, with the large scenarios.
+const limit = isLarge ? 1_800_000 : undefined
 
 function inEveryOrder(name: string, plan: Plan, expected: Expected): void {
-  it(name, () => expectInEveryOrder(name, plan, expected), aLongTime)
+  it(name, () => expectInEveryOrder(name, plan, expected), limit)
 }
 
 /** Too large for every day. */
@@ -125,7 +128,7 @@ function byLot(name: string, runs: number, plan: Plan): void {
       // Few orders are drawn twice.
       expect(drawn.ends).toBeGreaterThan(runs / 2)
     },
-    aLongTime,
+    limit,
   )
 }
 
@@ -646,7 +649,7 @@ describe('the exploration', () => {
         expect(enough.situations).toBeLessThan(all.situations)
       }
     },
-    aLongTime,
+    limit,
   )
 
   it('finds what a store without conditions does, and can play it again', async () => {

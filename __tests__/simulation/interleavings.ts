@@ -80,46 +80,44 @@ export class InterleavingError extends Error {
  * @throws {InterleavingError} with the shortest list of moves that could be found from the first that went wrong
  */
 export function explore(scenario: Scenario, options: ExploreOptions = {}): Exploration {
-  return withoutStacks(() => new Explorer(scenario, options).run())
+  return new Explorer(scenario, options).run()
 }
 
 /** Tries out orders by lot: for scenarios with too many of them. Throws as {@link explore} does. */
 export function sample(scenario: Scenario, runs: number, seed: number, engine: Engine = realEngine): Exploration {
-  return withoutStacks(() => {
-    const names = new Names()
-    const random = seededRandom(seed)
-    const situations = new Set<string>()
-    const ends = new Set<string>()
-    const outcomes = new Map<string, number>()
-    let moves = 0
-    for (let run = 0; run < runs; run++) {
-      const fleet = new Fleet(scenario, engine, names)
-      const made: string[] = []
-      for (;;) {
-        const move = draw(fleet.moves(), random)
-        if (move === undefined) break
-        made.push(move.key)
-        fleet.make(move)
-        moves++
-        situations.add(fleet.situation())
-        if (fleet.violation !== undefined) throw shortest(scenario, engine, made)
-      }
-      const end = fleet.situation()
-      if (ends.has(end)) continue
-      ends.add(end)
-      count(outcomes, fleet.outcome)
-      fleet.recover()
+  const names = new Names()
+  const random = seededRandom(seed)
+  const situations = new Set<string>()
+  const ends = new Set<string>()
+  const outcomes = new Map<string, number>()
+  let moves = 0
+  for (let run = 0; run < runs; run++) {
+    const fleet = new Fleet(scenario, engine, names)
+    const made: string[] = []
+    for (;;) {
+      const move = draw(fleet.moves(), random)
+      if (move === undefined) break
+      made.push(move.key)
+      fleet.make(move)
+      moves++
+      situations.add(fleet.situation())
       if (fleet.violation !== undefined) throw shortest(scenario, engine, made)
     }
-    return { situations: situations.size, moves, ends: ends.size, outcomes, runs, isComplete: false }
-  })
+    const end = fleet.situation()
+    if (ends.has(end)) continue
+    ends.add(end)
+    count(outcomes, fleet.outcome)
+    fleet.recover()
+    if (fleet.violation !== undefined) throw shortest(scenario, engine, made)
+  }
+  return { situations: situations.size, moves, ends: ends.size, outcomes, runs, isComplete: false }
 }
 
 /** Plays a list of moves, and says what happens. Moves that are not possible are left out. */
 export function replay(scenario: Scenario, moves: string | readonly string[], engine: Engine = realEngine): Replay {
   const keys = typeof moves === 'string' ? moves.split(' ').filter((key) => key !== '') : moves
   const trace: string[] = []
-  return withoutStacks(() => ({ ...play(scenario, engine, keys, trace), trace }))
+  return { ...play(scenario, engine, keys, trace), trace }
 }
 
 function count(outcomes: Map<string, number>, outcome: string): void {
@@ -136,24 +134,6 @@ function draw(moves: readonly Move[], random: () => number): Move | undefined {
     regular.length === 0 || (faults.length > 0 && random() < faultProbability * faults.length) ? faults : regular
   // Only when nothing else is left to happen is a fault no choice.
   return regular.length === 0 ? undefined : pool[Math.floor(random() * pool.length)]
-}
-
-/** Stack traces cost more than everything else. */
-function withoutStacks<T>(body: () => T): T {
-  const { stackTraceLimit } = Error
-  Error.stackTraceLimit = 0
-  try {
-    return body()
-  } catch (error) {
-    // One for whoever reads the report.
-    if (error instanceof Error) {
-      Error.stackTraceLimit = stackTraceLimit
-      Error.captureStackTrace(error, withoutStacks)
-    }
-    throw error
-  } finally {
-    Error.stackTraceLimit = stackTraceLimit
-  }
 }
 
 /** Plays what can be played of the moves, then whatever comes first until nothing is left, then the recovery. */

@@ -14,10 +14,28 @@ export function inMacrotask<T>(body: () => T): Promise<T> {
   return new Promise((resolve, reject) => {
     setImmediate(() => {
       try {
-        resolve(body())
+        resolve(withoutStacks(body))
       } catch (error) {
         reject(error)
       }
     })
   })
+}
+
+/** Stack traces cost more than much of what is simulated. Only an error that ends it gets one. */
+function withoutStacks<T>(body: () => T): T {
+  const { stackTraceLimit } = Error
+  Error.stackTraceLimit = 0
+  try {
+    return body()
+  } catch (error) {
+    // One for whoever reads the report.
+    if (error instanceof Error) {
+      Error.stackTraceLimit = stackTraceLimit
+      Error.captureStackTrace(error, withoutStacks)
+    }
+    throw error
+  } finally {
+    Error.stackTraceLimit = stackTraceLimit
+  }
 }

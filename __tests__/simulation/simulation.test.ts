@@ -34,7 +34,7 @@ describe('a fleet of the real engine, under troubles of all kinds', () => {
       const isChecked = Number(checked.replaceAll(' ', '')) >= 100
       expect({ number, checked, isChecked }).toEqual({ number, checked, isChecked: true })
     }
-  }, 120_000)
+  })
 
   it('has all kinds of troubles, each often', async () => {
     const { drawScenario } = await import('./scenario.ts')
@@ -87,7 +87,7 @@ describe('the checker', () => {
         .split('\n')
         .map((line) => JSON.parse(line) as Verdict),
     )
-  }, 180_000)
+  })
 
   it('has a mistake to find for every invariant', () => {
     expect(new Set(mutants.map(({ invariant }) => invariant))).toEqual(new Set(numbers))
