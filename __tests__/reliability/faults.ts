@@ -5,7 +5,6 @@
  */
 
 import { randomUUID } from 'node:crypto'
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { DynamoDBClient } from '@aws-sdk/client-dynamodb'
 import { mockClient } from 'aws-sdk-client-mock'
 import type { Redis, RedisOptions } from 'ioredis'
@@ -13,12 +12,20 @@ import type { StorageErrorKind as Kind } from '../../src/errors.ts'
 import type { ICircuitStorage } from '../../src/storage/circuit-storage.ts'
 import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb.ts'
 import { RedisCircuitStorage } from '../../src/storage/redis.ts'
-import { circuitRecord } from '../../src/testing/index.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
-import { dynamoDBError, type FaultProxy, type ProxyFault, startFaultProxy } from '../support/fault-proxy.ts'
+import {
+  dynamoDBError,
+  type FaultProxy,
+  type Protocol,
+  type ProxyFault,
+  startFaultProxy,
+} from '../support/fault-proxy.ts'
 import { startFullListener } from '../support/full-listener.ts'
 import { createHostName } from '../support/host-names.ts'
+import { patientDynamoDB, patientRedis } from '../support/patience.ts'
 import { type RedisServer, startRedis } from '../support/redis-server.ts'
+import { patience, waitFor } from '../support/time.ts'
+import type { Clock } from './clock.ts'
 
 /** A way to break a store. */
 export interface Fault {
@@ -38,10 +45,17 @@ export interface Fault {
   start(services: readonly string[]): Promise<Site>
 }
 
+/** An instance's own adapter, on the way that breaks. */
+export interface Way {
+  readonly storage: ICircuitStorage
+  /** Whether something that the adapter has sent gets no answer now: nothing but time will bring one, if anything does. */
+  isSilent(): boolean
+}
+
 /** A store that can be broken. */
 export interface Site {
-  /** An instance's own adapter, on the way that breaks. */
-  connect(): ICircuitStorage
+  /** @param clock the instance's: by it the answers are late that are late */
+  connect(clock: Clock): Promise<Way>
   /** An adapter on a way of its own. */
   readonly truth: ICircuitStorage
   /** Whether what is stored does not survive. */
@@ -59,17 +73,6 @@ let redis: Promise<RedisServer> | undefined
 function sharedDynamoDB() {
   dynamoDB ??= startDynamoDBLocal().then(async (server) => {
     const tableName = await server.createTable()
-    // A new Java process takes its time for the first request of each kind.
-    const storage = new DynamoDBCircuitStorage({ tableName, client: server.client() })
-    const warm = async (service: string): Promise<void> => {
-      for (let round = 0; round < 20; round++) {
-        await storage.batchGetState([service])
-        await storage.incrementFailures(service, undefined, { count: 1, at: Date.now(), id: randomUUID() })
-      }
-      await storage.compareAndSetState(service, undefined, circuitRecord())
-      await storage.getState(service)
-    }
-    await Promise.all(Array.from({ length: 16 }, (_, index) => warm(`warm-${index}`)))
     return { server, tableName }
   })
   return dynamoDB
@@ -104,56 +107,103 @@ const networkFaults: readonly [name: string, fault: ProxyFault, isInSlice: boole
 /** Those of the network that let the server work. */
 const landing: ReadonlySet<ProxyFault['kind']> = new Set(['reset-mid-reply', 'cut-reply', 'delay', 'trickle'])
 
-async function dynamoDBAt(endpoint: string): Promise<Pick<Site, 'connect' | 'truth'>> {
+/** Those that leave what is asked without an answer, for some time or for ever. */
+const silencing: ReadonlySet<ProxyFault['kind']> = new Set(['hang', 'delay', 'trickle', 'black-hole'])
+
+/** A store without the faults: its server, and how adapters reach it. */
+interface Store {
+  readonly protocol: Protocol
+  readonly port: number
+  /** @param limits those of the client: no stall of the machine shall reach them where they are not the subject */
+  adapterAt(host: string, port: number, limits?: Limits): ICircuitStorage
+  readonly truth: ICircuitStorage
+}
+
+type Limits = 'patient' | 'own connectTimeout'
+
+async function dynamoDBStore(): Promise<Store> {
   const { server, tableName } = await sharedDynamoDB()
   return {
-    connect: () => new DynamoDBCircuitStorage({ tableName, clientConfig: { ...server.clientConfig, endpoint } }),
+    protocol: 'http',
+    port: Number(new URL(server.endpoint).port),
+    adapterAt: (host, port, limits = 'patient') => {
+      const requestHandler =
+        limits === 'patient' ? patientDynamoDB.requestHandler : { requestTimeout: patience, socketTimeout: patience }
+      const clientConfig = { ...server.clientConfig, endpoint: `http://${host}:${port}`, requestHandler }
+      return new DynamoDBCircuitStorage({ tableName, clientConfig })
+    },
     truth: new DynamoDBCircuitStorage({ tableName, client: server.client() }),
   }
 }
 
-async function redisAt(url: string): Promise<Pick<Site, 'connect' | 'truth'>> {
+async function redisStore(): Promise<Store> {
   const server = await sharedRedis()
   return {
-    connect: () => new RedisCircuitStorage({ url }),
+    protocol: 'redis',
+    port: server.port,
+    adapterAt: (host, port, limits = 'patient') => {
+      const options = limits === 'patient' ? patientRedis : { commandTimeout: patience, socketTimeout: patience }
+      return new RedisCircuitStorage({ url: `redis://${host}:${port}`, options })
+    },
     truth: new RedisCircuitStorage({ client: server.client() }),
   }
 }
 
-async function dynamoDBBehind(fault: ProxyFault): Promise<Site> {
-  const { server } = await sharedDynamoDB()
-  const proxy = await startFaultProxy({ port: Number(new URL(server.endpoint).port) }, 'http')
-  return { ...(await dynamoDBAt(`http://127.0.0.1:${proxy.port}`)), ...broken(proxy, fault) }
-}
+const stores = { DynamoDB: dynamoDBStore, Redis: redisStore }
 
-async function redisBehind(fault: ProxyFault): Promise<Site> {
-  const proxy = await startFaultProxy(await sharedRedis(), 'redis')
-  return { ...(await redisAt(`redis://127.0.0.1:${proxy.port}`)), ...broken(proxy, fault) }
-}
-
-function broken(proxy: FaultProxy, fault: ProxyFault): Pick<Site, 'inflict' | 'heal' | 'stop'> {
-  return { inflict: () => proxy.inflict(fault), heal: () => proxy.heal(), stop: () => proxy.stop() }
+/** What is silent is so to each instance by its own clock, and hence behind a proxy of its own. */
+async function behindProxies({ protocol, port, adapterAt, truth }: Store, fault: ProxyFault): Promise<Site> {
+  const isSilencing = silencing.has(fault.kind)
+  const proxies: FaultProxy[] = []
+  let isBroken = false
+  const startProxy = async (clock?: Clock): Promise<FaultProxy> => {
+    const proxy = await startFaultProxy({ port }, protocol, clock)
+    proxies.push(proxy)
+    if (isBroken) await proxy.inflict(fault)
+    return proxy
+  }
+  const shared = isSilencing ? undefined : await startProxy()
+  return {
+    connect: async (clock) => {
+      const proxy = shared ?? (await startProxy(clock))
+      return { storage: adapterAt('127.0.0.1', proxy.port), isSilent: () => isSilencing && proxy.holds }
+    },
+    truth,
+    inflict: async () => {
+      isBroken = true
+      await Promise.all(proxies.map((proxy) => proxy.inflict(fault)))
+    },
+    heal: async () => void (await Promise.all(proxies.map((proxy) => proxy.heal()))),
+    stop: async () => void (await Promise.all(proxies.map((proxy) => proxy.stop()))),
+  }
 }
 
 /** Where the name of the store leads to while it is broken: nowhere, or to a host that does not take connections. */
 function behindName(store: Fault['store'], name: string, makeTarget: (port: number) => Promise<Target>): Fault {
   const start = async (): Promise<Site> => {
     const host = createHostName()
-    const upstream =
-      store === 'DynamoDB' ? Number(new URL((await sharedDynamoDB()).server.endpoint).port) : (await sharedRedis()).port
-    const proxy = await startFaultProxy({ port: upstream }, store === 'DynamoDB' ? 'http' : 'redis')
+    const { protocol, port, adapterAt, truth } = await stores[store]()
+    const proxy = await startFaultProxy({ port }, protocol)
     const target = await makeTarget(proxy.port)
+    let isBroken = false
     return {
-      ...(store === 'DynamoDB'
-        ? await dynamoDBAt(`http://${host.name}:${proxy.port}`)
-        : await redisAt(`redis://${host.name}:${proxy.port}`)),
+      connect: async () => ({
+        // What waits for its connection is given up by the client alone.
+        storage: adapterAt(host.name, proxy.port, 'own connectTimeout'),
+        isSilent: () => isBroken,
+      }),
+      truth,
       inflict: async () => {
+        isBroken = true
         host.leadTo(target.address)
         // Without its connections the name is needed again.
         await proxy.inflict({ kind: 'hang' })
         await proxy.heal()
       },
-      heal: async () => host.leadTo('127.0.0.1'),
+      heal: async () => {
+        isBroken = false
+        host.leadTo('127.0.0.1')
+      },
       stop: async () => void (await Promise.all([proxy.stop(), target.stop()])),
     }
   }
@@ -187,7 +237,8 @@ const throttlingFaults = throttled.map(
     name: `\`${name}\``,
     kind: 'throttled',
     isInSlice: index === 0,
-    start: () => dynamoDBBehind({ kind: 'answer', reply: dynamoDBError(name, 'Slow down.') }),
+    start: async () =>
+      behindProxies(await dynamoDBStore(), { kind: 'answer', reply: dynamoDBError(name, 'Slow down.') }),
   }),
 )
 
@@ -218,11 +269,11 @@ const sdkFaults = sdkErrors.map(
         clients.set(client, mock)
       }
       return {
-        connect: () => {
-          const client = server.client()
+        connect: async () => {
+          const client = server.client(patientDynamoDB)
           clients.set(client, undefined)
           if (isBroken) breakOne(client)
-          return new DynamoDBCircuitStorage({ tableName, client })
+          return { storage: new DynamoDBCircuitStorage({ tableName, client }), isSilent: isFalse }
         },
         truth: new DynamoDBCircuitStorage({ tableName, client: server.client() }),
         inflict: async () => {
@@ -252,7 +303,7 @@ const redisReplyFaults = redisReplies.map(
     name: `it answers \`${word}\``,
     kind,
     isInSlice,
-    start: () => redisBehind({ kind: 'answer', reply: `-${word} ${message}\r\n` }),
+    start: async () => behindProxies(await redisStore(), { kind: 'answer', reply: `-${word} ${message}\r\n` }),
   }),
 )
 
@@ -317,19 +368,13 @@ const redisConditions: readonly [
         const [client, busy] = [admin(), admin()]
         await Promise.all([client.ping(), busy.ping()])
         busy.eval('while true do end', 0).catch(() => {})
-        while (
-          !(await client.ping().then(
-            () => false,
-            (error: Error) => /^BUSY/.test(error.message),
-          ))
-        )
-          await sleep(5)
+        await waitFor('the script keeps the server busy', () => answerOf(client), isRefusal('BUSY'))
       },
       heal: async (_, admin) => {
         const client = admin({ enableReadyCheck: false, disableClientInfo: true })
         await client.call('script', 'kill')
         // It is dead a little later than it is killed.
-        while (!(await client.ping().then(isTrue, isFalse))) await sleep(5)
+        await waitFor('the server answers again', () => answerOf(client), isPong)
       },
     },
     ['unavailable'],
@@ -342,30 +387,19 @@ const redisConditions: readonly [
       settings: { 'enable-debug-command': 'yes', 'loading-process-events-interval-bytes': '1024' },
       inflict: async (_, admin) => {
         const client = admin()
-        const filler = Array.from({ length: 1_500 }, (__, index) => [`filler:${index}`, randomUUID().repeat(8)])
+        const filler = Array.from({ length: 15_000 }, (__, index) => [`filler:${index}`, randomUUID().repeat(8)])
         await client.mset(Object.fromEntries(filler))
+        // In microseconds, for each key: longer than anybody asks.
         await client.config('SET', 'key-load-delay', '2000')
         admin()
           .call('debug', 'reload')
           .catch(() => {})
-        const other = admin()
-        while (
-          !(await other.ping().then(
-            () => false,
-            (error: Error) => /^LOADING/.test(error.message),
-          ))
-        )
-          await sleep(5)
+        await waitFor('the server loads its data', () => answerOf(client), isRefusal('LOADING'))
       },
       heal: async (_, admin) => {
-        const client = admin()
-        while (
-          await client.ping().then(
-            () => false,
-            () => true,
-          )
-        )
-          await sleep(20)
+        const client = admin({ enableReadyCheck: false, disableClientInfo: true })
+        await client.config('SET', 'key-load-delay', '0')
+        await waitFor('the server has loaded its data', () => answerOf(client), isPong)
       },
     },
     ['unavailable'],
@@ -419,8 +453,17 @@ const redisConditions: readonly [
   ],
 ]
 
-function isTrue(): boolean {
-  return true
+/** What it answers to a `PING`, be it that it refuses. */
+function answerOf(client: Redis): Promise<string> {
+  return client.ping().catch((error: Error) => error.message)
+}
+
+function isPong(answer: string): boolean {
+  return answer === 'PONG'
+}
+
+function isRefusal(word: string): (answer: string) => boolean {
+  return (answer) => answer.startsWith(word)
 }
 
 function isFalse(): boolean {
@@ -441,7 +484,10 @@ const redisServerFaults = redisConditions.map(
       const admin: Admin = (options) => server.client({ username: 'admin', password: 'admin', ...options })
       const truth = new RedisCircuitStorage({ client: admin() })
       return {
-        connect: () => new RedisCircuitStorage({ url: server.url }),
+        connect: async () => ({
+          storage: new RedisCircuitStorage({ url: server.url, options: patientRedis }),
+          isSilent: isFalse,
+        }),
         truth,
         forgets,
         inflict: async () => void (await inflict(server, admin, services)),
@@ -461,7 +507,7 @@ export const faults: readonly Fault[] = [
       isInSlice,
       spares,
       writesLand: landing.has(fault.kind),
-      start: () => dynamoDBBehind(fault),
+      start: async () => behindProxies(await dynamoDBStore(), fault),
     }),
   ),
   ...nameFaults.filter(({ store }) => store === 'DynamoDB'),
@@ -475,7 +521,7 @@ export const faults: readonly Fault[] = [
       isInSlice,
       spares,
       writesLand: landing.has(fault.kind),
-      start: () => redisBehind(fault),
+      start: async () => behindProxies(await redisStore(), fault),
     }),
   ),
   ...nameFaults.filter(({ store }) => store === 'Redis'),

@@ -3,17 +3,20 @@
  * servers. Each cell is a small fleet with a circuit of its own, which lives through the fault in invocations as Middy
  * makes them: load, call, flush.
  *
+ * It has a clock of its own, which stands still while anything but time can go on, so that nothing is decided by how long
+ * the machine takes. Where the store is silent it is moved, up to `storageTimeout`.
+ *
  * @module
  */
 
 import { randomUUID } from 'node:crypto'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { CircuitBreaker } from '../../src/circuit-breaker.ts'
 import { isCircuitOpenError } from '../../src/errors.ts'
 import type { StateChange, StorageErrorEvent } from '../../src/events.ts'
 import type { CircuitRecord, ICircuitStorage } from '../../src/storage/circuit-storage.ts'
-import type { Fault, Site } from './faults.ts'
-import { Lag } from './lag.ts'
+import { outlast, stopwatch, waitFor } from '../support/time.ts'
+import { type Clock, consequences, createClock } from './clock.ts'
+import type { Fault, Site, Way } from './faults.ts'
 
 /** What the breaker does with its store. */
 export const operations = ['load', 'count', 'trip', 'win a probe', 'settle a probe', 'flush'] as const
@@ -22,9 +25,9 @@ export type Operation = (typeof operations)[number]
 /** What became of one cell. Times are milliseconds. */
 export interface Cell {
   readonly operation: Operation
-  /** The longest that the store delayed a load, a call or a flush. */
+  /** The longest that the store delayed a load, a call or a flush: by the clock where it was silent, else as measured. */
   readonly delay: number
-  /** How long after the store was well the fleet agreed with it. */
+  /** How long after the store was well the fleet agreed with it, by the clock. */
   readonly agreedAfter: number
   readonly problems: readonly string[]
 }
@@ -42,16 +45,18 @@ export const settings = {
   storageTimeout: 200,
 } as const
 
-/** What a machine that does other things as well may add to a delay. */
-const slack = 75
-/** So long may a read take on the direct way to the server, in milliseconds. */
-const ordinary = 25
 /** Loaded caches are older than `cacheTtl`, and circuits that were opened before may be probed. */
 const aged = Math.max(settings.cacheTtl, settings.resetTimeout * 1.05) + 50
+/** The clock moves by so much while the store is silent, so that what is a little late arrives. */
+const silence = settings.storageTimeout / 4
+/** Between two looks at a fleet that recovers. */
+const lookEvery = settings.cacheTtl / 8
 /** A bound on the whole, so that a fleet that never agrees is a finding and not a test that hangs. */
-const patience = 15_000
+const longestRecovery = 8 * settings.cacheTtl
+/** So often the clients may find after the fault that the store is still broken. */
+const mostRelapses = 3
 
-/** The machine was too busy for the store before there was any fault: this says nothing. */
+/** A client gave up the store before there was any fault, because the machine stood still: this says nothing. */
 class NotWell extends Error {}
 
 /** Lives through one fault with all operations at once. */
@@ -61,7 +66,6 @@ export async function runRow(fault: Fault, chosen: readonly Operation[] = operat
       return await tryRow(fault, chosen)
     } catch (error) {
       if (!(error instanceof NotWell) || attempt === 8) throw error
-      await sleep(500 * attempt)
     }
   }
 }
@@ -69,15 +73,22 @@ export async function runRow(fault: Fault, chosen: readonly Operation[] = operat
 async function tryRow(fault: Fault, chosen: readonly Operation[]): Promise<Row> {
   const services = new Map(chosen.map((operation) => [operation, `${operation.replaceAll(' ', '-')}-${randomUUID()}`]))
   const site = await fault.start([...services.values()])
-  const runs = chosen.map((operation) => new Run(operation, services.get(operation) as string, fault, site))
+  const runs = await Promise.all(
+    chosen.map((operation) => Run.start(operation, services.get(operation) as string, fault, site)),
+  )
+  let isBroken = false
   try {
     await Promise.all(runs.map((run) => run.arrange()))
+    isBroken = true
     await site.inflict()
     await Promise.all(runs.map((run) => run.act()))
     await site.heal()
+    isBroken = false
     await Promise.all(runs.map((run) => run.recover()))
     return { fault, cells: await Promise.all(runs.map((run) => run.judge())) }
   } finally {
+    // A client says goodbye to its server, and waits for the answer.
+    if (isBroken) await site.heal().catch(() => {})
     await Promise.all(runs.map((run) => run.stop()))
     await site.stop()
   }
@@ -86,22 +97,61 @@ async function tryRow(fault: Fault, chosen: readonly Operation[]): Promise<Row> 
 /** One instance of a function. */
 class Instance {
   readonly breaker: CircuitBreaker<string>
-  readonly storage: ICircuitStorage
   readonly changes: StateChange[] = []
   readonly storageErrors: StorageErrorEvent[] = []
+  readonly #way: Way
+  #underWay = 0
 
-  constructor(service: string, site: Site) {
-    this.storage = site.connect()
+  static async start(service: string, site: Site, clock: Clock): Promise<Instance> {
+    const way = await site.connect(clock)
+    // A library that is loaded is not the store's silence.
+    await way.storage.prepare?.()
+    return new Instance(service, way, clock)
+  }
+
+  private constructor(service: string, way: Way, clock: Clock) {
+    this.#way = way
     this.breaker = new CircuitBreaker(
       {
         services: [service],
-        storage: this.storage,
+        storage: this.#watched(way.storage),
         ...settings,
         onStateChange: (change) => this.changes.push(change),
         onStorageError: (event) => this.storageErrors.push(event),
       },
-      { env: {} },
+      { env: {}, now: clock.now, setTimeout: clock.setTimeout, clearTimeout: clock.clearTimeout },
     )
+  }
+
+  /** How many operations of the adapter have not come to an end, whether or not anybody waits for them. */
+  get underWay(): number {
+    return this.#underWay
+  }
+
+  isSilent(): boolean {
+    return this.#underWay > 0 && this.#way.isSilent()
+  }
+
+  async stop(): Promise<void> {
+    await this.#way.storage.close?.()
+  }
+
+  #watched(storage: ICircuitStorage): ICircuitStorage {
+    return new Proxy(storage, {
+      get: (target, name) => {
+        const member: unknown = Reflect.get(target, name)
+        if (typeof member !== 'function') return member
+        return (...args: unknown[]) => {
+          this.#underWay += 1
+          const end = (): void => {
+            this.#underWay -= 1
+          }
+          const outcome: Promise<unknown> = Reflect.apply(member, target, args)
+          outcome.then(end, end)
+          return outcome
+        }
+      },
+    })
   }
 }
 
@@ -114,7 +164,7 @@ class Run {
   readonly #service: string
   readonly #fault: Fault
   readonly #site: Site
-  readonly #lag = Lag.start()
+  readonly #clock: Clock
   readonly #first: Instance
   readonly #second: Instance
   readonly #more: Instance[] = []
@@ -125,13 +175,35 @@ class Run {
   #finish: ((error?: Error) => Promise<void>) | undefined
   #failures = 0
 
-  constructor(operation: Operation, service: string, fault: Fault, site: Site) {
+  static async start(operation: Operation, service: string, fault: Fault, site: Site): Promise<Run> {
+    const clock = createClock()
+    const [first, second] = await Promise.all([
+      Instance.start(service, site, clock),
+      Instance.start(service, site, clock),
+    ])
+    return new Run(operation, service, fault, site, clock, first, second)
+  }
+
+  private constructor(
+    operation: Operation,
+    service: string,
+    fault: Fault,
+    site: Site,
+    clock: Clock,
+    first: Instance,
+    second: Instance,
+  ) {
     this.operation = operation
     this.#service = service
     this.#fault = fault
     this.#site = site
-    this.#first = new Instance(service, site)
-    this.#second = new Instance(service, site)
+    this.#clock = clock
+    this.#first = first
+    this.#second = second
+  }
+
+  get #fleet(): readonly Instance[] {
+    return [this.#first, this.#second, ...this.#more]
   }
 
   /** What happens while all is well. */
@@ -144,7 +216,7 @@ class Run {
       for (let n = 0; n < settings.failureThreshold; n++) await this.#fail(first)
       await first.breaker.flush()
     }
-    await sleep(aged)
+    await this.#clock.advance(aged)
     if (isProbing) await Promise.all([first.breaker.load(), second.breaker.load()])
     if (operation === 'settle a probe' || operation === 'flush') await this.#begin(first)
     for (const instance of [first, second]) {
@@ -159,7 +231,7 @@ class Run {
     switch (this.operation) {
       case 'load': {
         // An instance that is new, without a connection, and those that have one.
-        const cold = new Instance(this.#service, this.#site)
+        const cold = await Instance.start(this.#service, this.#site, this.#clock)
         this.#more.push(cold)
         await Promise.all(
           [first, second, cold].map((instance) => this.#invoke(instance, () => this.#succeed(instance))),
@@ -200,45 +272,49 @@ class Run {
 
   /** The fleet goes on being invoked until it agrees. */
   async recover(): Promise<void> {
-    const healedAt = performance.now()
-    let [lastWrite, writtenAt] = ['', healedAt]
-    let slowness = 0
-    const fleet = [this.#first, this.#second, ...this.#more]
+    const [clock, fleet] = [this.#clock, this.#fleet]
+    // The clients find out in their own time that the store is well.
+    await waitFor(
+      `what was under way for "${this.operation}" has come to an end`,
+      () => fleet.map(({ underWay }) => underWay),
+      (counts) => counts.every((count) => count === 0),
+    )
+    let wellAt = clock.now()
+    let [lastWrite, writtenAt] = ['', wellAt]
+    let [relapses, reports] = [0, this.#reports.length]
     for (;;) {
       await Promise.all(fleet.map(({ breaker }) => breaker.load().then(() => breaker.flush())))
-      const askedAt = performance.now()
       const stored = await this.#stored()
-      const now = performance.now()
-      slowness += Math.max(0, now - askedAt - ordinary)
+      const now = clock.now()
+      if (this.#reports.length > reports) {
+        // Until now the store was not well: a client gave it up that did not get a connection, or lost its own.
+        wellAt = now
+        reports = this.#reports.length
+        relapses += 1
+      }
       const write = `${stored?.version} ${stored?.failureCount}`
       if (write !== lastWrite) [lastWrite, writtenAt] = [write, now]
-      if (fleet.every(({ breaker }) => !breaker.needsFlush && agrees(breaker, this.#service, stored))) {
-        this.#agreedAfter = now - healedAt
-        break
-      }
-      if (now - healedAt > patience) {
+      if (fleet.every(({ breaker }) => !breaker.needsFlush && agrees(breaker, this.#service, stored))) break
+      if (now - wellAt >= longestRecovery || relapses > mostRelapses) {
         const views = fleet.map(({ breaker }) => JSON.stringify(breaker.circuits[this.#service]))
-        this.#problems.push(`the fleet never agreed: ${views.join(', ')} with ${JSON.stringify(stored)}`)
+        const errors = this.#reports.map(({ error }) => error.message)
+        this.#problems.push(
+          `the fleet never agreed: ${views.join(', ')} with ${JSON.stringify(stored)} after ${errors.join(', ')}`,
+        )
         break
       }
-      await sleep(20)
+      await clock.advance(lookEvery)
     }
-    // A server that has too little of the machine is no fault of ours either.
-    const lag = this.#lag.since(healedAt) + slowness
+    this.#agreedAfter = clock.now() - wellAt
     // What was left over is written when the store is tried again; from then on it is everybody's next look.
-    const bound = settings.cacheTtl + slack + lag
-    const writing = writtenAt - healedAt
-    const learning = healedAt + this.#agreedAfter - writtenAt
-    this.#expect(
-      !(writing > bound),
-      `what was left over was written ${Math.round(writing)} ms after the store was well`,
-    )
-    this.#expect(!(learning > bound), `the fleet agreed ${Math.round(learning)} ms after the last write`)
+    const [writing, learning] = [writtenAt - wellAt, clock.now() - Math.max(writtenAt, wellAt)]
+    this.#expect(writing <= settings.cacheTtl, `what was left over was written ${writing} ms after the store was well`)
+    this.#expect(learning <= settings.cacheTtl, `the fleet agreed ${learning} ms after the last write`)
   }
 
   async judge(): Promise<Cell> {
     const stored = await this.#stored()
-    const fleet = [this.#first, this.#second, ...this.#more]
+    const fleet = this.#fleet
     const events = fleet.flatMap(({ changes }) => changes)
     const transitions = events.map(({ generation, to }) => `${generation} ${to}`)
     this.#expect(new Set(transitions).size === transitions.length, `a transition was told twice: ${transitions.join()}`)
@@ -276,7 +352,7 @@ class Run {
       case 'win a probe':
         this.#expect(stored?.state !== 'HALF_OPEN' || stored.leases.length <= 1, 'more than one lease was granted')
     }
-    this.#judgeReports(fleet.flatMap(({ storageErrors }) => storageErrors))
+    this.#judgeReports(this.#reports)
     // And from here on all is as ever.
     for (const instance of fleet) await this.#succeed(instance, true)
     await Promise.all(fleet.map(({ breaker }) => breaker.flush()))
@@ -289,8 +365,7 @@ class Run {
   }
 
   async stop(): Promise<void> {
-    this.#lag.stop()
-    await Promise.all([this.#first, this.#second, ...this.#more].map(({ storage }) => storage.close?.()))
+    await Promise.all(this.#fleet.map((instance) => instance.stop()))
   }
 
   #judgeReports(events: readonly StorageErrorEvent[]): void {
@@ -304,24 +379,47 @@ class Run {
     }
   }
 
+  get #reports(): readonly StorageErrorEvent[] {
+    return this.#fleet.flatMap(({ storageErrors }) => storageErrors)
+  }
+
   async #stored(): Promise<CircuitRecord | undefined> {
     return this.#site.truth.getState(this.#service)
   }
 
   /** One invocation, as the middleware makes it. */
-  async #invoke({ breaker }: Instance, handler: () => Promise<unknown>): Promise<void> {
-    await this.#timed('load', () => breaker.load())
-    await this.#timed('call', handler)
-    await this.#timed('flush', () => breaker.flush())
+  async #invoke(instance: Instance, handler: () => Promise<unknown>): Promise<void> {
+    const { breaker } = instance
+    await this.#within('load', instance, () => breaker.load())
+    await this.#within('call', instance, handler)
+    await this.#within('flush', instance, () => breaker.flush())
   }
 
-  /** The store may take `storageTimeout`; what the machine itself was late by is not its doing. */
-  async #timed(what: string, run: () => Promise<unknown>): Promise<void> {
-    const startedAt = performance.now()
-    await run()
-    const delay = performance.now() - startedAt - this.#lag.since(startedAt)
-    this.#delay = Math.max(this.#delay, delay)
-    this.#expect(delay <= settings.storageTimeout + slack, `a ${what} took ${Math.round(delay)} ms`)
+  /**
+   * The store delays nobody longer than `storageTimeout`: what is left without an answer until then ends with the timers
+   * that fire then, and waits for nothing else.
+   */
+  async #within(what: string, instance: Instance, run: () => Promise<unknown>): Promise<void> {
+    const clock = this.#clock
+    const [took, startedAt] = [stopwatch(), clock.now()]
+    let hasEnded = false
+    const end = (): void => {
+      hasEnded = true
+    }
+    const outcome = run()
+    outcome.then(end, end)
+    await consequences()
+    while (!hasEnded && clock.now() - startedAt < settings.storageTimeout) {
+      await waitFor(`the ${what} ends, or the store leaves it waiting`, () => hasEnded || instance.isSilent())
+      // What is only a little late may be there by now.
+      if (clock.now() > startedAt) await outlast(5)
+      if (!hasEnded) await clock.advance(silence)
+    }
+    const delay = clock.now() - startedAt
+    this.#expect(hasEnded, `a ${what} waits for the store longer than ${delay} ms`)
+    this.#delay = Math.max(this.#delay, delay > 0 ? delay : took())
+    await waitFor(`the ${what} ends`, () => hasEnded)
+    await outcome
   }
 
   async #fail({ breaker }: Instance): Promise<void> {

@@ -6,6 +6,8 @@
  */
 
 import { type AddressInfo, createConnection, createServer, type Socket } from 'node:net'
+import { type Runtime, systemRuntime, type TimerHandle } from '../../src/runtime.ts'
+import { waitFor } from './time.ts'
 
 /** What happens to what passes. */
 export type ProxyFault =
@@ -32,6 +34,8 @@ export interface FaultProxy {
   readonly connections: number
   /** How many requests came through it, whatever became of them. */
   readonly requests: number
+  /** Whether something that came keeps its sender waiting: it is late, or held, or nobody will ever answer it. */
+  readonly holds: boolean
   inflict(fault: ProxyFault): Promise<void>
   heal(): Promise<void>
   /** Resolves when no connection is left. */
@@ -41,8 +45,19 @@ export interface FaultProxy {
 /** How requests are told apart: HTTP with a `content-length`, or Redis's lists of texts. */
 export type Protocol = 'http' | 'redis'
 
-/** Starts a proxy on a free port of the loopback interface. */
-export async function startFaultProxy(target: { readonly port: number }, protocol: Protocol): Promise<FaultProxy> {
+/** What is late is late by this time. */
+export type ProxyTime = Pick<Runtime, 'now' | 'setTimeout' | 'clearTimeout'>
+
+/**
+ * Starts a proxy on a free port of the loopback interface.
+ *
+ * @param time default: the machine's
+ */
+export async function startFaultProxy(
+  target: { readonly port: number },
+  protocol: Protocol,
+  time: ProxyTime = systemRuntime,
+): Promise<FaultProxy> {
   let fault: ProxyFault | undefined
   let connections = 0
   let requests = 0
@@ -50,7 +65,7 @@ export async function startFaultProxy(target: { readonly port: number }, protoco
 
   const server = createServer((downstream) => {
     connections += 1
-    const passage = new Passage(downstream, target.port, protocol, {
+    const passage = new Passage(downstream, target.port, protocol, time, {
       fault: () => fault,
       requested: () => {
         requests += 1
@@ -80,6 +95,9 @@ export async function startFaultProxy(target: { readonly port: number }, protoco
     get requests() {
       return requests
     },
+    get holds() {
+      return [...open].some((passage) => passage.holds)
+    },
     inflict: async (next) => {
       fault = next
       const closed = next.kind === 'refuse' ? new Promise((resolve) => server.close(resolve)) : undefined
@@ -89,7 +107,11 @@ export async function startFaultProxy(target: { readonly port: number }, protoco
     heal: async () => {
       const healed = fault
       fault = undefined
-      if (healed?.kind === 'refuse') await listen(port)
+      // A connection of somebody else's may have got the port meanwhile.
+      if (healed?.kind === 'refuse') {
+        const outcome = () => listen(port).catch((error: unknown) => error)
+        await waitFor('the port of the proxy is free', outcome, (error) => error === undefined, { every: 100 })
+      }
       // Who was left hanging hangs on until somebody resets it: here the server that is back.
       if (healed?.kind === 'hang') resetAll()
       for (const passage of open) passage.release()
@@ -110,20 +132,26 @@ class Passage {
   readonly #requests: Requests
   /** What a black hole holds. */
   readonly #held: (() => void)[] = []
+  readonly #time: ProxyTime
   /** What is on its way, in its order. */
-  readonly #late = new Map<NodeJS.Timeout, () => void>()
+  readonly #late = new Map<TimerHandle, () => void>()
   /** Up to when bytes are on their way already, so that none overtakes another. */
   #busyUntil = 0
+  /** Whether it has had a request that nobody will answer. */
+  #hasSwallowed = false
+  #resetting: NodeJS.Timeout | undefined
 
   constructor(
     downstream: Socket,
     port: number,
     protocol: Protocol,
+    time: ProxyTime,
     { fault, requested }: { fault(): ProxyFault | undefined; requested(): void },
   ) {
     this.#downstream = downstream
     this.#upstream = createConnection(port, '127.0.0.1')
     this.#fault = fault
+    this.#time = time
     this.#requests = new Requests(protocol)
     downstream.setNoDelay(true)
     this.#upstream.setNoDelay(true)
@@ -139,8 +167,13 @@ class Passage {
     this.#upstream.on('data', (data: Buffer) => this.#back(data))
   }
 
+  get holds(): boolean {
+    return this.#hasSwallowed || this.#held.length > 0 || this.#late.size > 0
+  }
+
   /** Lets everything arrive that was held up. */
   release(): void {
+    if (this.#resetting !== undefined) this.reset()
     const late = [...this.#late.values()]
     this.#forgetLate()
     for (const pass of [...late, ...this.#held.splice(0)]) pass()
@@ -153,8 +186,8 @@ class Passage {
 
   #forward(data: Buffer, complete: number): void {
     const fault = this.#fault()
-    if (fault?.kind === 'hang') return
-    if (fault?.kind === 'black-hole') this.#held.push(() => this.#upstream.write(data))
+    if (fault?.kind === 'hang') this.#hasSwallowed = true
+    else if (fault?.kind === 'black-hole') this.#held.push(() => this.#upstream.write(data))
     else if (fault?.kind === 'answer') this.#downstream.write(fault.reply.repeat(complete))
     else this.#upstream.write(data)
   }
@@ -168,7 +201,7 @@ class Passage {
       case 'reset-mid-reply':
         // The half has to be read before the reset, which would overtake it.
         this.#downstream.write(data.subarray(0, data.length >> 1))
-        this.#after(10, () => this.reset())
+        this.#resetting ??= setTimeout(() => this.reset(), 10)
         return
       case 'delay':
         this.#after(fault.by, () => this.#downstream.write(data))
@@ -187,23 +220,29 @@ class Passage {
   }
 
   #after(delay: number, act: () => void, isQueued = false): void {
-    const now = performance.now()
+    const now = this.#time.now()
     const due = Math.max(this.#busyUntil + (isQueued ? delay : 0), now + delay)
     this.#busyUntil = due
-    const timer = setTimeout(() => {
-      this.#late.delete(timer)
-      act()
+    const timer = this.#time.setTimeout(() => {
+      // Timers that are due at the same time need not fire in their order.
+      for (const [other, pass] of this.#late) {
+        this.#time.clearTimeout(other)
+        this.#late.delete(other)
+        pass()
+        if (other === timer) break
+      }
     }, due - now)
     this.#late.set(timer, act)
   }
 
   #forgetLate(): void {
-    for (const timer of this.#late.keys()) clearTimeout(timer)
+    for (const timer of this.#late.keys()) this.#time.clearTimeout(timer)
     this.#late.clear()
     this.#busyUntil = 0
   }
 
   #end(): void {
+    clearTimeout(this.#resetting)
     this.#forgetLate()
     this.#held.length = 0
     this.#downstream.destroy()
