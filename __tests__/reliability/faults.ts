@@ -39,6 +39,8 @@ export interface Fault {
   readonly spares?: 'reads' | 'everything' | undefined
   /** Whether writes are carried out all the same, so that a trip can be the fleet's. */
   readonly writesLand?: boolean
+  /** Whether what is asked gets no answer, for some time or for ever. */
+  readonly isSilent?: boolean
   /** Whether it belongs to the slice that every test run goes through. */
   readonly isInSlice: boolean
   /** Prepares everything; the store is well. */
@@ -207,7 +209,7 @@ function behindName(store: Fault['store'], name: string, makeTarget: (port: numb
       stop: async () => void (await Promise.all([proxy.stop(), target.stop()])),
     }
   }
-  return { store, name, kind: 'unavailable', isInSlice: true, start }
+  return { store, name, kind: 'unavailable', isInSlice: true, isSilent: true, start }
 }
 
 interface Target {
@@ -507,6 +509,7 @@ export const faults: readonly Fault[] = [
       isInSlice,
       spares,
       writesLand: landing.has(fault.kind),
+      isSilent: silencing.has(fault.kind),
       start: async () => behindProxies(await dynamoDBStore(), fault),
     }),
   ),
@@ -521,6 +524,7 @@ export const faults: readonly Fault[] = [
       isInSlice,
       spares,
       writesLand: landing.has(fault.kind),
+      isSilent: silencing.has(fault.kind),
       start: async () => behindProxies(await redisStore(), fault),
     }),
   ),

@@ -4,7 +4,8 @@
  * makes them: load, call, flush.
  *
  * It has a clock of its own, which stands still while anything but time can go on, so that nothing is decided by how long
- * the machine takes. Where the store is silent it is moved, up to `storageTimeout`.
+ * the machine takes. Where the store is silent it is moved, up to `storageTimeout`. Where the store answers, another fleet
+ * lives through the same with a clock that is faster than any answer.
  *
  * @module
  */
@@ -25,7 +26,7 @@ export type Operation = (typeof operations)[number]
 /** What became of one cell. Times are milliseconds. */
 export interface Cell {
   readonly operation: Operation
-  /** The longest that the store delayed a load, a call or a flush: by the clock where it was silent, else as measured. */
+  /** The longest that the store delayed a load, a call or a flush: up to its answer, as measured, or to `storageTimeout`. */
   readonly delay: number
   /** How long after the store was well the fleet agreed with it, by the clock. */
   readonly agreedAfter: number
@@ -71,11 +72,14 @@ export async function runRow(fault: Fault, chosen: readonly Operation[] = operat
 }
 
 async function tryRow(fault: Fault, chosen: readonly Operation[]): Promise<Row> {
-  const services = new Map(chosen.map((operation) => [operation, `${operation.replaceAll(' ', '-')}-${randomUUID()}`]))
-  const site = await fault.start([...services.values()])
-  const runs = await Promise.all(
-    chosen.map((operation) => Run.start(operation, services.get(operation) as string, fault, site)),
+  const fleets = chosen.flatMap((operation) =>
+    (fault.isSilent === true ? [false] : [false, true]).map((isHasty) => {
+      const service = `${operation.replaceAll(' ', '-')}-${randomUUID()}`
+      return { operation, isHasty, service }
+    }),
   )
+  const site = await fault.start(fleets.map(({ service }) => service))
+  const runs = await Promise.all(fleets.map((fleet) => Run.start(fleet, fault, site)))
   let isBroken = false
   try {
     await Promise.all(runs.map((run) => run.arrange()))
@@ -85,12 +89,28 @@ async function tryRow(fault: Fault, chosen: readonly Operation[]): Promise<Row> 
     await site.heal()
     isBroken = false
     await Promise.all(runs.map((run) => run.recover()))
-    return { fault, cells: await Promise.all(runs.map((run) => run.judge())) }
+    const cells = await Promise.all(runs.map((run) => run.judge()))
+    const byOperation = Map.groupBy(cells, ({ operation }) => operation)
+    return { fault, cells: Array.from(byOperation.values(), merge) }
   } finally {
     // A client says goodbye to its server, and waits for the answer.
     if (isBroken) await site.heal().catch(() => {})
     await Promise.all(runs.map((run) => run.stop()))
     await site.stop()
+  }
+}
+
+/** The first is the one that waited for the answers. */
+function merge([first, ...others]: readonly Cell[]): Cell {
+  const { operation, delay, agreedAfter, problems } = first as Cell
+  return {
+    operation,
+    delay,
+    agreedAfter: Math.max(agreedAfter, ...others.map((cell) => cell.agreedAfter)),
+    problems: [
+      ...problems,
+      ...others.flatMap((cell) => cell.problems.map((problem) => `without an answer: ${problem}`)),
+    ],
   }
 }
 
@@ -159,9 +179,17 @@ class ServiceUnavailable extends Error {
   readonly status = 503
 }
 
+interface Fleet {
+  readonly operation: Operation
+  readonly service: string
+  /** Whether the time of the broken store is over before any answer comes, however soon that is. */
+  readonly isHasty: boolean
+}
+
 class Run {
   readonly operation: Operation
   readonly #service: string
+  readonly #isHasty: boolean
   readonly #fault: Fault
   readonly #site: Site
   readonly #clock: Clock
@@ -175,26 +203,17 @@ class Run {
   #finish: ((error?: Error) => Promise<void>) | undefined
   #failures = 0
 
-  static async start(operation: Operation, service: string, fault: Fault, site: Site): Promise<Run> {
+  static async start(fleet: Fleet, fault: Fault, site: Site): Promise<Run> {
     const clock = createClock()
-    const [first, second] = await Promise.all([
-      Instance.start(service, site, clock),
-      Instance.start(service, site, clock),
-    ])
-    return new Run(operation, service, fault, site, clock, first, second)
+    const start = () => Instance.start(fleet.service, site, clock)
+    const [first, second] = await Promise.all([start(), start()])
+    return new Run(fleet, fault, site, clock, first, second)
   }
 
-  private constructor(
-    operation: Operation,
-    service: string,
-    fault: Fault,
-    site: Site,
-    clock: Clock,
-    first: Instance,
-    second: Instance,
-  ) {
-    this.operation = operation
-    this.#service = service
+  private constructor(fleet: Fleet, fault: Fault, site: Site, clock: Clock, first: Instance, second: Instance) {
+    this.operation = fleet.operation
+    this.#service = fleet.service
+    this.#isHasty = fleet.isHasty
     this.#fault = fault
     this.#site = site
     this.#clock = clock
@@ -233,9 +252,7 @@ class Run {
         // An instance that is new, without a connection, and those that have one.
         const cold = await Instance.start(this.#service, this.#site, this.#clock)
         this.#more.push(cold)
-        await Promise.all(
-          [first, second, cold].map((instance) => this.#invoke(instance, () => this.#succeed(instance))),
-        )
+        for (const instance of [first, second, cold]) await this.#invoke(instance, () => this.#succeed(instance))
         return
       }
       case 'count':
@@ -374,7 +391,8 @@ class Run {
     for (const { services, operation, error, willRetry } of events) {
       const isComplete = services.join() === this.#service && operation.length > 0 && willRetry
       this.#expect(isComplete, `a report lacks something: ${services.join()} ${operation} ${willRetry}`)
-      const allowed = [this.#fault.kind, ...(this.#fault.otherKinds ?? [])]
+      const isTimeOut = this.#isHasty && / did not answer /.test(error.message)
+      const allowed = isTimeOut ? ['unavailable'] : [this.#fault.kind, ...(this.#fault.otherKinds ?? [])]
       this.#expect(allowed.includes(error.kind), `reported as ${error.kind}: ${error.message}`)
     }
   }
@@ -410,14 +428,16 @@ class Run {
     outcome.then(end, end)
     await consequences()
     while (!hasEnded && clock.now() - startedAt < settings.storageTimeout) {
-      await waitFor(`the ${what} ends, or the store leaves it waiting`, () => hasEnded || instance.isSilent())
-      // What is only a little late may be there by now.
-      if (clock.now() > startedAt) await outlast(5)
+      if (!this.#isHasty) {
+        await waitFor(`the ${what} ends, or the store leaves it waiting`, () => hasEnded || instance.isSilent())
+        // What is only a little late may be there by now.
+        if (clock.now() > startedAt) await outlast(5)
+      }
       if (!hasEnded) await clock.advance(silence)
     }
     const delay = clock.now() - startedAt
     this.#expect(hasEnded, `a ${what} waits for the store longer than ${delay} ms`)
-    this.#delay = Math.max(this.#delay, delay > 0 ? delay : took())
+    this.#delay = Math.max(this.#delay, delay > 0 ? delay : Math.min(took(), settings.storageTimeout))
     await waitFor(`the ${what} ends`, () => hasEnded)
     await outcome
   }
