@@ -18,6 +18,7 @@ import mysql from 'mysql2/promise'
 import pg from 'pg'
 import Stripe from 'stripe'
 import { Agent, request } from 'undici'
+import { patience } from '../support/time.ts'
 import { authority } from './certificates.ts'
 import type { Endpoint } from './endpoint.ts'
 import type { FaultName } from './faults.ts'
@@ -82,7 +83,7 @@ const undici: Client = {
   kind: 'http',
   serve: plain,
   async call({ endpoint, signal, timeout = 0, readsBody }) {
-    const dispatcher = new Agent({ headersTimeout: timeout, bodyTimeout: timeout })
+    const dispatcher = new Agent({ connectTimeout: patience, headersTimeout: timeout, bodyTimeout: timeout })
     const response = await request(url(endpoint), { dispatcher, signal })
     if (readsBody) parse(response.statusCode, await response.body.text())
     return response
@@ -178,7 +179,8 @@ function aws<C>(
   return {
     kind: 'sdk',
     serve,
-    async call({ endpoint, signal, timeout, readsBody }) {
+    async call({ endpoint, signal, timeout, readsBody }, fault) {
+      const limit = fault.startsWith('half') ? 'socketTimeout' : 'requestTimeout'
       const client = create({
         region: 'eu-central-1',
         credentials: { accessKeyId: 'test', secretAccessKey: 'test' },
@@ -186,11 +188,7 @@ function aws<C>(
         maxAttempts: 1,
         requestHandler: {
           httpAgent: { keepAlive: false },
-          ...(timeout !== undefined && {
-            requestTimeout: timeout,
-            throwOnRequestTimeout: true,
-            socketTimeout: timeout,
-          }),
+          ...(timeout !== undefined && { [limit]: timeout, throwOnRequestTimeout: true }),
         },
       })
       const output = await client.send(makeCommand(), { abortSignal: signal })
@@ -275,8 +273,8 @@ const pgClient: Client = {
 const mysqlClient: Client = {
   kind: 'database',
   serve: mysqlService,
-  async call({ endpoint: { host, port, secure }, timeout = 10_000 }, fault) {
-    const connectTimeout = fault.startsWith('half') ? 10_000 : timeout
+  async call({ endpoint: { host, port, secure }, timeout = patience }, fault) {
+    const connectTimeout = fault.startsWith('half') ? patience : timeout
     const ssl = secure ? { ssl: { verifyIdentity: true } } : {}
     const connection = await mysql.createConnection({ host, port, user: 'u', connectTimeout, ...ssl })
     try {
@@ -300,6 +298,7 @@ function ioredis(options: {
         host,
         port,
         ...(secure && { tls: {} }),
+        connectTimeout: patience,
         ...(timeout !== undefined && { commandTimeout: timeout }),
         ...options,
       })

@@ -1,4 +1,5 @@
 import type { AddressInfo, Server } from 'node:net'
+import { refusingPort } from '../support/refusing-port.ts'
 
 /** Where a client finds the service. */
 export interface Endpoint extends AsyncDisposable {
@@ -33,4 +34,10 @@ export async function listen(server: Listening, secure = false): Promise<Endpoin
 /** A place where no server is. */
 export function nowhere(host: string, port: number): Endpoint {
   return { host, port, secure: false, [Symbol.asyncDispose]: async () => {} }
+}
+
+/** A place where connections are refused. */
+export async function refusing(): Promise<Endpoint> {
+  const refused = await refusingPort()
+  return { ...nowhere('127.0.0.1', refused.port), [Symbol.asyncDispose]: () => refused[Symbol.asyncDispose]() }
 }

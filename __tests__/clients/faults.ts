@@ -1,5 +1,8 @@
 /** What can go wrong with a service. How each client's service does it is up to its server. */
 
+/** The time at which a service is asked that names a date: a whole second, as dates are in HTTP. */
+export const askedAt = 1_000 * Math.floor(Date.now() / 1_000)
+
 export type FaultName = keyof typeof faults
 
 export interface Fault {
@@ -12,7 +15,7 @@ export interface Fault {
   readonly grpcStatus?: number
   /** Who gives up on a service that says nothing. */
   readonly limit?: 'client' | 'breaker' | 'caller'
-  /** On a busy machine the client may give up before the half has come, with other words. */
+  /** Where the machine stands still, the client may give up before the half has come, with other words. */
   readonly isRaced?: boolean
   /** What an error has to show somewhere, unless its client hides it, if this is what went wrong. */
   readonly trace?: RegExp

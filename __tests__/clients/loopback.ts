@@ -14,6 +14,15 @@ export const unknownHost = 'service.invalid'
 /** The broadcast address of the loopback network: the kernel itself refuses to connect to it. Nothing is sent. */
 export const unreachableHost = '127.255.255.255'
 
+/** The sockets that were connected. */
+const connected = new Set<net.Socket>()
+
+/** Whether this process has received at the other end all that was written to the socket. */
+export function isReceived({ remotePort, bytesWritten }: net.Socket): boolean {
+  const other = [...connected].find(({ localPort }) => localPort === remotePort)
+  return other !== undefined && other.bytesRead >= bytesWritten
+}
+
 export function stayOnLoopback(): void {
   const resolve = (hostname: string, family: unknown): dns.LookupAddress => {
     if (hostname !== 'localhost' && !hostname.startsWith('127.')) throw notFound(hostname)
@@ -50,6 +59,8 @@ export function stayOnLoopback(): void {
     const host = typeof options === 'object' ? (options as net.TcpNetConnectOpts).host : args[1]
     const isLocal = typeof host !== 'string' || /^(localhost|127\.[\d.]+|::1|.*\.invalid)$/.test(host)
     if (!isLocal) throw new Error(`A client under test wanted to connect to ${host}.`)
+    connected.add(this)
+    this.once('close', () => connected.delete(this))
     return (connect as (...args: unknown[]) => net.Socket).apply(this, args)
   } as typeof connect
 }

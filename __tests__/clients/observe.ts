@@ -13,8 +13,9 @@ import {
   isCircuitTimeoutError,
   MemoryCircuitStorage,
 } from '../../src/index.ts'
+import { patience } from '../support/time.ts'
 import { type ClientName, clients } from './clients.ts'
-import { type FaultName, faults } from './faults.ts'
+import { askedAt, type FaultName, faults } from './faults.ts'
 import { stayOnLoopback } from './loopback.ts'
 import { faultsOf } from './verdicts.ts'
 
@@ -45,8 +46,6 @@ export interface Observation {
 
 /** The limit that ends a call to a service that says nothing, in milliseconds. */
 const limit = 100
-/** A call that takes longer than this hangs, in milliseconds. */
-const patience = 10_000
 /** So many calls at once. */
 const atOnce = 32
 
@@ -64,7 +63,10 @@ async function observe(name: ClientName, fault: FaultName, folder: string): Prom
   const storage = new MemoryCircuitStorage()
   const by = faults[fault].limit
   const timeout = by === 'breaker' ? limit : (false as const)
-  const breaker = new CircuitBreaker({ services: ['service'], storage, failureThreshold: 1, timeout }, { env: {} })
+  const options = { services: ['service'], storage, failureThreshold: 1, timeout } as const
+  // A date is exact by a clock that stands still.
+  const now = faults[fault].retryAfter === undefined ? Date.now : () => askedAt
+  const breaker = new CircuitBreaker(options, { env: {}, now })
   // So that the call's time is the operation's alone.
   await breaker.load()
   const caller = new AbortController()
@@ -78,11 +80,7 @@ async function observe(name: ClientName, fault: FaultName, folder: string): Prom
     if ('error' in came) throw came.error
     return came.value
   }
-  const hanging = setTimeout(() => {
-    throw new Error(`${name} × ${fault} hangs`)
-  }, patience)
   const got = await settle(breaker.call('service', operation, by === 'caller' ? { signal: caller.signal } : {}))
-  clearTimeout(hanging)
   await breaker.flush()
   const later = readsBody
     ? undefined
@@ -122,17 +120,26 @@ async function observeAll(names: readonly ClientName[], folder: string): Promise
     ([, one], [, other]) => Number(faults[other].limit !== undefined) - Number(faults[one].limit !== undefined),
   )
   const observations: Observation[] = []
+  const running = new Set<string>()
+  // However slow the machine is, one call after the other ends.
+  const hanging = setTimeout(() => {
+    throw new Error(`Nothing has ended for a minute. There hang: ${[...running].join(', ')}`)
+  }, patience)
   const work = async (): Promise<void> => {
     for (let cell = cells.shift(); cell !== undefined; cell = cells.shift()) {
       const [name, fault] = cell
+      running.add(cell.join(' × '))
       try {
         observations.push(await observe(name, fault, folder))
       } catch (error) {
         throw new Error(`${name} × ${fault}`, { cause: error })
       }
+      running.delete(cell.join(' × '))
+      hanging.refresh()
     }
   }
   await Promise.all(Array.from({ length: atOnce }, work))
+  clearTimeout(hanging)
   return observations
 }
 

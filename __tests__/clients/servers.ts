@@ -3,12 +3,14 @@
 import { createServer as createHttpServer } from 'node:http'
 import { createServer as createHttp2Server, type Http2Session } from 'node:http2'
 import { createServer, type Server, type Socket } from 'node:net'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { createServer as createTlsServer, TLSSocket } from 'node:tls'
 import grpc from '@grpc/grpc-js'
+import { waitFor } from '../support/time.ts'
 import { type Certificate, readCertificate } from './certificates.ts'
-import { type Endpoint, listen, nowhere } from './endpoint.ts'
-import { type Fault, type FaultName, faults } from './faults.ts'
-import { unknownHost, unreachableHost } from './loopback.ts'
+import { type Endpoint, listen, nowhere, refusing } from './endpoint.ts'
+import { askedAt, type Fault, type FaultName, faults } from './faults.ts'
+import { isReceived, unknownHost, unreachableHost } from './loopback.ts'
 
 /** How a service words its answers. */
 export type Wording = (fault: FaultName) => {
@@ -28,10 +30,7 @@ const certificateOf: Partial<Record<FaultName, Certificate>> = {
 async function absence(fault: FaultName): Promise<Endpoint | undefined> {
   if (fault === 'unknown host (DNS)') return nowhere(unknownHost, 20_000)
   if (fault === 'host unreachable') return nowhere(unreachableHost, 20_000)
-  if (fault !== 'connection refused') return undefined
-  const closed = await listen(createServer())
-  await closed[Symbol.asyncDispose]()
-  return nowhere('127.0.0.1', closed.port)
+  return fault === 'connection refused' ? refusing() : undefined
 }
 
 /** What the fault does to a connection on which a request has come. */
@@ -41,8 +40,15 @@ function interrupt(fault: FaultName, socket: Socket): void {
   if (fault === 'malformed answer') socket.end('This is no answer.\r\n\r\n')
 }
 
-/** Lets what was written arrive first, in milliseconds. */
-const pause = 50
+/** Turns of the event loop in which a client does all that it does with what it has received. */
+const turns = 20
+
+/** Resets a connection after the client has received what was written, and has had time for it. */
+async function resetWhenReceived(socket: Socket): Promise<void> {
+  await waitFor('the client has received half of the answer', () => socket.destroyed || isReceived(socket))
+  for (let turn = 0; turn < turns; turn++) await nextTurn()
+  socket.resetAndDestroy()
+}
 
 const htmlPage = { body: '<html>Welcome!</html>', headers: { 'content-type': 'text/html' } }
 
@@ -74,7 +80,7 @@ export function httpService(wording: Wording): Service {
           interrupt(fault, socket)
           if (!fault.startsWith('reset in') && !fault.startsWith('half')) return
           socket.write(`HTTP/1.1 200 OK\r\n${head}\r\n${body.slice(0, -1)}`)
-          if (fault.startsWith('reset in')) setTimeout(() => socket.resetAndDestroy(), pause)
+          if (fault.startsWith('reset in')) void resetWhenReceived(socket)
         })
       }),
     )
@@ -82,7 +88,7 @@ export function httpService(wording: Wording): Service {
 }
 
 function formatted({ seconds, as }: { readonly seconds: number; readonly as: 'seconds' | 'date' }): string {
-  return as === 'seconds' ? String(seconds) : new Date(Date.now() + seconds * 1_000).toUTCString()
+  return as === 'seconds' ? String(seconds) : new Date(askedAt + seconds * 1_000).toUTCString()
 }
 
 export const grpcPath = '/test.Service/Call'
@@ -111,9 +117,7 @@ function halfGrpcServer() {
       stream.on('error', () => {})
       stream.respond({ ':status': 200, 'content-type': 'application/grpc' })
       stream.write(Buffer.from([0, 0, 0, 0, 9, 1, 2]))
-      setTimeout(() => {
-        for (const socket of connections) socket.resetAndDestroy()
-      }, pause)
+      for (const socket of connections) void resetWhenReceived(socket)
     })
 }
 
@@ -264,7 +268,7 @@ export const redisService: Service = async (fault, folder) => {
           socket.write('$100\r\nhalf')
           // It stays away: ioredis would ask a server that is back again and again.
           server.close()
-          setTimeout(() => socket.resetAndDestroy(), pause)
+          void resetWhenReceived(socket)
         } else interrupt(fault, socket)
       }
     })
