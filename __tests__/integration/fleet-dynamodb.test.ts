@@ -1,39 +1,47 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals'
 import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { Fleet, FleetProcess } from '../support/fleet.ts'
 import type { FleetWorkerSetup } from '../support/fleet-worker.ts'
+import { patientDynamoDB } from '../support/patience.ts'
+import { waitFor } from '../support/time.ts'
+
+const minute = 60_000
+const hour = 60 * minute
+/** No stall of the machine lasts so long; the clock of a fleet is set forward. */
+const times = { resetTimeout: 10 * minute, cacheTtl: 2 * minute, window: 24 * hour, maxResetTimeout: hour } as const
+/** Claims are spread over this time, in milliseconds. */
+const spread = 1_000
 
 let server: DynamoDBServer
+/** Of four processes: a test gives it its own breakers. */
+let fleet: Fleet
 const running: { stop(): Promise<void> }[] = []
 
 beforeAll(async () => {
-  server = await startDynamoDBLocal()
+  ;[server, fleet] = await Promise.all([startDynamoDBLocal(), Fleet.start(4)])
 })
 afterEach(async () => {
   await Promise.all(running.splice(0).map((one) => one.stop()))
 })
-afterAll(() => server.stop())
+afterAll(() => Promise.all([server?.stop(), fleet?.stop()]))
 
-/** A fleet on a table of its own, and a look at what it stores. The machine is slow under this load: long timeouts. */
-async function startFleet(
-  processes: number,
+/** Gives each process so many breakers, on a table of their own. */
+async function equip(
   breakers: number,
-  options: FleetWorkerSetup['options'],
-): Promise<{ fleet: Fleet; setup: FleetWorkerSetup; storage: DynamoDBCircuitStorage }> {
+  options: FleetWorkerSetup['options'] = {},
+): Promise<{ setup: FleetWorkerSetup; storage: DynamoDBCircuitStorage }> {
   const tableName = await server.createTable()
   const store = { type: 'dynamodb', endpoint: server.endpoint, tableName } as const
-  const setup = { store, breakers, options: { storageTimeout: 20_000, ...options } }
-  const fleet = await Fleet.start(processes, setup)
-  running.push(fleet)
+  const setup = { store, breakers, options: { ...times, ...options } }
+  await fleet.equip(setup)
   await fleet.load()
-  return { fleet, setup, storage: new DynamoDBCircuitStorage({ tableName, client: server.client() }) }
+  return { setup, storage: new DynamoDBCircuitStorage({ tableName, client: server.client(patientDynamoDB) }) }
 }
 
 describe('a fleet of processes over one table', () => {
   it('opens once, with one event and about one write for each failing invocation, when 200 breakers fail at once', async () => {
-    const { fleet, storage } = await startFleet(4, 50, { resetTimeout: 60_000 })
+    const { storage } = await equip(50)
 
     const { ran } = await fleet.call('fail')
 
@@ -50,7 +58,7 @@ describe('a fleet of processes over one table', () => {
   })
 
   it('counts every failure exactly once', async () => {
-    const { fleet, storage } = await startFleet(4, 25, { failureThreshold: 10_000 })
+    const { storage } = await equip(25, { failureThreshold: 10_000 })
 
     for (let round = 0; round < 5; round++) await fleet.call('fail')
 
@@ -60,13 +68,13 @@ describe('a fleet of processes over one table', () => {
   })
 
   it('sends one probe, has one author for each transition, and serves everywhere after it', async () => {
-    const { fleet, storage } = await startFleet(4, 10, { resetTimeout: 1_000, cacheTtl: 200 })
+    const { storage } = await equip(10)
     await fleet.call('fail')
-    // A spread of up to 5 % of the reset timeout is part of the protocol.
-    await sleep(1_200)
+    await fleet.advance(times.resetTimeout + spread)
     await fleet.load()
 
-    const probing = await fleet.call('succeed', { holds: 2_000 })
+    const probing = await fleet.callTogether('succeed', 40)
+    await fleet.advance(times.cacheTtl)
     await fleet.load()
     const after = await fleet.call('succeed')
 
@@ -83,27 +91,36 @@ describe('a fleet of processes over one table', () => {
   })
 
   it('replaces a prober that was killed, when its lease expires and not before', async () => {
-    const { fleet, setup, storage } = await startFleet(2, 10, { resetTimeout: 500, cacheTtl: 100, deadlineReserve: 0 })
+    const { setup, storage } = await equip(5, { deadlineReserve: 0 })
     await fleet.call('fail')
-    await sleep(700)
+    await fleet.advance(times.resetTimeout + spread)
     await fleet.load()
-    const prober = await FleetProcess.start({ ...setup, breakers: 1 })
+    const prober = await FleetProcess.start()
     running.push({ stop: () => prober.kill() })
-    const lease = 3_000
-    const claimedAt = Date.now()
-    void prober.call('succeed', { holds: 60_000, remaining: lease })
-    await prober.operationStarted()
+    await prober.equip({ ...setup, breakers: 1 }, fleet.ahead)
+    await prober.load()
+    void prober.call('succeed', { isHeld: true, remaining: 12 * minute })
+    await waitFor(
+      'the probe is under way',
+      () => prober.verdicts,
+      (verdicts) => verdicts.includes('started'),
+    )
     await prober.kill()
 
     await fleet.load()
     const before = await fleet.call('succeed')
     const held = await storage.getState('stripe')
-    await sleep(Math.max(0, claimedAt + lease + 500 - Date.now()))
+    const expiresAt = held?.leases[0]?.expiresAt ?? Number.NaN
+    await fleet.advance(expiresAt - fleet.now() - minute)
     await fleet.load()
-    const after = await fleet.call('succeed', { holds: 1_000 })
+    const shortBefore = await fleet.call('succeed')
+    await fleet.advance(minute + spread)
+    await fleet.load()
+    const after = await fleet.callTogether('succeed', 20)
 
     expect(held).toMatchObject({ state: 'HALF_OPEN', leases: [{ id: expect.any(String) }] })
     expect(before).toEqual({ ran: 0, refused: 20 })
+    expect(shortBefore).toEqual({ ran: 0, refused: 20 })
     expect(after).toEqual({ ran: 1, refused: 19 })
     expect(await storage.getState('stripe')).toMatchObject({ state: 'CLOSED', generation: 3 })
   })

@@ -5,6 +5,7 @@ import { CircuitStorageError } from '../../src/errors.ts'
 import { RedisCircuitStorage } from '../../src/storage/redis.ts'
 import { circuitRecord, testCircuitStorage } from '../../src/testing/index.ts'
 import { type RedisCluster, type RedisServer, startRedisCluster } from '../support/redis-server.ts'
+import { outlast, waitFor } from '../support/time.ts'
 
 function increment() {
   return { count: 1, at: Date.now(), id: randomUUID() }
@@ -67,6 +68,15 @@ describe('the storage in a cluster of three masters', () => {
     const counting = new RedisCircuitStorage({ client: cluster.client() })
     await counting.batchGetState(services)
     const sent = new Map(services.map((service) => [service, 0]))
+    /** What was under way has been sent before: it is the second one that counts. */
+    const counted = async () => {
+      const before = new Map(sent)
+      await waitFor(
+        'every circuit is counted in',
+        () => services.map((service) => Number(sent.get(service)) - Number(before.get(service))),
+        (counts) => Math.min(...counts) >= 2,
+      )
+    }
     let moving = true
     const traffic = services.map(async (service) => {
       while (moving) {
@@ -82,11 +92,11 @@ describe('the storage in a cluster of three masters', () => {
       const from = await ownerOf(service)
       const to = cluster.nodes.find((node) => node !== from) as RedisServer
       await to.client().script('FLUSH')
-      await cluster.moveSlot(await slotOf(service), from, to)
+      await cluster.moveSlot(await slotOf(service), from, to, counted)
     }
     moving = false
     await Promise.all([...traffic, reading])
-    expect(Math.min(...sent.values())).toBeGreaterThan(5)
+    expect(Math.min(...sent.values())).toBeGreaterThanOrEqual(24)
     const records = await storage.batchGetState(services)
     expect(new Map([...records].map(([service, { failureCount }]) => [service, failureCount]))).toEqual(sent)
     await cluster.settled()
@@ -111,13 +121,17 @@ describe('the storage in a cluster of three masters', () => {
           () => outcome.applied++,
           (error) => outcome.errors.push(error),
         )
-        await new Promise((resolve) => setTimeout(resolve, 5))
+        await outlast(5)
       }
     })
     await dead.kill()
-    while (lost.some((service) => outcomes.get(service)?.errors.length === 0)) {
-      await new Promise((resolve) => setTimeout(resolve, 20))
-    }
+    await waitFor(
+      'each circuit is counted in or fails',
+      () => outcomes,
+      () =>
+        lost.every((service) => outcomes.get(service)?.errors.length) &&
+        alive.every((service) => outcomes.get(service)?.applied),
+    )
     const error = await user.batchGetState(services).catch((reason) => reason)
     down = false
     await Promise.all(traffic)
@@ -136,10 +150,12 @@ describe('the storage in a cluster of three masters', () => {
     await dead.restart()
     await cluster.settled()
     for (const service of lost) {
-      for (;;) {
-        const result = await user.incrementFailures(service, undefined, increment()).catch(() => undefined)
-        if (result?.applied) break
-      }
+      const first = increment()
+      await waitFor(
+        'a lost circuit is served again',
+        () => user.incrementFailures(service, undefined, first).catch((reason) => reason),
+        ({ applied }) => applied === true,
+      )
     }
     const records = await user.batchGetState(services)
     expect(records.size).toBe(30)

@@ -1,6 +1,6 @@
 /**
  * A process of a fleet: many breakers that share nothing with those of other processes but the store. Driven over IPC by
- * `fleet.ts`.
+ * `fleet.ts`, for one test after another. The clock of the breakers goes on when a test says so, beside real time.
  *
  * @module
  */
@@ -13,6 +13,7 @@ import {
   isCircuitOpenError,
   type StateChange,
 } from '../../src/index.ts'
+import { patientDynamoDB, patientRedis, patientStore } from './patience.ts'
 
 /** The store of a fleet. */
 export type FleetStore =
@@ -25,12 +26,28 @@ export interface FleetWorkerSetup {
   readonly options: Omit<CircuitBreakerOptions<'stripe'>, 'storage' | 'services'>
 }
 
+/** How a call is made. */
+export interface CallOptions {
+  /** Whether the operation takes until it is released. */
+  readonly isHeld?: boolean
+  /** What is left of the invocation, in milliseconds. */
+  readonly remaining?: number
+}
+
 export type FleetCommand =
+  /** Makes new breakers, whose clock is this much ahead, and forgets the ones before. */
+  | { readonly kind: 'equip'; readonly setup: FleetWorkerSetup; readonly ahead: number }
+  /** Sets the clock of the breakers forward. */
+  | { readonly kind: 'advance'; readonly by: number }
   | { readonly kind: 'load' }
-  /** Every breaker makes one call that does this, and flushes. `holds`: how long the operation takes, in milliseconds. */
-  | { readonly kind: 'call'; readonly does: 'fail' | 'succeed'; readonly holds?: number; readonly remaining?: number }
+  /** Every breaker makes one call that does this, and flushes. */
+  | ({ readonly kind: 'call'; readonly does: 'fail' | 'succeed' } & CallOptions)
+  /** Ends the operations that are held. */
+  | { readonly kind: 'release' }
   /** Every breaker has one invocation after another until `stop`: it loads, makes a call and flushes. */
   | { readonly kind: 'traffic'; readonly does: 'fail' | 'succeed' }
+  /** Ends when every breaker has had an invocation from beginning to end since. */
+  | { readonly kind: 'turn' }
   | { readonly kind: 'stop' }
   | { readonly kind: 'report' }
 
@@ -62,38 +79,62 @@ class ServiceError extends Error {
 /** Between two invocations of one breaker, in milliseconds. */
 const pause = 25
 
-const setup = JSON.parse(process.argv[2] ?? '{}') as FleetWorkerSetup
-const requests: Record<string, number> = {}
-const events: StateChange[] = []
-const storageErrors: string[] = []
-const unexpected: string[] = []
-const storageOf = await storages(setup.store)
-const breakers = Array.from(
-  { length: setup.breakers },
-  () =>
-    new CircuitBreaker(
-      {
-        ...setup.options,
-        services: ['stripe'],
-        storage: storageOf(),
-        onStateChange: (change) => events.push(change),
-        onStorageError: ({ error }) => storageErrors.push(`${error.message} ${error.cause ?? ''}`),
-      },
-      { env: {} },
-    ),
-)
+let requests: Record<string, number> = {}
+let events: StateChange[] = []
+let storageErrors: string[] = []
+let unexpected: string[] = []
+let breakers: CircuitBreaker<'stripe'>[] = []
+let closeStores = async (): Promise<unknown> => undefined
+let ahead = 0
+
+async function equip(setup: FleetWorkerSetup): Promise<void> {
+  await closeStores()
+  ;[requests, events, storageErrors, unexpected] = [{}, [], [], []]
+  const { make, close } = await storages(setup.store)
+  closeStores = close
+  breakers = Array.from(
+    { length: setup.breakers },
+    () =>
+      new CircuitBreaker(
+        {
+          ...patientStore,
+          ...setup.options,
+          services: ['stripe'],
+          storage: make(),
+          onStateChange: (change) => events.push(change),
+          onStorageError: ({ error }) => storageErrors.push(`${error.message} ${error.cause ?? ''}`),
+        },
+        { env: {}, now: () => Date.now() + ahead },
+      ),
+  )
+}
 
 function count(name: string): void {
   requests[name] = (requests[name] ?? 0) + 1
 }
 
-/** Makes the store of each breaker. On DynamoDB they share the sockets of one client; on Redis each has its connection. */
-async function storages(store: FleetStore): Promise<() => ICircuitStorage> {
+interface Stores {
+  make(): ICircuitStorage
+  close(): Promise<unknown>
+}
+
+/**
+ * Makes the store of each breaker, all of them patient. On DynamoDB they share the sockets of one client; on Redis each
+ * has its connection. A killed Redis leaves no timer behind, which `socketTimeout` would.
+ */
+async function storages(store: FleetStore): Promise<Stores> {
   if (store.type === 'redis') {
     const { url, keyPrefix } = store
     const { RedisCircuitStorage } = await import('../../src/storage/redis.ts')
     await countRedisCommands()
-    return () => new RedisCircuitStorage({ url, keyPrefix })
+    const options = { ...patientRedis, socketTimeout: undefined }
+    const made: InstanceType<typeof RedisCircuitStorage>[] = []
+    const make = () => {
+      const storage = new RedisCircuitStorage({ url, keyPrefix, options })
+      made.push(storage)
+      return storage
+    }
+    return { make, close: () => Promise.all(made.map((storage) => storage.close())) }
   }
   const { endpoint, tableName } = store
   const { DynamoDBClient } = await import('@aws-sdk/client-dynamodb')
@@ -102,6 +143,7 @@ async function storages(store: FleetStore): Promise<() => ICircuitStorage> {
     endpoint,
     region: 'eu-west-1',
     credentials: { accessKeyId: 'test', secretAccessKey: 'test' },
+    ...patientDynamoDB,
   })
   client.middlewareStack.add(
     (next, context) => (args) => {
@@ -110,11 +152,15 @@ async function storages(store: FleetStore): Promise<() => ICircuitStorage> {
     },
     { step: 'initialize', name: 'countRequests' },
   )
-  return () => new DynamoDBCircuitStorage({ tableName, client })
+  return { make: () => new DynamoDBCircuitStorage({ tableName, client }), close: async () => client.destroy() }
 }
+
+let countsRedisCommands = false
 
 /** All clients of this process; a command that waits for the connection first, and so is sent twice, counts once. */
 async function countRedisCommands(): Promise<void> {
+  if (countsRedisCommands) return
+  countsRedisCommands = true
   const { Redis } = await import('ioredis')
   const sent = new WeakSet<object>()
   const send = Redis.prototype.sendCommand
@@ -125,12 +171,15 @@ async function countRedisCommands(): Promise<void> {
   }
 }
 
+/** What is held waits for it. */
+let released = Promise.withResolvers<void>()
+
 /** One call; whether the operation ran or was refused. */
 async function invoke(
-  breaker: (typeof breakers)[number],
+  breaker: CircuitBreaker<'stripe'>,
   requestId: string,
   does: 'fail' | 'succeed',
-  { holds, remaining }: { readonly holds?: number; readonly remaining?: number } = {},
+  { isHeld = false, remaining }: CallOptions = {},
 ): Promise<'ran' | 'refused' | undefined> {
   const context = {
     awsRequestId: requestId,
@@ -140,12 +189,17 @@ async function invoke(
   try {
     await breaker.callExternalFor(context)('stripe', async () => {
       ran = true
-      process.send?.({ started: true })
-      if (holds !== undefined) await sleep(holds)
+      if (isHeld) {
+        process.send?.({ verdict: 'started' })
+        await released.promise
+      }
       if (does === 'fail') throw new ServiceError('down')
     })
   } catch (error) {
-    if (isCircuitOpenError(error)) return 'refused'
+    if (isCircuitOpenError(error)) {
+      if (isHeld) process.send?.({ verdict: 'refused' })
+      return 'refused'
+    }
     if (!(error instanceof ServiceError)) unexpected.push(`call: ${String(error)}`)
   }
   return ran ? 'ran' : undefined
@@ -153,6 +207,7 @@ async function invoke(
 
 async function call(command: Extract<FleetCommand, { kind: 'call' }>): Promise<CallResults> {
   const results = { ran: 0, refused: 0 }
+  released = Promise.withResolvers()
   await Promise.all(
     breakers.map(async (breaker, index) => {
       const result = await invoke(breaker, `${process.pid}-${index}`, command.does, command)
@@ -164,10 +219,13 @@ async function call(command: Extract<FleetCommand, { kind: 'call' }>): Promise<C
 }
 
 let isStopped = true
+/** How many invocations of each breaker are over. */
+let invocations: number[] = []
 
 async function traffic(command: Extract<FleetCommand, { kind: 'traffic' }>): Promise<TrafficResults> {
   const results = { ran: 0, refused: 0, slowest: 0 }
   isStopped = false
+  invocations = breakers.map(() => 0)
   await Promise.all(
     breakers.map(async (breaker, index) => {
       // Not all at once: an instance comes when its invocations come.
@@ -183,6 +241,7 @@ async function traffic(command: Extract<FleetCommand, { kind: 'traffic' }>): Pro
           unexpected.push(`load or flush: ${String(error)}`)
         }
         results.slowest = Math.max(results.slowest, performance.now() - startedAt)
+        invocations[index] = round + 1
         await sleep(pause)
       }
     }),
@@ -190,15 +249,32 @@ async function traffic(command: Extract<FleetCommand, { kind: 'traffic' }>): Pro
   return results
 }
 
+/** One that is under way has begun before: it is the second one that counts. */
+async function turn(): Promise<void> {
+  const before = [...invocations]
+  while (before.some((count, index) => (invocations[index] ?? 0) < count + 2)) await sleep(5)
+}
+
 async function answer(command: FleetCommand): Promise<unknown> {
   switch (command.kind) {
+    case 'equip':
+      ahead = command.ahead
+      return equip(command.setup)
+    case 'advance':
+      ahead += command.by
+      return undefined
     case 'load':
       await Promise.all(breakers.map((breaker) => breaker.load()))
       return undefined
     case 'call':
       return call(command)
+    case 'release':
+      released.resolve()
+      return undefined
     case 'traffic':
       return traffic(command)
+    case 'turn':
+      return turn()
     case 'stop':
       isStopped = true
       return undefined

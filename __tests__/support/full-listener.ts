@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createConnection, type Socket } from 'node:net'
+import { waitFor } from './time.ts'
 
 export interface FullListener {
   stop(): Promise<void>
@@ -21,8 +22,15 @@ export async function startFullListener(host: string, port: number): Promise<Ful
   await once(child.stdout as NodeJS.ReadableStream, 'data')
   // A stopped process accepts nothing; what is in the queue stays there.
   child.kill('SIGSTOP')
+  let queued = 0
   const fillers: Socket[] = Array.from({ length: 8 }, () => createConnection(port, host))
-  for (const filler of fillers) filler.on('error', () => {})
+  for (const filler of fillers) filler.on('error', () => {}).on('connect', () => queued++)
+  // One more than the backlog is as many as fit.
+  await waitFor(
+    'the queue is full',
+    () => queued,
+    (connections) => connections > 1,
+  )
   return {
     stop: async () => {
       for (const filler of fillers) filler.destroy()

@@ -6,14 +6,15 @@
  */
 
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { randomInt } from 'node:crypto'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
-import { type AddressInfo, createConnection, createServer, type Socket } from 'node:net'
+import { type AddressInfo, createConnection, createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { Cluster, type ClusterOptions, Redis, type RedisOptions } from 'ioredis'
 import { installRedisServer } from '../../scripts/redis-server.ts'
+import { patience, waitFor } from './time.ts'
 
 const run = promisify(execFile)
 
@@ -122,6 +123,7 @@ function serverAt(
       const client = new Redis({
         host: '127.0.0.1',
         port,
+        connectTimeout: patience,
         ...(password === undefined ? {} : { password }),
         ...(certificate === undefined ? {} : { tls: { ca: certificate } }),
         ...own,
@@ -140,8 +142,12 @@ export interface RedisCluster {
   readonly nodes: readonly RedisServer[]
   /** A new client of ioredis; `stop` disconnects it. */
   client(options?: Omit<ClusterOptions, 'redisOptions'>, user?: { username: string; password: string }): Cluster
-  /** Moves one slot with its keys to the other node, as `redis-cli --cluster reshard` does. */
-  moveSlot(slot: number, from: RedisServer, to: RedisServer): Promise<void>
+  /**
+   * Moves one slot with its keys to the other node, as `redis-cli --cluster reshard` does.
+   *
+   * @param midway awaited while the source still has the keys, and again while the target has them and nobody knows it
+   */
+  moveSlot(slot: number, from: RedisServer, to: RedisServer, midway: () => Promise<unknown>): Promise<void>
   /** Waits until every node that answers says that the cluster is well. */
   settled(): Promise<void>
   stop(): Promise<void>
@@ -157,7 +163,8 @@ export async function startRedisCluster(): Promise<RedisCluster> {
         settings: {
           'cluster-enabled': 'yes',
           'cluster-port': String(ports[index + 3]),
-          'cluster-node-timeout': '1000',
+          // No stall of a node makes the others take it for dead.
+          'cluster-node-timeout': String(patience),
           'cluster-require-full-coverage': 'no',
         },
       }),
@@ -169,15 +176,17 @@ export async function startRedisCluster(): Promise<RedisCluster> {
   const ask = (node: RedisServer, ...command: [string, ...string[]]) =>
     (administrators.get(node) as Redis).call(...command) as Promise<string>
   const settled = async () => {
-    const deadline = Date.now() + 15_000
-    for (;;) {
-      const states = await Promise.all(nodes.map((node) => ask(node, 'cluster', 'info')))
-      const views = await Promise.all(nodes.map((node) => ask(node, 'cluster', 'slots')))
-      const agreed = new Set(views.map((view) => JSON.stringify(view))).size === 1
-      if (agreed && states.every((state) => state.includes('cluster_state:ok') && /slots_ok:16384/.test(state))) return
-      if (Date.now() > deadline) throw new Error(`The cluster did not settle within 15 s: ${states.join('\n')}`)
-      await sleep(50)
-    }
+    await waitFor(
+      'all nodes say that the cluster is well, and where which slot is',
+      async () => ({
+        states: await Promise.all(nodes.map((node) => ask(node, 'cluster', 'info'))),
+        views: await Promise.all(nodes.map((node) => ask(node, 'cluster', 'slots'))),
+      }),
+      ({ states, views }) =>
+        new Set(views.map((view) => JSON.stringify(view))).size === 1 &&
+        states.every((state) => state.includes('cluster_state:ok') && /slots_ok:16384/.test(state)),
+      { every: 50 },
+    )
   }
   const clients: Cluster[] = []
   await settled()
@@ -187,22 +196,24 @@ export async function startRedisCluster(): Promise<RedisCluster> {
     client: (options = {}, user = undefined) => {
       const client = new Cluster(
         nodes.map(({ port }) => ({ host: '127.0.0.1', port })),
-        user === undefined ? options : { ...options, redisOptions: user },
+        { slotsRefreshTimeout: patience, ...options, redisOptions: { connectTimeout: patience, ...user } },
       )
       client.on('error', () => {})
       clients.push(client)
       return client
     },
-    moveSlot: async (slot, from, to) => {
+    moveSlot: async (slot, from, to, midway) => {
       const number = String(slot)
       const [source, target] = [await ask(from, 'cluster', 'myid'), await ask(to, 'cluster', 'myid')]
       await ask(to, 'cluster', 'setslot', number, 'importing', source)
       await ask(from, 'cluster', 'setslot', number, 'migrating', target)
+      await midway()
       for (;;) {
         const keys = (await ask(from, 'cluster', 'getkeysinslot', number, '10')) as unknown as string[]
         if (keys.length === 0) break
-        await ask(from, 'migrate', '127.0.0.1', String(to.port), '', '0', '5000', 'KEYS', ...keys)
+        await ask(from, 'migrate', '127.0.0.1', String(to.port), '', '0', String(patience), 'KEYS', ...keys)
       }
+      await midway()
       for (const node of [to, from, ...nodes.filter((other) => other !== to && other !== from)]) {
         await ask(node, 'cluster', 'setslot', number, 'node', target)
       }
@@ -328,16 +339,24 @@ async function makeCertificate(folder: string): Promise<string> {
   return readFile(file, 'utf8')
 }
 
-/** All are held at the same time, so that they differ. */
+/**
+ * All are held at the same time, so that they differ. Below those that a machine gives to outgoing connections: none of
+ * these takes a port before its server does, or while that is down.
+ */
 async function freePorts(count: number): Promise<number[]> {
-  const probes = await Promise.all(
-    Array.from({ length: count }, async () => {
-      const probe = createServer()
-      await new Promise<void>((resolve) => probe.listen(0, '127.0.0.1', resolve))
-      return probe
-    }),
-  )
+  const probes = await Promise.all(Array.from({ length: count }, listenAnywhere))
   const ports = probes.map((probe) => (probe.address() as AddressInfo).port)
   await Promise.all(probes.map((probe) => new Promise((resolve) => probe.close(resolve))))
   return ports
+}
+
+async function listenAnywhere(): Promise<Server> {
+  for (;;) {
+    const server = createServer()
+    const isListening = await new Promise<boolean>((resolve) => {
+      server.once('error', () => resolve(false))
+      server.listen(randomInt(10_000, 32_000), '127.0.0.1', () => resolve(true))
+    })
+    if (isListening) return server
+  }
 }
