@@ -1,6 +1,6 @@
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals'
 import { transform } from '@swc/core'
 import * as cockatiel from 'cockatiel'
@@ -9,6 +9,8 @@ import { CircuitBreaker, isBreakableError } from '../../src/index.ts'
 import { createTestContext } from '../../src/testing/index.ts'
 import { type Provider, type ProviderAnswer, startProvider } from '../examples/provider.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
+import { patientVariables } from '../support/patience.ts'
+import { waitFor } from '../support/time.ts'
 import { BadRequest, ok, outcomeOf, ServiceUnavailable, unavailable } from '../support/virtual-fleet.ts'
 
 const root = join(import.meta.dirname, '../..')
@@ -34,6 +36,10 @@ beforeAll(async () => {
 afterAll(() => rm(folder, { recursive: true }))
 
 beforeEach(async () => {
+  // The clock stands still unless a test moves it, and no time limit of a call ends by itself.
+  moveClock(0)
+  holdTimers()
+  Object.assign(process.env, patientVariables)
   provider = await startProvider({ body: { paid: true } })
   process.env['PAYMENTS_URL'] = provider.url
   jest.spyOn(console, 'warn').mockImplementation(() => {})
@@ -91,6 +97,36 @@ function moveClock(milliseconds: number): void {
   })
 }
 
+/** For so long the code on the page waits: for the end of a call, and for the next probe; a DynamoDB client, too. */
+const heldDelays: readonly number[] = [1_000, 2_000, 10_000]
+/** The timers that were set for so long. */
+const heldTimers = new Map<unknown, { readonly callback: () => void; readonly delay: number }>()
+
+/** Keeps these timers from running down by themselves. */
+function holdTimers(): void {
+  const { setTimeout: realSetTimeout, clearTimeout: realClearTimeout } = globalThis
+  heldTimers.clear()
+  jest.spyOn(globalThis, 'setTimeout').mockImplementation(((callback: () => void, delay = 0, ...values: []) => {
+    if (!heldDelays.includes(delay)) return realSetTimeout(callback, delay, ...values)
+    const timer = realSetTimeout(() => {}, 2 ** 31 - 1).unref()
+    heldTimers.set(timer, { callback, delay })
+    return timer
+  }) as typeof setTimeout)
+  jest.spyOn(globalThis, 'clearTimeout').mockImplementation((timer) => {
+    heldTimers.delete(timer)
+    realClearTimeout(timer)
+  })
+}
+
+/** Lets the timers that were set for so long run down. */
+function runDown(wanted: number): void {
+  for (const [timer, { callback, delay }] of [...heldTimers]) {
+    if (delay !== wanted) continue
+    clearTimeout(timer as NodeJS.Timeout)
+    callback()
+  }
+}
+
 const queued = { queued: true }
 const paid = { paid: true }
 const failing = { status: 503, body: {} }
@@ -113,18 +149,12 @@ describe.each([['### Before: opossum'], ['### Before: cockatiel'], ['## After']]
   })
 
   it('asks again ten seconds after, once, and is closed by an answer', async () => {
-    // opossum waits by a timer; let it be due soon.
-    const realSetTimeout = globalThis.setTimeout
-    jest
-      .spyOn(globalThis, 'setTimeout')
-      .mockImplementation(((callback: () => void, delay?: number) =>
-        realSetTimeout(callback, delay === 10_000 ? 0 : delay)) as typeof setTimeout)
     provider.react(failing)
     const handler = await handlerOf(heading)
     await callTimes(handler, 3)
-    // With what it waits longer, so that a fleet does not ask at once.
+    // With what it waits longer, so that a fleet does not ask at once. opossum waits by a timer.
     moveClock(11_000)
-    await sleep(10)
+    runDown(10_000)
 
     await callTimes(handler, 1)
     expect(provider.requests).toHaveLength(4)
@@ -132,7 +162,7 @@ describe.each([['### Before: opossum'], ['### Before: cockatiel'], ['## After']]
     if (!heading.includes('opossum')) expect(provider.requests).toHaveLength(4)
     provider.react({ body: paid })
     moveClock(11_000)
-    await sleep(10)
+    runDown(10_000)
     expect(await callTimes(handler, 3)).toEqual([paid, paid, paid])
   })
 
@@ -145,17 +175,13 @@ describe.each([['### Before: opossum'], ['### Before: cockatiel'], ['## After']]
   })
 
   it('cuts a call after two seconds', async () => {
-    const realSetTimeout = globalThis.setTimeout
-    jest
-      .spyOn(globalThis, 'setTimeout')
-      .mockImplementation(((callback: () => void, delay?: number) =>
-        realSetTimeout(callback, delay === 2_000 ? 20 : delay)) as typeof setTimeout)
     provider.react('hangs')
     const handler = await handlerOf(heading)
-    const started = Date.now()
+    const answers = callTimes(handler, 1)
+    await waitFor('the service is asked', () => provider.requests.length === 1)
+    runDown(2_000)
 
-    expect(await callTimes(handler, 1)).toEqual([queued])
-    expect(Date.now() - started).toBeLessThan(1_900)
+    expect(await answers).toEqual([queued])
   })
 })
 
@@ -188,15 +214,20 @@ function holdFirst(answer: ProviderAnswer = { body: paid }): {
   return { arrived: arrival.promise, release: gate.resolve }
 }
 
-/** Lets the service hold its answers until so many requests are there. */
-function holdUntil(requests: number): void {
+/** Lets handlers call a service at once that holds its answers until each of them has asked it or has ended. */
+async function callAtOnce(handlers: readonly Handler[]): Promise<void> {
   const all = Promise.withResolvers<void>()
-  const before = provider.requests.length
+  let left = handlers.length
+  const oneLess = (): void => {
+    left--
+    if (left === 0) all.resolve()
+  }
   provider.react(async () => {
-    if (provider.requests.length - before === requests) all.resolve()
-    await Promise.race([all.promise, sleep(300)])
+    oneLess()
+    await all.promise
     return failing
   })
+  await Promise.all(handlers.map((handler) => outcomeOf(handler({ amount: 1 })).then(oneLess)))
 }
 
 /** Whether a handler asks the service, which is well again. */
@@ -253,8 +284,7 @@ describe('a breaker of your own, in memory', () => {
       await callTimes(handler, 3)
       moveClock(11_000)
       const before = provider.requests.length
-      holdUntil(5)
-      await Promise.all(Array.from({ length: 5 }, () => outcomeOf(handler({ amount: 1 }))))
+      await callAtOnce(Array(5).fill(handler))
       return provider.requests.length - before
     }
 
@@ -297,8 +327,7 @@ describe('a breaker of your own, in DynamoDB', () => {
   it('loses failures of instances that fail at once, and ours does not', async () => {
     const isOpenAfterThreeAtOnce = async (heading: string) => {
       const three = await instances(heading, 3)
-      holdUntil(3)
-      await Promise.all(three.map((handler) => outcomeOf(handler({ amount: 1 }))))
+      await callAtOnce(three)
       return !(await asks(await handlerOf(heading)))
     }
 
@@ -313,8 +342,7 @@ describe('a breaker of your own, in DynamoDB', () => {
       await callTimes(three[0], 3)
       moveClock(11_000)
       const before = provider.requests.length
-      holdUntil(3)
-      await Promise.all(three.map((handler) => outcomeOf(handler({ amount: 1 }))))
+      await callAtOnce(three)
       return provider.requests.length - before
     }
 
@@ -430,8 +458,7 @@ describe('what the page says of opossum', () => {
   it('closes it by an error that is filtered out, and takes a returned 503 for a success', async () => {
     const breaker = opossum({ resetTimeout: 1, errorFilter: (error: unknown) => error instanceof BadRequest })
     await outcomeOf(breaker.fire(unavailable))
-    await sleep(20)
-    expect(breaker.halfOpen).toBe(true)
+    await waitFor('it is half open', () => breaker.halfOpen)
     await outcomeOf(breaker.fire(() => Promise.reject(new BadRequest('400'))))
     expect(breaker.closed).toBe(true)
     for (let call = 0; call < 5; call++) await breaker.fire(async () => ({ status: 503 }))
@@ -473,19 +500,29 @@ describe('what the page says of cockatiel', () => {
 
   it('lets other calls wait for the decision in half-open, where ours refuses them', async () => {
     const breaker = await broken()
-    await sleep(20)
+    moveClock(1)
+    const order: string[] = []
     const gate = Promise.withResolvers<string>()
-    const probe = breaker.execute(() => gate.promise)
-    const other = breaker.execute(ok)
-    expect(await Promise.race([other, sleep(20, 'waits')])).toBe('waits')
+    const probe = breaker.execute(async () => {
+      const answer = await gate.promise
+      order.push('the probe ends')
+      return answer
+    })
+    const other = breaker.execute(() => {
+      order.push('the other begins')
+      return ok()
+    })
+    // Whatever need not wait for the probe has happened by then.
+    for (let turn = 0; turn < 5; turn++) await nextTurn()
     gate.resolve('ok')
 
     expect(await Promise.all([probe, other])).toEqual(['ok', 'ok'])
+    expect(order).toEqual(['the probe ends', 'the other begins'])
   })
 
   it('closes it by an error that it does not handle', async () => {
     const breaker = await broken()
-    await sleep(20)
+    moveClock(1)
     await outcomeOf(breaker.execute(() => Promise.reject(new BadRequest('400'))))
 
     expect(breaker.state).toBe(cockatiel.CircuitState.Closed)
