@@ -1,20 +1,22 @@
 import { randomUUID } from 'node:crypto'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { GetItemCommand } from '@aws-sdk/client-dynamodb'
 import { unmarshall } from '@aws-sdk/util-dynamodb'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals'
 import type { APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2 } from 'aws-lambda'
 import { createTestContext } from 'middy-circuit-breaker/testing'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
+import { patientVariables } from '../support/patience.ts'
+import { waitFor } from '../support/time.ts'
 import { coldStart } from './cold-start.ts'
 import { type ProviderAnswer, type ProviderRequest, type Reaction, startProvider } from './provider.ts'
+import { type StoppedTime, stopTime } from './stopped-time.ts'
 
 const secretKey = 'sk_test_example'
 const clientSecret = 'pi_1_secret_example'
 const card = { brand: 'visa', last4: '4242', fingerprint: 'fingerprint-example' }
 
 /** What is wrong with Stripe, for each payment until it is well again. */
-type Trouble = Reaction | ((request: ProviderRequest) => Reaction | undefined)
+type Trouble = Reaction | ((request: ProviderRequest) => Reaction | undefined | Promise<Reaction | undefined>)
 
 /**
  * Stripe, as far as it matters here: it makes a payment once for each idempotency key and answers a key that it knows with
@@ -24,12 +26,12 @@ async function startStripe({ forgetful = false } = {}) {
   const payments: Record<string, string>[] = []
   const answers = new Map<string, ProviderAnswer>()
   let trouble: Trouble | undefined
-  const provider = await startProvider((request) => {
+  const provider = await startProvider(async (request) => {
     const key = keyOf(request)
     const known = answers.get(key)
     if (known !== undefined && !forgetful)
       return { ...known, headers: { ...known.headers, 'idempotent-replayed': 'true' } }
-    const reaction = typeof trouble === 'function' ? trouble(request) : trouble
+    const reaction = typeof trouble === 'function' ? await trouble(request) : trouble
     if (typeof reaction === 'object') return reaction
     const payment = Object.fromEntries(new URLSearchParams(request.body))
     payments.push(payment)
@@ -61,7 +63,7 @@ async function startStripe({ forgetful = false } = {}) {
 const keyOf = ({ headers }: ProviderRequest): string => String(headers['idempotency-key'])
 
 const failure = (status: number, error: object, headers = {}): ProviderAnswer => ({ status, body: { error }, headers })
-/** Said by Stripe of what is not worth another try, which spares the test the 500 ms until then. */
+/** Said by Stripe of what is not worth another try. */
 const once = { 'stripe-should-retry': 'false' }
 const unavailable = failure(503, { type: 'api_error' }, { 'request-id': 'req_1' })
 const declined = failure(402, {
@@ -82,9 +84,16 @@ beforeAll(async () => {
 })
 afterAll(() => database?.stop())
 
+/** What the function gives a payment. */
+const timeout = 10_000
+/** The pause of Stripe's SDK before it tries again. */
+const pause = 500
+
+let time: StoppedTime
 let logged: jest.SpiedFunction<typeof console.error>
 let told: jest.SpiedFunction<typeof console.warn>
 beforeEach(() => {
+  time = stopTime({ from: pause + 1 })
   logged = jest.spyOn(console, 'error').mockImplementation(() => {})
   told = jest.spyOn(console, 'warn').mockImplementation(() => {})
 })
@@ -94,6 +103,7 @@ afterEach(() => {
     expect(text).not.toContain(secret)
   logged.mockRestore()
   told.mockRestore()
+  time[Symbol.dispose]()
 })
 
 const order = { amount: 1999, currency: 'eur', paymentMethod: 'pm_card_visa', customer: 'cus_1' }
@@ -132,6 +142,7 @@ function deploy(stripe: { readonly url: string }, variables: Readonly<Record<str
       CIRCUIT_BREAKER_TABLE_NAME: tableName,
       CIRCUIT_BREAKER_NAMESPACE: namespace,
       ...database.variables,
+      ...patientVariables,
       ...variables,
     })
     return async (payment = {}) => {
@@ -277,7 +288,7 @@ describe('a payment', () => {
 describe('an outage of Stripe', () => {
   it('opens the circuit after two payments, each tried twice with its key; then nobody asks until it is over', async () => {
     await using stripe = await startStripe()
-    const { start, record } = deploy(stripe, { CIRCUIT_BREAKER_RESET_TIMEOUT__STRIPE: '1000' })
+    const { start, record } = deploy(stripe)
     const pay = await start()
     const payElsewhere = await start()
     stripe.is(unavailable)
@@ -295,22 +306,20 @@ describe('an outage of Stripe', () => {
     ])
 
     const refused = await pay({ key: 'order-3' })
-    const message = expect.stringMatching(/^The circuit of stripe is open\. Try again in \d s\.$/)
+    const message = expect.stringMatching(/^The circuit of stripe is open\. Try again in 3[01] s\.$/)
     expect([refused.statusCode, refused.json]).toEqual([503, { code: 'circuit_open', message }])
     expect(told.mock.calls).toEqual([['{"service":"stripe","from":"CLOSED","to":"OPEN","reason":"failure-threshold"}']])
     // Instances wait a small random time more, so that they do not all probe at once.
-    expect(['1', '2']).toContain(refused.headers?.['Retry-After'])
+    expect(['30', '31']).toContain(refused.headers?.['Retry-After'])
     expect(logged).toHaveBeenLastCalledWith(expect.stringMatching(/^{"error":"CircuitOpenError","message":"[^"]*"}$/))
     expect(await payElsewhere({ key: 'order-3' })).toMatchObject({ statusCode: 503 })
     expect(stripe.requests).toHaveLength(4)
 
     stripe.is('well')
-    let answer = await payElsewhere({ key: 'order-3' })
-    while (answer.statusCode === 503) {
-      await sleep(20)
-      answer = await payElsewhere({ key: 'order-3' })
-    }
-    expect(answer.statusCode).toBe(200)
+    await time.advance(29_999)
+    expect(await pay({ key: 'order-3' })).toMatchObject({ statusCode: 503 })
+    await time.advance(1_001)
+    expect(await payElsewhere({ key: 'order-3' })).toMatchObject({ statusCode: 200 })
     expect(stripe.keys().slice(4)).toEqual(['order-3'])
     expect(await record()).toMatchObject({ state: 'CLOSED' })
     // What was refused and what failed was not made; the client has the keys to make up for it.
@@ -359,7 +368,8 @@ describe('an outage of Stripe', () => {
     await Promise.all([pay(), pay()])
 
     const { statusCode, headers } = await pay()
-    expect([statusCode, Number(headers?.['Retry-After'])]).toEqual([503, expect.closeTo(119, -1)])
+    expect(statusCode).toBe(503)
+    expect(['120', '121']).toContain(headers?.['Retry-After'])
   })
 
   const page = { headers: { ...once, 'content-type': 'text/html' }, body: '<h1>Sorry</h1>' }
@@ -388,8 +398,8 @@ describe('an outage of Stripe', () => {
 describe('a payment that takes too long', () => {
   it('is a 504 that asks for the same key, under which Stripe answers what it came to: it is made once', async () => {
     await using stripe = await startStripe()
-    const pay = await deploy(stripe, { CIRCUIT_BREAKER_TIMEOUT__STRIPE: '300' }).start()
-    stripe.is('hangs')
+    const pay = await deploy(stripe).start()
+    stripe.is(() => time.hang(timeout))
 
     const cut = await pay({ key: 'order-1' })
 
@@ -405,14 +415,24 @@ describe('a payment that takes too long', () => {
 
   it('is over: nothing of it is sent later, when the client has been answered', async () => {
     await using stripe = await startStripe()
-    // The SDK would try again 500 ms after the failure.
+    using pauses = stopTime()
     const pay = await deploy(stripe, { CIRCUIT_BREAKER_TIMEOUT__STRIPE: '300' }).start()
     stripe.is(unavailable)
 
-    expect(await pay()).toMatchObject({ statusCode: 504 })
+    const paying = pay({ key: 'order-1' })
+    await waitFor(
+      'the SDK waits before it tries again',
+      () => pauses.timers,
+      (timers) => timers.includes(pause),
+    )
+    await pauses.advance(300)
+    expect(await paying).toMatchObject({ statusCode: 504 })
 
-    await sleep(700)
-    expect(stripe.requests).toHaveLength(1)
+    await pauses.advance(pause)
+    stripe.is('well')
+    // By then a second attempt would have arrived.
+    expect(await pay({ key: 'order-2' })).toMatchObject({ statusCode: 200 })
+    expect(stripe.keys()).toEqual(['order-1', 'order-2'])
   })
 
   it('is not begun where no time is left, which a 504 says', async () => {
@@ -433,15 +453,19 @@ describe('a payment that takes too long', () => {
 
   it('opens the circuit as a failure does', async () => {
     await using stripe = await startStripe()
-    const { start, record } = deploy(stripe, { CIRCUIT_BREAKER_TIMEOUT__STRIPE: '200' })
+    const { start, record } = deploy(stripe)
     const pay = await start()
     stripe.is('hangs')
 
-    expect((await Promise.all([pay(), pay()])).map(({ statusCode }) => statusCode)).toEqual([504, 504])
+    const paying = Promise.all([pay(), pay()])
+    await stripe.received(2)
+    await time.advance(timeout)
+    expect((await paying).map(({ statusCode }) => statusCode)).toEqual([504, 504])
 
     expect(await record()).toMatchObject({ state: 'OPEN' })
     const { statusCode, headers } = await pay()
-    expect([statusCode, Number(headers?.['Retry-After'])]).toEqual([503, expect.closeTo(30, -1)])
+    expect(statusCode).toBe(503)
+    expect(['30', '31']).toContain(headers?.['Retry-After'])
   })
 })
 

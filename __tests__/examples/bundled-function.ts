@@ -1,15 +1,25 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { patience } from '../support/time.ts'
 
 export interface BundledFunction extends AsyncDisposable {
+  /** Moves the function's clock on by so many milliseconds, between two invocations. */
+  advance(by: number): void
   /** Resolves to what the handler answers. */
   invoke(event: unknown): Promise<unknown>
 }
 
-/** Invokes what it is sent, one after the other. */
+/** Invokes what it is sent, one after the other. Timers of a second and more take so long that no stall gets to their end. */
 const runtime = `
+const { setTimeout: start } = globalThis
+globalThis.setTimeout = (run, delay, ...values) => start(run, delay < 1_000 ? delay : 60 * delay, ...values)
+const { now } = Date
+let ahead = 0
+Date.now = () => now() + ahead
 const { [process.argv[2]]: handler } = await import(process.argv[1])
-process.on('message', async ({ event, deadline }) => {
+process.on('message', async ({ event, advance, remaining }) => {
+  ahead = advance
+  const deadline = Date.now() + remaining
   const context = { awsRequestId: crypto.randomUUID(), getRemainingTimeInMillis: () => Math.max(0, deadline - Date.now()) }
   process.send(await handler(event, context))
 })
@@ -20,12 +30,11 @@ process.send('started')
  * Starts a bundled function in a process of its own.
  *
  * @param file the bundle
- * @param options.timeout of the function, in seconds
  * @param options.variables all environment variables that the process has
  */
 export async function startBundledFunction(
   file: string,
-  { name = 'handler', timeout, variables }: { name?: string; timeout: number; variables: Record<string, string> },
+  { name = 'handler', variables }: { name?: string; variables: Record<string, string> },
 ): Promise<BundledFunction> {
   const child = spawn(process.execPath, ['--input-type=module', '--eval', runtime, '--', file, name], {
     env: variables,
@@ -42,10 +51,14 @@ export async function startBundledFunction(
     return answer
   }
   await message()
+  let advance = 0
   return {
+    advance: (by) => {
+      advance += by
+    },
     invoke: async (event) => {
       const answer = message()
-      child.send({ event, deadline: Date.now() + timeout * 1_000 })
+      child.send({ event, advance, remaining: 10 * patience })
       return answer
     },
     async [Symbol.asyncDispose]() {

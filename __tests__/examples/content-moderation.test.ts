@@ -1,12 +1,12 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals'
 import { createTestContext } from 'middy-circuit-breaker/testing'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
+import { patientVariables } from '../support/patience.ts'
 import { coldStart } from './cold-start.ts'
-import { hastenTimers } from './hastened-timers.ts'
 import { httpEvent } from './http-event.ts'
 import { recogniseErrorsOfNode } from './node-errors.ts'
 import { type Provider, type ProviderRequest, type Reaction, startProvider } from './provider.ts'
+import { type StoppedTime, stopTime } from './stopped-time.ts'
 
 interface Segments {
   readonly LanguageCode: string
@@ -31,6 +31,9 @@ const healthy = ({ body }: ProviderRequest): Reaction => {
 const exception = (name: string, status = 400): Reaction => ({ status, body: { __type: name, message: 'No.' } })
 const failing = exception('InternalServerException', 500)
 
+/** What the function gives Comprehend. */
+const timeout = 1_500
+
 recogniseErrorsOfNode()
 
 let dynamodb: DynamoDBServer
@@ -39,11 +42,15 @@ beforeAll(async () => {
   dynamodb = await startDynamoDBLocal()
 })
 afterAll(() => dynamodb.stop())
+
+let time: StoppedTime
 beforeEach(() => {
+  time = stopTime()
   jest.spyOn(console, 'warn').mockImplementation(() => {})
 })
 afterEach(() => {
   jest.restoreAllMocks()
+  time[Symbol.dispose]()
 })
 
 interface Answer {
@@ -64,6 +71,7 @@ async function deploy(comprehend: Provider): Promise<Start> {
     const { handler } = await coldStart(() => import('../../examples/content-moderation/handler.ts'), {
       AWS_ENDPOINT_URL_COMPREHEND: comprehend.url,
       ...dynamodb.variables,
+      ...patientVariables,
       CIRCUIT_BREAKER_TABLE_NAME: table,
       ...variables,
     })
@@ -201,13 +209,17 @@ describe('the moderation function', () => {
 
   it('lets Comprehend decide again as soon as it is back', async () => {
     await using comprehend = await startProvider(failing)
-    const moderate = await (await deploy(comprehend))({ CIRCUIT_BREAKER_RESET_TIMEOUT__COMPREHEND: '200' })
+    const moderate = await (await deploy(comprehend))()
     for (let i = 0; i < 3; i++) await moderate({ text: 'Something rude.' })
     comprehend.react(healthy)
 
-    let answer = await moderate({ text: 'Something rude.' })
-    while (answer.checkedBy === 'keywords') answer = await moderate({ text: 'Something rude.' })
+    await time.advance(9_999)
+    expect(await moderate({ text: 'Something rude.' })).toMatchObject({ checkedBy: 'keywords' })
+    expect(comprehend.requests).toHaveLength(3)
 
+    // The circuit stays open for 10 s, and the probes of instances are spread over half a second.
+    await time.advance(501)
+    const answer = await moderate({ text: 'Something rude.' })
     expect(answer).toMatchObject({ decision: 'rejected', checkedBy: 'comprehend' })
     expect(comprehend.requests).toHaveLength(3 + 1)
   })
@@ -221,8 +233,8 @@ describe('the moderation function', () => {
     ['leaves a text out', { body: { ResultList: [] } }],
     ['does not say how toxic a text is', { body: { ResultList: [{ Labels: [] }] } }],
   ])('opens the circuit and publishes nothing unchecked if Comprehend %s', async (_, reaction) => {
-    await using comprehend = await startProvider(reaction)
-    const moderate = await (await deploy(comprehend))({ CIRCUIT_BREAKER_TIMEOUT__COMPREHEND: '150' })
+    await using comprehend = await startProvider(() => (reaction === 'hangs' ? time.hang(timeout) : reaction))
+    const moderate = await (await deploy(comprehend))()
 
     const answers = []
     for (let i = 0; i < 5; i++) answers.push(await moderate({ text: 'You idiot.' }))
@@ -233,16 +245,13 @@ describe('the moderation function', () => {
   })
 
   it('gives up the request whose time is over', async () => {
-    await using comprehend = await startProvider('hangs')
+    // And not by the deadline of the invocation, after 29 s.
+    await using comprehend = await startProvider(() => time.hang(timeout))
     const moderate = await (await deploy(comprehend))()
-    hastenTimers()
-    const startedAt = performance.now()
 
     expect(await moderate({ text: 'Hello.' })).toMatchObject({ checkedBy: 'keywords' })
 
-    // And not by the deadline of the invocation, 29 s later.
-    expect(performance.now() - startedAt).toBeLessThan(5_000)
-    while (comprehend.abandoned === 0) await sleep(5)
+    await comprehend.givenUp(1)
     expect(comprehend.requests).toHaveLength(1)
   })
 

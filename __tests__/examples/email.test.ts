@@ -1,14 +1,15 @@
 import { randomUUID } from 'node:crypto'
-import { setImmediate as turn } from 'node:timers/promises'
 import { format } from 'node:util'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals'
 import type { APIGatewayProxyEventV2 } from 'aws-lambda'
 import { createTestContext } from 'middy-circuit-breaker/testing'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
+import { patientVariables } from '../support/patience.ts'
 import { coldStart } from './cold-start.ts'
 import { httpEvent } from './http-event.ts'
 import { type Provider, type Reaction, startProvider } from './provider.ts'
 import { answerAsSqs, sqsCalls } from './sqs.ts'
+import { type StoppedTime, stopTime } from './stopped-time.ts'
 
 let dynamoDB: DynamoDBServer
 let tableName: string
@@ -18,15 +19,23 @@ beforeAll(async () => {
   tableName = await dynamoDB.createTable()
 })
 afterAll(() => dynamoDB?.stop())
+
+let time: StoppedTime
 beforeEach(() => {
+  time = stopTime()
   jest.spyOn(console, 'warn').mockReturnValue()
   jest.spyOn(console, 'error').mockReturnValue()
 })
 afterEach(() => {
   jest.restoreAllMocks()
+  time[Symbol.dispose]()
 })
 
 type ProviderName = 'ses' | 'resend' | 'sendgrid'
+
+/** What the function gives each provider, and what it gives the queue. */
+const timeout = 3_000
+const queueTimeout = 2_000
 
 const names: readonly ProviderName[] = ['ses', 'resend', 'sendgrid']
 const page = { headers: { 'content-type': 'text/html' }, body: '<html>Something went wrong</html>' }
@@ -187,12 +196,14 @@ describe('An e-mail', () => {
   it('is sent by SES again once SES is well again', async () => {
     await using mail = await startMail()
     mail.ses.react(unavailable)
-    const send = await mail.newInstance({ CIRCUIT_BREAKER_RESET_TIMEOUT: '200' })
+    const send = await mail.newInstance()
     for (let sent = 0; sent < 3; sent++) await send(email)
 
     mail.heal('ses')
-    let provider: unknown
-    while (provider !== 'ses') provider = (await send(email)).body['provider']
+    expect((await send(email)).body).toMatchObject({ provider: 'resend' })
+    // The circuit stays open for 10 s, and the probes of instances are spread over half a second.
+    await time.advance(10_500)
+    expect((await send(email)).body).toMatchObject({ provider: 'ses' })
 
     expect(mail.ses.requests).toHaveLength(4)
     expect((await send(email)).body).toMatchObject({ provider: 'ses' })
@@ -200,8 +211,8 @@ describe('An e-mail', () => {
 
   it('that takes a provider too long is sent by the next, and the slow one is passed over from then on', async () => {
     await using mail = await startMail()
-    mail.ses.react('hangs')
-    const send = await mail.newInstance({ CIRCUIT_BREAKER_TIMEOUT: '150' })
+    mail.ses.react(() => time.hang(timeout))
+    const send = await mail.newInstance()
     for (let sent = 0; sent < 3; sent++) expect((await send(email)).body).toMatchObject({ provider: 'resend' })
 
     expect((await send(email)).body).toMatchObject({ provider: 'resend' })
@@ -211,15 +222,15 @@ describe('An e-mail', () => {
 
   it('is queued within the invocation’s time when all three providers hang', async () => {
     await using mail = await startMail()
-    mail.allProviders('hangs')
-    const send = await mail.newInstance({ CIRCUIT_BREAKER_TIMEOUT: '200' })
+    mail.allProviders(() => time.hang(timeout))
+    const send = await mail.newInstance()
 
-    const before = Date.now()
-    expect(await send(email, { remainingTime: 6_000 })).toMatchObject({ status: 202 })
+    // As long as the function may run; all that is left is kept back for the queue.
+    expect(await send(email, { remainingTime: 15_000 })).toMatchObject({ status: 202 })
 
-    expect(Date.now() - before).toBeLessThan(3_000)
     expect(mail.requests()).toEqual({ ses: 1, resend: 1, sendgrid: 1, sqs: 1 })
-    while (mail.ses.abandoned + mail.resend.abandoned < 2) await turn()
+    await mail.ses.givenUp(1)
+    await mail.resend.givenUp(1)
     // Its SDK cannot be told to stop: nobody waits for this request, but it goes on.
     expect(mail.sendgrid.abandoned).toBe(0)
   })
@@ -228,12 +239,11 @@ describe('An e-mail', () => {
     await using mail = await startMail()
     const send = await mail.newInstance()
     await send(email)
-    mail.allProviders('hangs')
+    mail.allProviders(() => time.hang(2_000))
 
-    const before = Date.now()
-    expect(await send(email, { remainingTime: 3_300 })).toMatchObject({ status: 202 })
+    // Of which 3 s are kept back for the queue.
+    expect(await send(email, { remainingTime: 5_000 })).toMatchObject({ status: 202 })
 
-    expect(Date.now() - before).toBeLessThan(1_500)
     expect(mail.requests()).toEqual({ ses: 2, resend: 0, sendgrid: 0, sqs: 1 })
   })
 
@@ -241,9 +251,8 @@ describe('An e-mail', () => {
     await using mail = await startMail()
     const send = await mail.newInstance()
     await send(email)
-    mail.allProviders('hangs')
-    mail.sqs.react('hangs')
-    hurry()
+    mail.allProviders(() => time.hang(timeout))
+    mail.sqs.react(() => time.hang(queueTimeout))
 
     expect(await send(email, { remainingTime: 900_000 })).toMatchObject({ status: 503 })
 
@@ -308,6 +317,7 @@ describe('A provider', () => {
     for (let sent = 0; sent < 3; sent++) await send(email)
 
     const second = await mail.newInstance(environment)
+    await time.advance(99_999)
 
     expect((await second(email)).body).toMatchObject({ provider: 'sendgrid' })
     expect(mail.resend.requests).toHaveLength(3)
@@ -399,15 +409,6 @@ function printed(): string {
   return [warn, error].flatMap((log) => jest.mocked(log).mock.calls.map((line) => format(...line))).join('\n')
 }
 
-/** Lets timers of two seconds and longer fire twenty times earlier, until the mocks are restored. */
-function hurry(): void {
-  const { setTimeout: start } = globalThis
-  const { timeout } = AbortSignal
-  const sooner = (delay = 0) => (delay < 2_000 ? delay : delay / 20)
-  jest.spyOn(globalThis, 'setTimeout').mockImplementation((run, delay, ...rest) => start(run, sooner(delay), ...rest))
-  jest.spyOn(AbortSignal, 'timeout').mockImplementation((delay) => timeout.call(AbortSignal, sooner(delay)))
-}
-
 interface Reply {
   readonly status: number | undefined
   readonly body: Record<string, unknown>
@@ -444,6 +445,7 @@ async function startMail() {
   const newInstance = async (variables: Readonly<Record<string, string>> = {}) => {
     const { handler } = await coldStart(() => import('../../examples/email/handler.ts'), {
       ...dynamoDB.variables,
+      ...patientVariables,
       AWS_ENDPOINT_URL_SESV2: ses.url,
       AWS_ENDPOINT_URL_SQS: sqs.url,
       RESEND_API_KEY: 're_example',
@@ -477,7 +479,7 @@ async function startMail() {
       for (const before of names.slice(0, names.indexOf(name))) ({ ses, resend, sendgrid })[before].react(unavailable)
       if (name !== 'ses') expect((await send(email)).body).toMatchObject({ provider: name })
     },
-    allProviders: (reaction: Reaction) => {
+    allProviders: (reaction: Reaction | (() => Promise<Reaction>)) => {
       for (const provider of [ses, resend, sendgrid]) provider.react(reaction)
     },
     requests: () => {

@@ -5,12 +5,13 @@ import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals'
 import { createTestContext } from 'middy-circuit-breaker/testing'
 import type { Charge, Unknown } from '../../examples/environment-tuning/handler.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
+import { patientVariables } from '../support/patience.ts'
 import { type Resource, readTemplate } from './cloudformation-template.ts'
 import { coldStart } from './cold-start.ts'
-import { type MovingClock, startMovingClock } from './moving-clock.ts'
 import { type Provider, type ProviderAnswer, startProvider } from './provider.ts'
 import { buildAsSam } from './sam-build.ts'
 import { deployable } from './sam-template.ts'
+import { type StoppedTime, stopTime } from './stopped-time.ts'
 
 type Service = 'stripe' | 'rates'
 type FunctionName = 'Checkout' | 'NightlyReport'
@@ -70,11 +71,11 @@ describe.each<[FunctionName, Record<Service, number>, number]>([
     await callsUntilRefused(instance, world, 'stripe')
     world.stripe.react(charge)
 
-    world.clock.advance(resetTimeout - 3 * second)
+    await world.time.advance(resetTimeout - 3 * second)
     expect(await instance.lookUp()).toEqual(refused)
 
     // Probes are spread over a twentieth of the time, and over a second at most.
-    world.clock.advance(5 * second)
+    await world.time.advance(5 * second)
     expect(await instance.lookUp()).toEqual(found)
   })
 
@@ -107,14 +108,15 @@ it('Checkout gives up on an answer that NightlyReport still waits for', async ()
   })
 
   const patient = report.lookUp()
-  const startedAt = performance.now()
-  const impatient = await checkout.lookUp()
-  const after = performance.now() - startedAt
-  givenUp.resolve()
+  await world.stripe.received(1)
+  expect(world.time.timers).not.toContain(800)
+  const impatient = checkout.lookUp()
+  await world.stripe.received(2)
+  expect(world.time.timers).toContain(800)
+  await world.time.advance(800)
 
-  expect(impatient).toEqual({ known: false, why: 'too slow' })
-  expect(after).toBeGreaterThanOrEqual(790)
-  expect(after).toBeLessThan(4_000)
+  expect(await impatient).toEqual({ known: false, why: 'too slow' })
+  givenUp.resolve()
   expect(await patient).toEqual(found)
 })
 
@@ -142,7 +144,7 @@ describe('Functions with one table', () => {
 
     // Not for the minute that the report would have it open.
     world.stripe.react(charge)
-    world.clock.advance(12 * second)
+    await world.time.advance(12 * second)
     expect(await report.lookUp()).toEqual(found)
   })
 
@@ -153,11 +155,11 @@ describe('Functions with one table', () => {
 
     expect(await callsUntilRefused(report, world, 'stripe')).toBe(10)
     const checkout = await world.start('Checkout', shared)
-    world.clock.advance(16 * second)
+    await world.time.advance(16 * second)
     expect([await checkout.lookUp(), await report.lookUp()]).toEqual([refused, refused])
 
     world.stripe.react(charge)
-    world.clock.advance(7 * second)
+    await world.time.advance(7 * second)
     expect(await report.lookUp()).toEqual(refused)
     expect(await checkout.lookUp()).toEqual(found)
   })
@@ -208,9 +210,9 @@ describe('A setting', () => {
     await callsUntilRefused(instance, world, 'stripe')
     world.stripe.react(charge)
 
-    world.clock.advance((seconds - 3) * second)
+    await world.time.advance((seconds - 3) * second)
     expect(await instance.lookUp()).toEqual(refused)
-    world.clock.advance(5 * second)
+    await world.time.advance(5 * second)
     expect(await instance.lookUp()).toEqual(found)
   })
 
@@ -219,9 +221,7 @@ describe('A setting', () => {
     ['is the variable rather than that', { CIRCUIT_BREAKER_TIMEOUT: '7000' }, 7 * second],
   ])('%s', async (_, variables, limit) => {
     await using world = await createWorld()
-    // Another time than that of the call, whose timer is looked for.
-    const storage = { CIRCUIT_BREAKER_STORAGE_TIMEOUT: '4000' }
-    const { lookUp } = await world.start(undefined, { variables: { ...storage, ...variables } })
+    const { lookUp } = await world.start(undefined, { variables })
     using timers = jest.spyOn(globalThis, 'setTimeout')
 
     await lookUp()
@@ -264,8 +264,8 @@ describe('The function', () => {
     ['hangs', 'hangs', { why: 'too slow' }],
   ])('does not know a charge, and opens the circuit, when Stripe %s', async (_, how, answer) => {
     await using world = await createWorld()
-    const { lookUp } = await world.start('Checkout', { variables: { CIRCUIT_BREAKER_TIMEOUT: '50' } })
-    world.stripe.react(how)
+    const { lookUp } = await world.start('Checkout')
+    world.stripe.react(() => (how === 'hangs' ? world.time.hang(800) : how))
 
     expect([await lookUp(), await lookUp(), await lookUp()]).toEqual([
       { known: false, ...answer },
@@ -340,7 +340,7 @@ describe('package.json', () => {
 
 /** A table, and the services that the functions call. */
 interface World extends AsyncDisposable, Readonly<Record<Service, Provider>> {
-  readonly clock: MovingClock
+  readonly time: StoppedTime
   /** The log lines of transitions. */
   readonly told: readonly unknown[]
   /**
@@ -363,7 +363,7 @@ interface Instance {
 async function createWorld(): Promise<World> {
   const stripe = await startProvider(charge)
   const rates = await startProvider(rate)
-  const clock = startMovingClock()
+  const time = stopTime()
   const told: unknown[] = []
   const warn = jest.spyOn(console, 'warn').mockImplementation((line) => void told.push(JSON.parse(line)))
   const own = {
@@ -375,7 +375,7 @@ async function createWorld(): Promise<World> {
   return {
     stripe,
     rates,
-    clock,
+    time,
     told,
     start: async (name, { parameters = {}, variables = {} } = {}) => {
       const deployed = deploy({ ...own, ...parameters }).function(name ?? 'Checkout')
@@ -385,7 +385,7 @@ async function createWorld(): Promise<World> {
       expect([file, exported]).toEqual(['handler', 'handler'])
       const { handler } = await coldStart(() => import('../../examples/environment-tuning/handler.ts'), {
         ...dynamodb.variables,
-        CIRCUIT_BREAKER_STORAGE_TIMEOUT: '5000',
+        ...patientVariables,
         ...Object.fromEntries(inTemplate),
         ...variables,
       })
@@ -398,7 +398,7 @@ async function createWorld(): Promise<World> {
     },
     async [Symbol.asyncDispose]() {
       warn.mockRestore()
-      clock[Symbol.dispose]()
+      time[Symbol.dispose]()
       await stripe[Symbol.asyncDispose]()
       await rates[Symbol.asyncDispose]()
     },

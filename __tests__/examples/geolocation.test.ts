@@ -1,15 +1,15 @@
 import { readFileSync } from 'node:fs'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { GetItemCommand, PutItemCommand, ScanCommand } from '@aws-sdk/client-dynamodb'
 import { marshall, unmarshall } from '@aws-sdk/util-dynamodb'
-import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from '@jest/globals'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals'
 import { createTestContext } from 'middy-circuit-breaker/testing'
 import { callOf, documentedStatements, isAllowed, type Statement } from '../support/documented-policy.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
+import { patientVariables } from '../support/patience.ts'
 import { coldStart } from './cold-start.ts'
-import { hastenTimers } from './hastened-timers.ts'
 import { httpEvent } from './http-event.ts'
 import { type Provider, type ProviderAnswer, type ProviderRequest, type Reaction, startProvider } from './provider.ts'
+import { type StoppedTime, stopTime } from './stopped-time.ts'
 
 const token = 'token_of_the_test'
 const google = { country: 'US', region: 'California', city: 'Mountain View', timezone: 'America/Los_Angeles' }
@@ -26,14 +26,25 @@ const healthy = ({ url }: ProviderRequest): Reaction => ({
 })
 const failing: Reaction = { status: 503, headers: { 'content-type': 'text/html' }, body: '<h1>Unavailable</h1>' }
 
+/** What the function gives ipinfo. */
+const timeout = 2_000
+/** How long its circuit stays open, until every instance may probe it. */
+const untilProbe = 10_500
+
 let dynamodb: DynamoDBServer
 
 beforeAll(async () => {
   dynamodb = await startDynamoDBLocal()
 })
 afterAll(() => dynamodb.stop())
+
+let time: StoppedTime
+beforeEach(() => {
+  time = stopTime()
+})
 afterEach(() => {
   jest.restoreAllMocks()
+  time[Symbol.dispose]()
 })
 
 interface Answer {
@@ -53,6 +64,7 @@ async function deploy(ipinfo: Provider): Promise<Deployment> {
   const start: Deployment['start'] = async (variables = {}) => {
     const { handler } = await coldStart(() => import('../../examples/geolocation/handler.ts'), {
       ...dynamodb.variables,
+      ...patientVariables,
       CIRCUIT_BREAKER_TABLE_NAME: table,
       IPINFO_URL: ipinfo.url,
       IPINFO_TOKEN: token,
@@ -101,22 +113,20 @@ describe('the geolocation function', () => {
         PK: 'LOCATION#8.8.8.8',
         SK: 'LOCATION',
         location: google,
-        lookedUpAt: expect.any(Number),
-        ttl: expect.any(Number),
+        lookedUpAt: Date.now(),
+        // 30 days.
+        ttl: Math.ceil(Date.now() / 1_000) + 30 * 86_400,
       },
     ])
-    const daysLeft = (items[0]?.['ttl'] - Date.now() / 1_000) / 86_400
-    expect(daysLeft).toBeGreaterThan(29.9)
-    expect(daysLeft).toBeLessThan(30.1)
   })
 
   it('asks a failing provider five times in all, and answers with what it remembers, marked as stale', async () => {
     const log = captureLog()
     await using ipinfo = await startProvider(healthy)
-    const { table, start } = await deploy(ipinfo)
+    const { start } = await deploy(ipinfo)
     const locate = await start()
     await locate('8.8.8.8')
-    await rewrite(table, '8.8.8.8', { lookedUpAt: Date.now() - 3_600_000 })
+    await time.advance(3_600_000)
     ipinfo.react(failing)
 
     const answers = []
@@ -124,19 +134,15 @@ describe('the geolocation function', () => {
 
     expect(ipinfo.requests).toHaveLength(1 + 5)
     for (const { status, body } of answers) {
-      const { ageInSeconds, ...rest } = body
-      expect({ status, ...rest }).toEqual({ status: 200, ip: '8.8.8.8', location: google, stale: true })
-      expect(ageInSeconds).toBeGreaterThanOrEqual(3_600)
-      expect(ageInSeconds).toBeLessThan(3_630)
+      const known = { ip: '8.8.8.8', location: google, stale: true, ageInSeconds: 3_600 }
+      expect({ status, ...body }).toEqual({ status: 200, ...known })
     }
     expect(log.text()).toContain('OPEN')
     expect(log.text()).not.toContain(token)
 
     // What nobody has looked up before: not now, and when to ask again.
     const unknown = await locate('1.1.1.1')
-    expect(unknown.status).toBe(503)
-    expect(unknown.retryAfter).toBeGreaterThanOrEqual(1)
-    expect(unknown.retryAfter).toBeLessThanOrEqual(10)
+    expect(unknown).toMatchObject({ status: 503, retryAfter: 10 })
     expect(unknown.body).not.toHaveProperty('location')
 
     // An instance that has never asked knows at once.
@@ -148,12 +154,14 @@ describe('the geolocation function', () => {
   it('answers afresh as soon as the provider is back', async () => {
     captureLog()
     await using ipinfo = await startProvider(failing)
-    const locate = await (await deploy(ipinfo)).start({ CIRCUIT_BREAKER_RESET_TIMEOUT__IPINFO: '200' })
+    const locate = await (await deploy(ipinfo)).start()
     for (let i = 0; i < 5; i++) expect((await locate('8.8.8.8')).status).toBe(503)
     ipinfo.react(healthy)
 
-    let answer = await locate('8.8.8.8')
-    while (answer.status === 503) answer = await locate('8.8.8.8')
+    expect((await locate('8.8.8.8')).status).toBe(503)
+    expect(ipinfo.requests).toHaveLength(5)
+    await time.advance(untilProbe)
+    const answer = await locate('8.8.8.8')
 
     expect(answer.body).toEqual({ ip: '8.8.8.8', location: google, stale: false })
     expect(ipinfo.requests).toHaveLength(5 + 1)
@@ -167,8 +175,9 @@ describe('the geolocation function', () => {
     ['says that the quota is used up', { status: 429, body: { title: 'Rate limit exceeded' } }],
   ])('opens the circuit of a provider that %s', async (_, reaction) => {
     captureLog()
-    await using ipinfo = await startProvider(reaction)
-    const locate = await (await deploy(ipinfo)).start({ CIRCUIT_BREAKER_TIMEOUT__IPINFO: '150' })
+    await using ipinfo = await startProvider(() => (reaction === 'hangs' ? time.hang(timeout) : reaction))
+    // Time passes where it hangs: longer than for the five requests it stays open.
+    const locate = await (await deploy(ipinfo)).start({ CIRCUIT_BREAKER_RESET_TIMEOUT__IPINFO: '60000' })
 
     const answers = []
     for (let i = 0; i < 7; i++) answers.push(await locate('8.8.8.8'))
@@ -183,25 +192,20 @@ describe('the geolocation function', () => {
     const locate = await (await deploy(ipinfo)).start()
     for (let i = 0; i < 5; i++) await locate('8.8.8.8')
 
-    const { status, retryAfter } = await locate('8.8.8.8')
-
-    expect(status).toBe(503)
-    expect(retryAfter).toBeGreaterThan(60)
-    expect(retryAfter).toBeLessThanOrEqual(90)
+    await time.advance(30_000)
+    expect(await locate('8.8.8.8')).toMatchObject({ status: 503, retryAfter: 60 })
+    expect(ipinfo.requests).toHaveLength(5)
   })
 
   it('gives up the request whose time is over', async () => {
     captureLog()
-    await using ipinfo = await startProvider('hangs')
+    // And not by the deadline of the invocation, after 29 s.
+    await using ipinfo = await startProvider(() => time.hang(timeout))
     const locate = await (await deploy(ipinfo)).start()
-    hastenTimers()
-    const startedAt = performance.now()
 
     expect((await locate('8.8.8.8')).status).toBe(503)
 
-    // And not by the deadline of the invocation, 29 s later.
-    expect(performance.now() - startedAt).toBeLessThan(5_000)
-    while (ipinfo.abandoned === 0) await sleep(5)
+    await ipinfo.givenUp(1)
     expect(ipinfo.requests).toHaveLength(1)
   })
 
@@ -312,19 +316,20 @@ describe('the geolocation function', () => {
     captureLog()
     jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
     await using ipinfo = await startProvider(healthy)
-    await using table = await startProvider(reaction)
+    // Half a second for the cache, and what is set here for the circuits.
+    const patienceFor = (action = '') => (/^DynamoDB_\d+\.(Get|Put)Item$/.test(action) ? 500 : 1_000)
+    await using table = await startProvider(({ headers }) => {
+      if (reaction === 'hangs') time.jump(patienceFor(String(headers['x-amz-target'])))
+      return reaction
+    })
     const locate = await (await deploy(ipinfo)).start({
       AWS_ENDPOINT_URL_DYNAMODB: table.url,
-      CIRCUIT_BREAKER_STORAGE_TIMEOUT: '100',
+      CIRCUIT_BREAKER_STORAGE_TIMEOUT: '1000',
     })
 
-    const startedAt = performance.now()
     expect(await locate('8.8.8.8')).toMatchObject({ status: 200, body: { location: google, stale: false } })
     ipinfo.react(failing)
     expect(await locate('8.8.8.8')).toMatchObject({ status: 503, retryAfter: 1 })
-
-    // Half a second for the cache and a tenth for the circuits, twice.
-    expect(performance.now() - startedAt).toBeLessThan(3_000)
   })
 
   it('is allowed by its policy all that it does in an outage and after it, and does all that it is allowed', async () => {
@@ -338,15 +343,15 @@ describe('the geolocation function', () => {
       return { status: response.status, body: await response.text() }
     })
     const { table, start } = await deploy(ipinfo)
-    const locate = await start({
-      AWS_ENDPOINT_URL_DYNAMODB: database.url,
-      CIRCUIT_BREAKER_RESET_TIMEOUT__IPINFO: '200',
-    })
+    // A circuit that is open for so long is to be probed before its cached state is stale, and so it is read alone.
+    const variables = { CIRCUIT_BREAKER_RESET_TIMEOUT__IPINFO: '1000' }
+    const locate = await start({ AWS_ENDPOINT_URL_DYNAMODB: database.url, ...variables })
     await locate('8.8.8.8')
     ipinfo.react(failing)
     for (let i = 0; i < 6; i++) expect((await locate('8.8.8.8')).body).toMatchObject({ stale: true })
     ipinfo.react(healthy)
-    while ((await locate('8.8.8.8')).body['stale']) await sleep(20)
+    await time.advance(1_050)
+    expect((await locate('8.8.8.8')).body).toMatchObject({ stale: false })
 
     const calls = database.requests.map(({ headers, body }) => {
       return callOf(String(headers['x-amz-target']).split('.')[1] ?? '', JSON.parse(body))

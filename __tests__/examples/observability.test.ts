@@ -1,17 +1,18 @@
-import { setTimeout as sleep } from 'node:timers/promises'
-import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals'
 import type { APIGatewayProxyEventV2 } from 'aws-lambda'
 import { CircuitBreaker, CircuitStorageError } from 'middy-circuit-breaker'
 import { createTestContext } from 'middy-circuit-breaker/testing'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { startFaultProxy } from '../support/fault-proxy.ts'
+import { patientVariables } from '../support/patience.ts'
+import { expectAtLeast, outlast, stopwatch, waitFor } from '../support/time.ts'
 import { type DataPoint, dataPointsOf, ringsOf } from './cloudwatch.ts'
 import { coldStart } from './cold-start.ts'
 import { httpEvent } from './http-event.ts'
-import { startMovingClock } from './moving-clock.ts'
 import { capturePrinted, type Printed, type PrintedLine } from './printed-lines.ts'
-import { type Provider, type ProviderAnswer, startProvider } from './provider.ts'
+import { type ProviderAnswer, type Reaction, startProvider } from './provider.ts'
 import { deployable } from './sam-template.ts'
+import { type StoppedTime, stopTime } from './stopped-time.ts'
 
 const minute = 60_000
 const apiKey = 'sk_test_example'
@@ -32,17 +33,26 @@ afterAll(async () => {
   await dynamodb.stop()
 })
 
+let time: StoppedTime
+
+beforeEach(() => {
+  time = stopTime()
+})
+
+afterEach(() => {
+  time[Symbol.dispose]()
+})
+
 describe('a fleet whose payment service fails', () => {
   it('publishes one CircuitOpened and one log line, with the ids of the request that caused it', async () => {
     using printed = capturePrinted()
-    using clock = startMovingClock()
     await using provider = await startProvider(down)
     const fleet = await startFleet(24, provider.url)
 
     const first = await Promise.all(fleet.map(({ pay }) => pay()))
     const reached = provider.requests.length
     // Those whose failures were counted before it opened learn of it when they read again.
-    clock.advance(5_000)
+    await time.advance(5_000)
     const second = await Promise.all(fleet.map(({ pay }) => pay()))
 
     expect(reached).toBeLessThanOrEqual(24)
@@ -77,14 +87,13 @@ describe('a fleet whose payment service fails', () => {
 
   it('rings the alarm once per outage, however long it lasts and however often the circuit opens again', async () => {
     using printed = capturePrinted()
-    using clock = startMovingClock()
     await using provider = await startProvider(down)
     const fleet = await startFleet(4, provider.url)
     const payAll = () => Promise.all(fleet.map(({ pay }) => pay()))
 
     await payAll()
     for (let probes = 0; probes < 5; probes++) {
-      clock.advance(2 * minute)
+      await time.advance(2 * minute)
       await payAll()
     }
     expect(sums(printed)).toMatchObject({
@@ -95,12 +104,12 @@ describe('a fleet whose payment service fails', () => {
     expect(outageAlarmRings(printed)).toBe(1)
 
     provider.react(paid)
-    clock.advance(minute)
+    await time.advance(minute)
     await payAll()
     expect(sums(printed)).toMatchObject({ CircuitOpened: 1, 'CircuitTransitions to=CLOSED': 1 })
 
     provider.react(down)
-    clock.advance(2 * minute)
+    await time.advance(2 * minute)
     await payAll()
     await payAll()
     expect(sums(printed)).toMatchObject({ CircuitOpened: 2, 'CircuitTransitions to=OPEN': 7 })
@@ -118,7 +127,8 @@ describe('a transition that the store confirms after its invocation', () => {
       const [instance] = await startFleet(1, provider.url, {
         AWS_ENDPOINT_URL_DYNAMODB: `http://127.0.0.1:${proxy.port}`,
         CIRCUIT_BREAKER_FAILURE_THRESHOLD: '1',
-        CIRCUIT_BREAKER_STORAGE_TIMEOUT: '100',
+        // Shorter than what the store's client gives an answer.
+        CIRCUIT_BREAKER_STORAGE_TIMEOUT: '1000',
       })
       const over = Promise.withResolvers<void>()
       provider.react(async () => {
@@ -131,13 +141,16 @@ describe('a transition that the store confirms after its invocation', () => {
         return down
       })
 
-      const first = await instance?.pay()
+      const paying = instance?.pay()
+      await waitFor('the store is to be written', () => proxy.requests > 1)
+      time.jump(1_000)
+      const first = await paying
       expect(sums(printed)).toMatchObject({ CallsFailed: 1, Fallbacks: 1 })
       expect(sums(printed)).not.toHaveProperty('CircuitOpened')
 
       const second = what === 'another invocation' ? instance?.pay() : undefined
       await proxy.heal()
-      await until(() => sums(printed)['CircuitOpened'] === 1)
+      await waitFor('the transition is published', () => sums(printed)['CircuitOpened'] === 1)
       over.resolve()
       await second
 
@@ -157,7 +170,7 @@ describe('the metrics of calls', () => {
   it('tell successes and how long they took', async () => {
     using printed = capturePrinted()
     await using provider = await startProvider(async () => {
-      await sleep(50)
+      await outlast(50)
       return paid
     })
     const [instance] = await startFleet(1, provider.url)
@@ -172,12 +185,11 @@ describe('the metrics of calls', () => {
       }),
     ])
     expect(sums(printed)).toEqual({ CallsSucceeded: 1 })
-    const [latency] = latencies(printed)
-    expect(latency).toBeGreaterThanOrEqual(49)
+    expectAtLeast(latencies(printed)[0] ?? 0, 50)
     expect(printed.lines).toHaveLength(1)
   })
 
-  it.each<[string, Parameters<Provider['react']>[0], object, object]>([
+  it.each<[string, Reaction, object, object]>([
     ['hangs', 'hangs', { CallsTimedOut: 1 }, { name: 'CircuitTimeoutError', code: 'CIRCUIT_TIMEOUT' }],
     ['breaks the connection', 'breaks', { CallsFailed: 1 }, { name: 'TypeError', code: 'UND_ERR_SOCKET' }],
     ['answers 503 with a page', down, { CallsFailed: 1 }, { name: 'BreakableResult', status: 503 }],
@@ -190,15 +202,18 @@ describe('the metrics of calls', () => {
     ],
   ])('count a service that %s, and the customer is told to ask again', async (_, how, counted, failure) => {
     using printed = capturePrinted()
-    await using provider = await startProvider(how)
-    const [instance] = await startFleet(1, provider.url, { CIRCUIT_BREAKER_TIMEOUT: '200' })
+    await using provider = await startProvider(() => (how === 'hangs' ? time.hang(3_000) : how))
+    const [instance] = await startFleet(1, provider.url)
 
+    const watch = stopwatch()
     const reply = await instance?.pay()
+    const whole = watch()
 
     expect(reply).toMatchObject({ statusCode: 202, body: { status: 'pending' }, headers: { 'retry-after': '5' } })
     expect(sums(printed)).toEqual({ ...counted, Fallbacks: 1 })
     expect(latencies(printed)).toEqual([expect.any(Number)])
-    expect(latencies(printed)[0]).toBeLessThan(3_000)
+    // The latency is a number of milliseconds that is rounded.
+    expect(latencies(printed)[0]).toBeLessThanOrEqual(Math.ceil(whole))
     expect(logLines(printed)).toEqual([
       expect.objectContaining({
         level: 'WARN',
@@ -277,14 +292,13 @@ describe('the metrics of calls', () => {
 describe('a store that fails', () => {
   it('is told by kind, and rings its own alarm when it goes on', async () => {
     using printed = capturePrinted()
-    using clock = startMovingClock()
     using warning = jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
     await using provider = await startProvider(paid)
     const { pay } = await startInstance(provider.url, { CIRCUIT_BREAKER_TABLE_NAME: 'no-such-table' })
 
     for (let minutes = 0; minutes < 2; minutes++) {
       expect(await pay()).toMatchObject({ statusCode: 200 })
-      clock.advance(minute)
+      await time.advance(minute)
     }
     expect(sums(printed)).toEqual({ CallsSucceeded: 2, StorageErrors: 2, 'StorageErrors kind=misconfigured': 2 })
     expect(ringsOf(storeAlarm, dataPoints(printed), Date.now())).toBe(0)
@@ -302,7 +316,6 @@ describe('a store that fails', () => {
 
   it('hides an outage from the first alarm, and so must ring the second', async () => {
     using printed = capturePrinted()
-    using clock = startMovingClock()
     await using provider = await startProvider(down)
     const proxy = await startFaultProxy({ port: Number(new URL(dynamodb.endpoint).port) }, 'http')
     try {
@@ -313,7 +326,7 @@ describe('a store that fails', () => {
 
       for (let minutes = 0; minutes < 5; minutes++) {
         for (let calls = 0; calls < 4; calls++) await instance?.pay()
-        clock.advance(minute)
+        await time.advance(minute)
       }
 
       // The instance protects itself all the same.
@@ -383,8 +396,10 @@ describe('a call that is measured', () => {
     const result = { status: 503 }
     const bug = new Error('secret')
 
-    const running = call('payments', () => sleep(20))
+    const gate = Promise.withResolvers<void>()
+    const running = call('payments', () => gate.promise)
     await expect(call('payments', () => 1)).rejects.toMatchObject({ name: 'ConcurrencyLimitError' })
+    gate.resolve()
     await running
     expect(await call('payments', () => result)).toBe(result)
     await expect(call('payments', () => Promise.reject(bug))).rejects.toBe(bug)
@@ -408,7 +423,7 @@ describe('of two services in one breaker', () => {
 
     await call('payments', () => 1)
     for (let calls = 0; calls < 3; calls++) await expect(call('shipping', fail)).rejects.toThrow()
-    await until(() => transitionLines(printed).length === 1)
+    await waitFor('the transition is told', () => transitionLines(printed).length === 1)
     for (const metrics of allMetrics) metrics.publishStoredMetrics()
     const error = new CircuitStorageError('secret', { operation: 'batchGetState' })
     tellStorageError({ services: ['payments', 'shipping'], operation: 'batchGetState', error, willRetry: false })
@@ -448,8 +463,7 @@ async function startFleet(size: number, url: string, variables: Record<string, s
 async function startInstance(url: string, variables: Record<string, string> = {}): Promise<Instance> {
   const { handler } = await coldStart(() => import('../../examples/observability/handler.ts'), {
     ...dynamodb.variables,
-    // One process does the work of a fleet: the store's answers may have to wait.
-    CIRCUIT_BREAKER_STORAGE_TIMEOUT: '5000',
+    ...patientVariables,
     POWERTOOLS_SERVICE_NAME: 'checkout',
     PAYMENTS_URL: url,
     PAYMENTS_API_KEY: apiKey,
@@ -506,13 +520,4 @@ function logLines({ lines }: Printed): PrintedLine[] {
 
 function transitionLines(printed: Printed): PrintedLine[] {
   return logLines(printed).filter((line) => 'reason' in line)
-}
-
-async function until(isTrue: () => boolean): Promise<void> {
-  // Longer than the store's client waits for an answer before it asks again.
-  const deadline = performance.now() + 10_000
-  while (!isTrue()) {
-    if (performance.now() > deadline) throw new Error('It has not become true within 10 s')
-    await sleep(5)
-  }
 }

@@ -6,6 +6,7 @@
 
 import { createServer, type IncomingHttpHeaders, type IncomingMessage } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { waitFor } from '../support/time.ts'
 
 export interface ProviderRequest {
   readonly method: string
@@ -34,6 +35,10 @@ export interface Provider extends AsyncDisposable {
   readonly requests: readonly ProviderRequest[]
   /** How many of them the client has given up before they were answered. */
   readonly abandoned: number
+  /** Resolves when so many requests have arrived in all. */
+  received(count: number): Promise<void>
+  /** Resolves when the client has given up so many requests in all. */
+  givenUp(count: number): Promise<void>
   /** Decides about requests that arrive from now on. */
   react(how: Reaction | ((request: ProviderRequest) => Reaction | Promise<Reaction>)): void
 }
@@ -69,6 +74,8 @@ export async function startProvider(
     response.writeHead(status, { 'content-type': 'application/json', ...headers })
     response.end(typeof body === 'string' ? body : JSON.stringify(body))
   })
+  // Node closes what was idle for 5 s, and a client that uses it at that moment is reset.
+  server.keepAliveTimeout = 300_000
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const { port } = server.address() as AddressInfo
   return {
@@ -78,6 +85,20 @@ export async function startProvider(
     requests,
     get abandoned() {
       return abandoned
+    },
+    received: async (count) => {
+      await waitFor(
+        `${count} requests have arrived`,
+        () => requests.length,
+        (number) => number >= count,
+      )
+    },
+    givenUp: async (count) => {
+      await waitFor(
+        `${count} requests are given up`,
+        () => abandoned,
+        (number) => number >= count,
+      )
     },
     react: (next) => {
       how = next

@@ -1,14 +1,20 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals'
 import type { CircuitBreakerContext } from 'middy-circuit-breaker'
 import { createTestContext } from 'middy-circuit-breaker/testing'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
+import { patientVariables } from '../support/patience.ts'
+import { waitFor } from '../support/time.ts'
 import { coldStart } from './cold-start.ts'
-import { hastenTimers } from './hastened-timers.ts'
 import { httpEvent } from './http-event.ts'
 import { type Provider, type ProviderRequest, type Reaction, startProvider } from './provider.ts'
+import { type StoppedTime, stopTime } from './stopped-time.ts'
 
 const key = 'sk-example-of-the-test'
+/** What the function gives a text. */
+const timeout = 10_000
+/** How long its circuit stays open, and by how much the probes of instances are spread at most. */
+const resetTimeout = 10_000
+const longestSpread = 1_000
 
 interface Prompt {
   readonly model: string
@@ -32,8 +38,11 @@ const healthy = (request: ProviderRequest): Reaction =>
     message: { role: 'assistant', content: textOf(request).toUpperCase(), refusal: null },
   })
 
-/** It answers as ever, but after two seconds. */
-const slow = (request: ProviderRequest): Promise<Reaction> => sleep(2_000, healthy(request), { ref: false })
+/** It answers as ever, but after two timeouts. */
+const slow = async (request: ProviderRequest): Promise<Reaction> => {
+  await time.passed(2 * timeout)
+  return healthy(request)
+}
 
 const translated = (...texts: readonly string[]) => texts.map((text) => ({ text, translated: true }))
 const untranslated = (reason: string, ...texts: readonly string[]) =>
@@ -46,8 +55,10 @@ beforeAll(async () => {
 })
 afterAll(() => dynamodb.stop())
 
+let time: StoppedTime
 let log: unknown[][]
 beforeEach(() => {
+  time = stopTime()
   log = []
   for (const level of ['warn', 'error'] as const) {
     jest.spyOn(console, level).mockImplementation((...line) => void log.push(line))
@@ -55,14 +66,13 @@ beforeEach(() => {
 })
 afterEach(() => {
   jest.restoreAllMocks()
+  time[Symbol.dispose]()
 })
 
 interface Answer {
   readonly status: number | undefined
   readonly translations?: readonly { readonly text: string; readonly translated: boolean; readonly reason?: string }[]
   readonly message?: string
-  /** How long it took, in milliseconds. */
-  readonly took: number
   /** What the invocation had left at its end, in milliseconds. */
   readonly remaining: number
 }
@@ -72,6 +82,8 @@ interface Instance {
   post(body: unknown, options?: { readonly base64?: boolean; readonly remainingTime?: number }): Promise<Answer>
   /** Translates texts to German, and gives back what became of them. */
   translate(...texts: readonly string[]): Promise<Answer['translations']>
+  /** The same of a service that does not answer: the timeout passes when all of them have arrived there. */
+  outwait(...texts: readonly string[]): Promise<Answer['translations']>
 }
 
 async function deploy(service: Provider): Promise<(variables?: Readonly<Record<string, string>>) => Promise<Instance>> {
@@ -79,21 +91,27 @@ async function deploy(service: Provider): Promise<(variables?: Readonly<Record<s
   return async (variables = {}) => {
     const { handler } = await coldStart(() => import('../../examples/translation/handler.ts'), {
       ...dynamodb.variables,
+      ...patientVariables,
       CIRCUIT_BREAKER_TABLE_NAME: table,
       OPENAI_API_KEY: key,
       OPENAI_BASE_URL: `${service.url}/v1`,
       ...variables,
     })
     const post: Instance['post'] = async (body, { base64 = false, remainingTime } = {}) => {
-      const startedAt = performance.now()
       const context = createTestContext<CircuitBreakerContext<'translation'>>({ remainingTime })
       const answer = await handler(httpEvent({ route: 'POST /translate', body, base64 }), context)
-      const took = performance.now() - startedAt
       const remaining = context.getRemainingTimeInMillis()
-      return { status: answer.statusCode, ...JSON.parse(answer.body ?? ''), took, remaining }
+      return { status: answer.statusCode, ...JSON.parse(answer.body ?? ''), remaining }
     }
     const translate: Instance['translate'] = async (...texts) => (await post({ to: 'de', texts })).translations
-    return { post, translate }
+    const outwait: Instance['outwait'] = async (...texts) => {
+      const before = service.requests.length
+      const translating = translate(...texts)
+      await service.received(before + texts.length)
+      await time.advance(timeout)
+      return translating
+    }
+    return { post, translate, outwait }
   }
 }
 
@@ -113,10 +131,10 @@ describe('the translation function', () => {
   })
 
   describe('of a service that has become slow', () => {
-    /** An instance that has seen the service work, and whose texts are given up after 150 ms. */
-    async function becomeSlow(service: Provider, variables: Readonly<Record<string, string>> = {}) {
+    /** An instance that has seen the service work. */
+    async function becomeSlow(service: Provider) {
       const start = await deploy(service)
-      const instance = await start({ CIRCUIT_BREAKER_TIMEOUT__TRANSLATION: '150', ...variables })
+      const instance = await start()
       expect(await instance.translate('Zero')).toEqual(translated('ZERO'))
       service.react(slow)
       return { ...instance, start }
@@ -124,33 +142,31 @@ describe('the translation function', () => {
 
     it('gives a text back as it was after the timeout, and aborts the request', async () => {
       await using service = await startProvider(healthy)
-      const { post } = await becomeSlow(service)
+      const { translate } = await becomeSlow(service)
 
-      const { translations, took } = await post({ to: 'de', texts: ['One', 'Two'] })
+      const translating = translate('One', 'Two')
+      await service.received(1 + 2)
+      expect(time.timers).toContain(timeout)
+      await time.advance(timeout)
 
-      expect(translations).toEqual(untranslated('slow', 'One', 'Two'))
-      expect(took).toBeGreaterThan(140)
-      expect(took).toBeLessThan(1_500)
+      expect(await translating).toEqual(untranslated('slow', 'One', 'Two'))
       expect(service.requests.map(textOf).toSorted()).toEqual(['One', 'Two', 'Zero'])
       // The service would have answered: it sees that nobody listens any more.
-      while (service.abandoned < 2) await sleep(5)
+      await service.givenUp(2)
     })
 
     it('opens the circuit: then texts come back at once, in every instance, and nothing is sent', async () => {
       await using service = await startProvider(healthy)
-      const { post, translate, start } = await becomeSlow(service)
-      expect(await translate('One', 'Two')).toEqual(untranslated('slow', 'One', 'Two'))
-      expect(await translate('Three')).toEqual(untranslated('slow', 'Three'))
+      const { translate, outwait, start } = await becomeSlow(service)
+      expect(await outwait('One', 'Two')).toEqual(untranslated('slow', 'One', 'Two'))
+      expect(await outwait('Three')).toEqual(untranslated('slow', 'Three'))
       expect(service.requests).toHaveLength(1 + 3)
 
-      const times = []
+      // At once: no time passes any more.
       for (let i = 0; i < 20; i++) {
-        const { translations, took } = await post({ to: 'de', texts: ['One', 'Two', 'Three'] })
+        const translations = await translate('One', 'Two', 'Three')
         expect(translations).toEqual(untranslated('unavailable', 'One', 'Two', 'Three'))
-        times.push(took)
       }
-      // The quickest: others may run on this machine.
-      expect(Math.min(...times)).toBeLessThan(10)
 
       const elsewhere = await start()
       expect(await elsewhere.translate('One')).toEqual(untranslated('unavailable', 'One'))
@@ -159,18 +175,23 @@ describe('the translation function', () => {
 
     it('asks again with one text at a time, and closes the circuit when that was quick', async () => {
       await using service = await startProvider(healthy)
-      const { translate } = await becomeSlow(service, { CIRCUIT_BREAKER_RESET_TIMEOUT__TRANSLATION: '200' })
-      await translate('One', 'Two', 'Three')
+      const { translate, outwait } = await becomeSlow(service)
+      await outwait('One', 'Two', 'Three')
+      await time.advance(resetTimeout - 1)
+      expect(await translate('One')).toEqual(untranslated('unavailable', 'One'))
       expect(service.requests).toHaveLength(1 + 3)
 
-      let found = await translate('One', 'Two')
-      while (service.requests.length === 1 + 3) found = await translate('One', 'Two')
-      expect(found?.map(({ reason }) => reason).toSorted()).toEqual(['slow', 'unavailable'])
+      await time.advance(1 + longestSpread)
+      const translating = translate('One', 'Two')
+      await service.received(1 + 3 + 1)
+      await time.advance(timeout)
+      expect((await translating)?.map(({ reason }) => reason).toSorted()).toEqual(['slow', 'unavailable'])
+      expect(service.requests).toHaveLength(1 + 3 + 1)
       service.react(healthy)
-      found = await translate('One')
-      while (service.requests.length === 1 + 3 + 1) found = await translate('One')
+      await time.advance(resetTimeout + longestSpread)
 
-      expect(found).toEqual(translated('ONE'))
+      expect(await translate('One')).toEqual(translated('ONE'))
+      expect(service.requests).toHaveLength(1 + 3 + 1 + 1)
       expect(await translate('Two', 'Three')).toEqual(translated('TWO', 'THREE'))
     })
   })
@@ -179,64 +200,78 @@ describe('the translation function', () => {
     await using service = await startProvider(healthy)
     const { post, translate } = await (await deploy(service))({ CIRCUIT_BREAKER_TIMEOUT__TRANSLATION: '20000' })
     await translate('One')
-    service.react('hangs')
+    service.react(() => time.hang(11_000))
 
-    const { translations, remaining } = await post({ to: 'de', texts: ['One'] }, { remainingTime: 1_400 })
+    const { translations, remaining } = await post({ to: 'de', texts: ['One'] }, { remainingTime: 12_000 })
 
     expect(translations).toEqual(untranslated('slow', 'One'))
-    expect(remaining).toBeGreaterThan(300)
-    expect(remaining).toBeLessThan(1_020)
-    while (service.abandoned === 0) await sleep(5)
+    expect(remaining).toBe(1_000)
+    await service.givenUp(1)
   })
 
   it('gives a text up that takes much longer than it has to, before API Gateway gives the caller up', async () => {
     await using service = await startProvider('hangs')
-    const { post } = await (await deploy(service))()
-    hastenTimers()
+    const { outwait } = await (await deploy(service))()
 
-    const { translations, took } = await post({ to: 'de', texts: ['One'] })
-
-    expect(translations).toEqual(untranslated('slow', 'One'))
     // And not by the deadline of the invocation, after 29 s.
-    expect(took).toBeLessThan(5_000)
-    while (service.abandoned === 0) await sleep(5)
+    expect(await outwait('One')).toEqual(untranslated('slow', 'One'))
+
+    await service.givenUp(1)
   })
 
   it('holds nothing against a service that a request asks for more than it can do in time', async () => {
-    // Of a timeout of 600 ms less than half.
-    await using service = await startProvider((request) => sleep(170, healthy(request), { ref: false }))
-    const { translate } = await (await deploy(service))({ CIRCUIT_BREAKER_TIMEOUT__TRANSLATION: '600' })
+    // Of the timeout less than half.
+    await using service = await startProvider(async (request) => {
+      await time.passed(3_000)
+      return healthy(request)
+    })
+    const { translate } = await (await deploy(service))()
     const texts = Array.from({ length: 20 }, (_, index) => `text ${index}`)
 
-    const found = (await translate(...texts)) ?? []
+    const translating = translate(...texts)
+    for (const arrived of [4, 8, 12]) {
+      await service.received(arrived)
+      await time.advance(3_000)
+    }
+    await service.received(16)
+    await time.advance(timeout - 3 * 3_000)
+    const found = (await translating) ?? []
 
-    expect(found.slice(0, 4)).toEqual(translated('TEXT 0', 'TEXT 1', 'TEXT 2', 'TEXT 3'))
+    expect(found.slice(0, 12)).toEqual(translated(...texts.slice(0, 12).map((text) => text.toUpperCase())))
     // Those that had their turn too late, and those that never had it.
-    expect(found.slice(16).map(({ reason }) => reason)).toEqual(Array(4).fill('busy'))
-    expect(found.map(({ reason }) => reason)).toContain('slow')
+    const reasons = found.slice(12).map(({ reason }) => reason)
+    expect(reasons).toEqual([...Array(4).fill('slow'), ...Array(4).fill('busy')])
+    service.react(healthy)
     expect(await translate('One')).toEqual(translated('ONE'))
   })
 
   it('has no more requests in flight than the limit, and translates as many texts as a request may have', async () => {
-    let inFlight = 0
-    let mostInFlight = 0
+    const inFlight: (() => void)[] = []
+    const isText = ({ url }: ProviderRequest) => url !== '/later'
     await using service = await startProvider(async (request) => {
-      mostInFlight = Math.max(mostInFlight, ++inFlight)
-      // Time enough for one too many to arrive.
-      while (mostInFlight < 4) await sleep(5)
-      await sleep(20)
-      inFlight--
-      return healthy(request)
+      if (isText(request)) await new Promise<void>((resolve) => inFlight.push(resolve))
+      return isText(request) ? healthy(request) : {}
     })
     const { post, translate } = await (await deploy(service))()
     const texts = Array.from({ length: 20 }, (_, index) => `text ${index}`)
 
-    expect(await translate(...texts)).toEqual(translated(...texts.map((text) => text.toUpperCase())))
+    const translating = translate(...texts)
+    for (let answered = 0; answered < 20; answered += 4) {
+      await waitFor(
+        'four texts are in flight',
+        () => inFlight.length,
+        (number) => number >= 4,
+      )
+      // One too many would have arrived before this.
+      await fetch(`${service.url}/later`)
+      expect(inFlight).toHaveLength(4)
+      for (const answer of inFlight.splice(0)) answer()
+    }
 
-    expect(mostInFlight).toBe(4)
-    expect(service.requests).toHaveLength(20)
+    expect(await translating).toEqual(translated(...texts.map((text) => text.toUpperCase())))
+    expect(service.requests.filter(isText)).toHaveLength(20)
     expect(await post({ to: 'de', texts: [...texts, 'text 20'] })).toMatchObject({ status: 400 })
-    expect(service.requests).toHaveLength(20)
+    expect(service.requests.filter(isText)).toHaveLength(20)
   })
 
   it('says of what would wait in vain that it is busy, and does not take that for a failure', async () => {
@@ -262,7 +297,7 @@ describe('the translation function', () => {
       CIRCUIT_BREAKER_MAX_QUEUE__TRANSLATION: '1',
     })
     const first = translate('a', 'b', 'c')
-    while (service.requests.length < 2) await sleep(5)
+    await service.received(2)
 
     expect(await translate('d')).toEqual(untranslated('busy', 'd'))
 
@@ -279,12 +314,19 @@ describe('the translation function', () => {
     })
     const { post, translate } = await (await deploy(service))({ CIRCUIT_BREAKER_MAX_CONCURRENT__TRANSLATION: '1' })
     const first = translate('a')
-    while (service.requests.length < 1) await sleep(5)
+    await service.received(1)
 
-    const { translations, remaining } = await post({ to: 'de', texts: ['b'] }, { remainingTime: 1_200 })
+    const answering = post({ to: 'de', texts: ['b'] }, { remainingTime: 6_000 })
+    await waitFor(
+      'its deadline is set',
+      () => time.timers,
+      (timers) => timers.includes(5_000),
+    )
+    await time.advance(5_000)
+    const { translations, remaining } = await answering
 
     expect(translations).toEqual(untranslated('busy', 'b'))
-    expect(remaining).toBeGreaterThan(300)
+    expect(remaining).toBe(1_000)
     gate.resolve()
     expect(await first).toEqual(translated('A'))
     expect(service.requests).toHaveLength(1)

@@ -4,13 +4,15 @@
  * @module
  */
 
-import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from '@jest/globals'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals'
 import type { Context } from 'aws-lambda'
 import { CircuitBreaker, type CircuitBreakerMiddleware } from 'middy-circuit-breaker'
 import { createTestContext } from 'middy-circuit-breaker/testing'
 import { coldStart } from '../examples/cold-start.ts'
 import { type Provider, startProvider } from '../examples/provider.ts'
+import { type StoppedTime, stopTime } from '../examples/stopped-time.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
+import { patientVariables } from '../support/patience.ts'
 import { codeBlocks, modulesUnder, type WrittenModules, writeModules } from './code-blocks.ts'
 
 interface Answer {
@@ -44,8 +46,14 @@ beforeAll(async () => {
 afterAll(async () => {
   await Promise.all([dynamodb.stop(), modules[Symbol.asyncDispose](), service[Symbol.asyncDispose]()])
 })
+
+let time: StoppedTime
+beforeEach(() => {
+  time = stopTime()
+})
 afterEach(() => {
   jest.restoreAllMocks()
+  time[Symbol.dispose]()
 })
 
 /** What a function in Lambda has in its environment, with a table of its own. */
@@ -53,6 +61,7 @@ async function environment(): Promise<Record<string, string>> {
   return {
     CIRCUIT_BREAKER_TABLE_NAME: await dynamodb.createTable(),
     ...dynamodb.variables,
+    ...patientVariables,
     GEOLOCATION_URL: service.url,
   }
 }
@@ -97,7 +106,10 @@ describe('the protected call of the README', () => {
     const before = service.requests.length
     const ask = () => handler({ ip: '192.0.2.1' }, createTestContext({ remainingTime: 2_990 }))
     // The deadline less its reserve cuts them, before the timeout of 2 s.
-    await Promise.all([ask(), ask(), ask()])
+    const asking = Promise.all([ask(), ask(), ask()])
+    await service.received(before + 3)
+    await time.advance(1_990)
+    await asking
     expect(await ask()).toEqual({ status: 200, body: 'unknown' })
     expect(service.requests.length - before).toBe(3)
   })

@@ -8,6 +8,7 @@ import { afterAll, describe, expect, it } from '@jest/globals'
 import type { Context } from 'aws-lambda'
 import { createTestContext } from 'middy-circuit-breaker/testing'
 import { startProvider } from '../examples/provider.ts'
+import { stopTime } from '../examples/stopped-time.ts'
 import { modulesUnder, writeModules } from './code-blocks.ts'
 
 const [handler, test] = modulesUnder('docs/testing.md', 'A handler under test')
@@ -25,13 +26,14 @@ describe('the handler that tells the client', () => {
     const { handler } = (await import(modules.path('answering'))) as {
       handler: (event: { url: string }, context: Context) => Promise<Answer>
     }
+    using time = stopTime()
     await using shop = await startProvider({ body: 'a book' })
     const ask = () => handler({ url: shop.url }, createTestContext())
     expect(await ask()).toEqual({ statusCode: 200, body: 'a book' })
     shop.react({ status: 503 })
     expect(await ask()).toEqual({ statusCode: 502, body: 'Bad gateway' })
-    shop.react('hangs')
     // Two seconds is what the page gives it.
+    shop.react(() => time.hang(2_000))
     expect(await ask()).toMatchObject({ statusCode: 504 })
     expect(await ask()).toMatchObject({ statusCode: 504 })
     expect(await ask()).toMatchObject({ statusCode: 503, headers: { 'Retry-After': '10' } })

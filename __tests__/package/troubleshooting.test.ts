@@ -20,6 +20,7 @@ import { MemoryCircuitStorage } from '../../src/storage/memory.ts'
 import { RedisCircuitStorage } from '../../src/storage/redis.ts'
 import { createTestContext } from '../../src/testing/index.ts'
 import { startProvider } from '../examples/provider.ts'
+import { patientStore } from '../support/patience.ts'
 import type { RecordedRequest } from '../support/recording-storage.ts'
 import {
   BadRequest,
@@ -98,7 +99,7 @@ async function everythingThatIsSaid(): Promise<string[]> {
   for (const [name, message] of errors) {
     const table = new DynamoDBCircuitStorage({ tableName: 'app', client: failing(name, message) })
     await noteAll(table.batchGetState(['stripe']), table.incrementFailures('stripe', undefined, increment))
-    const breaker = new CircuitBreaker({ services: ['stripe'], storage: table }, { env: {} })
+    const breaker = new CircuitBreaker({ services: ['stripe'], storage: table, ...patientStore }, { env: {} })
     await breaker.load()
   }
   for (const message of ['NOAUTH Authentication required.', 'MOVED 1234 10.0.0.1:6379']) {
