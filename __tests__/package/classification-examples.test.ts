@@ -122,8 +122,7 @@ describe('the examples of docs/classification.md', () => {
   it('see a body that breaks off, because they read it inside the guard', async () => {
     const { breaker, read } = examples
     const server = createServer((_, response) => {
-      response.writeHead(200, { 'content-length': 100 }).write('half')
-      setTimeout(() => response.destroy(), 20)
+      response.writeHead(200, { 'content-length': 100 }).write('half', () => response.destroy())
     })
     const url = await listen(server)
     for (let attempt = 0; attempt < 3; attempt++) await expect(read(url)).rejects.toThrow('terminated')

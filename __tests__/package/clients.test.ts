@@ -14,6 +14,7 @@ import { marshall } from '@aws-sdk/util-dynamodb'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { build, type Format } from 'esbuild'
 import { emptyRecord } from '../../src/storage/circuit-storage.ts'
+import { patientVariables } from '../support/patience.ts'
 
 const execute = promisify(execFile)
 const root = join(import.meta.dirname, '..', '..')
@@ -44,6 +45,7 @@ export const handler = middy()
 const recorder = `
 import { createHook } from 'node:async_hooks'
 import { isBuiltin, registerHooks } from 'node:module'
+import { Socket } from 'node:net'
 
 const [packages, builtins, opened] = [new Set(), new Set(), new Set()]
 registerHooks({
@@ -61,6 +63,15 @@ registerHooks({
 const standard = [process.stdout, process.stderr]
 createHook({ init: (id, type) => void opened.add(type) }).enable()
 
+// The clients' timeouts, which no variable changes, are no subject here: no stall of the machine reaches them.
+const patient = (delay) => (delay < 500 ? delay : 60 * delay)
+const { setTimeout } = globalThis
+globalThis.setTimeout = (callback, delay, ...values) => setTimeout(callback, patient(delay), ...values)
+const { setTimeout: setSilence } = Socket.prototype
+Socket.prototype.setTimeout = function (silence, callback) {
+  return setSilence.call(this, patient(silence), callback)
+}
+
 globalThis.recorded = () => ({
   packages: [...packages].sort(),
   builtins: [...builtins].sort(),
@@ -75,7 +86,7 @@ import { pathToFileURL } from 'node:url'
 const chain = (error) => error && [{ name: error.name, code: error.code, message: error.message }, ...(chain(error.cause) ?? [])]
 const { handler, storageErrors } = await import(pathToFileURL(process.argv[2]))
 const created = recorded()
-const invoke = () => handler({}, { awsRequestId: '1', functionName: 'f', getRemainingTimeInMillis: () => 30_000 })
+const invoke = () => handler({}, { awsRequestId: '1', functionName: 'f', getRemainingTimeInMillis: () => 900_000 })
 const results = [await invoke(), await invoke()]
 console.log(JSON.stringify({ created, results, used: recorded(), errors: storageErrors.map(chain) }))
 process.exit()
@@ -98,16 +109,12 @@ interface Run {
 const informed = ['OPEN queued', 'OPEN queued']
 const alone = ['CLOSED charged', 'CLOSED charged']
 
-const now = Date.now()
-const open = {
-  ...emptyRecord('epoch', now),
-  version: 'v1',
-  state: 'OPEN',
-  failureCount: 3,
-  openedAt: now,
-  retryAt: now + 120_000,
-  resetTimeout: 120_000,
-} as const
+/** It has opened just now, however long the tests have been running. */
+function openRecord() {
+  const now = Date.now()
+  const reset = { openedAt: now, retryAt: now + 120_000, resetTimeout: 120_000 }
+  return { ...emptyRecord('epoch', now), version: 'v1', state: 'OPEN', failureCount: 3, ...reset } as const
+}
 
 let workspace = ''
 let environment: NodeJS.ProcessEnv = {}
@@ -126,8 +133,7 @@ beforeAll(async () => {
     AWS_ENDPOINT_URL_DYNAMODB: `http://127.0.0.1:${dynamodbPort}`,
     CIRCUIT_BREAKER_TABLE_NAME: 'circuits',
     CIRCUIT_BREAKER_REDIS_URL: `redis://127.0.0.1:${redisPort}`,
-    // The machine may be busy with other tests.
-    CIRCUIT_BREAKER_STORAGE_TIMEOUT: '10000',
+    ...patientVariables,
   }
   await writeFile(join(workspace, 'record.mjs'), recorder)
   await writeFile(join(workspace, 'drive.mjs'), driver)
@@ -170,12 +176,14 @@ async function listen(server: Server): Promise<number> {
 
 /** Knows that the circuit is open, and of commands no more than it needs for that. */
 function redisServer(): Server {
-  const fields = Object.entries(open).filter(([, value]) => value !== undefined)
-  const bulks = fields.flatMap(([name, value]) => [
-    name,
-    typeof value === 'object' ? JSON.stringify(value) : `${value}`,
-  ])
-  const hash = `*${bulks.length}\r\n${bulks.map((bulk) => `$${Buffer.byteLength(bulk)}\r\n${bulk}\r\n`).join('')}`
+  const hash = (): string => {
+    const fields = Object.entries(openRecord()).filter(([, value]) => value !== undefined)
+    const bulks = fields.flatMap(([name, value]) => [
+      name,
+      typeof value === 'object' ? JSON.stringify(value) : `${value}`,
+    ])
+    return `*${bulks.length}\r\n${bulks.map((bulk) => `$${Buffer.byteLength(bulk)}\r\n${bulk}\r\n`).join('')}`
+  }
   return createServer((socket) => {
     let received = ''
     socket.on('error', () => {})
@@ -185,16 +193,16 @@ function redisServer(): Server {
         const [command, words = ''] = /^\*\d+\r\n((?:\$\d+\r\n[^\r]*\r\n)+?)(?=\*|$)/.exec(received) ?? []
         if (command === undefined) return
         received = received.slice(command.length)
-        socket.write(/^\$7\r\nhgetall\r\n\$14\r\ncircuit:stripe\r\n$/i.test(words) ? hash : '+OK\r\n')
+        socket.write(/^\$7\r\nhgetall\r\n\$14\r\ncircuit:stripe\r\n$/i.test(words) ? hash() : '+OK\r\n')
       }
     })
   })
 }
 
 function dynamodbServer(): Server {
-  const item = marshall({ PK: 'CIRCUIT#stripe', SK: 'STATE', ...open }, { removeUndefinedValues: true })
   return createHttpServer((request, response) => {
     request.resume().on('end', () => {
+      const item = marshall({ PK: 'CIRCUIT#stripe', SK: 'STATE', ...openRecord() }, { removeUndefinedValues: true })
       const isBatch = String(request.headers['x-amz-target']).endsWith('.BatchGetItem')
       response.setHeader('content-type', 'application/x-amz-json-1.0')
       response.end(JSON.stringify(isBatch ? { Responses: { circuits: [item] } } : { Item: item }))

@@ -16,10 +16,13 @@ export const patientVariables = { CIRCUIT_BREAKER_STORAGE_TIMEOUT: String(patien
 /** For the options of an ioredis client. */
 export const patientRedis = { commandTimeout: patience, connectTimeout: patience, socketTimeout: patience } as const
 
-/** The same in the address of a Redis server, for a function that gets no more than that. */
+/**
+ * Nearly the same in the address of a Redis server, for a function that gets no more than that: without `connectTimeout`,
+ * which ioredis hands to a socket as the text that it is in an address, and the socket throws.
+ */
 export function patientRedisUrl(url: string): string {
-  const settings = Object.entries(patientRedis).map(([name, value]) => `${name}=${value}`)
-  return `${url}?${settings.join('&')}`
+  const { commandTimeout, socketTimeout } = patientRedis
+  return `${url}?commandTimeout=${commandTimeout}&socketTimeout=${socketTimeout}`
 }
 
 /** For the configuration of a DynamoDB client. */

@@ -21,6 +21,7 @@ import {
   ConfigurationError,
   UnknownServiceError,
 } from '../../src/errors.ts'
+import { refusingPort } from '../support/refusing-port.ts'
 
 // Shapes recorded from, or read in the source of, axios 1.21, got 14.6, ky 1.14, undici 7.30, stripe 23.1, AWS SDK 3, grpc-js 1.14, pg 8.23,
 // mysql2 3.24, ioredis 6.0, redis 6, mongodb 7, openai 6, tedious 19, node-fetch 2.7 and 3.3.
@@ -265,14 +266,15 @@ describe('isBreakableError', () => {
 
 describe('isBreakableError on real failures', () => {
   it('counts a fetch to a closed port, by address and by name', async () => {
-    const port = await closedPort()
+    await using refusing = await refusingPort()
+    const { port } = refusing
     expect(isBreakableError(await rejection(fetch(`http://127.0.0.1:${port}/`)))).toBe(true)
     expect(isBreakableError(await rejection(fetch(`http://localhost:${port}/`)))).toBe(true)
   })
 
   it('counts node:http to a closed port', async () => {
-    const port = await closedPort()
-    expect(isBreakableError(await rejection(request(`http://localhost:${port}/`)))).toBe(true)
+    await using refusing = await refusingPort()
+    expect(isBreakableError(await rejection(request(`http://localhost:${refusing.port}/`)))).toBe(true)
   })
 
   it.each([
@@ -638,11 +640,6 @@ async function listening(server: Server) {
       await new Promise((resolve) => server.close(resolve))
     },
   }
-}
-
-async function closedPort(): Promise<string> {
-  await using server = await listening(createServer())
-  return new URL(server.url).port
 }
 
 function request(url: string): Promise<IncomingMessage> {
