@@ -6,6 +6,8 @@ import { seededRandom } from './seeded-random.ts'
 export interface FakeRuntime extends Runtime {
   /** Lets the time pass: due timers run in order, and after each everything that is settled is delivered. */
   advance(milliseconds: number): Promise<void>
+  /** Resolves when so much time has passed, which `advance` lets happen. */
+  sleep(milliseconds: number): Promise<void>
   /** Delivers everything that is settled, while the clock stands still. */
   settle(): Promise<void>
   /** What a frozen or corrected clock does: the time is another one, and no timer has run. */
@@ -52,7 +54,7 @@ export function createFakeRuntime(options: FakeRuntimeOptions = {}): FakeRuntime
     return next
   }
 
-  return {
+  const runtime: FakeRuntime = {
     now: () => now,
     random,
     id: () => `id-${seed}-${++ids}`,
@@ -61,6 +63,11 @@ export function createFakeRuntime(options: FakeRuntimeOptions = {}): FakeRuntime
       delays.push(delay)
       timers.set(handle, { at: now + delay, order: ++order, callback })
       return handle
+    },
+    sleep: async (milliseconds) => {
+      const { promise, resolve } = Promise.withResolvers<void>()
+      runtime.setTimeout(resolve, milliseconds)
+      await promise
     },
     clearTimeout: (timer) => {
       timers.delete(timer)
@@ -89,6 +96,7 @@ export function createFakeRuntime(options: FakeRuntimeOptions = {}): FakeRuntime
     },
     delays,
   }
+  return runtime
 }
 
 /** One turn of the event loop empties the microtask queue; the second is for what `process.nextTick` put in between. */

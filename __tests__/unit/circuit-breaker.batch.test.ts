@@ -973,7 +973,7 @@ async function violations(steps: readonly Step[], { faults = false, clears = fal
       if (step.kind === 'load' || step.kind === 'flush') ended.push(breaker[step.kind]())
       else if (step.kind === 'call') {
         const operation = async (): Promise<string> => {
-          if (step.takes > 0) await new Promise<void>((resolve) => void runtime.setTimeout(resolve, step.takes))
+          if (step.takes > 0) await runtime.sleep(step.takes)
           return step.fails ? unavailable() : 'ok'
         }
         ended.push(outcomeOf(breaker.call(services[step.service] as string, operation)))

@@ -105,7 +105,7 @@ async function violations(setup: Setup, steps: readonly Step[]): Promise<string[
       if (abortAfter === 0) controller.abort(new Error('caller'))
       else if (abortAfter !== undefined) runtime.setTimeout(() => controller.abort(new Error('caller')), abortAfter)
       const operation = async (): Promise<string> => {
-        if (takes > 0) await new Promise<void>((resolve) => void runtime.setTimeout(resolve, takes))
+        if (takes > 0) await runtime.sleep(takes)
         if (comesTo === 'failure') throw new ServiceUnavailable('503')
         if (comesTo === 'ignored') throw new BadRequest('400')
         return 'ok'
