@@ -1,4 +1,10 @@
-/** Hunts all mutants, in a process of its own, where Node itself runs the sources: prints one verdict a line. */
+/**
+ * Hunts mutants in a process of its own, where Node itself runs the sources: `node hunt.ts <seeds> <share> <shares>`.
+ * Prints for each mutant of its share a line with its index and the verdict.
+ */
 import { hunt, mutants } from './mutants.ts'
 
-for (const mutant of mutants) console.log(JSON.stringify(await hunt(mutant, Number(process.argv[2]))))
+const [seeds = 0, share = 0, shares = 1] = process.argv.slice(2).map(Number)
+for (const [index, mutant] of mutants.entries()) {
+  if (index % shares === share) console.log(JSON.stringify([index, await hunt(mutant, seeds)]))
+}

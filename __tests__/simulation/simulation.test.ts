@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process'
 import { readFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { beforeAll, describe, expect, it } from '@jest/globals'
@@ -80,13 +81,16 @@ describe('the checker', () => {
   const verdicts: Verdict[] = []
 
   beforeAll(async () => {
-    const { output } = await run('hunt.ts', String(seeds))
-    verdicts.push(
-      ...output
-        .trim()
-        .split('\n')
-        .map((line) => JSON.parse(line) as Verdict),
+    const shares = availableParallelism()
+    const outputs = await Promise.all(
+      Array.from({ length: shares }, (_, share) => run('hunt.ts', String(seeds), String(share), String(shares))),
     )
+    for (const { output } of outputs) {
+      for (const line of output.split('\n').filter(Boolean)) {
+        const [index, verdict] = JSON.parse(line) as [number, Verdict]
+        verdicts[index] = verdict
+      }
+    }
   })
 
   it('has a mistake to find for every invariant', () => {
