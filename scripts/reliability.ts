@@ -2,7 +2,7 @@
  * Breaks the stores in every way, while the breaker does everything that it does with them, and writes what it measured to
  * `docs/reliability.md`.
  *
- *     npm run reliability                      all faults, three times: about two minutes
+ *     npm run reliability                      all faults, three times: about half a minute
  *     npm run reliability -- --rounds 1        once, and the page is left alone
  *     npm run reliability -- --only 'READONLY' faults whose names match, and the page is left alone
  */
