@@ -15,7 +15,7 @@ const hour = 60 * minute
 const times = { resetTimeout: 10 * minute, cacheTtl: 2 * minute, window: 24 * hour, maxResetTimeout: hour } as const
 /** Claims are spread over this time, in milliseconds. */
 const spread = 1_000
-/** Patient, too; a killed server leaves no timer behind, which `socketTimeout` would. */
+/** Patient, but without a time for silence: the timer of ioredis for that outlives a killed server. */
 const clientOptions = { ...patientRedis, socketTimeout: undefined }
 
 let server: RedisServer

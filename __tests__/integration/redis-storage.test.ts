@@ -1,19 +1,24 @@
 import { randomUUID } from 'node:crypto'
-import { setImmediate, setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals'
-import type { Redis } from 'ioredis'
+import { Redis } from 'ioredis'
 import { CircuitStorageError } from '../../src/errors.ts'
 import { type CircuitRecord, emptyRecord } from '../../src/storage/circuit-storage.ts'
 import { RedisCircuitStorage, type RedisClientLike } from '../../src/storage/redis.ts'
 import { circuitRecord, testCircuitStorage } from '../../src/testing/index.ts'
+import { startFaultProxy } from '../support/fault-proxy.ts'
+import { patientRedis } from '../support/patience.ts'
 import { type RedisServer, startProxy, startRedis } from '../support/redis-server.ts'
+import { outlast, waitFor } from '../support/time.ts'
 
 const at = 1_700_000_000_001
 /** What the documentation says that a user must be allowed. */
 const permissions =
   '~circuit:* +evalsha +eval +hgetall +hmget +hset +hdel +hincrby +exists +pttl +pexpire +persist +del'
-/** Gives up soon; so long do the timers of ioredis outlive what was rejected. */
-const impatient = { commandTimeout: 800, connectTimeout: 800, socketTimeout: 800, disconnectTimeout: 200 }
+/** Patient, but without a time for silence: the timer of ioredis for that outlives a lost connection. */
+const patient = { ...patientRedis, socketTimeout: undefined, disconnectTimeout: 200 }
+/** Gives up soon, for tests that wait for that. */
+const impatient = { ...patient, commandTimeout: 500, socketTimeout: 500 }
 
 /** A record of which every field is set. */
 function fullRecord(): CircuitRecord {
@@ -40,6 +45,13 @@ function fullRecord(): CircuitRecord {
 
 function increment(count = 1, id: string = randomUUID()) {
   return { count, at: Date.now(), id }
+}
+
+/** What a write that failed has done. */
+const failed = () => ({ applied: false, current: undefined })
+
+function isRecord(seen: CircuitRecord | string | undefined): boolean {
+  return typeof seen === 'object'
 }
 
 function errorOf(promise: Promise<unknown>): Promise<CircuitStorageError> {
@@ -133,8 +145,9 @@ describe('the storage in Redis', () => {
     }
     testCircuitStorage(`fulfils the contract with ${client}:`, shared, {
       runner: { describe, it },
-      createPeer: () => withOwnClient({ url: server.url, options: impatient }),
-      createUnreachable: () => withOwnClient({ url: 'redis://127.0.0.1:1', options: impatient }),
+      createPeer: () => withOwnClient({ url: server.url, options: patient }),
+      createUnreachable: () =>
+        withOwnClient({ url: 'redis://127.0.0.1:1', options: { ...patient, retryStrategy: () => null } }),
       damage: (service) => server.client().hset(`circuit:${service}`, { schema: '1', state: 'AJAR' }),
       expiresAt: async (service) => {
         const expiry = await server.client().pexpiretime(`circuit:${service}`)
@@ -154,13 +167,17 @@ describe('the storage in Redis', () => {
     expect(await client.pttl(`circuit:${key}`)).toBe(-1)
 
     const closed = circuitRecord()
+    const before = Date.now()
     await expect(storage.compareAndSetState(key, full.version, closed)).resolves.toEqual({
       applied: true,
       current: closed,
     })
+    const after = Date.now()
     await expect(storage.getState(key)).resolves.toEqual(closed)
-    const left = (await client.pexpiretime(`circuit:${key}`)) - Date.now()
-    expect(Math.abs(left - 86_460_000)).toBeLessThan(5_000)
+    const expiresAt = await client.pexpiretime(`circuit:${key}`)
+    // A second for what the server's clock and that of the record may be behind.
+    expect(expiresAt).toBeGreaterThanOrEqual(before + 86_460_000 - 1_000)
+    expect(expiresAt).toBeLessThanOrEqual(after + 86_460_000 + 1_000)
     expect(await client.hexists(`circuit:${key}`, 'override')).toBe(0)
   })
 
@@ -331,7 +348,7 @@ describe('the storage in Redis', () => {
 
   it('counts once what the client sends again because the reply was lost, and replaces once', async () => {
     const proxy = await proxyFor(server)
-    const behind = withOwnClient({ url: `redis://127.0.0.1:${proxy.port}`, options: impatient })
+    const behind = withOwnClient({ url: `redis://127.0.0.1:${proxy.port}`, options: patient })
     for (const [index, namesEpoch] of [false, true].entries()) {
       const key = randomUUID()
       const first = increment()
@@ -360,57 +377,81 @@ describe('the storage in Redis', () => {
       const name: string = 'ioredis5'
       jest.unstable_mockModule('ioredis', () => import(name))
       const fresh = await import('../../src/storage/redis.ts')
-      const user = new fresh.RedisCircuitStorage({ url: `redis://127.0.0.1:${proxy.port}`, options: impatient })
-      own.push(user)
+      const url = `redis://127.0.0.1:${proxy.port}`
+      const user = new fresh.RedisCircuitStorage({ url, options: patient })
       const key = randomUUID()
       await expect(user.batchGetState([key, 'absent'])).resolves.toEqual(new Map())
       await user.incrementFailures(key, undefined, increment())
       proxy.loseNextReply()
       const again = await user.incrementFailures(key, undefined, increment())
       expect(again).toMatchObject({ applied: true, current: { failureCount: 2 } })
+      expect(proxy.connections()).toBe(2)
+      await user.close()
+
+      const hasty = new fresh.RedisCircuitStorage({ url, options: impatient })
+      own.push(hasty)
+      await waitFor('an answer', () => hasty.getState(key).catch(String), isRecord)
+      const connections = proxy.connections()
       proxy.blackHole()
-      await user.getState(key).catch(() => {})
-      await expect(user.getState(key)).resolves.toMatchObject({ failureCount: 2 })
-      expect(proxy.connections()).toBe(3)
+      // Its timers may hit a stalled connection again, as often as the machine stalls.
+      await waitFor('an answer by another connection', () => hasty.getState(key).catch(String), isRecord)
+      expect(proxy.connections()).toBeGreaterThan(connections)
       jest.unstable_unmockModule('ioredis')
     })
   })
 
   it('gives up a connection whose other end has vanished, and asks again by another', async () => {
     const proxy = await proxyFor(server)
-    const options = { ...impatient, socketTimeout: 200 }
+    const options = { ...patient, socketTimeout: 1_000 }
     const behind = withOwnClient({ url: `redis://127.0.0.1:${proxy.port}`, options })
-    await behind.getState('stripe')
-    proxy.blackHole()
-    await expect(behind.getState('stripe')).resolves.toBeUndefined()
-    expect(proxy.connections()).toBe(2)
+    const ask = () => behind.getState('stripe').then(() => 'an answer', String)
+    await waitFor('the storage is connected', ask, (seen) => seen === 'an answer')
+    // Where the machine stalls for as long as that, the other connection is given up as well: then it is tried again.
+    await waitFor(
+      'one request has its answer by the second connection',
+      async () => {
+        const before = proxy.connections()
+        proxy.blackHole()
+        return [await ask(), proxy.connections() - before]
+      },
+      ([answer, connections]) => answer === 'an answer' && connections === 1,
+    )
   })
 
   it('does not keep connecting to a server that hangs up at once, but does so when it is needed', async () => {
     const dead = await startRedis()
     const proxy = await proxyFor(dead)
-    const behind = withOwnClient({ url: `redis://127.0.0.1:${proxy.port}`, options: impatient })
+    const behind = withOwnClient({ url: `redis://127.0.0.1:${proxy.port}`, options: patient })
     await behind.getState('stripe')
+    const emit = jest.spyOn(Redis.prototype, 'emit')
     await dead.kill()
     await errorOf(behind.getState('stripe'))
-    await sleep(500)
-    const tried = proxy.connections()
-    expect(tried).toBeLessThan(8)
-    await sleep(300)
-    expect(proxy.connections()).toBe(tried)
+    // After that event it connects no more.
+    await waitFor(
+      'the client has given up',
+      () => emit.mock.calls.map(([event]) => event),
+      (events) => events.includes('end'),
+    )
+    emit.mockRestore()
+    expect(proxy.connections()).toBeLessThan(8)
     await dead.restart()
     await expect(behind.getState('stripe')).resolves.toBeUndefined()
     await dead.stop()
   })
 
   it('rejects when the server stalls, and works again when it goes on', async () => {
-    const waiting = withOwnClient({ url: server.url, options: { commandTimeout: 100 } })
-    await waiting.getState('stripe')
-    await client.call('client', 'pause', '400', 'ALL')
+    const proxy = await startFaultProxy(server, 'redis')
+    opened.push(() => proxy.stop())
+    const options = { ...patient, commandTimeout: 500 }
+    const waiting = withOwnClient({ url: `redis://127.0.0.1:${proxy.port}`, options })
+    const ask = () => waiting.getState('stripe').then(() => 'an answer', String)
+    await waitFor('the storage is connected', ask, (seen) => seen === 'an answer')
+    await proxy.inflict({ kind: 'black-hole' })
     const error = await errorOf(waiting.getState('stripe'))
     expect(error.message).toBe('getState of "stripe" failed: Redis did not answer within commandTimeout.')
-    await client.ping()
-    await expect(waiting.getState('stripe')).resolves.toBeUndefined()
+    await proxy.heal()
+    await waitFor('an answer', ask, (seen) => seen === 'an answer')
+    expect(proxy.connections).toBe(1)
   })
 
   it('says that a script of another client keeps the server busy', async () => {
@@ -419,13 +460,11 @@ describe('the storage in Redis', () => {
       .client()
       .eval('while true do end', 0)
       .catch((error) => error)
-    let error: CircuitStorageError | undefined
-    while (!error)
-      error = await storage.getState('stripe').then(
-        () => undefined,
-        (reason) => reason,
-      )
-    expect(error.message).toContain('keeps the server busy')
+    await waitFor(
+      'the storage says that the server is busy',
+      () => storage.getState('stripe').then(() => 'an answer', String),
+      (seen) => seen.includes('keeps the server busy'),
+    )
     await client.script('KILL')
     await endless
     await expect(storage.getState('stripe')).resolves.toBeUndefined()
@@ -473,7 +512,7 @@ describe('the storage in Redis', () => {
   })
 
   it('uses the database of the URL, and connects again after it was closed', async () => {
-    const user = withOwnClient({ url: `${server.url}/3`, keyPrefix: 'breaker:', options: impatient })
+    const user = withOwnClient({ url: `${server.url}/3`, keyPrefix: 'breaker:', options: patient })
     await user.incrementFailures('stripe', undefined, increment())
     await user.close()
     await user.close()
@@ -505,7 +544,7 @@ describe('a database other than 0', () => {
   const open = (path: string, options = {}, Storage = RedisCircuitStorage, port = server.port) => {
     const [user, database] = path.split('/')
     const url = `redis://${user}:SECRET@127.0.0.1:${port}/${database}`
-    const storage = new Storage({ url, options: { ...impatient, ...options } })
+    const storage = new Storage({ url, options: { ...patient, ...options } })
     closing.push(() => storage.close())
     return storage
   }
@@ -583,7 +622,8 @@ describe('a database other than 0', () => {
             expect((error.cause as Error).message).toContain(reply)
             expect(`${error.stack} ${(error.cause as Error).stack}`).not.toContain('SECRET')
           }
-          await sleep(100)
+          // So that the next round begins with a client that has given up.
+          await outlast(100)
         }
         expect(await admin.dbsize()).toBe(0)
         await storage.close()
@@ -600,25 +640,38 @@ describe('a database other than 0', () => {
         const count = () => storage.incrementFailures('stripe', undefined, increment())
         await count()
         await admin.acl('SETUSER', 'changing', '-select')
+        const connections = proxy.connections()
         await kill('changing')
-        await sleep(50)
+        await waitFor(
+          'it is connected again',
+          () => proxy.connections(),
+          (now) => now > connections,
+        )
         for (let round = 0; round < 3; round++) expect((await errorOf(count())).message).toContain('Grant +select')
         await admin.acl('SETUSER', 'changing', '+select')
-        let record: CircuitRecord | undefined
-        for (let round = 0; !record && round < 50; round++) {
-          record = (await count().catch(() => undefined))?.current
-        }
-        expect(record).toMatchObject({ failureCount: 2 })
+        const { current } = await waitFor(
+          'it counts',
+          () => count().catch(failed),
+          ({ applied }) => applied,
+        )
+        expect(current).toMatchObject({ failureCount: 2 })
+        await storage.close()
 
+        // What is on its way waits for its reply until commandTimeout, and a timer of ioredis 5 may hit the next.
+        const hasty = open('changing/3', impatient, Storage, proxy.port)
+        await waitFor('an answer', () => hasty.getState('stripe').catch(String), isRecord)
         await admin.acl('SETUSER', 'changing', '-select')
         proxy.loseNextReply()
-        // What was on its way waits for its reply until commandTimeout, and a timer of ioredis 5 may hit the next.
-        const errors = []
-        for (let round = 0; round < 3; round++) errors.push(await errorOf(count()))
-        for (const { name } of errors) expect(name).toBe('CircuitStorageError')
-        expect(errors[2]?.message).toContain('Grant +select')
+        await waitFor(
+          'it says what is missing',
+          () => errorOf(hasty.getState('stripe')),
+          ({ name, message }) => {
+            expect(name).toBe('CircuitStorageError')
+            expect(message).toContain('Grant +select')
+          },
+        )
         expect(await admin.dbsize()).toBe(0)
-        await storage.close()
+        await hasty.close()
       }))
 
     it('costs one SELECT for each connection and needs no INFO; database 0 costs nothing', () =>
@@ -662,7 +715,7 @@ describe('a database other than 0', () => {
 describe('a server that dies', () => {
   it('is found again when it is back, by a client that had given up', async () => {
     const server = await startRedis()
-    const storage = new RedisCircuitStorage({ url: server.url, options: impatient })
+    const storage = new RedisCircuitStorage({ url: server.url, options: patient })
     await storage.incrementFailures('stripe', undefined, increment())
     await server.kill()
     const keys = Array.from({ length: 20 }, (_, index) => `service-${index}`)
@@ -675,13 +728,10 @@ describe('a server that dies', () => {
     expect(batch.errors?.size).toBe(20)
 
     await server.restart()
-    let record: CircuitRecord | undefined
-    while (!record) {
-      const result = await storage.incrementFailures('stripe', undefined, increment()).catch(() => undefined)
-      record = result?.current
-    }
+    const count = () => storage.incrementFailures('stripe', undefined, increment()).catch(failed)
+    const { current } = await waitFor('it counts', count, ({ applied }) => applied)
     // Its memory is lost, and so is whatever waited to be sent.
-    expect(record.failureCount).toBe(1)
+    expect(current?.failureCount).toBe(1)
     await expect(storage.batchGetState(keys)).resolves.toEqual(new Map())
     await storage.close()
     await server.stop()
@@ -689,7 +739,7 @@ describe('a server that dies', () => {
 
   it('leaves nothing behind in a process that only wrote to it: close resolves while it is away', async () => {
     const server = await startRedis()
-    const storage = new RedisCircuitStorage({ url: server.url, options: impatient })
+    const storage = new RedisCircuitStorage({ url: server.url, options: patient })
     await storage.getState('stripe')
     await server.kill()
     await storage.close()
@@ -699,9 +749,10 @@ describe('a server that dies', () => {
 
 describe('a replica', () => {
   it('is no place to write to, and is left for another connection', async () => {
-    const primary = await startRedis()
+    // It does not begin to send its data, which a replica has to load, before this time is over, in seconds.
+    const primary = await startRedis({ settings: { 'repl-diskless-sync-delay': '3600' } })
     const replica = await startRedis({ settings: { replicaof: `127.0.0.1 ${primary.port}` } })
-    const storage = new RedisCircuitStorage({ url: replica.url, options: impatient })
+    const storage = new RedisCircuitStorage({ url: replica.url, options: patient })
     const error = await errorOf(storage.incrementFailures('stripe', undefined, increment()))
     expect(error.message).toContain('the server is a replica. Connect to the primary (Redis: READONLY')
     await replica.client().replicaof('NO', 'ONE')
@@ -730,7 +781,7 @@ describe('a server that asks who is there', () => {
   })
   const storageAs = (user: string, ca = server.certificate): RedisCircuitStorage => {
     const url = `rediss://${user}127.0.0.1:${server.port}`
-    const storage = new RedisCircuitStorage({ url, options: { ...impatient, tls: ca ? { ca } : {} } })
+    const storage = new RedisCircuitStorage({ url, options: { ...patient, tls: ca ? { ca } : {} } })
     opened.push(storage)
     return storage
   }
