@@ -10,6 +10,7 @@ import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb.ts'
 import { MemoryCircuitStorage } from '../../src/storage/memory.ts'
 import { RedisCircuitStorage } from '../../src/storage/redis.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
+import { patientDynamoDB, patientStore } from '../support/patience.ts'
 import { type RedisServer, startRedis } from '../support/redis-server.ts'
 import { ok, ServiceUnavailable } from '../support/virtual-fleet.ts'
 
@@ -30,7 +31,7 @@ const backends = new Map<string, Backend>()
 
 beforeAll(async () => {
   ;[dynamoDB, redis] = await Promise.all([startDynamoDBLocal(), startRedis()])
-  const client = dynamoDB.client()
+  const client = dynamoDB.client(patientDynamoDB)
   backends.set('DynamoDB', dynamoDBBackend(client, await dynamoDB.createTable()))
   backends.set('Redis', redisBackend(redis.client()))
   backends.set('memory', memoryBackend())
@@ -89,16 +90,16 @@ function memoryBackend(): Backend {
 const century = 100 * 365 * 86_400_000
 const lastInstant = 8.64e15
 
-/** A breaker whose clock is moved by hand, over a store whose time is its own. */
+/** A breaker whose clock stands still until it is moved by hand, over a store whose time is its own. */
 function breakerOver({ storage }: Backend, services: readonly string[]) {
-  let ahead = 0
+  let now = Date.now()
   const errors: StorageErrorEvent[] = []
   const breaker = new CircuitBreaker(
-    { services: [...services], storage, storageTimeout: 5_000, onStorageError: (event) => errors.push(event) },
-    { env: {}, now: () => Date.now() + ahead },
+    { services: [...services], storage, ...patientStore, onStorageError: (event) => errors.push(event) },
+    { env: {}, now: () => now },
   )
   const wait = (duration: number): void => {
-    ahead += duration
+    now += duration
   }
   const fail = async (service: string): Promise<unknown> => {
     const error = new ServiceUnavailable('503')

@@ -16,10 +16,20 @@ import {
   type StateChange,
 } from '../../src/index.ts'
 import { circuitRecord, testCircuitStorage } from '../../src/testing/index.ts'
+import { patientStore, patientVariables } from '../support/patience.ts'
 
 const run = promisify(execFile)
 const adapter = new URL('../../examples/custom-storage/sqlite-storage.ts', import.meta.url).href
 const example = fileURLToPath(new URL('../../examples/custom-storage/main.ts', import.meta.url))
+
+/** Options of Node for processes whose time goes so much slower that no stall lets their short times pass. */
+function slowly(factor: number): string {
+  const code = `
+    const [start, realNow, realTimeout] = [${Date.now()}, Date.now, setTimeout]
+    Date.now = () => Math.round(start + (realNow() - start) / ${factor})
+    globalThis.setTimeout = (callback, delay, ...args) => realTimeout(callback, delay * ${factor}, ...args)`
+  return `--import=data:text/javascript,${encodeURIComponent(code)}`
+}
 
 describe('the storage in SQLite', () => {
   let folder: string
@@ -69,7 +79,7 @@ describe('the storage in SQLite', () => {
     const [counted, contended] = [randomUUID(), randomUUID()]
     const script = `
       import { SqliteCircuitStorage } from ${JSON.stringify(adapter)}
-      const storage = new SqliteCircuitStorage({ path: process.argv[1], busyTimeout: 20_000 })
+      const storage = new SqliteCircuitStorage({ path: process.argv[1], busyTimeout: 60_000 })
       const token = () => crypto.randomUUID()
       for (let round = 0; round < 50; round++) {
         await storage.incrementFailures(process.argv[2], undefined, { count: 1, at: Date.now(), id: token() })
@@ -148,9 +158,10 @@ describe('the storage in SQLite', () => {
       return new SqliteCircuitStorage({ path: String(path ?? env['CIRCUITS_DATABASE']) })
     })
     try {
-      const env = { CIRCUIT_BREAKER_STORAGE: 'sqlite', CIRCUITS_DATABASE: path }
+      const env = { CIRCUIT_BREAKER_STORAGE: 'sqlite', CIRCUITS_DATABASE: path, ...patientVariables }
       const service = randomUUID()
-      const byOption = new CircuitBreaker({ services: [service], storage: { type: 'sqlite', path } }, { env: {} })
+      const options = { services: [service], resetTimeout: 3_600_000, maxResetTimeout: 3_600_000, ...patientStore }
+      const byOption = new CircuitBreaker({ ...options, storage: { type: 'sqlite', path } }, { env: {} })
       const byVariable = new CircuitBreaker({ services: [service] }, { env })
       const changes: StateChange[] = []
       for (const breaker of [byOption, byVariable]) breaker.onStateChange((change) => changes.push(change))
@@ -168,7 +179,7 @@ describe('the storage in SQLite', () => {
   })
 
   it('is run by the example, in which a second process knows at once that the circuit is open', async () => {
-    const env = { ...process.env, CIRCUITS_DATABASE: join(folder, 'example.db') }
+    const env = { ...process.env, NODE_OPTIONS: slowly(60), CIRCUITS_DATABASE: join(folder, 'example.db') }
     const lines = async () => (await run(process.execPath, [example], { env })).stdout.trim().split('\n')
     const first = await lines()
     expect(first).toHaveLength(5)

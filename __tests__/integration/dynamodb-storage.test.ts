@@ -6,6 +6,7 @@ import { type CircuitRecord, emptyRecord } from '../../src/storage/circuit-stora
 import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb.ts'
 import { testCircuitStorage } from '../../src/testing/index.ts'
 import { type DynamoDBServer, startDynalite, startDynamoDBLocal } from '../support/dynamodb-local.ts'
+import { patientDynamoDB } from '../support/patience.ts'
 
 const at = 1_700_000_000_001
 
@@ -41,9 +42,10 @@ function increment(count = 1, id: string = randomUUID()) {
 }
 
 describe.each([
-  ['DynamoDB Local', startDynamoDBLocal],
-  ['dynalite, which never returns the item that refused a write', startDynalite],
-])('the storage in %s', (_, start) => {
+  ['DynamoDB Local', startDynamoDBLocal, {}],
+  // It is slow: still more than fit into one request.
+  ['dynalite, which never returns the item that refused a write', startDynalite, { maxBatch: 110, parallelWrites: 10 }],
+])('the storage in %s', (_, start, sizes) => {
   let server: DynamoDBServer
   let client: DynamoDBClient
   let tableName: string
@@ -51,7 +53,7 @@ describe.each([
 
   beforeAll(async () => {
     server = await start()
-    client = server.client()
+    client = server.client(patientDynamoDB)
     tableName = await server.createTable()
     storage = new DynamoDBCircuitStorage({ tableName, client })
   })
@@ -72,7 +74,8 @@ describe.each([
 
   testCircuitStorage('fulfils the contract:', () => storage, {
     runner: { describe, it },
-    createPeer: () => new DynamoDBCircuitStorage({ tableName, client: server.client() }),
+    ...sizes,
+    createPeer: () => new DynamoDBCircuitStorage({ tableName, client: server.client(patientDynamoDB) }),
     createUnreachable: () =>
       new DynamoDBCircuitStorage({
         tableName,
@@ -231,7 +234,7 @@ describe.each([
       sortKeyName: null,
       ttlAttributeName: 'expires',
       consistentRead: false,
-      clientConfig: server.clientConfig,
+      clientConfig: { ...server.clientConfig, ...patientDynamoDB },
     })
     const record = closedRecord()
     await own.compareAndSetState('stripe', undefined, record)

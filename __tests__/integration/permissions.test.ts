@@ -15,13 +15,16 @@ import {
   type Statement,
 } from '../support/documented-policy.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
-import { type RedisServer, startRedis, startRedisCluster } from '../support/redis-server.ts'
+import { patientDynamoDB, patientRedis, patientStore } from '../support/patience.ts'
+import { type RedisCluster, type RedisServer, startRedis, startRedisCluster } from '../support/redis-server.ts'
+import { waitFor } from '../support/time.ts'
 import { ok, outcomeOf, unavailable } from '../support/virtual-fleet.ts'
 
 /** What functions do with their store, from the first failure to the recovery, twice, and what operators do. */
 const duties = {
   functions: async (storage: ICircuitStorage, service: string): Promise<void> => {
-    let ahead = 0
+    // A clock that stands still until it is moved.
+    let now = Date.now()
     const errors: unknown[] = []
     const instance = (): CircuitBreaker<string> =>
       new CircuitBreaker(
@@ -29,10 +32,10 @@ const duties = {
           services: [service],
           storage,
           cacheTtl: 0,
-          storageTimeout: 5_000,
+          ...patientStore,
           onStorageError: ({ error }) => errors.push(error),
         },
-        { env: {}, now: () => Date.now() + ahead },
+        { env: {}, now: () => now },
       )
     const [first, second] = [instance(), instance()]
     // What the store was refused is what a test wants to hear of, and not what followed from it.
@@ -51,20 +54,20 @@ const duties = {
       for (let n = 0; n < 4; n++) await outcomeOf(first.call(service, unavailable))
       await first.flush()
       await expectState('OPEN')
-      ahead += 11_000
+      now += 11_000
       await first.load()
       await outcomeOf(first.call(service, unavailable))
       await first.flush()
-      ahead += 11_000
+      now += 11_000
       expect(await first.call(service, ok)).toBe('ok')
       await first.flush()
       await expectState('CLOSED')
     }
   },
   operators: async (storage: ICircuitStorage, service: string, damage: () => Promise<unknown>): Promise<void> => {
-    const breaker = new CircuitBreaker({ services: [service], storage, storageTimeout: 5_000 }, { env: {} })
+    const breaker = new CircuitBreaker({ services: [service], storage, ...patientStore }, { env: {} })
     await breaker.forceOpen(service)
-    await breaker.forceClosed(service, { until: Date.now() + 10_000 })
+    await breaker.forceClosed(service, { until: Date.now() + 3_600_000 })
     await breaker.reset(service)
     await breaker.batchSetState({ [service]: 'OPEN' })
     await breaker.batchGetState()
@@ -82,7 +85,7 @@ describe('the policy in docs/storage.md for DynamoDB', () => {
   beforeAll(async () => {
     server = await startDynamoDBLocal()
     tableName = await server.createTable()
-    const [functions, operators] = [server.client(), server.client()]
+    const [functions, operators] = [server.client(patientDynamoDB), server.client(patientDynamoDB)]
     record(functions, calls.functions)
     record(operators, calls.operators)
     const damage = async (): Promise<void> => {
@@ -147,18 +150,25 @@ describe('the rule in docs/storage.md for Redis', () => {
   const commands = rule.split(/\s+/).filter((part) => part.startsWith('+'))
   let server: RedisServer
   let admin: Redis
+  /** It takes seconds to start: the tests before the last go on meanwhile. */
+  let cluster: Promise<RedisCluster>
 
   beforeAll(async () => {
+    cluster = startRedisCluster()
+    cluster.catch(() => {})
     server = await startRedis({ users: ['admin on >admin ~* &* +@all'] })
     admin = server.client({ username: 'admin', password: 'admin' })
   })
-  afterAll(() => server?.stop())
+  afterAll(() => Promise.all([server?.stop(), cluster?.then((started) => started.stop())]))
 
   /** Everything, as a user who may do what the rule says. */
   const everythingAs = async (rules: string): Promise<void> => {
     const user = `user-${randomUUID()}`
     await admin.acl('SETUSER', user, 'on', '>secret', ...rules.split(/\s+/))
-    const storage = new RedisCircuitStorage({ url: `redis://${user}:secret@127.0.0.1:${server.port}` })
+    const storage = new RedisCircuitStorage({
+      url: `redis://${user}:secret@127.0.0.1:${server.port}`,
+      options: patientRedis,
+    })
     const service = randomUUID()
     try {
       // So that the scripts have to be sent, too.
@@ -179,7 +189,10 @@ describe('the rule in docs/storage.md for Redis', () => {
 
   it('is more than functions need that leave operating to others: they delete nothing and override nothing', async () => {
     await admin.acl('SETUSER', 'modest', 'on', '>secret', ...rule.split(/\s+/), '-persist', '-del')
-    const storage = new RedisCircuitStorage({ url: `redis://modest:secret@127.0.0.1:${server.port}` })
+    const storage = new RedisCircuitStorage({
+      url: `redis://modest:secret@127.0.0.1:${server.port}`,
+      options: patientRedis,
+    })
     await duties.functions(storage, randomUUID()).finally(() => storage.close())
   })
 
@@ -197,14 +210,17 @@ describe('the rule in docs/storage.md for Redis', () => {
     monitor.on('monitor', (_time: string, [name = '']: string[], _source: string, _database: string) => {
       asked.add(name.toLowerCase())
     })
-    const storage = new RedisCircuitStorage({ url: server.url })
+    const storage = new RedisCircuitStorage({ url: server.url, options: patientRedis })
     const service = randomUUID()
     await admin.script('FLUSH')
     await duties.functions(storage, `f-${service}`)
     await duties.operators(storage, `o-${service}`, () => storage.getState('o').then(() => damageAs(server, service)))
     await storage.close()
+    // Commands come in their order: when this one was seen, so were all before it.
+    await admin.echo('the end')
+    await waitFor('the end is seen', () => asked.has('echo'))
     monitor.disconnect()
-    for (const own of ['monitor', 'auth', 'acl', 'script', 'quit', 'info', 'hello', 'client']) asked.delete(own)
+    for (const own of ['echo', 'monitor', 'auth', 'acl', 'script', 'quit', 'info', 'hello', 'client']) asked.delete(own)
     expect([...asked].map((name) => `+${name}`).sort()).toEqual([...commands].sort())
   })
 
@@ -215,18 +231,13 @@ describe('the rule in docs/storage.md for Redis', () => {
   })
 
   it('suffices in a cluster as well, for the commands about circuits', async () => {
-    const cluster = await startRedisCluster()
-    try {
-      const user = 'breaker'
-      // What the client itself needs to find the nodes.
-      const rules = ['on', '>secret', ...rule.split(/\s+/), '+cluster|slots', '+cluster|info', '+info']
-      await Promise.all(cluster.nodes.map((node) => node.client().acl('SETUSER', user, ...rules)))
-      const client = cluster.client({}, { username: user, password: 'secret' })
-      const storage = new RedisCircuitStorage({ client })
-      for (let n = 0; n < 6; n++) await duties.functions(storage, `f-${randomUUID()}`)
-    } finally {
-      await cluster.stop()
-    }
+    const { nodes, client: connect } = await cluster
+    const user = 'breaker'
+    // What the client itself needs to find the nodes.
+    const rules = ['on', '>secret', ...rule.split(/\s+/), '+cluster|slots', '+cluster|info', '+info']
+    await Promise.all(nodes.map((node) => node.client().acl('SETUSER', user, ...rules)))
+    const storage = new RedisCircuitStorage({ client: connect({}, { username: user, password: 'secret' }) })
+    for (let n = 0; n < 6; n++) await duties.functions(storage, `f-${randomUUID()}`)
   })
 })
 
