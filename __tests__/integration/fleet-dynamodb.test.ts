@@ -99,12 +99,15 @@ describe('a fleet of processes over one table', () => {
     running.push({ stop: () => prober.kill() })
     await prober.equip({ ...setup, breakers: 1 }, fleet.ahead)
     await prober.load()
-    void prober.call('succeed', { isHeld: true, remaining: 12 * minute })
+    const lease = 12 * minute
+    const claimedAfter = fleet.now()
+    void prober.call('succeed', { isHeld: true, remaining: lease })
     await waitFor(
       'the probe is under way',
       () => prober.verdicts,
       (verdicts) => verdicts.includes('started'),
     )
+    const claimedBefore = fleet.now()
     await prober.kill()
 
     await fleet.load()
@@ -119,6 +122,8 @@ describe('a fleet of processes over one table', () => {
     const after = await fleet.callTogether('succeed', 20)
 
     expect(held).toMatchObject({ state: 'HALF_OPEN', leases: [{ id: expect.any(String) }] })
+    expect(expiresAt).toBeGreaterThanOrEqual(claimedAfter + lease)
+    expect(expiresAt).toBeLessThanOrEqual(claimedBefore + lease)
     expect(before).toEqual({ ran: 0, refused: 20 })
     expect(shortBefore).toEqual({ ran: 0, refused: 20 })
     expect(after).toEqual({ ran: 1, refused: 19 })

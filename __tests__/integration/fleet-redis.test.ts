@@ -132,12 +132,15 @@ describe('a fleet of processes over one Redis', () => {
     running.push({ stop: () => prober.kill() })
     await prober.equip({ ...setup, breakers: 1 }, fleet.ahead)
     await prober.load()
-    void prober.call('succeed', { isHeld: true, remaining: 12 * minute })
+    const lease = 12 * minute
+    const claimedAfter = fleet.now()
+    void prober.call('succeed', { isHeld: true, remaining: lease })
     await waitFor(
       'the probe is under way',
       () => prober.verdicts,
       (verdicts) => verdicts.includes('started'),
     )
+    const claimedBefore = fleet.now()
     await prober.kill()
 
     await fleet.load()
@@ -152,6 +155,8 @@ describe('a fleet of processes over one Redis', () => {
     const after = await fleet.callTogether('succeed', 20)
 
     expect(held).toMatchObject({ state: 'HALF_OPEN', leases: [{ id: expect.any(String) }] })
+    expect(expiresAt).toBeGreaterThanOrEqual(claimedAfter + lease)
+    expect(expiresAt).toBeLessThanOrEqual(claimedBefore + lease)
     expect(before).toEqual({ ran: 0, refused: 20 })
     expect(shortBefore).toEqual({ ran: 0, refused: 20 })
     expect(after).toEqual({ ran: 1, refused: 19 })
@@ -185,9 +190,11 @@ describe('a Redis that is killed and comes back empty', () => {
     await expectAllToBe('OPEN')
 
     await server.kill()
-    // All of them want to read it again.
-    await fleet.advance(times.cacheTtl)
-    await fleet.turn()
+    // All of them want to read it again, so often that they leave it alone for as long as they ever do.
+    for (let round = 0; round < 10; round++) {
+      await fleet.advance(times.cacheTtl)
+      await fleet.turn()
+    }
     const during = await fleet.report()
     await server.restart()
     // What had begun before fails all the same.
