@@ -1,8 +1,10 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { type Behaviour, type HttpService, startHttpService } from '../support/http-service.ts'
+import { patientDynamoDB, patientVariables } from '../support/patience.ts'
+import { expectAtLeast, patience, waitFor } from '../support/time.ts'
+import { type Clock, startClock } from './clock.ts'
 import type { PaymentResult } from './handlers/payment.ts'
 import { deploy, type Platform } from './platform.ts'
 
@@ -10,7 +12,7 @@ let database: DynamoDBServer
 
 beforeAll(async () => {
   database = await startDynamoDBLocal()
-}, 60_000)
+})
 
 afterAll(() => database.stop())
 
@@ -18,28 +20,36 @@ interface Deployment extends AsyncDisposable {
   readonly service: HttpService
   readonly platform: Platform
   readonly storage: DynamoDBCircuitStorage
+  /** Moves only as the test says. */
+  readonly clock: Clock
   /** Further functions on the same service and table. */
-  also(handler: string, variables?: Readonly<Record<string, string>>): Platform
+  also(handler: string, options?: Options): Platform
 }
 
-/** A function with a timeout of 3 s, whose circuits are in a DynamoDB table of its own. */
-async function deployPayment(
-  handler: string,
-  behaviour: Behaviour,
-  variables: Readonly<Record<string, string>> = {},
-): Promise<Deployment> {
+interface Options {
+  readonly variables?: Readonly<Record<string, string>>
+  /** Default: 3 000. */
+  readonly timeout?: number
+  /** The function goes by the real clock, under which nothing is patient by itself. */
+  readonly inRealTime?: true
+}
+
+/** A function whose circuits are in a DynamoDB table of its own. */
+async function deployPayment(handler: string, behaviour: Behaviour, options: Options = {}): Promise<Deployment> {
   const [service, tableName] = await Promise.all([startHttpService(behaviour), database.createTable()])
+  const clock = startClock()
   const platforms: Platform[] = []
-  const also: Deployment['also'] = (name, more = {}) => {
+  const also: Deployment['also'] = (name, { variables, timeout = 3_000, inRealTime } = {}) => {
     const platform = deploy({
       handler: `payment.${name}`,
-      timeout: 3_000,
+      timeout,
+      ...(!inRealTime && { clock }),
       variables: {
         SERVICE: service.url,
         CIRCUIT_BREAKER_TABLE_NAME: tableName,
         AWS_ENDPOINT_URL_DYNAMODB: database.endpoint,
+        ...(inRealTime && patientVariables),
         ...variables,
-        ...more,
       },
     })
     platforms.push(platform)
@@ -47,13 +57,24 @@ async function deployPayment(
   }
   return {
     service,
-    platform: also(handler),
-    storage: new DynamoDBCircuitStorage({ tableName, client: database.client() }),
+    platform: also(handler, options),
+    storage: new DynamoDBCircuitStorage({ tableName, client: database.client(patientDynamoDB) }),
+    clock,
     also,
     [Symbol.asyncDispose]: async () => {
       await Promise.all([service.stop(), ...platforms.map((platform) => platform.stop())])
+      clock[Symbol.dispose]()
     },
   }
+}
+
+/** Resolves when a handler of the function has begun to wait. */
+async function waiting(platform: Platform): Promise<void> {
+  await waitFor(
+    'the handler waits',
+    () => platform.environments().flatMap(({ logs }) => logs.map(({ message }) => message)),
+    (messages) => messages.includes('waiting'),
+  )
 }
 
 const of = (payload: unknown): PaymentResult => payload as PaymentResult
@@ -61,26 +82,30 @@ const of = (payload: unknown): PaymentResult => payload as PaymentResult
 describe('a service that hangs under a function with a timeout of 3 s', () => {
   it('kills every invocation without a circuit breaker; with one, three of them open the circuit for all', async () => {
     await using deployment = await deployPayment('guarded', 'hangs')
-    const { service, platform, storage } = deployment
+    const { service, platform, storage, clock } = deployment
     const bare = deployment.also('bare')
 
-    const [killed, ...cut] = await Promise.all([
-      bare.invokeCold(),
-      platform.invokeCold({}),
-      platform.invokeCold({}),
-      platform.invokeCold({}),
-    ])
+    const doomed = bare.invokeCold()
+    const guarded = [platform.invokeCold({}), platform.invokeCold({}), platform.invokeCold({})]
+    await service.received(4)
+    clock.pass(2_000)
+    const cut = await Promise.all(guarded)
+    expect(bare.environments()).toHaveLength(1)
+    clock.pass(1_000)
+    const killed = await doomed
 
     // Without: nothing is left of it, and whoever comes next learns nothing.
     expect([killed.outcome, bare.environments()]).toEqual(['killed', []])
-    expect(killed.duration).toBeGreaterThanOrEqual(2_900)
     // With: cut a second earlier, told apart and stored.
-    for (const { outcome, payload, duration } of cut) {
-      expect([outcome, of(payload).error]).toEqual([
+    for (const { outcome, payload } of cut) {
+      expect([outcome, of(payload)]).toMatchObject([
         'response',
-        { name: 'CircuitTimeoutError', reason: 'deadline', attempted: true },
+        {
+          error: { name: 'CircuitTimeoutError', reason: 'deadline', attempted: true },
+          took: 2_000,
+          remaining: 1_000,
+        },
       ])
-      expect(duration).toBeLessThan(2_900)
     }
     expect(await storage.getState('stripe')).toMatchObject({ state: 'OPEN', failureCount: 3 })
     const opened = cut.flatMap(({ logs }) => logs.filter(({ message }) => message.includes('"to":"OPEN"')))
@@ -89,36 +114,53 @@ describe('a service that hangs under a function with a timeout of 3 s', () => {
     const requests = service.requests.length
     const refused = await platform.invokeCold({})
     expect(of(refused.payload)).toMatchObject({ error: { name: 'CircuitOpenError', reason: 'open' }, state: 'OPEN' })
-    expect(of(refused.payload).took).toBeLessThan(20)
+    expect(of(refused.payload).took).toBe(0)
     expect(service.requests).toHaveLength(requests)
   })
 
   it('aborts the operation when the time is over', async () => {
-    await using deployment = await deployPayment('guarded', 'hangs')
-    const { requestId, payload } = await deployment.platform.invoke({}, { timeout: 2_500 })
-    expect(of(payload).error).toMatchObject({ reason: 'deadline' })
-    expect(requestId).toEqual(expect.any(String))
-    const [request] = deployment.service.requests
-    // The connection is closed in the turn in which the signal is aborted.
-    for (let waits = 0; waits < 40 && request?.abandonedAt === undefined; waits++) await sleep(25)
-    expect(request?.abandonedAt).toBeDefined()
+    // The only one of these in real time: the call is cut after 2.5 s, almost a minute before the function is killed.
+    const inTime = 2_500
+    const reserve = patience - inTime
+    await using deployment = await deployPayment('guarded', 'hangs', {
+      inRealTime: true,
+      timeout: patience,
+      variables: { CIRCUIT_BREAKER_DEADLINE_RESERVE: String(reserve) },
+    })
+    const { platform, service } = deployment
+    // On a machine that stalls the time may be over before the service has been asked.
+    const result = await waitFor(
+      'the service was asked in time',
+      () => platform.invoke({}),
+      () => service.requests.length > 0,
+    )
+    expect(of(result.payload).error).toMatchObject({ reason: 'deadline', attempted: true })
+    expectAtLeast(result.duration, inTime)
+    const [request] = service.requests
+    await waitFor('the connection is closed', () => request?.abandonedAt)
   })
 })
 
 describe('a call that the deadline cuts', () => {
   it('counts only where the operation was given a fair time', async () => {
     const cases = {
-      'has run for a second': [{ waitsFirst: 200 }, 'deadline', 1],
-      'has not run for a second': [{ waitsFirst: 1_400 }, 'deadline', 0],
-      'has had most of its own timeout': [{ waitsFirst: 500, timeout: 1_600 }, 'deadline', 1],
-      'has had the smaller part of it': [{ waitsFirst: 600, timeout: 3_600 }, 'deadline', 0],
+      'has run for a second': [{ waitsFirst: 1_000 }, 'deadline', 1],
+      'has not run for a second': [{ waitsFirst: 1_001 }, 'deadline', 0],
+      'has had half of its own timeout': [{ waitsFirst: 500, timeout: 3_000 }, 'deadline', 1],
+      'has had the smaller part of it': [{ waitsFirst: 501, timeout: 3_000 }, 'deadline', 0],
       'was cut by its own timeout before that': [{ waitsFirst: 1_100, timeout: 300 }, 'timeout', 1],
     } as const
     const found = await Promise.all(
       Object.entries(cases).map(async ([name, [payment]]) => {
         await using deployment = await deployPayment('guarded', 'hangs')
-        const { payload } = await deployment.platform.invoke(payment)
-        const record = await deployment.storage.getState('stripe')
+        const { platform, service, clock, storage } = deployment
+        const invocation = platform.invoke(payment)
+        await waiting(platform)
+        clock.pass(payment.waitsFirst)
+        await service.received(1)
+        clock.pass(2_000 - payment.waitsFirst)
+        const { payload } = await invocation
+        const record = await storage.getState('stripe')
         expect(of(payload).error).toMatchObject({ name: 'CircuitTimeoutError', attempted: true })
         return [name, [payment, of(payload).error?.reason, record?.failureCount ?? 0]]
       }),
@@ -128,25 +170,32 @@ describe('a call that the deadline cuts', () => {
 
   it('is not even attempted when no time is left, and counts for nothing', async () => {
     await using deployment = await deployPayment('guarded', 'hangs')
-    const { payload } = await deployment.platform.invoke({ waitsFirst: 1_100 }, { timeout: 2_000 })
+    const { platform, service, clock, storage } = deployment
+    const invocation = platform.invoke({ waitsFirst: 2_000 })
+    await waiting(platform)
+    clock.pass(2_000)
+    const { payload } = await invocation
     expect(of(payload).error).toEqual({ name: 'CircuitTimeoutError', reason: 'deadline', attempted: false })
-    expect(of(payload).took).toBeLessThan(100)
-    expect(deployment.service.requests).toHaveLength(0)
-    expect(await deployment.storage.getState('stripe')).toBeUndefined()
+    expect(of(payload).took).toBe(0)
+    expect(service.requests).toHaveLength(0)
+    expect(await storage.getState('stripe')).toBeUndefined()
   })
 
   it('leaves as much time as it is told to', async () => {
-    await using deployment = await deployPayment('guarded', 'hangs', { CIRCUIT_BREAKER_DEADLINE_RESERVE: '400' })
-    const { payload } = await deployment.platform.invoke({}, { timeout: 1_600 })
-    expect(of(payload).remaining).toBeGreaterThan(150)
-    expect(of(payload).remaining).toBeLessThanOrEqual(410)
+    const variables = { CIRCUIT_BREAKER_DEADLINE_RESERVE: '400' }
+    await using deployment = await deployPayment('guarded', 'hangs', { variables })
+    const { platform, service, clock } = deployment
+    const invocation = platform.invoke({})
+    await service.received(1)
+    clock.pass(2_600)
+    expect(of((await invocation).payload).remaining).toBe(400)
   })
 
   it('is warned of where the function has no more time than is kept back', async () => {
-    await using deployment = await deployPayment('guarded', 'answers')
+    await using deployment = await deployPayment('guarded', 'answers', { timeout: 950 })
     const texts: string[] = []
     for (let invocation = 0; invocation < 3; invocation++) {
-      const { payload, logs } = await deployment.platform.invoke({}, { timeout: 950 })
+      const { payload, logs } = await deployment.platform.invoke({})
       expect(of(payload).error).toMatchObject({ reason: 'deadline', attempted: false })
       texts.push(...logs.map(({ text }) => text))
     }
@@ -154,12 +203,14 @@ describe('a call that the deadline cuts', () => {
   })
 
   it('is none where nobody knows the deadline, and in a durable function it is that of Lambda’s own context', async () => {
-    await using deployment = await deployPayment('withoutDeadline', { after: 1_200 })
-    const durable = deployment.also('durable')
-    const [unbounded, bounded] = await Promise.all([
-      deployment.platform.invoke({}, { timeout: 2_000 }),
-      durable.invoke({}, { timeout: 2_000 }),
-    ])
+    await using deployment = await deployPayment('withoutDeadline', 'hangs')
+    const { platform, service, clock } = deployment
+    const invocations = [platform.invoke({}), deployment.also('durable').invoke({})] as const
+    await service.received(2)
+    clock.pass(2_000)
+    const bounded = await invocations[1]
+    await service.release()
+    const unbounded = await invocations[0]
     expect(unbounded.payload).toMatchObject({ status: 200 })
     expect(bounded.payload).toMatchObject({ error: { reason: 'deadline' } })
   })
@@ -168,9 +219,13 @@ describe('a call that the deadline cuts', () => {
 describe('an invocation that Lambda kills', () => {
   it('leaves what was stored: a failure before the handler hung elsewhere', async () => {
     await using deployment = await deployPayment('untilKilled', { status: 503 })
-    const { outcome } = await deployment.platform.invoke({ waitsLast: 60_000 }, { timeout: 1_500 })
-    expect(outcome).toBe('killed')
-    expect(await deployment.storage.getState('stripe')).toMatchObject({ failureCount: 1 })
+    const { platform, clock, storage } = deployment
+    const invocation = platform.invoke({ waitsLast: 60_000 })
+    const stored = await waitFor('the failure is stored', () => storage.getState('stripe'))
+    clock.pass(3_000)
+    expect((await invocation).outcome).toBe('killed')
+    expect(stored).toMatchObject({ failureCount: 1 })
+    expect(await storage.getState('stripe')).toEqual(stored)
   })
 
   it('in the middle of a probe leaves a lease that expires: the next environment takes over and recovers', async () => {
@@ -178,34 +233,37 @@ describe('an invocation that Lambda kills', () => {
       'guarded',
       { status: 503 },
       {
-        CIRCUIT_BREAKER_FAILURE_THRESHOLD: '1',
-        CIRCUIT_BREAKER_RESET_TIMEOUT: '200',
-        CIRCUIT_BREAKER_CACHE_TTL: '100',
-        CIRCUIT_BREAKER_DEADLINE_RESERVE: '200',
-        CIRCUIT_BREAKER_STORAGE_TIMEOUT: '1500',
+        variables: {
+          CIRCUIT_BREAKER_FAILURE_THRESHOLD: '1',
+          CIRCUIT_BREAKER_RESET_TIMEOUT: '200',
+          CIRCUIT_BREAKER_CACHE_TTL: '100',
+        },
       },
     )
-    const { platform, service, storage } = deployment
+    const { platform, service, clock, storage } = deployment
     await platform.invoke({})
     expect(await storage.getState('stripe')).toMatchObject({ state: 'OPEN' })
     service.behave('answers')
-    await sleep(300)
+    clock.pass(300)
 
-    const probing = platform.invokeCold({ blocks: true }, { timeout: 2_500 })
-    let isOver = false
-    void probing.then(() => {
-      isOver = true
-    })
-    const probedAt = Date.now()
-    while (!isOver && (await storage.getState('stripe'))?.state !== 'HALF_OPEN') await sleep(20)
+    const probing = platform.invokeCold({ blocks: true })
+    const probed = await waitFor(
+      'the circuit is HALF_OPEN',
+      () => storage.getState('stripe'),
+      (record) => record?.state === 'HALF_OPEN',
+    )
+    const expiry = probed?.leases[0]?.expiresAt ?? 0
     const meanwhile = await platform.invokeCold({})
     expect(of(meanwhile.payload).error).toEqual({ name: 'CircuitOpenError', reason: 'probing' })
+    expect(expiry).toBe(clock.now() + 3_000)
+    clock.pass(2_999)
+    const still = await platform.invoke({})
+    expect(of(still.payload).error).toEqual({ name: 'CircuitOpenError', reason: 'probing' })
+    clock.pass(1)
     expect((await probing).outcome).toBe('killed')
 
-    const lease = (await storage.getState('stripe'))?.leases[0]
-    expect((lease?.expiresAt ?? 0) - probedAt).toBeGreaterThan(2_000)
-    expect((lease?.expiresAt ?? 0) - probedAt).toBeLessThan(4_000)
-    await sleep(Math.max(0, (lease?.expiresAt ?? 0) - Date.now()) + 150)
+    // Who knows of the lease looks again after cacheTtl.
+    clock.pass(100)
     const next = await platform.invoke({})
     expect(next.payload).toMatchObject({ status: 200, state: 'CLOSED' })
     expect(await storage.getState('stripe')).toMatchObject({ state: 'CLOSED', failureCount: 0, leases: [] })

@@ -7,8 +7,10 @@
 
 import { randomUUID } from 'node:crypto'
 import { performance } from 'node:perf_hooks'
-import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { installLambdaRuntimeClient } from '../../scripts/lambda-runtime-client.ts'
+import { patience } from '../support/time.ts'
+import type { Clock } from './clock.ts'
 import type { LogLine } from './log-line.ts'
 import { type Answer, type Chunk, type ReportedError, startRuntimeApi } from './runtime-api.ts'
 import { type Exit, startRuntimeProcess } from './runtime-process.ts'
@@ -16,10 +18,12 @@ import { type Exit, startRuntimeProcess } from './runtime-process.ts'
 export interface EnvironmentOptions {
   /** File and export as in Lambda's setting, for instance `payment.handler` for `handlers/payment.ts`. */
   readonly handler: string
-  /** The longest that an invocation may take, in milliseconds. Default: 3 000, as Lambda's. */
+  /** The longest that an invocation may take, in milliseconds. Default: a minute, which no machine's stall reaches. */
   readonly timeout?: number
-  /** The longest that the start may take, in milliseconds. Default: 10 000, as Lambda's. */
+  /** The longest that the start may take, in milliseconds. Default: a minute. */
   readonly initTimeout?: number
+  /** The process, its deadlines and its end go by this clock. Default: by the real one. */
+  readonly clock?: Clock
   /** Further environment variables; nothing of this process's own is passed on. */
   readonly variables?: Readonly<Record<string, string>>
   /** Whether the process is frozen whenever it has nothing to do, as Lambda does. Default: unless `maxConcurrency` is given. */
@@ -37,6 +41,8 @@ export interface InvokeOptions {
   readonly timeout?: number
   /** Called for each piece of a streamed response as it arrives. */
   readonly onChunk?: (chunk: Chunk) => void
+  /** Called when the response is complete; the process may still have something to do. */
+  readonly onAnswer?: () => void
 }
 
 /**
@@ -119,8 +125,9 @@ export class InitError extends Error {
  * @throws InitError if it does not become ready
  */
 export async function startEnvironment(options: EnvironmentOptions): Promise<ExecutionEnvironment> {
-  const { timeout: usualTimeout = 3_000, initTimeout = 10_000, maxConcurrency, workers = 1 } = options
-  const { handler, functionName = 'tested', variables = {} } = options
+  const { timeout: usualTimeout = patience, initTimeout = patience, maxConcurrency, workers = 1 } = options
+  const { handler, functionName = 'tested', variables = {}, clock } = options
+  const { now, after } = clock ?? realTime
   const enforced = maxConcurrency === undefined
   const freezes = options.freezes ?? enforced
   await installLambdaRuntimeClient()
@@ -131,6 +138,7 @@ export async function startEnvironment(options: EnvironmentOptions): Promise<Exe
   let onNext = () => {}
   const api = await startRuntimeApi({
     functionName,
+    now,
     onIdle: () => {
       initDuration ||= performance.now() - startedAt
       if (api.waiting() >= workers) settleInit(undefined)
@@ -144,6 +152,7 @@ export async function startEnvironment(options: EnvironmentOptions): Promise<Exe
     functionName,
     variables,
     address: api.address,
+    clock: clock?.file,
     concurrency: maxConcurrency === undefined ? undefined : { max: maxConcurrency, workers },
   })
   const { ended, exit } = runtime
@@ -156,7 +165,7 @@ export async function startEnvironment(options: EnvironmentOptions): Promise<Exe
 
   async function invoke(
     event?: unknown,
-    { timeout = usualTimeout, onChunk }: InvokeOptions = {},
+    { timeout = usualTimeout, onChunk, onAnswer }: InvokeOptions = {},
   ): Promise<InvocationResult> {
     const past = exit()
     if (past) throw new Error(`The environment has ended: ${describe(past)}`)
@@ -166,7 +175,7 @@ export async function startEnvironment(options: EnvironmentOptions): Promise<Exe
     const expired = Promise.withResolvers<undefined>()
     let killed = false
     let startedAt = performance.now()
-    let deadline: NodeJS.Timeout | undefined
+    let callOffDeadline = () => {}
     running += 1
     if (runtime.frozen()) runtime.thaw()
     const answered = api.invoke({
@@ -176,19 +185,20 @@ export async function startEnvironment(options: EnvironmentOptions): Promise<Exe
       ...(onChunk ? { onChunk } : {}),
       onStart: () => {
         startedAt = performance.now()
-        deadline = setTimeout(() => {
+        callOffDeadline = after(timeout, () => {
           killed = enforced
           if (enforced) runtime.kill()
           else expired.resolve(undefined)
-        }, timeout)
+        })
       },
     })
     const answer = await Promise.race([answered, expired.promise, ended.then(() => undefined)])
     const duration = performance.now() - startedAt
+    if (answer) onAnswer?.()
     const outcome = outcomeOf(answer, killed, exit())
     const chunks = answer?.chunks ?? api.chunksOf(requestId)
     if (enforced && !exit()) await Promise.race([ended, untilIdle()])
-    clearTimeout(deadline)
+    callOffDeadline()
     if (freezes && !exit()) await runtime.freeze()
     running -= 1
     // What it wrote before it answered is in the pipe, and is read in the same turn at the latest.
@@ -220,7 +230,9 @@ export async function startEnvironment(options: EnvironmentOptions): Promise<Exe
     if (runtime.frozen()) runtime.thaw()
     if (grace > 0) {
       runtime.terminate()
-      await within(grace, ended)
+      const callOffKill = after(grace, () => void runtime.kill())
+      await ended
+      callOffKill()
     }
     const how = await runtime.kill()
     const duration = performance.now() - from
@@ -229,8 +241,11 @@ export async function startEnvironment(options: EnvironmentOptions): Promise<Exe
   }
 
   const died = ended.then((how): Problem => ({ message: `It ended before it was ready: ${describe(how)}` }))
-  const late: Problem = { message: `It was not ready after ${initTimeout} ms` }
-  const problem = await within(initTimeout, Promise.race([ready, died]), late)
+  const callOffInit = realTime.after(initTimeout, () =>
+    settleInit({ message: `It was not ready after ${initTimeout} ms` }),
+  )
+  const problem = await Promise.race([ready, died])
+  callOffInit()
   if (problem) {
     await stop()
     throw new InitError(problem.message, problem.reported, runtime.logs)
@@ -268,12 +283,10 @@ function describe({ code, signal }: Exit): string {
   return signal ? `killed by ${signal}` : `exit code ${code}`
 }
 
-/** What the promise resolves to, or the other value if that takes longer. */
-async function within<T, U>(milliseconds: number, promise: Promise<T>, otherwise?: U): Promise<T | U | undefined> {
-  const patience = new AbortController()
-  try {
-    return await Promise.race([promise, sleep(milliseconds, otherwise, patience)])
-  } finally {
-    patience.abort()
-  }
+const realTime: Pick<Clock, 'now' | 'after'> = {
+  now: Date.now,
+  after: (time, callback) => {
+    const timer = setTimeout(callback, time)
+    return () => clearTimeout(timer)
+  },
 }

@@ -1,64 +1,82 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import type { CircuitRecord } from '../../src/index.ts'
 import { RedisCircuitStorage } from '../../src/storage/redis.ts'
 import { type Behaviour, type HttpService, startHttpService } from '../support/http-service.ts'
+import { patientRedis, patientRedisUrl, patientVariables } from '../support/patience.ts'
 import { type RedisServer, startRedis } from '../support/redis-server.ts'
+import { expectAtLeast, patience, waitFor } from '../support/time.ts'
+import { type Clock, startClock } from './clock.ts'
+import type { ExecutionEnvironment } from './environment.ts'
 import { deploy, type Platform } from './platform.ts'
+import type { Exit } from './runtime-process.ts'
 
 let redis: RedisServer
 
 beforeAll(async () => {
   redis = await startRedis()
-}, 60_000)
+})
 
 afterAll(() => redis.stop())
 
 interface Deployment extends AsyncDisposable {
   readonly service: HttpService
   readonly platform: Platform
+  /** Moves only as the test says. */
+  readonly clock: Clock
   record(): Promise<CircuitRecord | undefined>
 }
 
 let deployments = 0
 
-async function deployHandler(
-  handler: string,
-  behaviour: Behaviour,
-  variables: Readonly<Record<string, string>> = {},
-): Promise<Deployment> {
+interface Options {
+  /** The function goes by the real clock, under which nothing is patient by itself. */
+  readonly inRealTime?: true
+}
+
+async function deployHandler(handler: string, behaviour: Behaviour, { inRealTime }: Options = {}): Promise<Deployment> {
   const service = await startHttpService(behaviour)
+  const clock = startClock()
   const namespace = `exits-${++deployments}`
   const platform = deploy({
     handler,
-    timeout: 3_000,
+    ...(!inRealTime && { timeout: 3_000, clock }),
     variables: {
       SERVICE: service.url,
       CIRCUIT_BREAKER_NAMESPACE: namespace,
-      CIRCUIT_BREAKER_REDIS_URL: redis.url,
-      ...variables,
+      CIRCUIT_BREAKER_REDIS_URL: patientRedisUrl(redis.url),
+      ...(inRealTime && patientVariables),
     },
   })
-  const storage = new RedisCircuitStorage({ client: redis.client() })
+  const storage = new RedisCircuitStorage({ client: redis.client(patientRedis) })
   return {
     service,
     platform,
+    clock,
     record: () => storage.getState(`${namespace}#stripe`),
     [Symbol.asyncDispose]: async () => {
       await Promise.all([service.stop(), platform.stop()])
+      clock[Symbol.dispose]()
     },
   }
 }
 
-/** Nothing but what is left over is stored by it. */
-const idle = { skips: true, waitsFirst: 50 }
+/** Ends the environment under a clock that stands still, so that it is never killed; resolves when it has ended by itself. */
+async function endOf(environment: ExecutionEnvironment): Promise<Exit> {
+  const ended = environment.shutdown({ grace: 500 })
+  await waitFor('the process ends by itself', () => environment.exit())
+  const { code, signal } = await ended
+  return { code, signal }
+}
+
+/** Stores nothing but what is left over. */
+const idle = { skips: true, settles: true }
 
 describe('an invocation that ends otherwise than by its handler', () => {
   it('because a middleware before ours answers: what was left over waits for the next, and is counted once', async () => {
-    await using deployment = await deployHandler('payment.earlyBefore', { status: 503, after: 150 })
-    const { platform, record } = deployment
+    await using deployment = await deployHandler('payment.earlyBefore', 'hangs')
+    const { platform, record, service } = deployment
     await platform.invoke({ detached: true })
-    await sleep(300)
+    await service.release(503)
     expect((await platform.invoke({ early: true })).payload).toBe('answered early')
     await platform.invoke(idle)
     expect(await record()).toMatchObject({ failureCount: 1 })
@@ -68,10 +86,10 @@ describe('an invocation that ends otherwise than by its handler', () => {
   })
 
   it('because a middleware after ours answers: what was left over was stored before', async () => {
-    await using deployment = await deployHandler('payment.earlyAfter', { status: 503, after: 150 })
-    const { platform, record } = deployment
+    await using deployment = await deployHandler('payment.earlyAfter', 'hangs')
+    const { platform, record, service } = deployment
     await platform.invoke({ detached: true })
-    await sleep(300)
+    await service.release(503)
     expect((await platform.invoke({ early: true })).payload).toBe('answered early')
     await platform.invoke(idle)
     expect(await record()).toMatchObject({ failureCount: 1 })
@@ -109,11 +127,14 @@ describe('an invocation that ends otherwise than by its handler', () => {
   })
 
   it('because Middy answers early, while the handler goes on: what its call came to is counted once', async () => {
-    await using deployment = await deployHandler('payment.earlyTimeout', { status: 503, after: 700 })
-    const { platform, record } = deployment
-    expect((await platform.invoke({})).payload).toBe('early timeout')
+    await using deployment = await deployHandler('payment.earlyTimeout', 'hangs')
+    const { platform, record, service, clock } = deployment
+    const invocation = platform.invoke({})
+    await service.received(1)
+    clock.pass(500)
+    expect((await invocation).payload).toBe('early timeout')
+    await service.release(503)
     expect(await record()).toBeUndefined()
-    await sleep(500)
     await platform.invoke(idle)
     expect(await record()).toMatchObject({ failureCount: 1 })
     await platform.invoke(idle)
@@ -122,21 +143,26 @@ describe('an invocation that ends otherwise than by its handler', () => {
 
   it('because Middy answers early and aborts the call by its signal: that is no failure of the service', async () => {
     await using deployment = await deployHandler('payment.earlyTimeoutWithSignal', 'hangs')
-    const { platform, record } = deployment
-    expect((await platform.invoke({})).payload).toBe('early timeout')
-    expect((await platform.invoke({})).payload).toBe('early timeout')
+    const { platform, record, service, clock } = deployment
+    for (let invocation = 1; invocation <= 2; invocation++) {
+      const cut = platform.invoke({})
+      await service.received(invocation)
+      clock.pass(500)
+      expect((await cut).payload).toBe('early timeout')
+    }
     expect(await record()).toBeUndefined()
-    expect(deployment.service.requests.map(({ abandonedAt }) => abandonedAt)).toEqual([
-      expect.any(Number),
-      expect.any(Number),
-    ])
+    await waitFor(
+      'both connections are closed',
+      () => service.requests,
+      (requests) => requests.length === 2 && requests.every(({ abandonedAt }) => abandonedAt !== undefined),
+    )
   })
 
   it('because it does not wait for its call: the outcome goes out with the next opportunity, once', async () => {
-    await using deployment = await deployHandler('payment.guarded', { status: 503, after: 150 })
-    const { platform, record } = deployment
+    await using deployment = await deployHandler('payment.guarded', 'hangs')
+    const { platform, record, service } = deployment
     await Promise.all([platform.invoke({ detached: true }), platform.invoke({ detached: true })])
-    await sleep(300)
+    await service.release(503)
     expect(await record()).toBeUndefined()
     await Promise.all([platform.invoke(idle), platform.invoke(idle)])
     expect(platform.coldStarts()).toBe(2)
@@ -168,37 +194,41 @@ describe('a streamed response', () => {
 
 describe('the end of an environment', () => {
   it('stores what a call came to that nobody awaited, where Lambda gives notice, and ends as by itself', async () => {
-    await using deployment = await deployHandler('payment.guarded', { status: 503, after: 150 })
-    const { platform, record } = deployment
+    await using deployment = await deployHandler('payment.guarded', 'hangs')
+    const { platform, record, service } = deployment
     const { environment } = await platform.invoke({ detached: true })
-    await sleep(300)
+    await service.release(503)
     expect(await record()).toBeUndefined()
-    const { code, signal, duration } = await environment.shutdown({ grace: 500 })
-    expect({ code, signal }).toEqual({ code: null, signal: 'SIGTERM' })
-    expect(duration).toBeLessThan(450)
+    expect(await endOf(environment)).toEqual({ code: null, signal: 'SIGTERM' })
     expect(await record()).toMatchObject({ failureCount: 1 })
   })
 
   it('is listened for as long as a call goes on, whatever other invocations come to their end', async () => {
-    await using deployment = await deployHandler('payment.guarded', { status: 503, after: 400 })
-    const { platform, record } = deployment
+    await using deployment = await deployHandler('payment.guarded', 'hangs')
+    const { platform, record, service } = deployment
     await platform.invoke({ detached: true })
     const { environment, payload } = await platform.invoke({ skips: true })
     expect(payload).toMatchObject({ listeners: 1 })
-    await sleep(500)
-    expect((await environment.shutdown({ grace: 500 })).signal).toBe('SIGTERM')
+    await service.release(503)
+    expect((await endOf(environment)).signal).toBe('SIGTERM')
     expect(await record()).toMatchObject({ failureCount: 1 })
   })
 
   it('waits for no store that is away', async () => {
-    await using deployment = await deployHandler('payment.guarded', { status: 503, after: 150 })
-    const { environment } = await deployment.platform.invoke({ detached: true })
-    await redis.client().call('CLIENT', 'PAUSE', '700')
-    await sleep(200)
-    const { signal, duration } = await environment.shutdown({ grace: 2_000 })
-    expect(signal).toBe('SIGTERM')
-    expect(duration).toBeGreaterThan(300)
-    expect(duration).toBeLessThan(700)
+    await using deployment = await deployHandler('payment.guarded', 'hangs', { inRealTime: true })
+    const { platform, service } = deployment
+    const { environment } = await platform.invoke({ detached: true })
+    await service.release(503)
+    const administrator = redis.client(patientRedis)
+    await administrator.call('CLIENT', 'PAUSE', String(10 * patience), 'WRITE')
+    try {
+      const { signal, duration } = await environment.shutdown({ grace: patience })
+      expect(signal).toBe('SIGTERM')
+      // Of the 500 ms that Lambda gives at least it keeps 100 back.
+      expectAtLeast(duration, 400)
+    } finally {
+      await administrator.call('CLIENT', 'UNPAUSE')
+    }
   })
 
   it('is not held up where nothing waits to be stored', async () => {
@@ -206,9 +236,14 @@ describe('the end of an environment', () => {
     await deployment.platform.invoke({})
     const { environment, payload } = await deployment.platform.invoke({ skips: true })
     expect(payload).toMatchObject({ listeners: 0 })
-    const { signal, duration } = await environment.shutdown({ grace: 500 })
-    expect(signal).toBe('SIGTERM')
-    expect(duration).toBeLessThan(100)
+    // Its clock stands still, so that it would wait for ever if it waited for anything.
+    const administrator = redis.client(patientRedis)
+    await administrator.call('CLIENT', 'PAUSE', String(10 * patience), 'WRITE')
+    try {
+      expect((await endOf(environment)).signal).toBe('SIGTERM')
+    } finally {
+      await administrator.call('CLIENT', 'UNPAUSE')
+    }
     expect(await deployment.record()).toMatchObject({ failureCount: 1 })
   })
 })

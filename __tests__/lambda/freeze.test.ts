@@ -1,10 +1,13 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { CircuitBreaker } from '../../src/index.ts'
 import { RedisCircuitStorage } from '../../src/storage/redis.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { type Behaviour, type HttpService, startHttpService } from '../support/http-service.ts'
+import { patientRedis, patientRedisUrl, patientStore, patientVariables } from '../support/patience.ts'
 import { type RedisServer, startProxy, startRedis } from '../support/redis-server.ts'
+import { outlast, patience, stopwatch, waitFor } from '../support/time.ts'
+import { type Clock, startClock } from './clock.ts'
+import type { InvocationResult } from './environment.ts'
 import type { PaymentResult } from './handlers/payment.ts'
 import { deploy, type Platform } from './platform.ts'
 
@@ -13,7 +16,7 @@ let database: DynamoDBServer
 
 beforeAll(async () => {
   ;[redis, database] = await Promise.all([startRedis(), startDynamoDBLocal()])
-}, 60_000)
+})
 
 afterAll(() => Promise.all([redis.stop(), database.stop()]))
 
@@ -30,40 +33,51 @@ interface Deployment extends AsyncDisposable {
   readonly service: HttpService
   readonly platform: Platform
   readonly storage: RedisCircuitStorage
-  /** An instance somewhere else. */
+  /** Moves only as the test says; so a freeze takes no time but what is said here. */
+  readonly clock: Clock
+  /** An instance somewhere else, under the same clock. */
   readonly other: CircuitBreaker<'stripe'>
+}
+
+interface Options {
+  readonly handler?: string
+  readonly variables?: Readonly<Record<string, string>>
+  /** The address of Redis. */
+  readonly url?: string
+  /** The function goes by the real clock, under which nothing is patient by itself. */
+  readonly inRealTime?: true
 }
 
 let deployments = 0
 
-async function deployPayment(
-  behaviour: Behaviour,
-  variables: Readonly<Record<string, string>> = {},
-  port = redis.port,
-  handler = 'guarded',
-): Promise<Deployment> {
+async function deployPayment(behaviour: Behaviour, options: Options = {}): Promise<Deployment> {
+  const { handler = 'guarded', variables, url = redis.url, inRealTime } = options
   const service = await startHttpService(behaviour)
+  const clock = startClock()
   const namespace = `freeze-${++deployments}`
   const platform = deploy({
     handler: `payment.${handler}`,
-    timeout: 3_000,
+    ...(!inRealTime && { timeout: 3_000, clock }),
     variables: {
       SERVICE: service.url,
       CIRCUIT_BREAKER_NAMESPACE: namespace,
-      CIRCUIT_BREAKER_REDIS_URL: `redis://127.0.0.1:${port}`,
-      ...scaledDown,
+      CIRCUIT_BREAKER_REDIS_URL: url,
+      ...(inRealTime ? patientVariables : scaledDown),
       ...variables,
     },
   })
-  const storage = new RedisCircuitStorage({ client: redis.client() })
-  const other = new CircuitBreaker({ services: ['stripe'], storage, namespace, failureThreshold: 1, resetTimeout: 1 })
+  const storage = new RedisCircuitStorage({ client: redis.client(patientRedis) })
+  const settings = { namespace, failureThreshold: 1, resetTimeout: 1, ...patientStore }
+  const other = new CircuitBreaker({ services: ['stripe'], storage, ...settings }, { env: {}, now: clock.now })
   return {
     service,
     platform,
     storage: scoped(storage, namespace),
+    clock,
     other,
     [Symbol.asyncDispose]: async () => {
       await Promise.all([service.stop(), platform.stop()])
+      clock[Symbol.dispose]()
     },
   }
 }
@@ -83,119 +97,156 @@ async function failOnce(breaker: CircuitBreaker<'stripe'>): Promise<void> {
   await breaker.flush()
 }
 
+const messagesOf = ({ logs }: Pick<InvocationResult, 'logs'>): string[] => logs.map(({ message }) => message)
+
+const timedOut = '{"detached":{"error":{"name":"CircuitTimeoutError","reason":"timeout","attempted":true}}}'
+
 describe('an environment that was frozen for longer than every setting', () => {
   it('takes what it knew for stale, and refuses at once what others have found out', async () => {
-    await using deployment = await deployPayment('answers', { CIRCUIT_BREAKER_RESET_TIMEOUT: '60000' })
-    const { platform, other, service } = deployment
+    const variables = { CIRCUIT_BREAKER_RESET_TIMEOUT: '60000' }
+    await using deployment = await deployPayment('answers', { variables })
+    const { platform, other, service, clock } = deployment
     expect((await platform.invoke({})).payload).toMatchObject({ status: 200, state: 'CLOSED' })
     await other.forceOpen('stripe')
-    await sleep(freeze)
+    await clock.passFrozen(freeze)
     const { payload, coldStart } = await platform.invoke({})
     expect([coldStart, of(payload).error]).toEqual([false, { name: 'CircuitOpenError', reason: 'forced' }])
     expect(service.requests).toHaveLength(1)
   })
 
   it('hears the answer that came while it was frozen, and takes nobody’s time for over', async () => {
-    await using deployment = await deployPayment({ after: 200 })
-    const { platform, storage } = deployment
-    await platform.invoke({})
+    await using deployment = await deployPayment('hangs')
+    const { platform, storage, service, clock } = deployment
     await platform.invoke({ detached: true })
-    await sleep(freeze)
-    const { logs } = await platform.invoke({ waitsFirst: 100 })
-    expect(logs.map(({ message }) => message)).toContain('{"detached":{"status":200}}')
+    await service.release()
+    await clock.passFrozen(freeze)
+    expect(messagesOf(await platform.invoke({ skips: true, settles: true }))).toEqual(['{"detached":{"status":200}}'])
     expect(await storage.getState('stripe')).toBeUndefined()
   })
 
   it('counts a failure that came while it was frozen, once', async () => {
-    await using deployment = await deployPayment({ status: 503, after: 200 })
-    const { platform, storage } = deployment
+    await using deployment = await deployPayment('hangs')
+    const { platform, storage, service, clock } = deployment
     await platform.invoke({ detached: true })
     expect(await storage.getState('stripe')).toBeUndefined()
-    await sleep(freeze)
+    await service.release(503)
+    await clock.passFrozen(freeze)
     expect(await storage.getState('stripe')).toBeUndefined()
-    await platform.invoke({ skips: true, waitsFirst: 100 })
+    await platform.invoke({ skips: true, settles: true })
     expect(await storage.getState('stripe')).toMatchObject({ state: 'CLOSED', failureCount: 1 })
-    await platform.invoke({ skips: true, waitsFirst: 100 })
+    await platform.invoke({ skips: true, settles: true })
     expect(await storage.getState('stripe')).toMatchObject({ state: 'CLOSED', failureCount: 1 })
   })
 
   it('blames nobody where the time of a call was over in a freeze', async () => {
-    await using deployment = await deployPayment('hangs')
+    // The only one of these in real time. Everything else is patient, and the freeze may take as long as it likes.
+    const timeout = 1_000
+    const variables = { CIRCUIT_BREAKER_TIMEOUT: String(timeout) }
+    await using deployment = await deployPayment('hangs', { variables, inRealTime: true })
     const { platform, storage } = deployment
-    await platform.invoke({ detached: true })
-    await sleep(freeze)
-    const { logs } = await platform.invoke({ skips: true, waitsFirst: 400 })
-    expect(logs.map(({ message }) => message)).toContain(
-      '{"detached":{"error":{"name":"CircuitTimeoutError","reason":"timeout","attempted":true}}}',
+    // On a machine that stalls the time may be over before the freeze has begun: then another environment is frozen.
+    const { environment } = await waitFor(
+      'an environment was frozen in time',
+      async () => {
+        const watch = stopwatch()
+        const { environment } = await platform.invokeCold({ detached: true })
+        return { environment, after: watch() }
+      },
+      ({ after }) => after < timeout,
     )
+    await outlast(timeout + 100)
+    expect(messagesOf(await environment.invoke({ skips: true, settles: true }))).toEqual([timedOut])
     expect(await storage.getState('stripe')).toBeUndefined()
   })
 
   it('blames nobody, however soon after that time it was thawed', async () => {
-    await using deployment = await deployPayment({ after: 150 })
-    const { platform, storage } = deployment
-    for (let round = 0; round < 3; round++) {
-      const startedAt = Date.now()
+    await using deployment = await deployPayment('hangs')
+    const { platform, storage, service, clock } = deployment
+    for (const late of [11, 60, 170]) {
       await platform.invoke({ detached: true })
-      await sleep(startedAt + 450 + 60 * round - Date.now())
-      const { logs } = await platform.invoke({ skips: true, waitsFirst: 100 })
-      expect(logs.map(({ message }) => message)).toContain('{"detached":{"status":200}}')
+      await service.release()
+      await clock.passFrozen(400 + late)
+      expect(messagesOf(await platform.invoke({ skips: true, settles: true }))).toEqual(['{"detached":{"status":200}}'])
     }
     expect(await storage.getState('stripe')).toBeUndefined()
   })
 
   it('hears what the store answered while it was frozen', async () => {
-    await using deployment = await deployPayment({ status: 503 }, {}, redis.port, 'handledByOther')
-    const { platform, storage } = deployment
-    await platform.invoke({ skips: true })
-    // Writes wait for 600 ms, and another middleware ends the invocation before ours can wait for them.
-    await redis.client().call('CLIENT', 'PAUSE', '600', 'WRITE')
+    await using deployment = await deployPayment({ status: 503 }, { handler: 'handledByOther' })
+    const { platform, storage, clock } = deployment
+    const administrator = redis.client(patientRedis)
+    // Redis knows the script from now on.
+    await platform.invoke({})
+    // Writes wait, and another middleware ends the invocation before ours can wait for them.
+    await administrator.call('CLIENT', 'PAUSE', String(10 * patience), 'WRITE')
     expect((await platform.invoke({ throws: 'at once' })).payload).toBe('handled by another')
-    // Longer than that and than storageTimeout, and far from the 2 s after which ioredis itself gives up.
-    await sleep(700)
-    const { logs } = await platform.invoke({ skips: true, waitsFirst: 100 })
+    await administrator.call('CLIENT', 'UNPAUSE')
+    await waitFor(
+      'the store has written',
+      () => storage.getState('stripe'),
+      (record) => record?.failureCount === 2,
+    )
+    // Longer than storageTimeout, and far from the 2 s after which ioredis itself gives up.
+    await clock.passFrozen(700)
+    const { logs } = await platform.invoke({ skips: true })
     expect(logs).toEqual([])
-    expect(await storage.getState('stripe')).toMatchObject({ failureCount: 1 })
+    expect(await storage.getState('stripe')).toMatchObject({ failureCount: 2 })
   })
 
   it('sends again what the store’s client has given up by then, and it is counted once', async () => {
-    await using deployment = await deployPayment({ status: 503 }, {}, redis.port, 'handledByOther')
-    const { platform, storage } = deployment
-    await platform.invoke({ skips: true })
-    await redis.client().call('CLIENT', 'PAUSE', '600', 'WRITE')
+    // The client gives up its command, but not the connection: to connect anew takes time.
+    const url = `${redis.url}?socketTimeout=${patience}`
+    await using deployment = await deployPayment({ status: 503 }, { handler: 'handledByOther', url })
+    const { platform, storage, clock } = deployment
+    const administrator = redis.client(patientRedis)
+    await platform.invoke({})
+    await administrator.call('CLIENT', 'PAUSE', String(10 * patience), 'WRITE')
     expect((await platform.invoke({ throws: 'at once' })).payload).toBe('handled by another')
-    await sleep(2_300)
-    for (let invocation = 0; invocation < 2; invocation++) await platform.invoke({ skips: true, waitsFirst: 100 })
-    expect(await storage.getState('stripe')).toMatchObject({ failureCount: 1 })
+    await administrator.call('CLIENT', 'UNPAUSE')
+    await waitFor(
+      'the store has written',
+      () => storage.getState('stripe'),
+      (record) => record?.failureCount === 2,
+    )
+    await clock.passFrozen(2_300)
+    const messages = messagesOf(await platform.invoke({ skips: true }))
+    expect(messages).toEqual([expect.stringContaining('did not answer within commandTimeout')])
+    await platform.invoke({ skips: true })
+    expect(await storage.getState('stripe')).toMatchObject({ failureCount: 2 })
   })
 
   it('credits an outcome to the generation in which its call began: after a trip and a recovery it is of none', async () => {
-    await using deployment = await deployPayment({ status: 503, after: 200 })
-    const { platform, storage, other } = deployment
+    await using deployment = await deployPayment('hangs')
+    const { platform, storage, other, service, clock } = deployment
     await platform.invoke({ detached: true })
     await failOnce(other)
-    await sleep(freeze)
+    await service.release(503)
+    await clock.passFrozen(freeze)
     await other.call('stripe', async () => 'ok')
     await other.flush()
     expect(await storage.getState('stripe')).toMatchObject({ state: 'CLOSED', generation: 3 })
-    const { logs } = await platform.invoke({ skips: true, waitsFirst: 100 })
-    expect(logs.map(({ message }) => message)).toContain('{"detached":{"status":503}}')
+    expect(messagesOf(await platform.invoke({ skips: true, settles: true }))).toContain('{"detached":{"status":503}}')
     expect(await storage.getState('stripe')).toMatchObject({ state: 'CLOSED', generation: 3, failureCount: 0 })
   })
 })
 
 describe('a connection to the store that died in a freeze', () => {
   it('is made anew: Redis closed it', async () => {
-    await using deployment = await deployPayment({ status: 503 })
+    // In real time, because to connect anew takes time. What was read is stale at once.
+    const variables = { CIRCUIT_BREAKER_CACHE_TTL: '1' }
+    const url = patientRedisUrl(redis.url)
+    await using deployment = await deployPayment({ status: 503 }, { variables, url, inRealTime: true })
     const { platform, storage } = deployment
     await platform.invoke({})
-    expect(await redis.client().call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')).toBeGreaterThan(0)
-    await sleep(freeze)
-    const { outcome, payload, duration } = await platform.invoke({})
+    const administrator = redis.client(patientRedis)
+    expect(await administrator.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')).toBeGreaterThan(0)
+    await outlast(100)
+    const { outcome, payload, logs } = await platform.invoke({})
     expect([outcome, of(payload).status]).toEqual(['response', 503])
-    expect(duration).toBeLessThan(600)
+    // Nothing was waited for until a time was over: each of these times is a minute.
+    expect(logs).toEqual([])
     await platform.invoke({})
-    await platform.invoke({})
+    expect((await platform.invoke({})).payload).toMatchObject({ error: { name: 'CircuitOpenError' } })
     expect(await storage.getState('stripe')).toMatchObject({ state: 'OPEN' })
   })
 
@@ -205,20 +256,23 @@ describe('a connection to the store that died in a freeze', () => {
       const target = store === 'Redis' ? redis.port : Number(new URL(database.endpoint).port)
       const proxy = await startProxy({ port: target })
       const dynamodb = store === 'DynamoDB' && {
-        CIRCUIT_BREAKER_STORAGE: 'dynamodb',
         CIRCUIT_BREAKER_TABLE_NAME: await database.createTable(),
         AWS_ENDPOINT_URL_DYNAMODB: `http://127.0.0.1:${proxy.port}`,
       }
-      await using deployment = await deployPayment('answers', { ...dynamodb }, proxy.port)
-      const { platform } = deployment
-      await platform.invoke({})
+      const url = patientRedisUrl(`redis://127.0.0.1:${proxy.port}`)
+      await using deployment = await deployPayment('answers', { variables: { ...dynamodb }, url })
+      const { platform, clock } = deployment
+      expect((await platform.invoke({})).logs).toEqual([])
       proxy.blackHole()
-      await sleep(freeze)
-      const { outcome, payload, duration } = await platform.invoke({})
-      expect([outcome, of(payload).status]).toEqual(['response', 200])
+      await clock.passFrozen(freeze)
+      const invocation = platform.invoke({})
+      clock.passOnceDue(400)
+      const { outcome, payload, logs } = await invocation
+      expect([outcome, payload]).toMatchObject(['response', { status: 200, remaining: 2_600 }])
       // The one read; there is nothing to write.
-      expect(duration).toBeGreaterThan(350)
-      expect(duration).toBeLessThan(900)
+      expect(messagesOf({ logs })).toEqual([
+        '{"operation":"batchGetState","error":"The store did not answer batchGetState within 400 ms."}',
+      ])
       await proxy.stop()
     },
   )

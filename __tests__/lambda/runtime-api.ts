@@ -57,6 +57,8 @@ export interface RuntimeApi {
 
 export interface RuntimeApiOptions {
   readonly functionName: string
+  /** By which deadlines are told, in milliseconds since the epoch. */
+  readonly now: () => number
   /** The runtime has asked for the next invocation and there is none yet. */
   readonly onIdle: () => void
   /** The runtime could not load the handler. */
@@ -72,7 +74,12 @@ interface Running extends Invocation {
 const prefix = '/2018-06-01/runtime'
 
 /** Starts a server on a free port of the loopback interface. */
-export async function startRuntimeApi({ functionName, onIdle, onInitError }: RuntimeApiOptions): Promise<RuntimeApi> {
+export async function startRuntimeApi({
+  functionName,
+  now,
+  onIdle,
+  onInitError,
+}: RuntimeApiOptions): Promise<RuntimeApi> {
   const running = new Map<string, Running>()
   const queue: Running[] = []
   const polls = new Set<ServerResponse>()
@@ -93,7 +100,7 @@ export async function startRuntimeApi({ functionName, onIdle, onInitError }: Run
       .writeHead(200, {
         'Content-Type': 'application/json',
         'Lambda-Runtime-Aws-Request-Id': invocation.requestId,
-        'Lambda-Runtime-Deadline-Ms': String(Date.now() + invocation.timeout),
+        'Lambda-Runtime-Deadline-Ms': String(now() + invocation.timeout),
         'Lambda-Runtime-Invoked-Function-Arn': `arn:aws:lambda:eu-central-1:123456789012:function:${functionName}`,
         'Lambda-Runtime-Trace-Id': 'Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=0',
       })

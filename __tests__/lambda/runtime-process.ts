@@ -26,9 +26,13 @@ export interface RuntimeProcessOptions {
   readonly address: string
   readonly functionName: string
   readonly variables: Readonly<Record<string, string>>
+  /** The file of a clock that the process goes by; undefined for the real one. */
+  readonly clock: string | undefined
   /** How many invocations it may get at once, in how many threads; undefined for one at a time. */
   readonly concurrency: { readonly max: number; readonly workers: number } | undefined
 }
+
+const heldTime = new URL('./held-time.ts', import.meta.url).href
 
 /** How a process ended. */
 export interface Exit {
@@ -58,11 +62,15 @@ export interface RuntimeProcess {
 export async function startRuntimeProcess(options: RuntimeProcessOptions): Promise<RuntimeProcess> {
   const taskRoot = await makeTaskRoot(options.handler)
   const logs: LogLine[] = []
-  const child = spawn(process.execPath, [lambdaRuntimeClient], {
-    cwd: taskRoot,
-    env: environmentVariables(options, taskRoot),
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
+  const child = spawn(
+    process.execPath,
+    [...(options.clock === undefined ? [] : ['--import', heldTime]), lambdaRuntimeClient],
+    {
+      cwd: taskRoot,
+      env: environmentVariables(options, taskRoot),
+      stdio: ['ignore', 'pipe', 'pipe'],
+    },
+  )
   const pid = child.pid as number
   for (const stream of [child.stdout, child.stderr]) {
     createInterface({ input: stream }).on('line', (line) => logs.push(parseLogLine(line)))
@@ -116,7 +124,7 @@ async function makeTaskRoot(handler: string): Promise<string> {
 }
 
 function environmentVariables(
-  { handler, address, functionName, variables, concurrency }: RuntimeProcessOptions,
+  { handler, address, functionName, variables, clock, concurrency }: RuntimeProcessOptions,
   taskRoot: string,
 ): Record<string, string> {
   return {
@@ -138,6 +146,7 @@ function environmentVariables(
     TZ: ':UTC',
     PATH: '/usr/local/bin:/usr/bin:/bin',
     NODE_COMPILE_CACHE: compileCache,
+    ...(clock !== undefined && { CLOCK: clock }),
     ...(concurrency && {
       AWS_LAMBDA_MAX_CONCURRENCY: String(concurrency.max),
       AWS_LAMBDA_NODEJS_WORKER_COUNT: String(concurrency.workers),

@@ -4,9 +4,11 @@
  * @module
  */
 
+import { once } from 'node:events'
 import { createServer, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { waitFor } from './time.ts'
 
 /**
  * What the service does with a request: answers 200, answers another status, never answers, or breaks the connection.
@@ -30,8 +32,8 @@ export interface HttpService extends AsyncDisposable {
   behave(behaviour: Behaviour): void
   /** Resolves when so many requests have arrived in all. */
   received(count: number): Promise<void>
-  /** Answers 200 to all that hang. */
-  release(): void
+  /** Answers all that hang; resolves when the answers are on their way, also to a process that is frozen. */
+  release(status?: number): Promise<void>
   stop(): Promise<void>
 }
 
@@ -39,7 +41,6 @@ export interface HttpService extends AsyncDisposable {
 export async function startHttpService(initially: Behaviour = 'answers'): Promise<HttpService> {
   const requests: ServedRequest[] = []
   const hanging = new Set<ServerResponse>()
-  const waiting: { readonly count: number; readonly resolve: () => void }[] = []
   let behaviour = initially
 
   const server = createServer(async (request, response) => {
@@ -49,7 +50,6 @@ export async function startHttpService(initially: Behaviour = 'answers'): Promis
       hanging.delete(response)
       if (!response.writableFinished) served.abandonedAt = Date.now()
     })
-    for (const { count, resolve } of waiting) if (requests.length >= count) resolve()
     request.resume()
     if (behaviour === 'hangs') hanging.add(response)
     else if (behaviour === 'breaks') request.socket.destroy()
@@ -72,13 +72,24 @@ export async function startHttpService(initially: Behaviour = 'answers'): Promis
     behave: (next) => {
       behaviour = next
     },
-    received: (count) =>
-      new Promise((resolve) => {
-        if (requests.length >= count) resolve()
-        else waiting.push({ count, resolve })
-      }),
-    release: () => {
-      for (const response of hanging) answer(response, 200)
+    received: async (count) => {
+      await waitFor(
+        `the service received ${count} requests`,
+        () => requests,
+        () => requests.length >= count,
+        { every: 2 },
+      )
+    },
+    release: async (status = 200) => {
+      const released = [...hanging]
+      hanging.clear()
+      await Promise.all(
+        released.map(async (response) => {
+          const closed = once(response, 'close')
+          answer(response, status)
+          await closed
+        }),
+      )
     },
     stop,
     [Symbol.asyncDispose]: stop,

@@ -1,19 +1,22 @@
 /** A function that calls a payment service over HTTP: without a circuit breaker, and behind one in several kinds of Middy. */
 
-import { setTimeout as sleep } from 'node:timers/promises'
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import middy from '@middy/core'
 import type { Context } from 'aws-lambda'
 import { CircuitBreaker, type CircuitBreakerContext, circuitBreaker } from '../../../src/index.ts'
+import { patientDynamoDB } from '../../support/patience.ts'
 
 /** What a payment is told to do. All times are milliseconds. */
 export interface Payment {
-  /** Waits before the call. */
+  /** Writes `waiting` and waits, before the call. */
   readonly waitsFirst?: number
+  /** Waits until the calls that earlier invocations left behind have come to an end. */
+  readonly settles?: true
   /** The timeout of the call. */
   readonly timeout?: number
   /** Does not call the service at all. */
   readonly skips?: true
-  /** Ends without waiting for the call, as soon as the service has been asked. */
+  /** Ends without waiting for the call, as soon as its request has been sent. */
   readonly detached?: true
   /** The operation blocks the process for ever. */
   readonly blocks?: true
@@ -35,13 +38,19 @@ export interface PaymentResult {
   readonly remaining: number
   /** How many listen for the end of the environment. */
   readonly listeners: number
+  /** The most operations that have run at once in this process. */
+  readonly mostAtOnce: number
 }
 
 type GuardedContext = CircuitBreakerContext<'stripe'>
 
 const service = process.env['SERVICE'] as string
 
-const breaker = new CircuitBreaker({ services: ['stripe'] })
+const isInDynamoDB = process.env['CIRCUIT_BREAKER_TABLE_NAME'] !== undefined
+const breaker = new CircuitBreaker({
+  services: ['stripe'],
+  ...(isInDynamoDB && { storage: { type: 'dynamodb', clientConfig: patientDynamoDB } }),
+})
 breaker.onStateChange(({ from, to, reason, requestId }) => console.log(JSON.stringify({ from, to, reason, requestId })))
 breaker.onStorageError(({ operation, error }) => console.log(JSON.stringify({ operation, error: error.message })))
 
@@ -50,32 +59,60 @@ export async function bare(): Promise<number> {
   return (await fetch(service)).status
 }
 
+const leftBehind = new Set<Promise<unknown>>()
+let running = 0
+let mostAtOnce = 0
+
 async function pay(payment: Payment, context: GuardedContext): Promise<PaymentResult> {
   const { callExternal } = context
-  const { waitsFirst = 0, waitsLast = 0, timeout, skips, detached, blocks, throws } = payment
-  if (waitsFirst > 0) await sleep(waitsFirst)
+  const { waitsFirst = 0, waitsLast = 0, timeout, settles, skips, detached, blocks, throws } = payment
+  if (waitsFirst > 0) await wait(waitsFirst)
+  if (settles) await Promise.all(leftBehind)
   if (skips) return resultOf({}, 0, context)
   const startedAt = Date.now()
+  const sent = requestSent()
   const call = callExternal(
     'stripe',
     async ({ signal }) => {
       while (blocks);
-      const response = await fetch(service, { signal })
-      await response.arrayBuffer()
-      return response
+      running += 1
+      mostAtOnce = Math.max(mostAtOnce, running)
+      try {
+        const response = await fetch(service, { signal })
+        await response.arrayBuffer()
+        return response
+      } finally {
+        running -= 1
+      }
     },
     { ...(timeout !== undefined && { timeout }) },
   ).then(
     ({ status }) => ({ status }),
     ({ name, reason, attempted }) => ({ error: { name, reason, attempted } }),
   )
-  if (detached) call.then((outcome) => console.log(JSON.stringify({ detached: outcome })))
+  if (detached) leftBehind.add(call.then((outcome) => console.log(JSON.stringify({ detached: outcome }))))
   // Connecting takes turns of the event loop, and there are none after the end.
-  const outcome = detached ? await sleep(50, {}) : await call
+  const outcome = detached ? await sent.then(() => ({})) : await call
   const took = Date.now() - startedAt
-  if (waitsLast > 0) await sleep(waitsLast)
+  if (waitsLast > 0) await wait(waitsLast)
   if (throws !== undefined) throw new RangeError(throws)
   return resultOf(outcome, took, context)
+}
+
+async function wait(time: number): Promise<void> {
+  console.log('waiting')
+  await new Promise((resolve) => setTimeout(resolve, time))
+}
+
+/** Resolves when a request of `fetch` has been written to its connection. */
+function requestSent(): Promise<void> {
+  return new Promise((resolve) => {
+    const listener = (): void => {
+      unsubscribe('undici:request:bodySent', listener)
+      resolve()
+    }
+    subscribe('undici:request:bodySent', listener)
+  })
 }
 
 function resultOf(
@@ -85,7 +122,7 @@ function resultOf(
 ): PaymentResult {
   const { state, failureCount } = circuits.stripe
   const listeners = process.listenerCount('SIGTERM')
-  return { ...outcome, took, state, failureCount, remaining: getRemainingTimeInMillis(), listeners }
+  return { ...outcome, took, state, failureCount, remaining: getRemainingTimeInMillis(), listeners, mostAtOnce }
 }
 
 export const guarded = middy<Payment, PaymentResult>().use(circuitBreaker(breaker)).handler(pay)

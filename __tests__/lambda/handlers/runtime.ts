@@ -1,7 +1,6 @@
 /** Handlers that show what the runtime client does, for the test of the harness. */
 
 import { readFile } from 'node:fs/promises'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { threadId } from 'node:worker_threads'
 import type { Context } from 'aws-lambda'
 
@@ -16,6 +15,8 @@ declare const awslambda: {
 
 let invocations = 0
 let ticks = 0
+
+const sleep = (time: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, time))
 
 /** Answers with the event and with what it knows of itself. */
 export async function echo(event: unknown, context: Context): Promise<unknown> {
@@ -39,7 +40,7 @@ export async function fail({ message }: { readonly message: string }): Promise<v
   throw Object.assign(new TypeError(message), { code: 'E_TEST' })
 }
 
-/** Waits for as many milliseconds as it is told to. */
+/** Writes `waiting`, and waits for as many milliseconds as it is told to. */
 export async function wait({ for: duration }: { readonly for: number }, context: Context): Promise<unknown> {
   const startedAt = Date.now()
   console.log('waiting')
@@ -54,14 +55,11 @@ export async function wait({ for: duration }: { readonly for: number }, context:
   }
 }
 
-/** Counts in the background, also between invocations, and says how far it came. */
+/** Counts in the background, also between invocations, writes each number, and says how far it came. */
 export async function tick(): Promise<number> {
-  if (ticks === 0) {
-    setInterval(() => {
-      ticks += 1
-    }, 5)
-  }
-  ticks += 1
+  const count = (): void => console.log(++ticks)
+  if (ticks === 0) setInterval(count, 5)
+  count()
   return ticks
 }
 
@@ -72,7 +70,7 @@ export async function exit({ code }: { readonly code: number }): Promise<void> {
 /** Answers, and leaves a rejection behind that nobody handles. */
 export async function rejectUnhandled(): Promise<never> {
   Promise.reject(new Error('nobody handles this'))
-  return sleep(60_000) as Promise<never>
+  return new Promise(() => {})
 }
 
 /** Cleans up when Lambda says that it is over, and then ends as if it had not listened, or by `process.exit`. */
@@ -93,17 +91,17 @@ interface Streaming {
   readonly lingers?: true
 }
 
-/** Writes the pieces, and then fails, hangs, or ends; it may also end and not return. */
+/** Writes the pieces, each 30 ms after the one before, and then fails, hangs, or ends; it may also end and not return. */
 export const stream: unknown = awslambda.streamifyResponse(
   async ({ pieces, fails, hangs, lingers }: Streaming, response) => {
     for (const piece of pieces) {
       response.write(piece)
       await sleep(30)
     }
-    if (hangs) await sleep(60_000)
+    if (hangs) await new Promise(() => {})
     if (fails) throw new RangeError(fails)
     response.end()
-    if (lingers) await sleep(60_000)
+    if (lingers) await new Promise(() => {})
   },
 )
 

@@ -1,0 +1,72 @@
+/**
+ * A clock that stands still until a test moves it, for execution environments: what happens in them then depends on no
+ * machine's speed. Several environments may share one. A process reads it from a file (`held-time.ts`), because nobody can
+ * speak to a process that is frozen.
+ *
+ * Times are milliseconds.
+ *
+ * @module
+ */
+
+import { appendFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { outlast } from '../support/time.ts'
+
+export interface Clock extends Disposable {
+  /** Where processes read it. */
+  readonly file: string
+  /** Since the epoch. Bound, for the surroundings of a breaker. */
+  readonly now: () => number
+  /** Lets so much time pass; processes fire each of their timers when it is due. */
+  pass(time: number): void
+  /** The same, but a process lets it pass only when one of its timers is due within that time. */
+  passOnceDue(time: number): void
+  /**
+   * Lets so much time pass in a freeze: a process that is thawed finds its timers late, and fires them before it reads what
+   * has arrived. Call it while the processes stand still.
+   */
+  passFrozen(time: number): Promise<void>
+  /** Calls back when so much time has passed; returns how to call that off. */
+  after(time: number, callback: () => void): () => void
+}
+
+/** How often processes look at the clock, in real time. */
+export const lookEvery = 3
+
+/** Starts at the present time. */
+export function startClock(): Clock {
+  const folder = mkdtempSync(join(tmpdir(), 'clock-'))
+  const file = join(folder, 'moves')
+  let now = Date.now()
+  const waiting = new Set<{ readonly at: number; readonly callback: () => void }>()
+  writeFileSync(file, `${now} start\n`)
+
+  function move(time: number, how: 'pass' | 'due' | 'freeze'): void {
+    appendFileSync(file, `${time} ${how}\n`)
+    now += time
+    for (const timer of waiting) {
+      if (timer.at > now) continue
+      waiting.delete(timer)
+      timer.callback()
+    }
+  }
+
+  return {
+    file,
+    now: () => now,
+    pass: (time) => move(time, 'pass'),
+    passOnceDue: (time) => move(time, 'due'),
+    passFrozen: async (time) => {
+      move(time, 'freeze')
+      // Then the look at the clock is overdue when the process is thawed, and comes before what has arrived.
+      await outlast(3 * lookEvery)
+    },
+    after: (time, callback) => {
+      const timer = { at: now + time, callback }
+      waiting.add(timer)
+      return () => void waiting.delete(timer)
+    },
+    [Symbol.dispose]: () => rmSync(folder, { recursive: true, force: true }),
+  }
+}
