@@ -1,10 +1,13 @@
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals'
 import { CircuitBreaker } from '../../src/index.ts'
 import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
-import { type RedisServer, startRedis } from '../support/redis-server.ts'
+import { patientDynamoDB, patientRedisUrl, patientStore } from '../support/patience.ts'
+import { type RedisServer, startProxy, startRedis } from '../support/redis-server.ts'
+import { waitFor } from '../support/time.ts'
+import { type Clock, startClock } from './clock.ts'
 import { startEnvironment } from './environment.ts'
 
 let database: DynamoDBServer
@@ -12,7 +15,7 @@ let redis: RedisServer
 
 beforeAll(async () => {
   ;[database, redis] = await Promise.all([startDynamoDBLocal(), startRedis()])
-}, 60_000)
+})
 
 afterAll(() => Promise.all([database.stop(), redis.stop()]))
 
@@ -27,8 +30,8 @@ interface Table extends AsyncDisposable {
 /** A table in which the circuit is open, behind a counter of requests. */
 async function tableWithOpenCircuit(): Promise<Table> {
   const tableName = await database.createTable()
-  const storage = new DynamoDBCircuitStorage({ tableName, client: database.client() })
-  await new CircuitBreaker({ services: ['stripe'], storage }).forceOpen('stripe')
+  const storage = new DynamoDBCircuitStorage({ tableName, client: database.client(patientDynamoDB) })
+  await new CircuitBreaker({ services: ['stripe'], storage, ...patientStore }).forceOpen('stripe')
   const operations: string[] = []
   const server: Server = createServer(async (request, response) => {
     operations.push(String(request.headers['x-amz-target']).split('.').at(-1) ?? '')
@@ -48,7 +51,11 @@ async function tableWithOpenCircuit(): Promise<Table> {
     },
     operations,
     asked: async (count) => {
-      while (operations.length < count) await new Promise((resolve) => setTimeout(resolve, 10))
+      await waitFor(
+        `DynamoDB was asked ${count} times`,
+        () => operations,
+        () => operations.length >= count,
+      )
     },
     [Symbol.asyncDispose]: async () => {
       server.closeAllConnections()
@@ -58,16 +65,28 @@ async function tableWithOpenCircuit(): Promise<Table> {
 }
 
 describe('a cold start', () => {
+  // It stands still, so that no store is too slow and nothing that was read gets stale.
+  let clock: Clock
+
+  beforeEach(() => {
+    clock = startClock()
+  })
+
+  afterEach(() => clock[Symbol.dispose]())
+
   it('loads ioredis in the first invocation where the state is in Redis', async () => {
+    const proxy = await startProxy(redis)
     await using environment = await startEnvironment({
       handler: 'cold-start.handler',
-      variables: { CIRCUIT_BREAKER_REDIS_URL: redis.url },
+      variables: { CIRCUIT_BREAKER_REDIS_URL: patientRedisUrl(`redis://127.0.0.1:${proxy.port}`) },
+      clock,
       freezes: false,
     })
-    await new Promise((resolve) => setTimeout(resolve, 300))
-    expect((await redis.client().info('clients')).match(/connected_clients:(\d+)/)?.[1]).toBe('1')
+    expect(proxy.connections()).toBe(0)
     const { payload } = await environment.invoke({})
     expect(payload).toEqual({ state: 'CLOSED', duringInit: [], now: ['\\/ioredis\\/', 'src\\/storage\\/redis\\.ts'] })
+    expect(proxy.connections()).toBe(1)
+    await proxy.stop()
   })
 
   it('asks for nothing and loads no client library before the first invocation', async () => {
@@ -75,10 +94,9 @@ describe('a cold start', () => {
     await using environment = await startEnvironment({
       handler: 'cold-start.handler',
       variables: table.variables,
+      clock,
       freezes: false,
     })
-    // Longer than a request would take.
-    await new Promise((resolve) => setTimeout(resolve, 300))
     expect(table.operations).toEqual([])
     const { payload } = await environment.invoke({})
     expect(payload).toEqual({
@@ -94,6 +112,7 @@ describe('a cold start', () => {
     await using environment = await startEnvironment({
       handler: 'cold-start.handler',
       variables: { ...table.variables, CIRCUIT_BREAKER_PREFETCH: 'true' },
+      clock,
       freezes: false,
     })
     await table.asked(1)
@@ -107,8 +126,9 @@ describe('a cold start', () => {
     await using environment = await startEnvironment({
       handler: 'cold-start.handler',
       variables: { ...table.variables, CIRCUIT_BREAKER_PREFETCH: 'true' },
+      clock,
     })
-    await new Promise((resolve) => setTimeout(resolve, 1_000))
+    await clock.passFrozen(1_000)
     const { payload, logs } = await environment.invoke({})
     expect(payload).toMatchObject({ state: 'OPEN' })
     expect(logs).toEqual([])

@@ -25,7 +25,8 @@ function clientLibraries(): string[] {
 }
 
 export async function handler(event: unknown, context: Context): Promise<unknown> {
-  // Only now: what init has begun to load without waiting for it would be here.
+  // Only now: what init has begun to load without waiting for it is here before what is loaded only after it.
+  await import('../log-line.ts')
   const duringInit = clientLibraries()
   const state = await guarded(event, context as never)
   return { state, duringInit, now: clientLibraries() }

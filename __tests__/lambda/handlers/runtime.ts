@@ -42,14 +42,11 @@ export async function fail({ message }: { readonly message: string }): Promise<v
 
 /** Writes `waiting`, and waits for as many milliseconds as it is told to. */
 export async function wait({ for: duration }: { readonly for: number }, context: Context): Promise<unknown> {
-  const startedAt = Date.now()
   console.log('waiting')
   await sleep(duration)
   console.log('waited')
   return {
     requestId: context.awsRequestId,
-    startedAt,
-    endedAt: Date.now(),
     remaining: context.getRemainingTimeInMillis(),
     threadId,
   }
