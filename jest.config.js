@@ -2,7 +2,8 @@ import { availableParallelism } from 'node:os'
 
 /** Jest runs the TypeScript sources as ES modules (Middy is ESM only), compiled by SWC. */
 export const project = {
-  testEnvironment: 'node',
+  // Jest's own environment intercepts each use of a global, which costs a quarter of the time.
+  testEnvironment: '<rootDir>/__tests__/support/plain-globals.js',
   extensionsToTreatAsEsm: ['.ts'],
   transform: {
     '^.+\\.ts$': [

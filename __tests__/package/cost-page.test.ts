@@ -1,5 +1,3 @@
-/** @jest-environment ./__tests__/support/plain-globals.js */
-
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { PutItemCommand } from '@aws-sdk/client-dynamodb'

@@ -1,6 +1,4 @@
 /**
- * @jest-environment ./__tests__/support/plain-globals.js
- *
  * What a fleet comes to in whatever order its requests are carried out and answered, its operations end, its timers run
  * down, its instances die and its record is deleted: see `interleavings.ts`.
  *
