@@ -18,15 +18,15 @@ export interface Clock extends Disposable {
   readonly file: string
   /** Since the epoch. Bound, for the surroundings of a breaker. */
   readonly now: () => number
-  /** Lets so much time pass; processes fire each of their timers when it is due. */
+  /**
+   * Lets so much time pass. A process fires each of its timers when it is due; one that is frozen finds all of them late when
+   * it is thawed, and fires them before it reads what has arrived.
+   */
   pass(time: number): void
   /** The same, but a process lets it pass only when one of its timers is due within that time. */
   passOnceDue(time: number): void
-  /**
-   * Lets so much time pass in a freeze: a process that is thawed finds its timers late, and fires them before it reads what
-   * has arrived. Call it while the processes stand still.
-   */
-  passFrozen(time: number): Promise<void>
+  /** Tells a process that it was frozen until now; resolves when it may be thawed. */
+  endFreeze(pid: number): Promise<void>
   /** Calls back when so much time has passed; returns how to call that off. */
   after(time: number, callback: () => void): () => void
 }
@@ -42,7 +42,7 @@ export function startClock(): Clock {
   const waiting = new Set<{ readonly at: number; readonly callback: () => void }>()
   writeFileSync(file, `${now} start\n`)
 
-  function move(time: number, how: 'pass' | 'due' | 'freeze'): void {
+  function move(time: number, how: 'pass' | 'due'): void {
     appendFileSync(file, `${time} ${how}\n`)
     now += time
     for (const timer of waiting) {
@@ -57,9 +57,9 @@ export function startClock(): Clock {
     now: () => now,
     pass: (time) => move(time, 'pass'),
     passOnceDue: (time) => move(time, 'due'),
-    passFrozen: async (time) => {
-      move(time, 'freeze')
-      // Then the look at the clock is overdue when the process is thawed, and comes before what has arrived.
+    endFreeze: async (pid) => {
+      appendFileSync(file, `${pid} thaw\n`)
+      // Then its look at the clock is overdue, and comes before what has arrived.
       await outlast(3 * lookEvery)
     },
     after: (time, callback) => {

@@ -128,7 +128,7 @@ describe('a cold start', () => {
       variables: { ...table.variables, CIRCUIT_BREAKER_PREFETCH: 'true' },
       clock,
     })
-    await clock.passFrozen(1_000)
+    clock.pass(1_000)
     const { payload, logs } = await environment.invoke({})
     expect(payload).toMatchObject({ state: 'OPEN' })
     expect(logs).toEqual([])

@@ -94,7 +94,7 @@ export interface ExecutionEnvironment extends AsyncDisposable {
   /** Stops the process where it is; resolves when it stands still. */
   freeze(): Promise<void>
   /** Lets it go on, as the next invocation does. */
-  thaw(): void
+  thaw(): Promise<void>
   /**
    * Ends it as Lambda does: SIGTERM, and SIGKILL after `grace` milliseconds. Lambda gives 500 to a function with an
    * internal extension, 2 000 to one with an external, and sends no SIGTERM without extensions: that is 0. Default: 500.
@@ -161,6 +161,11 @@ export async function startEnvironment(options: EnvironmentOptions): Promise<Exe
     await Promise.all([runtime.kill(), api.stop()])
   }
 
+  async function thaw(): Promise<void> {
+    await clock?.endFreeze(runtime.pid)
+    runtime.thaw()
+  }
+
   const available = () => exit() === undefined && running < (maxConcurrency ?? 1)
 
   async function invoke(
@@ -177,7 +182,6 @@ export async function startEnvironment(options: EnvironmentOptions): Promise<Exe
     let startedAt = performance.now()
     let callOffDeadline = () => {}
     running += 1
-    if (runtime.frozen()) runtime.thaw()
     const answered = api.invoke({
       requestId,
       event,
@@ -192,6 +196,7 @@ export async function startEnvironment(options: EnvironmentOptions): Promise<Exe
         })
       },
     })
+    if (runtime.frozen()) await thaw()
     const answer = await Promise.race([answered, expired.promise, ended.then(() => undefined)])
     const duration = performance.now() - startedAt
     if (answer) onAnswer?.()
@@ -227,7 +232,7 @@ export async function startEnvironment(options: EnvironmentOptions): Promise<Exe
 
   async function shutdown({ grace = 500 }: { readonly grace?: number } = {}): Promise<Shutdown> {
     const from = performance.now()
-    if (runtime.frozen()) runtime.thaw()
+    if (runtime.frozen()) await thaw()
     if (grace > 0) {
       runtime.terminate()
       const callOffKill = after(grace, () => void runtime.kill())
@@ -251,7 +256,7 @@ export async function startEnvironment(options: EnvironmentOptions): Promise<Exe
     throw new InitError(problem.message, problem.reported, runtime.logs)
   }
   if (freezes) await runtime.freeze()
-  const { pid, logs, freeze, thaw } = runtime
+  const { pid, logs, freeze } = runtime
   return {
     pid,
     initDuration,

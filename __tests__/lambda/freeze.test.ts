@@ -108,7 +108,7 @@ describe('an environment that was frozen for longer than every setting', () => {
     const { platform, other, service, clock } = deployment
     expect((await platform.invoke({})).payload).toMatchObject({ status: 200, state: 'CLOSED' })
     await other.forceOpen('stripe')
-    await clock.passFrozen(freeze)
+    clock.pass(freeze)
     const { payload, coldStart } = await platform.invoke({})
     expect([coldStart, of(payload).error]).toEqual([false, { name: 'CircuitOpenError', reason: 'forced' }])
     expect(service.requests).toHaveLength(1)
@@ -119,7 +119,7 @@ describe('an environment that was frozen for longer than every setting', () => {
     const { platform, storage, service, clock } = deployment
     await platform.invoke({ detached: true })
     await service.release()
-    await clock.passFrozen(freeze)
+    clock.pass(freeze)
     expect(messagesOf(await platform.invoke({ skips: true, settles: true }))).toEqual(['{"detached":{"status":200}}'])
     expect(await storage.getState('stripe')).toBeUndefined()
   })
@@ -130,7 +130,7 @@ describe('an environment that was frozen for longer than every setting', () => {
     await platform.invoke({ detached: true })
     expect(await storage.getState('stripe')).toBeUndefined()
     await service.release(503)
-    await clock.passFrozen(freeze)
+    clock.pass(freeze)
     expect(await storage.getState('stripe')).toBeUndefined()
     await platform.invoke({ skips: true, settles: true })
     expect(await storage.getState('stripe')).toMatchObject({ state: 'CLOSED', failureCount: 1 })
@@ -165,7 +165,7 @@ describe('an environment that was frozen for longer than every setting', () => {
     for (const late of [11, 60, 170]) {
       await platform.invoke({ detached: true })
       await service.release()
-      await clock.passFrozen(400 + late)
+      clock.pass(400 + late)
       expect(messagesOf(await platform.invoke({ skips: true, settles: true }))).toEqual(['{"detached":{"status":200}}'])
     }
     expect(await storage.getState('stripe')).toBeUndefined()
@@ -187,7 +187,7 @@ describe('an environment that was frozen for longer than every setting', () => {
       (record) => record?.failureCount === 2,
     )
     // Longer than storageTimeout, and far from the 2 s after which ioredis itself gives up.
-    await clock.passFrozen(700)
+    clock.pass(700)
     const { logs } = await platform.invoke({ skips: true })
     expect(logs).toEqual([])
     expect(await storage.getState('stripe')).toMatchObject({ failureCount: 2 })
@@ -208,7 +208,7 @@ describe('an environment that was frozen for longer than every setting', () => {
       () => storage.getState('stripe'),
       (record) => record?.failureCount === 2,
     )
-    await clock.passFrozen(2_300)
+    clock.pass(2_300)
     const messages = messagesOf(await platform.invoke({ skips: true }))
     expect(messages).toEqual([expect.stringContaining('did not answer within commandTimeout')])
     await platform.invoke({ skips: true })
@@ -221,7 +221,7 @@ describe('an environment that was frozen for longer than every setting', () => {
     await platform.invoke({ detached: true })
     await failOnce(other)
     await service.release(503)
-    await clock.passFrozen(freeze)
+    clock.pass(freeze)
     await other.call('stripe', async () => 'ok')
     await other.flush()
     expect(await storage.getState('stripe')).toMatchObject({ state: 'CLOSED', generation: 3 })
@@ -264,7 +264,7 @@ describe('a connection to the store that died in a freeze', () => {
       const { platform, clock } = deployment
       expect((await platform.invoke({})).logs).toEqual([])
       proxy.blackHole()
-      await clock.passFrozen(freeze)
+      clock.pass(freeze)
       const invocation = platform.invoke({})
       clock.passOnceDue(400)
       const { outcome, payload, logs } = await invocation

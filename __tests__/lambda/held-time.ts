@@ -73,14 +73,25 @@ function nextDue(until: number): HeldTimer | undefined {
   return next
 }
 
-/** What the test has done to the clock since the last look. */
-function unseenMoves(): { readonly time: number; readonly how: string }[] {
+interface Move {
+  readonly time: number
+  readonly how: string
+}
+
+/** What the test has done to the clock since the last look; what it did during a freeze is one move. */
+function unseenMoves(): Move[] {
   const lines = readFileSync(file, 'utf8').split('\n').slice(seen, -1)
   seen += lines.length
-  return lines.map((line) => {
-    const [time, how = ''] = line.split(' ')
-    return { time: Number(time), how }
-  })
+  const moves: Move[] = []
+  for (const line of lines) {
+    const [number, how = ''] = line.split(' ')
+    if (how !== 'thaw') moves.push({ time: Number(number), how })
+    else if (Number(number) === process.pid) {
+      const time = moves.splice(0).reduce((sum, move) => sum + move.time, 0)
+      moves.push({ time, how: 'freeze' })
+    }
+  }
+  return moves
 }
 
 async function look(): Promise<void> {

@@ -159,11 +159,11 @@ describe('an execution environment', () => {
     await written(environment, 'waiting')
     await environment.freeze()
     const before = await cpuTime(environment.pid)
-    await clock.passFrozen(100)
+    clock.pass(100)
     await outlast(100)
     expect(await cpuTime(environment.pid)).toBe(before)
     expect(environment.logs.map(({ message }) => message)).toEqual(['waiting'])
-    environment.thaw()
+    await environment.thaw()
     const { outcome } = await invocation
 
     expect(outcome).toBe('response')
