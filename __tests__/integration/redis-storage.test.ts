@@ -405,11 +405,11 @@ describe('the storage in Redis', () => {
     const options = { ...patient, socketTimeout: 1_000 }
     const behind = withOwnClient({ url: `redis://127.0.0.1:${proxy.port}`, options })
     const ask = () => behind.getState('stripe').then(() => 'an answer', String)
-    await waitFor('the storage is connected', ask, (seen) => seen === 'an answer')
     // Where the machine stalls for as long as that, the other connection is given up as well: then it is tried again.
     await waitFor(
       'one request has its answer by the second connection',
       async () => {
+        await waitFor('the storage is connected', ask, (seen) => seen === 'an answer')
         const before = proxy.connections()
         proxy.blackHole()
         return [await ask(), proxy.connections() - before]
