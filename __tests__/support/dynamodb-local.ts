@@ -13,10 +13,10 @@ import { createRequire } from 'node:module'
 import { type AddressInfo, createServer, type Socket } from 'node:net'
 import {
   CreateTableCommand,
+  DescribeTableCommand,
   DynamoDBClient,
   type DynamoDBClientConfig,
   ListTablesCommand,
-  waitUntilTableExists,
 } from '@aws-sdk/client-dynamodb'
 import { dynamoDBLocalFolder, installDynamoDBLocal } from '../../scripts/dynamodb-local.ts'
 import { waitFor } from './time.ts'
@@ -112,7 +112,11 @@ function serverAt(port: number, stop: () => Promise<void>): DynamoDBServer {
         KeySchema: keys.map((AttributeName, index) => ({ AttributeName, KeyType: index === 0 ? 'HASH' : 'RANGE' })),
       }),
     )
-    await waitUntilTableExists({ client: administrator, maxWaitTime: 60, minDelay: 1 }, { TableName })
+    await waitFor(
+      `the table ${TableName} is active`,
+      async () => (await administrator.send(new DescribeTableCommand({ TableName }))).Table?.TableStatus,
+      (status) => status === 'ACTIVE',
+    )
     return TableName
   }
   return {
