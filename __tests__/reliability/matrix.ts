@@ -66,7 +66,8 @@ export async function runRow(fault: Fault, chosen: readonly Operation[] = operat
     try {
       return await tryRow(fault, chosen)
     } catch (error) {
-      if (!(error instanceof NotWell) || attempt === 8) throw error
+      if (error instanceof NotWell && attempt < 8) continue
+      throw new Error(`${fault.store}: ${fault.name}: ${(error as Error).message}`, { cause: error })
     }
   }
 }
@@ -82,14 +83,14 @@ async function tryRow(fault: Fault, chosen: readonly Operation[]): Promise<Row> 
   const runs = await Promise.all(fleets.map((fleet) => Run.start(fleet, fault, site)))
   let isBroken = false
   try {
-    await Promise.all(runs.map((run) => run.arrange()))
+    await all(runs.map((run) => run.arrange()))
     isBroken = true
     await site.inflict()
-    await Promise.all(runs.map((run) => run.act()))
+    await all(runs.map((run) => run.act()))
     await site.heal()
     isBroken = false
-    await Promise.all(runs.map((run) => run.recover()))
-    const cells = await Promise.all(runs.map((run) => run.judge()))
+    await all(runs.map((run) => run.recover()))
+    const cells = await all(runs.map((run) => run.judge()))
     const byOperation = Map.groupBy(cells, ({ operation }) => operation)
     return { fault, cells: Array.from(byOperation.values(), merge) }
   } finally {
@@ -98,6 +99,12 @@ async function tryRow(fault: Fault, chosen: readonly Operation[]): Promise<Row> 
     await Promise.all(runs.map((run) => run.stop()))
     await site.stop()
   }
+}
+
+/** Rejects with the first reason when all have ended, so that nothing goes on of what is given up. */
+async function all<T>(promises: readonly Promise<T>[]): Promise<T[]> {
+  await Promise.allSettled(promises)
+  return Promise.all(promises)
 }
 
 /** The first is the one that waited for the answers. */
@@ -436,9 +443,9 @@ class Run {
       if (!hasEnded) await clock.advance(silence)
     }
     const delay = clock.now() - startedAt
-    this.#expect(hasEnded, `a ${what} waits for the store longer than ${delay} ms`)
+    // It may be without an end, and so is everything after it.
+    if (!hasEnded) throw new Error(`In "${this.operation}" a ${what} waits for the store longer than ${delay} ms.`)
     this.#delay = Math.max(this.#delay, delay > 0 ? delay : Math.min(took(), settings.storageTimeout))
-    await waitFor(`the ${what} ends`, () => hasEnded)
     await outcome
   }
 
