@@ -5,18 +5,22 @@
  * @module
  */
 
-import { readFileSync } from 'node:fs'
+import { fstatSync, openSync, readSync } from 'node:fs'
 import { syncBuiltinESMExports } from 'node:module'
 import timers from 'node:timers'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { lookEvery } from './clock.ts'
 
-const file = process.env['CLOCK'] as string
+const file = openSync(process.env['CLOCK'] as string, 'r')
 const real = { setTimeout: timers.setTimeout, clearTimeout: timers.clearTimeout }
 const pending = new Set<HeldTimer>()
 
+const moves: Move[] = []
+/** How many bytes of the file. */
 let seen = 0
 let now = 0
+/** Where the clock is being moved to. */
+let goal = 0
 let isMoving = false
 
 /** What `setTimeout` returns. */
@@ -32,7 +36,7 @@ class HeldTimer {
   }
 
   refresh(): this {
-    this.at = now + this.delay
+    this.at = presentTime() + this.delay
     pending.add(this)
     return this
   }
@@ -78,44 +82,59 @@ interface Move {
   readonly how: string
 }
 
-/** What the test has done to the clock since the last look; what it did during a freeze is one move. */
-function unseenMoves(): Move[] {
-  const lines = readFileSync(file, 'utf8').split('\n').slice(seen, -1)
-  seen += lines.length
-  const moves: Move[] = []
-  for (const line of lines) {
+/**
+ * Reads what the test has done to the clock. What it did in a freeze is one move that has been made already: whoever looks at
+ * the clock after it sees that. Only the timers are still to come.
+ */
+function readMoves(): void {
+  const { size } = fstatSync(file)
+  if (size === seen) return
+  const unseen = Buffer.alloc(size - seen)
+  readSync(file, unseen, 0, unseen.length, seen)
+  const text = unseen.toString()
+  const end = text.lastIndexOf('\n') + 1
+  seen += end
+  for (const line of text.slice(0, end).split('\n').slice(0, -1)) {
     const [number, how = ''] = line.split(' ')
     if (how !== 'thaw') moves.push({ time: Number(number), how })
     else if (Number(number) === process.pid) {
-      const time = moves.splice(0).reduce((sum, move) => sum + move.time, 0)
-      moves.push({ time, how: 'freeze' })
+      const passed = moves.splice(0).reduce((sum, { time }) => sum + time, 0)
+      now += passed
+      goal += passed
+      moves.push({ time: 0, how: 'freeze' })
     }
   }
-  return moves
+}
+
+function presentTime(): number {
+  readMoves()
+  return now
 }
 
 async function look(): Promise<void> {
   if (isMoving) return
   isMoving = true
-  for (const { time, how } of unseenMoves()) {
-    const until = now + time
-    if (how === 'freeze') now = until
-    while (how === 'due' && nextDue(until) === undefined) await nextTurn()
-    for (let timer = nextDue(until); timer !== undefined; timer = nextDue(until)) {
+  readMoves()
+  for (let move = moves.shift(); move !== undefined; move = moves.shift()) {
+    const { time, how } = move
+    goal = now + time
+    while (how === 'due' && nextDue(goal) === undefined) await nextTurn()
+    for (let timer = nextDue(goal); timer !== undefined; timer = nextDue(goal)) {
       pending.delete(timer)
       now = Math.max(now, timer.at)
       timer.callback()
       // Those that are late fire one after the other, before anything that has arrived.
       await (how === 'freeze' ? undefined : nextTurn())
     }
-    now = until
+    now = goal
     await nextTurn()
   }
   isMoving = false
 }
 
-for (const { time } of unseenMoves()) now += time
-Date.now = () => now
+readMoves()
+for (const { time } of moves.splice(0)) now += time
+Date.now = presentTime
 Object.assign(timers, { setTimeout: setHeldTimeout, clearTimeout: clearHeldTimeout })
 Object.assign(globalThis, { setTimeout: setHeldTimeout, clearTimeout: clearHeldTimeout })
 syncBuiltinESMExports()
