@@ -195,8 +195,6 @@ describe.each(ways)('what %s deploys', (way) => {
     await using billing = await start(way, stripe, {
       CIRCUIT_BREAKER_NAMESPACE: randomUUID(),
       CIRCUIT_BREAKER_RESET_TIMEOUT__STRIPE: '300000',
-      // So long that the state is not read with the others when the probe is due.
-      CIRCUIT_BREAKER_CACHE_TTL__STRIPE: '3600000',
     })
     const statusOf = async () => ((await billing.invoke(paymentEvent())) as { statusCode: number }).statusCode
     const statuses = [await statusOf(), await statusOf(), await statusOf()]
@@ -315,6 +313,8 @@ function start(way: Way, stripe: Provider, more: Readonly<Record<string, string>
     name: String(properties['Handler']).split('.')[1] ?? '',
     variables: {
       ...patientVariables,
+      // So long that no state is read again in the middle of an invocation, nor before the probe is due.
+      CIRCUIT_BREAKER_CACHE_TTL: '3600000',
       ...variables,
       AWS_LAMBDA_FUNCTION_NAME: 'billing',
       AWS_REGION: 'eu-west-1',
