@@ -189,11 +189,17 @@ export async function startEnvironment(options: EnvironmentOptions): Promise<Exe
       ...(onChunk ? { onChunk } : {}),
       onStart: () => {
         startedAt = performance.now()
-        callOffDeadline = after(timeout, () => {
+        const end = (): void => {
           killed = enforced
           if (enforced) runtime.kill()
           else expired.resolve(undefined)
-        })
+        }
+        const callOffs = [after(timeout, end)]
+        // A handler that waits for a time which never comes fails its test.
+        if (clock) callOffs.push(realTime.after(patience, end))
+        callOffDeadline = () => {
+          for (const callOff of callOffs) callOff()
+        }
       },
     })
     if (runtime.frozen()) await thaw()

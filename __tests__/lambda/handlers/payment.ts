@@ -100,8 +100,10 @@ async function pay(payment: Payment, context: GuardedContext): Promise<PaymentRe
 }
 
 async function wait(time: number): Promise<void> {
+  // Who has read that may rely on the timer.
+  const waited = new Promise((resolve) => setTimeout(resolve, time))
   console.log('waiting')
-  await new Promise((resolve) => setTimeout(resolve, time))
+  await waited
 }
 
 /** Resolves when a request of `fetch` has been written to its connection. */
