@@ -5,10 +5,11 @@ import { CircuitBreaker } from '../../src/index.ts'
 import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { patientDynamoDB, patientRedisUrl, patientStore } from '../support/patience.ts'
-import { type RedisServer, startProxy, startRedis } from '../support/redis-server.ts'
+import { type RedisServer, startRedis } from '../support/redis-server.ts'
 import { waitFor } from '../support/time.ts'
 import { type Clock, startClock } from './clock.ts'
 import { startEnvironment } from './environment.ts'
+import { proxyFor } from './proxy.ts'
 
 let database: DynamoDBServer
 let redis: RedisServer
@@ -75,7 +76,7 @@ describe('a cold start', () => {
   afterEach(() => clock[Symbol.dispose]())
 
   it('loads ioredis in the first invocation where the state is in Redis', async () => {
-    const proxy = await startProxy(redis)
+    await using proxy = await proxyFor(redis.port)
     await using environment = await startEnvironment({
       handler: 'cold-start.handler',
       variables: { CIRCUIT_BREAKER_REDIS_URL: patientRedisUrl(`redis://127.0.0.1:${proxy.port}`) },
@@ -86,7 +87,6 @@ describe('a cold start', () => {
     const { payload } = await environment.invoke({})
     expect(payload).toEqual({ state: 'CLOSED', duringInit: [], now: ['\\/ioredis\\/', 'src\\/storage\\/redis\\.ts'] })
     expect(proxy.connections()).toBe(1)
-    await proxy.stop()
   })
 
   it('asks for nothing and loads no client library before the first invocation', async () => {

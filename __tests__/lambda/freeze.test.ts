@@ -4,12 +4,13 @@ import { RedisCircuitStorage } from '../../src/storage/redis.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { type Behaviour, type HttpService, startHttpService } from '../support/http-service.ts'
 import { patientRedis, patientRedisUrl, patientStore, patientVariables } from '../support/patience.ts'
-import { type RedisServer, startProxy, startRedis } from '../support/redis-server.ts'
+import { type RedisServer, startRedis } from '../support/redis-server.ts'
 import { outlast, patience, stopwatch, waitFor } from '../support/time.ts'
 import { type Clock, startClock } from './clock.ts'
 import type { InvocationResult } from './environment.ts'
 import type { PaymentResult } from './handlers/payment.ts'
 import { deploy, type Platform } from './platform.ts'
+import { proxyFor } from './proxy.ts'
 
 let redis: RedisServer
 let database: DynamoDBServer
@@ -251,7 +252,7 @@ describe('a connection to the store that died in a freeze', () => {
     'delays by no more than storageTimeout where %s says nothing any more',
     async (store) => {
       const target = store === 'Redis' ? redis.port : Number(new URL(database.endpoint).port)
-      const proxy = await startProxy({ port: target })
+      await using proxy = await proxyFor(target)
       const dynamodb = store === 'DynamoDB' && {
         CIRCUIT_BREAKER_TABLE_NAME: await database.createTable(),
         AWS_ENDPOINT_URL_DYNAMODB: `http://127.0.0.1:${proxy.port}`,
@@ -270,7 +271,6 @@ describe('a connection to the store that died in a freeze', () => {
       expect(messagesOf({ logs })).toEqual([
         '{"operation":"batchGetState","error":"The store did not answer batchGetState within 400 ms."}',
       ])
-      await proxy.stop()
     },
   )
 })
