@@ -15,7 +15,7 @@ export const project = {
   moduleNameMapper: {
     '^middy-circuit-breaker$': '<rootDir>/src/index.ts',
     '^middy-circuit-breaker/testing$': '<rootDir>/src/testing/index.ts',
-    '^middy-circuit-breaker/(dynamodb|redis)$': '<rootDir>/src/storage/$1.ts',
+    '^middy-circuit-breaker/(dynamodb|redis)$': '<rootDir>/src/storage/$1/index.ts',
   },
 }
 

@@ -7,8 +7,8 @@
 import { startDynamoDBLocal } from '../__tests__/support/dynamodb-local.ts'
 import { startRedis } from '../__tests__/support/redis-server.ts'
 import type { ICircuitStorage } from '../src/index.ts'
-import { DynamoDBCircuitStorage } from '../src/storage/dynamodb.ts'
-import { RedisCircuitStorage } from '../src/storage/redis.ts'
+import { DynamoDBCircuitStorage } from '../src/storage/dynamodb/index.ts'
+import { RedisCircuitStorage } from '../src/storage/redis/index.ts'
 
 export interface Store {
   readonly name: string

@@ -80,7 +80,12 @@ export async function installLambdaRuntimeClient(): Promise<void> {
  * it: the processes that serve them are killed before they would keep what they have compiled.
  */
 export async function compileAdapters(): Promise<void> {
-  const modules = ['./src/storage/dynamodb.ts', './src/storage/redis.ts', '@aws-sdk/client-dynamodb', 'ioredis']
+  const modules = [
+    './src/storage/dynamodb/index.ts',
+    './src/storage/redis/index.ts',
+    '@aws-sdk/client-dynamodb',
+    'ioredis',
+  ]
   const program = modules.map((module) => `await import('${module}')`).join('\n')
   await run(process.execPath, ['--input-type=module', '--eval', program], {
     cwd: fileURLToPath(new URL('..', import.meta.url)),

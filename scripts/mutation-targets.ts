@@ -28,7 +28,7 @@ const randomTests = /^whatever (the order of calls|fails, trips)/
 const engineTests = ['unit/circuit-breaker*.test.ts']
 
 export const mutationTargets: readonly MutationTarget[] = [
-  { name: 'state-machine', file: 'src/state-machine.ts', tests: ['unit/state-machine.test.ts'] },
+  { name: 'state-machine', file: 'src/circuit/state-machine.ts', tests: ['unit/state-machine.test.ts'] },
   { name: 'circuit', file: 'src/circuit.ts', tests: engineTests, leftOut: randomTests },
   {
     name: 'circuit-breaker',
@@ -48,39 +48,45 @@ export const mutationTargets: readonly MutationTarget[] = [
     file: 'src/call-timeout.ts',
     tests: ['unit/call-timeout.test.ts', 'unit/circuit-breaker.timeout.test.ts'],
   },
-  { name: 'retry-after', file: 'src/retry-after.ts', tests: ['unit/retry-after.test.ts'] },
+  { name: 'retry-after', file: 'src/failures/retry-after.ts', tests: ['unit/retry-after.test.ts'] },
   { name: 'shutdown', file: 'src/shutdown.ts', tests: ['unit/shutdown.test.ts'] },
-  { name: 'semaphore', file: 'src/semaphore.ts', tests: ['unit/semaphore.test.ts'] },
-  { name: 'bounded-storage', file: 'src/storage/bounded-storage.ts', tests: ['unit/bounded-storage.test.ts'] },
+  { name: 'semaphore', file: 'src/call/semaphore.ts', tests: ['unit/semaphore.test.ts'] },
+  ...['store-access', 'store-pause', 'record', 'batch-outcome', 'memory'].map((name) => ({
+    name,
+    file: `src/storage/${name}.ts`,
+    tests: [`unit/storage/${name}.test.ts`],
+  })),
+  { name: 'replies', file: 'src/storage/replies.ts', tests: ['unit/storage/store-access.test.ts'] },
   {
-    name: 'circuit-storage',
-    file: 'src/storage/circuit-storage.ts',
-    tests: ['unit/circuit-record.test.ts', 'unit/storage-epoch.test.ts'],
+    name: 'option-rules',
+    file: 'src/storage/option-rules.ts',
+    tests: ['unit/storage/factory.test.ts', 'unit/storage/*/options.test.ts'],
   },
   {
-    name: 'memory',
-    file: 'src/storage/memory.ts',
-    tests: ['unit/storage/memory.test.ts', 'unit/storage-epoch.test.ts'],
+    name: 'dynamodb-options',
+    file: 'src/storage/dynamodb/options.ts',
+    tests: ['unit/storage/dynamodb/options.test.ts'],
   },
-  {
-    name: 'dynamodb',
-    file: 'src/storage/dynamodb.ts',
-    tests: ['unit/storage/dynamodb.test.ts', 'unit/storage-epoch.test.ts', 'integration/dynamodb-storage.test.ts'],
+  ...['index', 'expressions', 'client', 'chunks', 'errors'].map((part) => ({
+    name: `dynamodb-${part}`,
+    file: `src/storage/dynamodb/${part}.ts`,
+    tests: ['unit/storage/dynamodb/*.test.ts', 'integration/dynamodb-storage.test.ts'],
     leftOut:
       /^the storage in (dynalite|DynamoDB Local fulfils the contract: (reading takes batches|any history|increments and replaces together))/,
     timeout: 10_000,
-    server: 'dynamodb',
-  },
-  {
-    name: 'redis',
-    file: 'src/storage/redis.ts',
-    tests: ['unit/storage/redis.test.ts', 'unit/storage-epoch.test.ts', 'integration/redis-storage.test.ts'],
+    server: 'dynamodb' as const,
+  })),
+  { name: 'redis-options', file: 'src/storage/redis/options.ts', tests: ['unit/storage/redis/options.test.ts'] },
+  ...['index', 'scripts', 'hash', 'client', 'errors'].map((part) => ({
+    name: `redis-${part}`,
+    file: `src/storage/redis/${part}.ts`,
+    tests: ['unit/storage/redis/*.test.ts', 'integration/redis-storage.test.ts'],
     leftOut: new RegExp(
       `^(${slowRedisTests}|the storage in Redis fulfils the contract with ioredis 6: a store that is down)`,
     ),
     timeout: 10_000,
-    server: 'redis',
-  },
+    server: 'redis' as const,
+  })),
 ]
 
 /** Stryker's report about a target, from the root of the project. */

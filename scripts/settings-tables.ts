@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type SettingDescription, settingsTable } from '../src/config.ts'
+import { type SettingDescription, settingsTable } from './setting-descriptions.ts'
 
 /** A stretch of a page that is written from `settingsTable`, between two comments. */
 interface Table {

@@ -30,7 +30,7 @@ const codes: ReadonlySet<string> = new Set<CircuitBreakerErrorCode>([
 
 /** The base of every error that the breaker raises; catch it to tell the breaker's errors from the service's. */
 export class CircuitBreakerError extends Error {
-  /** What happened, for programs. */
+  /** The kind of error, for programs. */
   readonly code: CircuitBreakerErrorCode
   /** The service key that it happened to; `undefined` where the error concerns none or several. */
   readonly service: string | undefined
@@ -54,7 +54,7 @@ export type RefusalReason =
   /** The probe could not be claimed in time because the store did not answer. */
   | 'unclaimed'
 
-/** What a {@link CircuitOpenError} tells. */
+/** The details of a {@link CircuitOpenError}. */
 export interface CircuitOpenDetails {
   /** The service key. */
   readonly service: string
@@ -94,10 +94,10 @@ export class CircuitOpenError extends CircuitBreakerError {
   }
 }
 
-/** What cut a call: its own `timeout`, or the deadline of the Lambda invocation. */
+/** The cause of a cut: the call's own `timeout`, or the deadline of the Lambda invocation. */
 export type TimeoutReason = 'timeout' | 'deadline'
 
-/** What a {@link CircuitTimeoutError} tells. */
+/** The details of a {@link CircuitTimeoutError}. */
 export interface CircuitTimeoutDetails {
   /** The service key. */
   readonly service: string
@@ -158,7 +158,7 @@ export class ConcurrencyLimitError extends CircuitBreakerError {
 export class BreakableResultError<T = unknown> extends CircuitBreakerError {
   declare readonly code: 'CIRCUIT_BREAKABLE_RESULT'
   declare readonly service: string
-  /** What the operation resolved with, for instance a `Response` with status 503. */
+  /** The result of the operation, for instance a `Response` with status 503. */
   readonly result: T
 
   constructor(service: string, result: T) {
@@ -196,7 +196,7 @@ export interface ConfigurationProblem {
   readonly source: string
   /** The value as it was given. */
   readonly value: unknown
-  /** What is wrong and what is allowed, as a sentence. */
+  /** The mistake and the allowed values, as a sentence. */
   readonly message: string
 }
 
@@ -229,7 +229,7 @@ export type StorageOperation =
   | 'clearState'
   | 'batchClearState'
 
-/** What is wrong with the store, and so what helps. */
+/** The trouble with the store, which decides what helps. */
 export type StorageErrorKind =
   /** It does not answer, or not in time, or with an error of its own: it is tried again. */
   | 'unavailable'
@@ -240,7 +240,7 @@ export type StorageErrorKind =
   /** It is well, but what it holds for this service is no circuit record. */
   | 'corrupt'
 
-/** What a {@link CircuitStorageError} tells. */
+/** The details of a {@link CircuitStorageError}. */
 export interface CircuitStorageErrorDetails extends ErrorOptions {
   readonly operation: StorageOperation
   /** The service key, where one alone is concerned. */
@@ -268,7 +268,7 @@ export class CircuitStorageError extends CircuitBreakerError {
   readonly errors: ReadonlyMap<string, CircuitStorageError> | undefined
   /** `true` if the store answered, but with something that is no circuit record. */
   readonly corrupt: boolean
-  /** What is wrong: whether it passes by itself, and whether somebody has to do something. */
+  /** The trouble: whether it passes by itself, and whether somebody has to do something. */
   readonly kind: StorageErrorKind
 
   constructor(message: string, details: CircuitStorageErrorDetails) {

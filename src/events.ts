@@ -1,5 +1,5 @@
 import type { CircuitStorageError, StorageOperation } from './errors.ts'
-import type { CircuitState } from './storage/circuit-storage.ts'
+import type { CircuitState } from './storage/contract.ts'
 
 /** Why a circuit changed its state. */
 export type StateChangeReason =
@@ -41,7 +41,7 @@ export interface StateChange {
   readonly observed: boolean
 }
 
-/** Called with each transition that this instance made. What it throws or rejects with is ignored. */
+/** Called with each transition that this instance made. Its errors and rejections are ignored. */
 export type StateChangeListener = (change: StateChange) => unknown
 
 /** How {@link StateChangeListener}s subscribe. */
@@ -60,7 +60,7 @@ export interface StorageErrorEvent {
   readonly willRetry: boolean
 }
 
-/** Called with each failure of the store. What it throws or rejects with is ignored. */
+/** Called with each failure of the store. Its errors and rejections are ignored. */
 export type StorageErrorListener = (event: StorageErrorEvent) => unknown
 
 /** Calls a listener so that nothing it does can hurt the caller. */

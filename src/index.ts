@@ -4,20 +4,15 @@
  * @module
  */
 
-export type { StateToSet } from './batch-operations.ts'
-export type { OperationContext } from './call-timeout.ts'
+export type { OperationContext } from './call/call-limits.ts'
+export type { CallOptions, Operation } from './call/call-options.ts'
+export type { CircuitSnapshot } from './circuit/snapshot.ts'
 export {
   type CallExternal,
-  type CallOptions,
   CircuitBreaker,
   type Circuits,
-  type ForceOptions,
-  type Operation,
   type StatesToSet,
-  type Surroundings,
 } from './circuit-breaker.ts'
-export type { CircuitBreakerOptions, Mode, ServiceOptions, ServiceSettings } from './config.ts'
-export { hasCode, hasName, hasStatus, isBreakableError, isBreakableResult } from './error-classification.ts'
 export {
   BreakableResultError,
   CircuitBreakerError,
@@ -50,6 +45,7 @@ export type {
   StorageErrorEvent,
   StorageErrorListener,
 } from './events.ts'
+export { hasCode, hasName, hasStatus, isBreakableError, isBreakableResult } from './failures/classification.ts'
 export {
   type CircuitBreakerContext,
   type CircuitBreakerMiddleware,
@@ -57,23 +53,21 @@ export {
   circuitBreaker,
   circuitBreaker as default,
 } from './middleware.ts'
+export type { ForceOptions, StateToSet } from './operators.ts'
 export type { Runtime } from './runtime.ts'
-export type { CircuitSnapshot } from './snapshot.ts'
-export {
-  type CircuitOverride,
-  type CircuitRecord,
-  type CircuitState,
-  type CompareAndSet,
-  type ExpectedVersion,
-  emptyRecord,
-  expiryOf,
-  type FailureIncrement,
-  type FailureSummary,
-  type ICircuitStorage,
-  type Lease,
-  parseCircuitRecord,
-  type WriteResult,
-} from './storage/circuit-storage.ts'
+export type { CircuitBreakerOptions, Mode, ServiceOptions, ServiceSettings } from './settings/table.ts'
+export type {
+  CircuitOverride,
+  CircuitRecord,
+  CircuitState,
+  CompareAndSet,
+  ExpectedVersion,
+  FailureIncrement,
+  FailureSummary,
+  ICircuitStorage,
+  Lease,
+  WriteResult,
+} from './storage/contract.ts'
 export {
   CircuitBreakerStorageFactory,
   type StorageConfig,
@@ -81,3 +75,4 @@ export {
   type StorageOption,
 } from './storage/factory.ts'
 export { MemoryCircuitStorage } from './storage/memory.ts'
+export { emptyRecord, expiryOf, parseCircuitRecord } from './storage/record.ts'

@@ -6,10 +6,10 @@
 
 import type { MiddlewareObj, Request } from '@middy/core'
 import type { Context } from 'aws-lambda'
-import type { Invocation } from './call-timeout.ts'
+import type { Invocation } from './call/invocation.ts'
 import { type CallExternal, CircuitBreaker, type Circuits } from './circuit-breaker.ts'
-import type { CircuitBreakerOptions } from './config.ts'
 import { UnknownServiceError } from './errors.ts'
+import type { CircuitBreakerOptions } from './settings/table.ts'
 
 /**
  * A Lambda context as the handler gets it; annotate handlers with it that are declared apart from `middy()`.
@@ -19,7 +19,7 @@ import { UnknownServiceError } from './errors.ts'
  */
 export type CircuitBreakerContext<K extends string = string> = Context & CircuitBreakerProperties<K>
 
-/** What the middleware adds to the context. */
+/** The additions of the middleware to the context. */
 export interface CircuitBreakerProperties<K extends string = string> {
   /** Runs an operation under the circuit of a service. */
   readonly callExternal: CallExternal<K>
@@ -36,7 +36,7 @@ export type CircuitBreakerMiddleware<K extends string = string> = MiddlewareObj<
   CircuitBreakerContext<K>
 >
 
-/** What one breaker has begun for an invocation. */
+/** The share of one breaker in an invocation. */
 interface Member {
   readonly breaker: CircuitBreaker
   readonly call: CallExternal
@@ -44,14 +44,14 @@ interface Member {
 }
 
 /**
- * Those who share a context are kept with the `callExternal` in it: a context may pass several breakers, and in tests several
+ * The breakers that share a context are kept with the `callExternal` in it: a context may pass several breakers, and in tests several
  * times the same one. A `WeakMap` by context would cost as much as the rest of the middleware.
  */
 const members: unique symbol = Symbol('members')
 
 type SharedCall = CallExternal & { [members]?: readonly Member[] }
 
-// What the compiler says of a mistake is about the last overload: that with the options.
+// The compiler reports a mistake for the last overload: the one with the options.
 
 /** Makes the middleware of a `CircuitBreaker` that is shared with code outside the handler. */
 export function circuitBreaker<const K extends string>(breaker: CircuitBreaker<K>): CircuitBreakerMiddleware<K>

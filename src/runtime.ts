@@ -7,8 +7,8 @@ export interface TimerHandle {
 }
 
 /**
- * What the breaker takes from its surroundings. Injected, so that the same code runs in a simulation under a virtual
- * clock; the default is the machine's own.
+ * The world around the breaker: clock, randomness, timers, environment. Tests and simulations replace it, so that the same
+ * code runs under a virtual clock. The default is the machine's own.
  */
 export interface Runtime {
   /** The time in milliseconds since the epoch. */
@@ -19,9 +19,14 @@ export interface Runtime {
   id(): string
   setTimeout(callback: () => void, delay: number): TimerHandle
   clearTimeout(timer: TimerHandle): void
+  /** The environment variables. */
+  readonly env: Readonly<Record<string, string | undefined>>
 }
 
-/** A timer that fires later than this, in milliseconds, was held up: Lambda froze the process, or something kept it busy. */
+/** Node's timers fire at once when they are given more, https://nodejs.org/api/timers.html#settimeoutcallback-delay-args */
+export const longestTimer = 2_147_483_647
+
+/** A timer that fires later than this, in milliseconds, was delayed: Lambda froze the process, or something kept it busy. */
 const stallTolerance = 10
 /** The longest that is then given to what arrived meanwhile, in milliseconds: a small Lambda has a tenth of a processor. */
 const longestGrace = 200
@@ -37,11 +42,29 @@ export function graceAfter(late: number): number {
   return late > stallTolerance ? Math.min(longestGrace, 2 * late) : 0
 }
 
-/** The machine's clock, timers and randomness. Looked up at each use, so that fake timers in users' tests take hold. */
+/**
+ * The machine's own clock, timers, randomness and environment. Looked up at each use, so that fake timers in users' tests
+ * take hold.
+ */
 export const systemRuntime: Runtime = {
   now: () => Date.now(),
   random: () => Math.random(),
   id: () => randomBytes(12).toString('base64url'),
   setTimeout: (callback, delay) => setTimeout(callback, delay),
   clearTimeout: (timer) => clearTimeout(timer as NodeJS.Timeout),
+  get env() {
+    return process.env
+  },
+}
+
+/** A runtime of which some parts are replaced. Methods are bound, because the replacement may be an instance of a class. */
+export function completeRuntime(given: Partial<Runtime>): Runtime {
+  return {
+    now: given.now?.bind(given) ?? systemRuntime.now,
+    random: given.random?.bind(given) ?? systemRuntime.random,
+    id: given.id?.bind(given) ?? systemRuntime.id,
+    setTimeout: given.setTimeout?.bind(given) ?? systemRuntime.setTimeout,
+    clearTimeout: given.clearTimeout?.bind(given) ?? systemRuntime.clearTimeout,
+    env: given.env ?? systemRuntime.env,
+  }
 }

@@ -8,7 +8,7 @@
 import type { AttributeValue, ConsumedCapacity, DynamoDBClient } from '@aws-sdk/client-dynamodb'
 import { GetItemCommand } from '@aws-sdk/client-dynamodb'
 import { CircuitBreaker } from '../../src/index.ts'
-import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb.ts'
+import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb/index.ts'
 import type { DynamoDBServer } from '../support/dynamodb-local.ts'
 import { outcomeOf, unavailable } from '../support/virtual-fleet.ts'
 

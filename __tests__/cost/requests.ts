@@ -5,8 +5,8 @@
  * @module
  */
 
-import type { CircuitBreakerOptions } from '../../src/config.ts'
-import type { CircuitRecord, ICircuitStorage } from '../../src/storage/circuit-storage.ts'
+import type { CircuitBreakerOptions } from '../../src/settings/table.ts'
+import type { CircuitRecord, ICircuitStorage } from '../../src/storage/contract.ts'
 import { engine } from '../simulation/engine.ts'
 import { Instance, type Plan, service } from '../simulation/instance.ts'
 import { inMacrotask } from '../simulation/microtasks.ts'

@@ -17,7 +17,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync }
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
-import { resolveConfig } from '../../src/config.ts'
+import { resolveConfig } from '../../src/settings/resolve.ts'
 import {
   callOf,
   type DynamoDBCall,

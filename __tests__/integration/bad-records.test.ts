@@ -5,10 +5,11 @@ import type { Redis } from 'ioredis'
 import { CircuitBreaker } from '../../src/circuit-breaker.ts'
 import { isCircuitOpenError } from '../../src/errors.ts'
 import type { StorageErrorEvent } from '../../src/events.ts'
-import { type CircuitRecord, emptyRecord, type ICircuitStorage } from '../../src/storage/circuit-storage.ts'
-import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb.ts'
+import type { CircuitRecord, ICircuitStorage } from '../../src/storage/contract.ts'
+import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb/index.ts'
 import { MemoryCircuitStorage } from '../../src/storage/memory.ts'
-import { RedisCircuitStorage } from '../../src/storage/redis.ts'
+import { emptyRecord } from '../../src/storage/record.ts'
+import { RedisCircuitStorage } from '../../src/storage/redis/index.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { patientDynamoDB, patientStore } from '../support/patience.ts'
 import { type RedisServer, startRedis } from '../support/redis-server.ts'
@@ -287,8 +288,8 @@ describe.each(['DynamoDB', 'Redis'])('a record in %s', (name) => {
 describe.each(['DynamoDB', 'Redis'])('a record in %s that is damaged under the hands of an instance', (name) => {
   it.each<[string, Fields]>([
     ['a count that is a text', { failureCount: 'many' }],
-    ['a count that has no end', { failureCount: 1e30 }],
-    ['the next version', { schema: 2 }],
+    ['a count that has no end', { failureCount: 1e30, version: 'by hand' }],
+    ['the next version of the format', { schema: 2, version: 'later' }],
   ])('with %s does not hold up another service', async (_name, change) => {
     const backend = backends.get(name) as Backend
     const [bad, good] = [`bad-${randomUUID()}`, `good-${randomUUID()}`]

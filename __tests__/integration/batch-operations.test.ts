@@ -8,8 +8,8 @@ import {
   type ICircuitStorage,
   type StateChange,
 } from '../../src/index.ts'
-import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb.ts'
-import { RedisCircuitStorage } from '../../src/storage/redis.ts'
+import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb/index.ts'
+import { RedisCircuitStorage } from '../../src/storage/redis/index.ts'
 import { startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { patientDynamoDB, patientStore } from '../support/patience.ts'
 import { startRedis } from '../support/redis-server.ts'

@@ -88,8 +88,8 @@ describe('the storage in SQLite', () => {
       for (let round = 0; round < 50; round++) {
         const key = process.argv[3] + round
         const { current } = await storage.incrementFailures(key, undefined, { count: 1, at: Date.now(), id: token() })
-        if (current.version !== undefined) continue
-        const { applied } = await storage.compareAndSetState(key, undefined, { ...current, version: token() })
+        if (current.version !== current.epoch) continue
+        const { applied } = await storage.compareAndSetState(key, current.version, { ...current, version: token() })
         wins += applied ? 1 : 0
       }
       console.log(wins)`

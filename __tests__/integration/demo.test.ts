@@ -4,9 +4,9 @@ import type { Arrival, Call, Recording, Transition } from '../../examples/demo/r
 import { phaseAt, phases } from '../../examples/demo/scenario.ts'
 import { summaryOf } from '../../examples/demo/summary.ts'
 import { databaseFiguresOf, figuresOf, pathOf, problemsOf } from '../../examples/demo/verdict.ts'
-import { resolveConfig } from '../../src/config.ts'
 import type { CircuitRecord, CircuitState } from '../../src/index.ts'
-import { emptyRecord } from '../../src/storage/circuit-storage.ts'
+import { resolveConfig } from '../../src/settings/resolve.ts'
+import { emptyRecord } from '../../src/storage/record.ts'
 
 const closedRecord: CircuitRecord = { ...emptyRecord('epoch', 0), generation: 5 }
 

@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals'
-import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb.ts'
+import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb/index.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { Fleet, FleetProcess } from '../support/fleet.ts'
 import type { FleetWorkerSetup } from '../support/fleet-worker.ts'

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals'
 import { CircuitBreaker } from '../../src/index.ts'
-import { RedisCircuitStorage } from '../../src/storage/redis.ts'
+import { RedisCircuitStorage } from '../../src/storage/redis/index.ts'
 import { circuitRecord } from '../../src/testing/index.ts'
 import { Fleet, FleetProcess } from '../support/fleet.ts'
 import type { FleetReport, FleetWorkerSetup } from '../support/fleet-worker.ts'

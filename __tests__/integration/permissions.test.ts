@@ -4,9 +4,9 @@ import type { DynamoDBClient } from '@aws-sdk/client-dynamodb'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import type { Redis } from 'ioredis'
 import { CircuitBreaker } from '../../src/circuit-breaker.ts'
-import type { ICircuitStorage } from '../../src/storage/circuit-storage.ts'
-import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb.ts'
-import { RedisCircuitStorage } from '../../src/storage/redis.ts'
+import type { ICircuitStorage } from '../../src/storage/contract.ts'
+import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb/index.ts'
+import { RedisCircuitStorage } from '../../src/storage/redis/index.ts'
 import {
   blocksBelow,
   callOf,
@@ -137,7 +137,7 @@ describe('the policy in docs/storage.md for DynamoDB', () => {
 
   it('is what the README and the code say in words', () => {
     const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8')
-    const source = readFileSync(new URL('../../src/storage/dynamodb.ts', import.meta.url), 'utf8')
+    const source = readFileSync(new URL('../../src/storage/dynamodb/index.ts', import.meta.url), 'utf8')
     const [first, ...others] = statementOf('CircuitBreaker').Action.map((action, index) =>
       index === 0 ? action : action.replace('dynamodb:', ''),
     )
@@ -225,8 +225,13 @@ describe('the rule in docs/storage.md for Redis', () => {
   })
 
   it('is what the code says', () => {
-    const source = readFileSync(new URL('../../src/storage/redis.ts', import.meta.url), 'utf8')
-    const words = source.replace(/' \+\n\s*'/g, '').replace(/\n \* /g, ' ')
+    const sources = ['index.ts', 'errors.ts'].map((file) =>
+      readFileSync(new URL(`../../src/storage/redis/${file}`, import.meta.url), 'utf8'),
+    )
+    const words = sources
+      .join('')
+      .replace(/' \+\n\s*'/g, '')
+      .replace(/\n \* /g, ' ')
     expect(words.split(commands.join(' ')).length - 1).toBe(2)
   })
 

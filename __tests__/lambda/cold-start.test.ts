@@ -2,7 +2,7 @@ import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals'
 import { CircuitBreaker } from '../../src/index.ts'
-import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb.ts'
+import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb/index.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { patientDynamoDB, patientRedisUrl, patientStore } from '../support/patience.ts'
 import { type RedisServer, startRedis } from '../support/redis-server.ts'
@@ -85,7 +85,11 @@ describe('a cold start', () => {
     })
     expect(proxy.connections()).toBe(0)
     const { payload } = await environment.invoke({})
-    expect(payload).toEqual({ state: 'CLOSED', duringInit: [], now: ['\\/ioredis\\/', 'src\\/storage\\/redis\\.ts'] })
+    expect(payload).toEqual({
+      state: 'CLOSED',
+      duringInit: [],
+      now: ['\\/ioredis\\/', 'src\\/storage\\/redis\\/index'],
+    })
     expect(proxy.connections()).toBe(1)
   })
 
@@ -102,7 +106,7 @@ describe('a cold start', () => {
     expect(payload).toEqual({
       state: 'OPEN',
       duringInit: [],
-      now: ['@aws-sdk\\/client-dynamodb', 'src\\/storage\\/dynamodb'],
+      now: ['@aws-sdk\\/client-dynamodb', 'src\\/storage\\/dynamodb\\/index'],
     })
     expect(table.operations).toEqual(['BatchGetItem'])
   })

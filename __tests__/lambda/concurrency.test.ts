@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
-import { RedisCircuitStorage } from '../../src/storage/redis.ts'
+import { RedisCircuitStorage } from '../../src/storage/redis/index.ts'
 import { startHttpService } from '../support/http-service.ts'
 import { patientRedis, patientRedisUrl, patientVariables } from '../support/patience.ts'
 import { type RedisServer, startRedis } from '../support/redis-server.ts'

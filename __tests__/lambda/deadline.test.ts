@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
-import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb.ts'
+import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb/index.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { type Behaviour, type HttpService, startHttpService } from '../support/http-service.ts'
 import { patientDynamoDB, patientVariables } from '../support/patience.ts'

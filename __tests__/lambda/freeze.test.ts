@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { CircuitBreaker } from '../../src/index.ts'
-import { RedisCircuitStorage } from '../../src/storage/redis.ts'
+import { RedisCircuitStorage } from '../../src/storage/redis/index.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { type Behaviour, type HttpService, startHttpService } from '../support/http-service.ts'
 import { patientRedis, patientRedisUrl, patientStore, patientVariables } from '../support/patience.ts'

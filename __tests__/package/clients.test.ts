@@ -13,7 +13,8 @@ import { promisify } from 'node:util'
 import { marshall } from '@aws-sdk/util-dynamodb'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { build, type Format } from 'esbuild'
-import { emptyRecord } from '../../src/storage/circuit-storage.ts'
+import { bundlePackage } from '../../scripts/build.ts'
+import { emptyRecord } from '../../src/storage/record.ts'
 import { patientVariables } from '../support/patience.ts'
 
 const execute = promisify(execFile)
@@ -138,14 +139,7 @@ beforeAll(async () => {
   await writeFile(join(workspace, 'record.mjs'), recorder)
   await writeFile(join(workspace, 'drive.mjs'), driver)
   const compiled = join(workspace, 'dist')
-  const compiler = join(root, 'node_modules', 'typescript', 'bin', 'tsc')
-  // What the code is compiled to is all that matters here.
-  const flags = [
-    '--noCheck',
-    ...['declaration', 'isolatedDeclarations', 'declarationMap'].flatMap((flag) => [`--${flag}`, 'false']),
-  ]
-  const args = [compiler, '-p', join(root, 'tsconfig.build.json'), '--outDir', compiled, ...flags]
-  await execute(process.execPath, args)
+  await bundlePackage(compiled)
   await Promise.all(Object.entries(apps).map(([app, clients]) => install(join(workspace, app), compiled, clients)))
 })
 

@@ -59,7 +59,7 @@ describe('the code in the documentation', () => {
           paths: {
             'middy-circuit-breaker': [`${up}/src/index.ts`],
             'middy-circuit-breaker/testing': [`${up}/src/testing/index.ts`],
-            'middy-circuit-breaker/*': [`${up}/src/storage/*.ts`],
+            'middy-circuit-breaker/*': [`${up}/src/storage/*/index.ts`],
           },
         },
         include: ['./*'],

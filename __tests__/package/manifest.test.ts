@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
 import { describe, expect, test } from '@jest/globals'
+import { entryPoints } from '../../scripts/build.ts'
 
 const root = join(import.meta.dirname, '..', '..')
 const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
@@ -11,10 +12,11 @@ describe('package.json', () => {
       (target) => typeof target !== 'string',
     )
 
+    expect(targets).toHaveLength(Object.keys(entryPoints).length)
     for (const target of targets) {
-      const source = target.default.replace('./dist/', 'src/').replace(/\.js$/, '.ts')
+      const source = entryPoints[target.default.replace(/^\.\/dist\/|\.js$/g, '')] as string
       expect({ source, exists: existsSync(join(root, source)) }).toEqual({ source, exists: true })
-      expect(target.types).toBe(target.default.replace(/\.js$/, '.d.ts'))
+      expect(target.types).toBe(source.replace('src/', './dist/').replace(/\.ts$/, '.d.ts'))
     }
   })
 

@@ -14,10 +14,11 @@ import {
   isBreakableResultError,
   isConcurrencyLimitError,
   type RefusalReason,
+  type StorageErrorEvent,
 } from '../../src/index.ts'
-import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb.ts'
+import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb/index.ts'
 import { MemoryCircuitStorage } from '../../src/storage/memory.ts'
-import { RedisCircuitStorage } from '../../src/storage/redis.ts'
+import { RedisCircuitStorage } from '../../src/storage/redis/index.ts'
 import { createTestContext } from '../../src/testing/index.ts'
 import { startProvider } from '../examples/provider.ts'
 import { patientStore } from '../support/patience.ts'
@@ -80,7 +81,8 @@ async function everythingThatIsSaid(): Promise<string[]> {
   // A store that is silent, and one that is misconfigured.
   storage.outage = 'hang'
   const waiting = start()
-  waiting.onStorageError(({ error }) => note(error))
+  const noteEvent = ({ error }: StorageErrorEvent): void => note(error)
+  waiting.onStorageError(noteEvent)
   const loading = waiting.load()
   await runtime.advance(500)
   await loading
@@ -107,7 +109,11 @@ async function everythingThatIsSaid(): Promise<string[]> {
     await noteAll(new RedisCircuitStorage({ client }).getState('stripe'))
   }
   const damaged = { call: async () => ['schema', '1', 'state', 'abc'] }
-  await noteAll(new RedisCircuitStorage({ client: damaged }).getState('stripe'))
+  const reading = new CircuitBreaker(
+    { services: ['stripe'], storage: new RedisCircuitStorage({ client: damaged }), onStorageError: noteEvent },
+    { env: {} },
+  )
+  await reading.load()
   for (const error of await withoutLibraries()) note(error)
 
   // A configuration that is wrong.
@@ -135,14 +141,14 @@ async function withoutLibraries(): Promise<unknown[]> {
     })
   }
   await without('@aws-sdk/client-dynamodb', async () => {
-    const fresh = await import('../../src/storage/dynamodb.ts')
+    const fresh = await import('../../src/storage/dynamodb/index.ts')
     return () => new fresh.DynamoDBCircuitStorage({ tableName: 'app' }).getState('stripe')
   })
   await without('ioredis', async () => {
-    const fresh = await import('../../src/storage/redis.ts')
+    const fresh = await import('../../src/storage/redis/index.ts')
     return () => new fresh.RedisCircuitStorage({ url: 'redis://x' }).getState('stripe')
   })
-  await without('../../src/storage/dynamodb.ts', async () => {
+  await without('../../src/storage/dynamodb/index.ts', async () => {
     const fresh = await import('../../src/storage/factory.ts')
     const storage = fresh.CircuitBreakerStorageFactory.create({ type: 'dynamodb', tableName: 'app' }, {})
     return () => storage.getState('stripe')

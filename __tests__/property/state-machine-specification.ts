@@ -22,8 +22,8 @@ export interface Circuit {
   readonly born: string
   /** … and the changes since: the last of them is the epoch, their number the generation. */
   readonly changes: readonly string[]
-  /** The last write that replaced the circuit; failures that are merely added leave it alone. */
-  readonly write: string | undefined
+  /** The last write that replaced the circuit, or the first epoch; failures that are merely added leave it alone. */
+  readonly write: string
   readonly writtenAt: number
   /** When each failure in a row happened. */
   readonly streak: readonly number[]
@@ -49,10 +49,10 @@ export interface Cause {
   readonly asked: number | undefined
 }
 
-/** Names one write, and the change of state that it may be. */
+/** Names one write, and the epoch that begins with it if it changes the state. */
 export interface Write {
   readonly version: string
-  readonly transition: string
+  readonly epoch: string
 }
 
 /** An instant that is further ahead than its own duration and this was written by a broken clock. */
@@ -62,7 +62,7 @@ export const tolerance = 60_000
 export const longestLease = 900_000
 
 export function nothingKnown(born: string, at: number): Circuit {
-  const nothing = { write: undefined, failedAt: undefined, opened: undefined, cause: undefined, forced: undefined }
+  const nothing = { write: born, failedAt: undefined, opened: undefined, cause: undefined, forced: undefined }
   const none = { changes: [], streak: [], leases: {}, successes: [], trips: [] }
   return { state: 'CLOSED', born, writtenAt: at, ...nothing, ...none }
 }
@@ -109,8 +109,8 @@ export function verdict(circuit: Circuit, now: number, settings: Settings): stri
   return Object.keys(liveLeases(circuit, now)).length < settings.halfOpenMaxConcurrent ? 'claim' : 'probing'
 }
 
-function changeState(circuit: Circuit, state: State, at: number, { version, transition }: Write): Circuit {
-  const changes = [...circuit.changes, transition]
+function changeState(circuit: Circuit, state: State, at: number, { version, epoch }: Write): Circuit {
+  const changes = [...circuit.changes, epoch]
   return { ...circuit, state, changes, write: version, writtenAt: at, leases: {}, successes: [], forced: undefined }
 }
 

@@ -11,8 +11,9 @@ import { pathToFileURL } from 'node:url'
 import { isDeepStrictEqual } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import fc from 'fast-check'
-import * as stateMachine from '../../src/state-machine.ts'
-import { type CircuitRecord, emptyRecord } from '../../src/storage/circuit-storage.ts'
+import * as stateMachine from '../../src/circuit/state-machine.ts'
+import type { CircuitRecord } from '../../src/storage/contract.ts'
+import { emptyRecord } from '../../src/storage/record.ts'
 import * as specification from './state-machine-specification.ts'
 import { type Cause, longestLease, type Settings, tolerance, type Write } from './state-machine-specification.ts'
 
@@ -47,7 +48,7 @@ interface Observation {
   readonly generation: number
   readonly epoch: string
   readonly transitions: readonly string[]
-  readonly version: string | undefined
+  readonly version: string
   readonly trips: number
   readonly cause: string | undefined
   readonly writtenAt: number
@@ -113,28 +114,26 @@ const modelSide: Side<specification.Circuit> = {
 
 /** The state machine of `src`, or a mutant of it. */
 function realSide(machine: StateMachine): Side<CircuitRecord> {
-  const tokens = ({ version, transition }: Write) => ({ version, transition, epoch: `epoch of ${transition}` })
   const failure = ({ name, asked }: Cause, at: number) => ({ name, at, retryAfter: asked })
   return {
     nothingKnown: emptyRecord,
     liveFailures: (record, now, { window }) => machine.liveFailureCount(record, now, window),
     count(record, { success, failures, at, cause }, now, settings, write) {
       const outcomes = { success, failures, at, lastFailure: failure(cause, at) }
-      const decision = machine.decideCount(record, outcomes, now, settings, tokens(write))
+      const decision = machine.decideCount(record, outcomes, now, settings, write)
       return 'next' in decision ? decision.next : 'at' in decision ? decision.at : undefined
     },
     add(record, count, at) {
       return { ...record, failureCount: record.failureCount + count, lastFailureAt: at, updatedAt: at }
     },
     trip: (record, at, settings, write, cause) =>
-      machine.open(record, at, settings, tokens(write), cause === undefined ? undefined : failure(cause, at)),
+      machine.open(record, at, settings, write, cause === undefined ? undefined : failure(cause, at)),
     claim: (record, now, id, expiresAt, settings, write) =>
-      machine.claim(record, now, { id, expiresAt }, settings, tokens(write)),
+      machine.claim(record, now, { id, expiresAt }, settings, write),
     settle: (record, id, outcome, at, settings, write, cause) =>
-      machine.settle(record, id, outcome, at, settings, tokens(write), failure(cause, at)),
-    force: (record, state, at, until, settings, write) =>
-      machine.force(record, { state, at, until }, settings, tokens(write)),
-    reset: (record, at, write) => machine.reset(record, at, tokens(write)),
+      machine.settle(record, id, outcome, at, settings, write, failure(cause, at)),
+    force: (record, state, at, until, settings, write) => machine.force(record, { state, at, until }, settings, write),
+    reset: (record, at, write) => machine.reset(record, at, write),
     observe(record, now, settings) {
       const { state, override, openedAt } = record
       const isClosed = state === 'CLOSED'
@@ -154,7 +153,7 @@ function realSide(machine: StateMachine): Side<CircuitRecord> {
         forced: machine.activeOverride(record, now)?.state,
         override: override && { state: override.state, until: override.until ?? Number.POSITIVE_INFINITY },
         generation: record.generation,
-        epoch: record.epoch.replace('epoch of ', ''),
+        epoch: record.epoch,
         transitions: record.transitions,
         version: record.version,
         trips: record.trips,
@@ -215,7 +214,7 @@ class Fleet<C> {
   call(actor: number, lease: number): string {
     const { settings } = this.#actor(actor)
     const now = this.clock(actor)
-    const transition = this.#draw('transition')
+    const begins = this.#draw('epoch')
     const id = this.#draw('lease')
     const before = this.stored
     for (let conflicts = 0; ; conflicts++) {
@@ -226,7 +225,7 @@ class Fleet<C> {
         if (this.stored !== before) throw new Error('A call that holds no lease changed what is stored')
         return afterConflict(conflicts, verdict)
       }
-      const next = this.side.claim(circuit, now, id, now + lease, settings, this.#write(transition))
+      const next = this.side.claim(circuit, now, id, now + lease, settings, this.#write(begins))
       if (!this.#compareAndSet(actor, next)) continue
       const claimed = this.side.observe(next, now, settings)
       if (claimed.liveLeases.length > settings.halfOpenMaxConcurrent) throw new Error('Too many leases are live')
@@ -257,13 +256,13 @@ class Fleet<C> {
     const { settings } = this.#actor(actor)
     const now = this.clock(actor)
     const at = now - Math.min(age, settings.window)
-    const transition = this.#draw('transition')
+    const begins = this.#draw('epoch')
     const cause = this.#cause()
     for (let conflicts = 0; ; conflicts++) {
       const circuit = this.#known(actor, at)
       const known = this.side.observe(circuit, now, settings)
       if (known.epoch !== epoch) return afterConflict(conflicts, 'another epoch')
-      const decided = this.side.count(circuit, { success, failures, at, cause }, now, settings, this.#write(transition))
+      const decided = this.side.count(circuit, { success, failures, at, cause }, now, settings, this.#write(begins))
       if (decided === undefined) return afterConflict(conflicts, 'nothing to write')
       if (typeof decided === 'number') {
         if (!this.#increment(actor, epoch, failures, decided)) continue
@@ -283,19 +282,19 @@ class Fleet<C> {
     const known = this.#known(actor, at)
     const total = this.side.liveFailures(known, at, settings)
     if (total < settings.failureThreshold || total - added >= settings.failureThreshold) return 'added'
-    this.#compareAndSet(actor, this.side.trip(known, at, settings, this.#write(this.#draw('transition')), cause))
+    this.#compareAndSet(actor, this.side.trip(known, at, settings, this.#write(this.#draw('epoch')), cause))
     return 'added, opened'
   }
 
   settle(actor: number, lease: string, outcome: Outcome, age: number): string {
     const { settings } = this.#actor(actor)
     const at = this.clock(actor) - Math.min(age, settings.window)
-    const transition = this.#draw('transition')
+    const begins = this.#draw('epoch')
     const cause = this.#cause()
     for (let conflicts = 0; ; conflicts++) {
       const circuit = this.#known(actor, at)
       const isLive = this.side.observe(circuit, at, settings).liveLeases.includes(lease)
-      const next = this.side.settle(circuit, lease, outcome, at, settings, this.#write(transition), cause)
+      const next = this.side.settle(circuit, lease, outcome, at, settings, this.#write(begins), cause)
       if (next === undefined) return afterConflict(conflicts, 'lease lost')
       if (!this.#compareAndSet(actor, next)) continue
       return afterConflict(conflicts, isLive ? 'settled' : 'settled though expired')
@@ -322,9 +321,9 @@ class Fleet<C> {
   }
 
   #operate(actor: number, decide: (circuit: C, write: Write) => C): string {
-    const transition = this.#draw('transition')
+    const begins = this.#draw('epoch')
     for (let conflicts = 0; ; conflicts++) {
-      const next = decide(this.#known(actor, this.clock(actor)), this.#write(transition))
+      const next = decide(this.#known(actor, this.clock(actor)), this.#write(begins))
       if (this.#compareAndSet(actor, next)) return afterConflict(conflicts, 'operated')
     }
   }
@@ -401,11 +400,13 @@ class Fleet<C> {
 
   /** Whether what is stored is what the actor knows, but for failures that others added. */
   #isCurrent({ known }: Actor<C>): boolean {
-    const condition = known && this.#seen(known)
+    return (known && this.#seen(known))?.version === (this.stored && this.#seen(this.stored))?.version
+  }
+
+  /** Whether nothing has replaced what is stored: who knows nothing may add to it. */
+  get #isUnreplaced(): boolean {
     const stored = this.stored && this.#seen(this.stored)
-    if (condition?.version !== stored?.version) return false
-    // Without a version what was deleted and grew again is told by its epoch.
-    return condition === undefined || condition.version !== undefined || condition.epoch === stored?.epoch
+    return stored?.version === stored?.epoch
   }
 
   /** Replaces what is stored unless others did so since; either way the actor knows it afterwards. */
@@ -421,7 +422,7 @@ class Fleet<C> {
   /** Adds failures unless others replaced what is stored. */
   #increment(actor: number, epoch: string, failures: number, at: number): boolean {
     const author = this.#actor(actor)
-    const isApplied = this.#isCurrent(author)
+    const isApplied = this.#isCurrent(author) || (author.known === undefined && this.#isUnreplaced)
     if (isApplied) {
       this.stored = deepFreeze(this.side.add(this.stored ?? this.side.nothingKnown(epoch, at), failures, at))
     }
@@ -439,8 +440,8 @@ class Fleet<C> {
     return `${what} ${++this.#drawn}`
   }
 
-  #write(transition: string): Write {
-    return { transition, version: this.#draw('version') }
+  #write(epoch: string): Write {
+    return { epoch, version: this.#draw('version') }
   }
 }
 
@@ -686,7 +687,7 @@ const mistakes: readonly (readonly [mistake: string, code: string, mutated: stri
   ['closes one success late', 'successCount >= settings', 'successCount > settings'],
   [
     'does not count the failure of a probe',
-    'failureCount: Math.min(record.failureCount + 1, most), lastFailureAt: now',
+    'failureCount: Math.min(record.failureCount + 1, largestCount), lastFailureAt: now',
     'lastFailureAt: now',
   ],
   ['closes with old failures', '    failureCount: 0,\n    openedAt: undefined,', '    openedAt: undefined,'],
@@ -697,14 +698,14 @@ const mistakes: readonly (readonly [mistake: string, code: string, mutated: stri
   ['goes on in the same generation', 'record.generation + 1', 'record.generation'],
   ['keeps successes from before', '    successCount: 0,\n', ''],
   ['keeps leases from before', '    leases: [],\n', ''],
-  ['keeps every transition id', '.slice(-keptTransitions)', ''],
+  ['keeps every transition', '.slice(-keptTransitions)', ''],
 ]
 
 describe('the model test', () => {
   let source: string
   let folder: string
   beforeAll(async () => {
-    source = await readFile(new URL('../../src/state-machine.ts', import.meta.url), 'utf8')
+    source = await readFile(new URL('../../src/circuit/state-machine.ts', import.meta.url), 'utf8')
     folder = await mkdtemp(join(tmpdir(), 'circuit-mutants-'))
   })
   afterAll(() => rm(folder, { recursive: true }))

@@ -9,9 +9,9 @@ import type { DynamoDBClient } from '@aws-sdk/client-dynamodb'
 import { mockClient } from 'aws-sdk-client-mock'
 import type { Redis, RedisOptions } from 'ioredis'
 import type { StorageErrorKind as Kind } from '../../src/errors.ts'
-import type { ICircuitStorage } from '../../src/storage/circuit-storage.ts'
-import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb.ts'
-import { RedisCircuitStorage } from '../../src/storage/redis.ts'
+import type { ICircuitStorage } from '../../src/storage/contract.ts'
+import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb/index.ts'
+import { RedisCircuitStorage } from '../../src/storage/redis/index.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import {
   dynamoDBError,
@@ -323,8 +323,7 @@ interface RedisCondition {
   heal(server: RedisServer, admin: Admin, services: readonly string[]): Promise<unknown>
 }
 
-const breakerRules =
-  '~circuit:* +evalsha +eval +hgetall +hmget +hset +hdel +hincrby +exists +pttl +pexpire +persist +del'
+const breakerRules = '~circuit:* +evalsha +eval +hgetall +hmget +hset +hdel +hincrby +exists +pexpire +persist +del'
 
 const redisConditions: readonly [
   name: string,

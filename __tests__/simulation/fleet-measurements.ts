@@ -1,4 +1,4 @@
-import type { CircuitBreakerOptions } from '../../src/config.ts'
+import type { CircuitBreakerOptions } from '../../src/settings/table.ts'
 import { engine } from './engine.ts'
 import { Instance, type Plan } from './instance.ts'
 import type { CallRecord } from './observer.ts'

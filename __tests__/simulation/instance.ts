@@ -1,6 +1,6 @@
-import type { CircuitBreakerOptions } from '../../src/config.ts'
 import type { CircuitBreaker, CircuitSnapshot } from '../../src/index.ts'
 import type { Runtime, TimerHandle } from '../../src/runtime.ts'
+import type { CircuitBreakerOptions } from '../../src/settings/table.ts'
 import type { Engine } from './engine.ts'
 import type { CallOutcome, CallRecord, Observer } from './observer.ts'
 import type { SimulatedService } from './service.ts'
@@ -65,6 +65,7 @@ export class Instance implements Runtime {
   readonly index: number
   readonly name: string
   readonly breaker: CircuitBreaker
+  readonly env = {}
   /** How far its clock is ahead, in milliseconds. */
   clockOffset: number
   /** How often it was frozen. */

@@ -481,8 +481,10 @@ export class Fleet {
   }
 
   /** A write whose condition does not hold changes nothing. */
-  #readsOnly({ isRead, expected }: StoreRequest): boolean {
-    return isRead || (expected !== 'any' && expected !== this.record?.version)
+  #readsOnly({ operation, isRead, expected }: StoreRequest): boolean {
+    const { record } = this
+    if (isRead || expected === 'any' || expected === record?.version) return isRead
+    return operation !== 'incrementFailures' || expected !== undefined || record?.version !== record?.epoch
   }
 
   /** Any two things that reach the same instance, one after the other in the same turn. */
@@ -739,7 +741,8 @@ export class Fleet {
   /** Takes notice of what is stored. */
   #look(): void {
     this.memory.getState(service).then((record) => {
-      if (record?.version !== this.record?.version || record === undefined) this.#increments = []
+      const isReplaced = this.record !== undefined && record?.version !== this.record.version
+      if (isReplaced || record === undefined) this.#increments = []
       if (record === undefined && this.record !== undefined) this.checks.destroyed()
       this.record = record
     })
@@ -861,5 +864,5 @@ export function show(record: CircuitRecord | undefined): string {
   const counts = `${failureCount > 0 ? ` failures ${failureCount}` : ''}${successCount > 0 ? ` successes ${successCount}` : ''}`
   const held = leases.length > 0 ? ` leases ${leases.map(({ id, expiresAt }) => `${id} to ${expiresAt - start}`)}` : ''
   const forced = override === undefined ? '' : ` forced ${override.state}`
-  return `${state} generation ${generation}${counts}${held}${forced} (epoch ${epoch}, version ${version ?? 'none'})`
+  return `${state} generation ${generation}${counts}${held}${forced} (epoch ${epoch}, version ${version})`
 }

@@ -1,6 +1,6 @@
 import type { StorageOperation } from '../../src/errors.ts'
 import type { StateChange } from '../../src/index.ts'
-import type { CircuitRecord } from '../../src/storage/circuit-storage.ts'
+import type { CircuitRecord } from '../../src/storage/contract.ts'
 import type { Instance } from './instance.ts'
 
 /** A request to the store, from the moment it is sent. */

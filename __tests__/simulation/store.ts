@@ -6,7 +6,7 @@ import type {
   FailureIncrement,
   ICircuitStorage,
   WriteResult,
-} from '../../src/storage/circuit-storage.ts'
+} from '../../src/storage/contract.ts'
 import type { Engine } from './engine.ts'
 import type { Instance } from './instance.ts'
 import type { Observer, StoreRequest } from './observer.ts'
@@ -101,13 +101,12 @@ export class SimulatedStore {
       send(operation, key, apply)
     return {
       shared: true,
-      fencesEpochs: true,
       getState: (key) => send('getState', key, () => inner.getState(key)),
       batchGetState: (keys) => send('batchGetState', keys[0] as string, () => inner.batchGetState(keys)),
       incrementFailures: (key: string, version: ExpectedVersion, increment: FailureIncrement) =>
         write('incrementFailures', key, () => inner.incrementFailures(key, version, increment)),
-      compareAndSetState: (key: string, version: ExpectedVersion, next: CircuitRecord, epoch?: string) =>
-        write('compareAndSetState', key, () => inner.compareAndSetState(key, version, next, epoch)),
+      compareAndSetState: (key: string, version: ExpectedVersion, next: CircuitRecord) =>
+        write('compareAndSetState', key, () => inner.compareAndSetState(key, version, next)),
       batchSetState: (writes: readonly CompareAndSet[]) =>
         send('batchSetState', writes[0]?.serviceKey as string, () => inner.batchSetState(writes)),
       clearState: (key) => send('clearState', key, () => inner.clearState(key)),
@@ -232,5 +231,5 @@ export function show(record: CircuitRecord | undefined): string {
   const probes = leases.length === 0 ? '' : ` leases ${leases.map(({ id }) => id).join(' ')}`
   const forced = override === undefined ? '' : ` forced ${override.state}`
   const counts = `${failureCount} failures, ${successCount} successes`
-  return `${state} generation ${generation}, ${counts}${probes}${forced} (version ${version ?? 'none'}, epoch ${epoch})`
+  return `${state} generation ${generation}, ${counts}${probes}${forced} (version ${version}, epoch ${epoch})`
 }

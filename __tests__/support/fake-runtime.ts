@@ -55,6 +55,7 @@ export function createFakeRuntime(options: FakeRuntimeOptions = {}): FakeRuntime
   }
 
   const runtime: FakeRuntime = {
+    env: {},
     now: () => now,
     random,
     id: () => `id-${seed}-${++ids}`,

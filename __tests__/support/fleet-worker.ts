@@ -125,7 +125,7 @@ interface Stores {
 async function storages(store: FleetStore): Promise<Stores> {
   if (store.type === 'redis') {
     const { url, keyPrefix } = store
-    const { RedisCircuitStorage } = await import('../../src/storage/redis.ts')
+    const { RedisCircuitStorage } = await import('../../src/storage/redis/index.ts')
     await countRedisCommands()
     const options = { ...patientRedis, socketTimeout: undefined }
     const made: InstanceType<typeof RedisCircuitStorage>[] = []
@@ -138,7 +138,7 @@ async function storages(store: FleetStore): Promise<Stores> {
   }
   const { endpoint, tableName } = store
   const { DynamoDBClient } = await import('@aws-sdk/client-dynamodb')
-  const { DynamoDBCircuitStorage } = await import('../../src/storage/dynamodb.ts')
+  const { DynamoDBCircuitStorage } = await import('../../src/storage/dynamodb/index.ts')
   const client = new DynamoDBClient({
     endpoint,
     region: 'eu-west-1',

@@ -7,7 +7,7 @@ import type {
   FailureIncrement,
   ICircuitStorage,
   WriteResult,
-} from '../../src/storage/circuit-storage.ts'
+} from '../../src/storage/contract.ts'
 import { MemoryCircuitStorage } from '../../src/storage/memory.ts'
 
 /** One request as it arrived at the store. */
@@ -44,7 +44,6 @@ const reads: ReadonlySet<StorageOperation> = new Set(['getState', 'batchGetState
 /** A store shared by the breakers of a test, which notes every request and fails as it is told. */
 export class RecordingStorage implements ICircuitStorage {
   shared = true
-  readonly fencesEpochs = true
   /** Every request, in the order of arrival. */
   readonly requests: RecordedRequest[] = []
   /** Happens to every request that nothing else was ordered for. */
@@ -149,9 +148,9 @@ export class RecordingStorage implements ICircuitStorage {
     return this.#request('incrementFailures', [key, version, increment], apply)
   }
 
-  compareAndSetState(key: string, version: ExpectedVersion, next: CircuitRecord, epoch?: string): Promise<WriteResult> {
-    const apply = () => this.#shown(key, this.#inner.compareAndSetState(key, version, next, epoch))
-    return this.#request('compareAndSetState', [key, version, next, epoch], apply)
+  compareAndSetState(key: string, version: ExpectedVersion, next: CircuitRecord): Promise<WriteResult> {
+    const apply = () => this.#shown(key, this.#inner.compareAndSetState(key, version, next))
+    return this.#request('compareAndSetState', [key, version, next], apply)
   }
 
   batchSetState(writes: readonly CompareAndSet[]): Promise<Map<string, WriteResult>> {

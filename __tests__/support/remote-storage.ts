@@ -4,17 +4,15 @@
  */
 
 import { CircuitStorageError, type StorageOperation } from '../../src/errors.ts'
-import {
-  type CircuitRecord,
-  type CompareAndSet,
-  type ExpectedVersion,
-  emptyRecord,
-  expiryOf,
-  type FailureIncrement,
-  type ICircuitStorage,
-  parseCircuitRecord,
-  type WriteResult,
-} from '../../src/storage/circuit-storage.ts'
+import type {
+  CircuitRecord,
+  CompareAndSet,
+  ExpectedVersion,
+  FailureIncrement,
+  ICircuitStorage,
+  WriteResult,
+} from '../../src/storage/contract.ts'
+import { emptyRecord, expiryOf } from '../../src/storage/record.ts'
 
 /** What is behind the adapters. */
 export class RemoteStore {
@@ -28,7 +26,6 @@ export class RemoteStore {
 /** Keeps the whole contract. */
 export class RemoteStorage implements ICircuitStorage {
   readonly shared: boolean = true
-  readonly fencesEpochs: boolean = true
   protected readonly store: RemoteStore
 
   constructor(store: RemoteStore) {
@@ -51,18 +48,13 @@ export class RemoteStorage implements ICircuitStorage {
   async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement): Promise<WriteResult> {
     this.check('incrementFailures', key)
     const current = this.store.records.get(this.nameOf(key))
-    if (!this.matches(current, version) || !this.isSeen(current, increment.epoch)) return this.refuse(current)
+    if (!this.matches(current, version) && !this.isUnreplaced(current, version)) return this.refuse(current)
     if (this.isKnown(key, increment)) return { applied: true, current: this.handOut(current) }
     return this.add(key, current, increment)
   }
 
-  async compareAndSetState(
-    key: string,
-    version: ExpectedVersion,
-    next: CircuitRecord,
-    epoch?: string,
-  ): Promise<WriteResult> {
-    return this.replace('compareAndSetState', { serviceKey: key, version, next, epoch })
+  async compareAndSetState(key: string, version: ExpectedVersion, next: CircuitRecord): Promise<WriteResult> {
+    return this.replace('compareAndSetState', { serviceKey: key, version, next })
   }
 
   async batchSetState(writes: readonly CompareAndSet[]): Promise<Map<string, WriteResult>> {
@@ -83,10 +75,10 @@ export class RemoteStorage implements ICircuitStorage {
   }
 
   protected async replace(operation: StorageOperation, write: CompareAndSet): Promise<WriteResult> {
-    const { serviceKey: key, version, next, epoch } = write
+    const { serviceKey: key, version, next } = write
     this.check(operation, key)
     const current = this.store.records.get(this.nameOf(key))
-    if (!this.matches(current, version) || !this.isSeen(current, epoch)) return this.refuse(current)
+    if (!this.matches(current, version)) return this.refuse(current)
     this.store.increments.delete(key)
     return this.write(key, this.merged(current, next))
   }
@@ -94,7 +86,10 @@ export class RemoteStorage implements ICircuitStorage {
   /** Adds an increment to what was read. */
   protected add(key: string, current: CircuitRecord | undefined, increment: FailureIncrement): WriteResult {
     this.store.increments.set(key, [...(this.store.increments.get(key) ?? []).slice(-15), increment.id])
-    return this.write(key, this.counted(current, increment))
+    const expiry = this.store.expiries.get(key)
+    const result = this.write(key, this.counted(current, increment))
+    if (current !== undefined) this.store.expiries.set(key, expiry)
+    return result
   }
 
   protected write(key: string, next: CircuitRecord): WriteResult {
@@ -119,9 +114,9 @@ export class RemoteStorage implements ICircuitStorage {
     return current?.version === version
   }
 
-  /** Whether it is the record that the writer has seen; one that has seen a version does not say. */
-  protected isSeen(current: CircuitRecord | undefined, epoch: string | undefined): boolean {
-    return epoch === undefined || current?.epoch === epoch
+  /** Whether an increment that saw nothing may be added to a record: until that is replaced. */
+  protected isUnreplaced(current: CircuitRecord | undefined, version: ExpectedVersion): boolean {
+    return version === undefined && current?.version === current?.epoch
   }
 
   protected isKnown(key: string, { id }: FailureIncrement): boolean {
@@ -143,7 +138,7 @@ export class RemoteStorage implements ICircuitStorage {
   }
 
   protected handOut(record: CircuitRecord | undefined): CircuitRecord | undefined {
-    return record && parseCircuitRecord('any', record, 'getState')
+    return record && structuredClone(record)
   }
 
   /** What a circuit is stored under. */

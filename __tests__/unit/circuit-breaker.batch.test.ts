@@ -1,7 +1,8 @@
 import { describe, expect, it } from '@jest/globals'
 import fc from 'fast-check'
 import { CircuitStorageError, isConfigurationError, isUnknownServiceError, type StateChange } from '../../src/index.ts'
-import { type CircuitRecord, type CompareAndSet, emptyRecord } from '../../src/storage/circuit-storage.ts'
+import type { CircuitRecord, CompareAndSet, FailureIncrement } from '../../src/storage/contract.ts'
+import { emptyRecord } from '../../src/storage/record.ts'
 import type { RecordedRequest, RecordingStorage } from '../support/recording-storage.ts'
 import {
   controlled,
@@ -930,19 +931,23 @@ function stepsWith({ faults = false, clears = false }: Disturbances): fc.Arbitra
 /** The replaces that took place, in order: each names the version that it replaced. */
 async function historyOf(storage: RecordingStorage, service: string): Promise<(CompareAndSet & { isSet: boolean })[]> {
   const sent = new Map<string, CompareAndSet & { isSet: boolean }>()
+  const increments = new Set<string>()
   for (const { operation, args } of storage.requests) {
     if (operation === 'compareAndSetState') {
       const [serviceKey, version, next] = args as [string, string | undefined, CircuitRecord]
-      if (serviceKey === service) sent.set(next.version as string, { serviceKey, version, next, isSet: false })
+      if (serviceKey === service) sent.set(next.version, { serviceKey, version, next, isSet: false })
     } else if (operation === 'batchSetState') {
       for (const write of args[0] as CompareAndSet[]) {
-        if (write.serviceKey === service) sent.set(write.next.version as string, { ...write, isSet: true })
+        if (write.serviceKey === service) sent.set(write.next.version, { ...write, isSet: true })
       }
+    } else if (operation === 'incrementFailures') {
+      increments.add((args[2] as FailureIncrement).id)
     }
   }
   const history: (CompareAndSet & { isSet: boolean })[] = []
   let version = (await storage.peek(service))?.version
-  while (version !== undefined) {
+  // An increment may have made the first record.
+  while (version !== undefined && !increments.has(version)) {
     const write = sent.get(version)
     if (write === undefined) throw new Error(`nobody wrote ${version}`)
     history.unshift(write)

@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals'
 import { CircuitBreaker } from '../../src/index.ts'
-import { emptyRecord } from '../../src/storage/circuit-storage.ts'
+import { emptyRecord } from '../../src/storage/record.ts'
 import {
   BadRequest,
   controlled,

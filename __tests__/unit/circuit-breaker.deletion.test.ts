@@ -1,11 +1,11 @@
 /**
- * A record that was only ever added to has no version. Deleted (by expiry, `FLUSHALL`, a failover) and grown again, it is
- * told from the one before by its epoch alone: an outcome of a call that was admitted before counts for nothing.
+ * A record that was deleted (by expiry, `FLUSHALL`, a failover) and grew again has another version, also if nothing ever
+ * replaced it: an outcome of a call that was admitted before counts for nothing.
  */
 
 import { describe, expect, it } from '@jest/globals'
 import type { CircuitBreaker } from '../../src/index.ts'
-import type { CircuitRecord, ICircuitStorage } from '../../src/storage/circuit-storage.ts'
+import type { CircuitRecord, CompareAndSet } from '../../src/storage/contract.ts'
 import type { RecordedRequest } from '../support/recording-storage.ts'
 import {
   type Controlled,
@@ -27,10 +27,9 @@ interface Scene extends Fleet {
 }
 
 /** Instance A has reported failures and has another call in flight; then the record is deleted. */
-async function deleted(reported = 1, asSeen: (storage: ICircuitStorage) => ICircuitStorage = same): Promise<Scene> {
-  const fleet = createFleet()
-  const storage = asSeen(fleet.storage)
-  const [a, b] = [fleet.start({ storage }), fleet.start({ storage })]
+async function deleted(reported = 1): Promise<Scene> {
+  const fleet = createFleetOfTwo()
+  const { a, b } = fleet
   await Promise.all([a.load(), b.load()])
   const operation = controlled()
   await failTimes(a, reported)
@@ -38,46 +37,28 @@ async function deleted(reported = 1, asSeen: (storage: ICircuitStorage) => ICirc
   void outcomeOf(a.call('stripe', operation.operation))
   await fleet.runtime.settle()
   const before = (await fleet.storage.peek('stripe')) as CircuitRecord
-  expect(before).toMatchObject({ version: undefined, failureCount: reported, state: 'CLOSED' })
+  expect(before).toMatchObject({ version: before.epoch, failureCount: reported, state: 'CLOSED' })
   await fleet.storage.remove('stripe')
   fleet.storage.forget()
-  return { ...fleet, a, b, operation, before }
+  return { ...fleet, operation, before }
 }
 
 /** … and a failure of instance B makes it grow again. */
-async function regrown(...conditions: Parameters<typeof deleted>): Promise<Scene & { readonly after: CircuitRecord }> {
-  const scene = await deleted(...conditions)
+async function regrown(reported?: number): Promise<Scene & { readonly after: CircuitRecord }> {
+  const scene = await deleted(reported)
   await failTimes(scene.b, 1)
   await scene.b.flush()
   const after = (await scene.storage.peek('stripe')) as CircuitRecord
-  expect(after).toMatchObject({ version: undefined, failureCount: 1 })
+  expect(after).toMatchObject({ version: after.epoch, failureCount: 1 })
   expect(after.epoch).not.toBe(scene.before.epoch)
   scene.storage.forget()
   return { ...scene, after }
 }
 
-function same(storage: ICircuitStorage): ICircuitStorage {
-  return storage
-}
-
-/** The store as seen through an adapter that does not know the condition. */
-function unfenced(storage: ICircuitStorage): ICircuitStorage {
-  return {
-    getState: (key) => storage.getState(key),
-    batchGetState: (keys) => storage.batchGetState(keys),
-    incrementFailures: (key, version, { count, at, id }) => storage.incrementFailures(key, version, { count, at, id }),
-    compareAndSetState: (key, version, next) => storage.compareAndSetState(key, version, next),
-    batchSetState: (writes) =>
-      storage.batchSetState(writes.map(({ serviceKey, version, next }) => ({ serviceKey, version, next }))),
-    clearState: (key) => storage.clearState(key),
-    batchClearState: (keys) => storage.batchClearState(keys),
-  }
-}
-
-/** The `epoch` conditions of the writes. */
+/** The versions that writes are conditional on. */
 function conditions(requests: readonly RecordedRequest[]): unknown[] {
   return requests.map(({ operation, args }) =>
-    operation === 'incrementFailures' ? (args[2] as { epoch?: string }).epoch : args[3],
+    operation === 'batchSetState' ? (args[0] as CompareAndSet[])[0]?.version : args[1],
   )
 }
 
@@ -90,7 +71,7 @@ describe('a failure of a call that was admitted before the record was deleted', 
     await a.flush()
 
     expect(storage.operations).toEqual(['incrementFailures'])
-    expect(conditions(storage.writes)).toEqual([before.epoch])
+    expect(conditions(storage.writes)).toEqual([before.version])
     expect(await storage.peek('stripe')).toEqual(after)
     expect(a.circuits.stripe).toMatchObject({ failureCount: 1, state: 'CLOSED', epoch: after.epoch })
     expect(a.needsFlush).toBe(false)
@@ -121,7 +102,7 @@ describe('a failure of a call that was admitted before the record was deleted', 
     await a.flush()
 
     expect(storage.operations).toEqual(['compareAndSetState'])
-    expect(conditions(storage.writes)).toEqual([before.epoch])
+    expect(conditions(storage.writes)).toEqual([before.version])
     expect(await storage.peek('stripe')).toEqual(after)
     expect(events).toEqual([])
     expect(a.circuits.stripe).toMatchObject({ failureCount: 1, state: 'CLOSED', epoch: after.epoch })
@@ -137,7 +118,7 @@ describe('a failure of a call that was admitted before the record was deleted', 
       await a.flush()
 
       expect(storage.operations).toEqual([reported === 1 ? 'incrementFailures' : 'compareAndSetState'])
-      expect(conditions(storage.writes)).toEqual([before.epoch])
+      expect(conditions(storage.writes)).toEqual([before.version])
       expect(await storage.peek('stripe')).toBeUndefined()
       expect(events).toEqual([])
       expect(a.circuits.stripe).toMatchObject({ failureCount: 0, state: 'CLOSED' })
@@ -157,7 +138,7 @@ describe('a failure of a call that was admitted before the record was deleted', 
     await failTimes(a, 1)
     await a.flush()
     const after = await storage.peek('stripe')
-    expect(after).toMatchObject({ failureCount: 1, version: undefined })
+    expect(after).toMatchObject({ failureCount: 1, version: after?.epoch })
     late.fail()
     await runtime.settle()
     await a.flush()
@@ -207,10 +188,9 @@ describe('a write that was not answered', () => {
 
       await a.flush()
 
-      const ofA = storage.writes.filter(({ args }) => (args[2] as { epoch?: string }).epoch !== undefined)
+      const ofA = storage.writes.filter(({ args }) => args[1] === before?.version)
       expect(ofA).toHaveLength(2)
       expect(ofA[1]).toEqual(ofA[0])
-      expect(conditions(ofA)).toEqual([before?.epoch, before?.epoch])
       expect(await storage.peek('stripe')).toEqual(after)
       expect(a.circuits.stripe).toMatchObject({ failureCount: 1, epoch: after?.epoch })
       expect(a.needsFlush).toBe(false)
@@ -254,32 +234,8 @@ describe('a write that was not answered', () => {
   })
 })
 
-describe('the epoch that a write names', () => {
-  it('is named only while the record has no version', async () => {
-    const { a, storage } = createFleetOfTwo()
-    await a.load()
-    await failTimes(a, 1)
-    await a.flush()
-    const first = await storage.peek('stripe')
-    // A success ends the streak: that is the first replace.
-    await a.call('stripe', ok)
-    await a.flush()
-    await failTimes(a, 2)
-    await a.flush()
-    await failTimes(a, 1)
-    await a.flush()
-
-    expect(storage.operations).toEqual([
-      'batchGetState',
-      'incrementFailures',
-      'compareAndSetState',
-      'incrementFailures',
-      'compareAndSetState',
-    ])
-    expect(conditions(storage.writes)).toEqual([undefined, first?.epoch, undefined, undefined])
-  })
-
-  it('is named by operators too, who decide again when the record is another one', async () => {
+describe('an operator', () => {
+  it('decides again when the record is another one', async () => {
     for (const operate of [
       (breaker: CircuitBreaker) => breaker.forceOpen('stripe'),
       (breaker: CircuitBreaker) => breaker.batchSetState({ stripe: 'OPEN' }),
@@ -298,35 +254,9 @@ describe('the epoch that a write names', () => {
       held.release()
       await operated
 
-      const writes = storage.writes.map(({ operation, args }) =>
-        operation === 'batchSetState' ? (args[0] as { epoch?: string }[])[0]?.epoch : args[3],
-      )
-      expect(writes).toEqual([before?.epoch, undefined])
+      expect(conditions(storage.writes)).toEqual([before?.version, undefined])
       expect(await storage.peek('stripe')).toMatchObject({ state: 'OPEN', generation: 1 })
     }
-  })
-})
-
-describe('a store that does not fence epochs', () => {
-  it('works, but may count a failure from before the deletion, or let it make a record', async () => {
-    const grown = await regrown(1, unfenced)
-    grown.operation.fail()
-    await grown.runtime.settle()
-    await grown.a.flush()
-    expect(await grown.storage.peek('stripe')).toMatchObject({ failureCount: 2, epoch: grown.after.epoch })
-    expect(grown.a.circuits.stripe?.failureCount).toBe(2)
-
-    const gone = await deleted(1, unfenced)
-    gone.operation.fail()
-    await gone.runtime.settle()
-    await gone.a.flush()
-    expect(await gone.storage.peek('stripe')).toMatchObject({ failureCount: 1 })
-
-    const tripped = await regrown(2, unfenced)
-    tripped.operation.fail()
-    await tripped.runtime.settle()
-    await tripped.a.flush()
-    expect(await tripped.storage.peek('stripe')).toMatchObject({ state: 'OPEN' })
   })
 })
 

@@ -1,6 +1,6 @@
 import { describe, expect, it, jest } from '@jest/globals'
 import { CircuitStorageError, isConfigurationError, isUnknownServiceError } from '../../src/index.ts'
-import type { CircuitRecord } from '../../src/storage/circuit-storage.ts'
+import type { CircuitRecord } from '../../src/storage/contract.ts'
 import { controlled, createFleet, failTimes, ok, outcomeOf, trip, unavailable } from '../support/virtual-fleet.ts'
 
 describe('forceOpen', () => {

@@ -60,8 +60,9 @@ invocation instead of in init.`,
 const groups: Readonly<Record<string, RegExp>> = {
   'one circuit for a fleet': /\/(circuit|state-machine|snapshot|events)\.ts$/,
   'calls and invocations': /\/(circuit-breaker|call-timeout|semaphore|middleware|runtime|shutdown|retry-after)\.ts$/,
-  'settings, and what is wrong with them': /\/(config|configuration-problems|factory|redis-url)\.ts$/,
-  'what a store is, one that fails, one in memory': /\/(circuit-storage|bounded-storage|failed-batch|memory)\.ts$/,
+  'settings, and what is wrong with them': /\/(config|configuration-problems|factory|option-rules|options)\.ts$/,
+  'what a store is, one that fails, one in memory':
+    /\/storage\/(store-access|store-pause|replies|record|batch-outcome|memory)\.ts$/,
   'which errors count, and errors of its own': /\/(error-classification|errors)\.ts$/,
   'reading and setting many circuits': /\/batch-operations\.ts$/,
 }

@@ -140,14 +140,12 @@ async function down(): Promise<never> {
 /** Counts what the store is asked and notes when it first holds an open circuit. */
 class WatchedStorage implements ICircuitStorage {
   readonly shared = true
-  readonly fencesEpochs: boolean
   readonly #inner: ICircuitStorage
   #requests = 0
   #openAt: bigint | undefined
 
   constructor(inner: ICircuitStorage) {
     this.#inner = inner
-    this.fencesEpochs = inner.fencesEpochs ?? false
   }
 
   /** Runs invocations, which resolve to their number, until the circuit is open. */

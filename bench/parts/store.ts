@@ -40,7 +40,7 @@ export async function run({ quick }: Effort): Promise<Section> {
   const [warmUp, cycles] = quick ? [1, 2] : [100, 1_000]
   await using stores = await startStores()
   const blocks: (string | Table)[] = []
-  const inMemory = new MemoryCircuitStorage({ maxCircuits: 10 })
+  const inMemory = new MemoryCircuitStorage()
   const sites = stores.all.map((store) => ({ store, storage: store.connect(), samples: noSamples() }))
   const memory = { storage: inMemory, samples: noSamples() }
   for (let cycle = 0; cycle < warmUp + cycles; cycle++) {

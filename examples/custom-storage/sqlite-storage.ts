@@ -21,12 +21,11 @@ import {
   type FailureIncrement,
   type ICircuitStorage,
   isCircuitStorageError,
-  parseCircuitRecord,
   type StorageOperation,
   type WriteResult,
 } from '../../src/index.ts'
 
-/** What a {@link SqliteCircuitStorage} is made of. */
+/** Options of a {@link SqliteCircuitStorage}. */
 export interface SqliteCircuitStorageOptions {
   /** The database file; it is created if there is none. */
   readonly path: string
@@ -56,8 +55,6 @@ const rememberedIncrements = 16
 export class SqliteCircuitStorage implements ICircuitStorage {
   /** Other processes use the same file, so the breaker spreads its claims and reads again before it probes. */
   readonly shared = true
-  /** The breaker can rely on the `epoch` condition: see `isExpected` below. */
-  readonly fencesEpochs = true
   readonly #path: string
   readonly #busyTimeout: number
   #database: DatabaseSync | undefined
@@ -80,7 +77,7 @@ export class SqliteCircuitStorage implements ICircuitStorage {
 
   // -------------------------------------------------------------------------------------------------------- reading
 
-  /** Loads the library and does not touch the file: this time is not held against the store. */
+  /** Loads the library and does not touch the file: this time does not count as the store's. */
   async prepare(): Promise<void> {
     await loadSqlite()
   }
@@ -101,31 +98,30 @@ export class SqliteCircuitStorage implements ICircuitStorage {
   async incrementFailures(
     serviceKey: string,
     version: ExpectedVersion,
-    { count, at, id, epoch }: FailureIncrement,
+    { count, at, id }: FailureIncrement,
   ): Promise<WriteResult> {
     const operation = 'incrementFailures'
     return this.#transaction(operation, serviceKey, (database) => {
-      const { record, increments = [] } = read(database, operation, serviceKey) ?? {}
-      if (!isExpected(record, version, epoch)) return { applied: false, current: record }
+      const { record, increments = [], expiresAt } = read(database, operation, serviceKey) ?? {}
+      // An increment that saw nothing is added to a new record as well, until that is replaced for the first time.
+      const isExpected = version === undefined ? record?.version === record?.epoch : record?.version === version
+      if (!isExpected) return { applied: false, current: record }
       // Sent twice: it was counted the first time, so it is applied, and nothing is added.
       if (increments.includes(id)) return { applied: true, current: record }
       const counting = record ?? emptyRecord(id, at)
       // The version stays as it is: so any number of instances can count at once and none refuses another.
       const next = { ...counting, failureCount: counting.failureCount + count, lastFailureAt: at, updatedAt: at }
       const latest = [id, ...increments].slice(0, rememberedIncrements)
-      return { applied: true, current: store(database, operation, serviceKey, next, latest) }
+      // So does the time at which it may be deleted.
+      const expiry = record === undefined ? expiryOf(next) : expiresAt
+      return { applied: true, current: store(database, operation, serviceKey, next, latest, expiry) }
     })
   }
 
-  async compareAndSetState(
-    serviceKey: string,
-    version: ExpectedVersion,
-    next: CircuitRecord,
-    epoch?: string,
-  ): Promise<WriteResult> {
+  async compareAndSetState(serviceKey: string, version: ExpectedVersion, next: CircuitRecord): Promise<WriteResult> {
     const operation = 'compareAndSetState'
     return this.#transaction(operation, serviceKey, (database) => {
-      return replace(database, operation, { serviceKey, version, next, epoch })
+      return replace(database, operation, { serviceKey, version, next })
     })
   }
 
@@ -236,31 +232,27 @@ interface Stored {
   readonly record: CircuitRecord
   /** The ids of the latest increments since the last replace, the last one first. */
   readonly increments: readonly string[]
+  /** From then on the row may be deleted; `undefined`: never. */
+  readonly expiresAt: number | undefined
 }
 
-/** What is stored now. Parsed anew each time, so that nobody can change it through what was handed out. */
+/** The row as it is now. Decoded anew each time, so that nobody can change it through a record that was handed out. */
 function read(database: DatabaseSync, operation: StorageOperation, serviceKey: string): Stored | undefined {
-  const row = database.prepare('SELECT record, increments FROM circuits WHERE service_key = ?').get(serviceKey)
+  const row = database
+    .prepare('SELECT record, increments, expires_at FROM circuits WHERE service_key = ?')
+    .get(serviceKey)
   return row && decode(row, operation, serviceKey)
 }
 
 function replace(
   database: DatabaseSync,
   operation: StorageOperation,
-  { serviceKey, version, next, epoch }: CompareAndSet,
+  { serviceKey, version, next }: CompareAndSet,
 ): WriteResult {
   const current = read(database, operation, serviceKey)?.record
-  if (!isExpected(current, version, epoch)) return { applied: false, current }
+  if (current?.version !== version) return { applied: false, current }
   // The whole record, and no increment ids: one of the old version that is sent again is refused by the new version.
-  return { applied: true, current: store(database, operation, serviceKey, next, []) }
-}
-
-/**
- * The condition of every write. Nothing stored and a record that was never replaced are the same to the version: neither
- * has one. So whoever has seen a record without a version gives its epoch as well, and that record must still be there.
- */
-function isExpected(record: CircuitRecord | undefined, version: ExpectedVersion, epoch: string | undefined): boolean {
-  return record?.version === version && (epoch === undefined || record?.epoch === epoch)
+  return { applied: true, current: store(database, operation, serviceKey, next, [], expiryOf(next)) }
 }
 
 /** Writes, and returns what is stored then: not the record that was passed in, which is its owner's. */
@@ -270,10 +262,11 @@ function store(
   serviceKey: string,
   record: CircuitRecord,
   increments: readonly string[],
+  expiresAt: number | undefined,
 ): CircuitRecord {
   const row = database
-    .prepare('REPLACE INTO circuits VALUES (?, ?, ?, ?) RETURNING record, increments')
-    .get(serviceKey, JSON.stringify(record), JSON.stringify(increments), expiryOf(record) ?? null)
+    .prepare('REPLACE INTO circuits VALUES (?, ?, ?, ?) RETURNING record, increments, expires_at')
+    .get(serviceKey, JSON.stringify(record), JSON.stringify(increments), expiresAt ?? null)
   return decode(row ?? {}, operation, serviceKey).record
 }
 
@@ -282,21 +275,18 @@ function remove(database: DatabaseSync, serviceKey: string): void {
 }
 
 /**
- * Never hands out what is no record: the breaker would act on it. With `corrupt` it knows that the store is well and this
- * one circuit is not; it leaves the record alone until somebody calls `reset`, which clears it first.
+ * Hands out the record as it is stored. The breaker checks every record, so only what the conditions above need is checked
+ * here: JSON with a version. With `corrupt` the breaker knows that the store is well and this one circuit is not. It leaves
+ * the record alone until somebody calls `reset`, which clears it first.
  */
 function decode(row: Record<string, unknown>, operation: StorageOperation, service: string): Stored {
-  const record = parseCircuitRecord(service, parseJson(row['record']), operation)
-  const increments = parseJson(row['increments'])
-  return { record, increments: Array.isArray(increments) ? increments : [] }
-}
-
-/** `undefined`, which is no record, for what is no JSON. */
-function parseJson(text: unknown): unknown {
   try {
-    return JSON.parse(String(text))
-  } catch {
-    return undefined
+    const [record, increments] = [JSON.parse(String(row['record'])), JSON.parse(String(row['increments']))]
+    if (typeof record.version !== 'string') throw new TypeError('it has no version')
+    return { record, increments, expiresAt: (row['expires_at'] as number | null) ?? undefined }
+  } catch (cause) {
+    const message = `The record stored for ${JSON.stringify(service)} is damaged: ${(cause as Error).message}`
+    throw new CircuitStorageError(message, { operation, service, corrupt: true, cause })
   }
 }
 

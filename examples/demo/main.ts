@@ -9,8 +9,8 @@
  */
 
 import { constants } from 'node:os'
-import { resolveConfig, storedKey } from '../../src/config.ts'
 import type { ServiceSettings } from '../../src/index.ts'
+import { resolveConfig, storedKey } from '../../src/settings/resolve.ts'
 import { type Database, startDatabase } from './database.ts'
 import { displayOn, eventLine } from './display.ts'
 import { Instance } from './fleet.ts'

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { CircuitStorageError, type StorageOperation } from '../errors.ts'
 import {
   describe,
   type Environment,
@@ -13,13 +14,12 @@ import {
   Problems,
   textAllowed,
   textOf,
-} from '../configuration-problems.ts'
-import { CircuitStorageError, type StorageOperation } from '../errors.ts'
-import { emptyRecord, type ICircuitStorage } from './circuit-storage.ts'
-import type { DynamoDBCircuitStorageOptions } from './dynamodb.ts'
+} from '../settings/problems.ts'
+import type { ICircuitStorage } from './contract.ts'
+import { type DynamoDBCircuitStorageOptions, dynamoDBOptionRules } from './dynamodb/options.ts'
 import { MemoryCircuitStorage } from './memory.ts'
-import type { RedisCircuitStorageOptions } from './redis.ts'
-import { isRedisUrl, urlAllowed } from './redis-url.ts'
+import { checkOptions, type OptionRules } from './option-rules.ts'
+import { type RedisCircuitStorageOptions, redisOptionRules } from './redis/options.ts'
 
 /** Where the state is kept: a store, the name of a kind of store, or the kind with its options. */
 export type StorageOption =
@@ -111,105 +111,38 @@ export const storageVariables = [
 ] as const
 const [typeVariable, tableVariable, redisVariable] = storageVariables
 
-interface OptionRule {
-  readonly allowed: string
-  readonly accepts: (value: unknown) => boolean
-  /** Whether the value is never shown. */
-  readonly isSecret?: boolean
-}
-
-/** One of our own kinds of store. What it refuses here cannot fail later, when the adapter is loaded. */
+/** One of our own kinds of store. Its rules refuse everything that its adapter would refuse later, when it is loaded. */
 interface Backend {
-  readonly options: Readonly<Record<string, OptionRule>>
-  /** The variables that stand in for options, by option … */
+  readonly rules: OptionRules
+  /** The variables that stand in for options, by option. */
   readonly variables?: Readonly<Record<string, string>>
-  /** … unless this option is given. */
+  /** The option that takes the place of the variables. */
   readonly insteadOfVariables?: string
-  /** Refuses what is wrong although each option alone is right. */
-  readonly check?: (config: StorageConfig, refuse: (option: string, what: string) => void) => void
   readonly make: (config: StorageConfig) => ICircuitStorage
 }
 
-const attribute: OptionRule = {
-  allowed: 'the name of an attribute, at most 255 bytes, that no field of a circuit record has',
-  accepts: (name) =>
-    isText(name) &&
-    Buffer.byteLength(name) <= 255 &&
-    !/^inc\d+$/.test(name) &&
-    !Object.hasOwn(emptyRecord('', 0), name),
-}
-
 const dynamodb: Backend = {
-  options: {
-    tableName: {
-      allowed: 'the name of a table (3 to 255 letters, digits, "_", "-", ".") or its ARN',
-      accepts: (value) => typeof value === 'string' && /^([\w.-]{3,255}|arn:[\w.:/-]{1,1020})$/.test(value),
-    },
-    partitionKeyName: attribute,
-    sortKeyName: {
-      allowed: `${attribute.allowed}, or null`,
-      accepts: (value) => value === null || attribute.accepts(value),
-    },
-    sortKeyValue: {
-      allowed: `${textAllowed}, at most 1024 bytes`,
-      accepts: (value) => isText(value) && Buffer.byteLength(value) <= 1024,
-    },
-    ttlAttributeName: attribute,
-    consistentRead: { allowed: 'true or false', accepts: (value) => typeof value === 'boolean' },
-    client: {
-      allowed: 'a DynamoDBClient of @aws-sdk/client-dynamodb',
-      accepts: (value) => isObject(value) && typeof value.send === 'function',
-    },
-    clientConfig: { allowed: 'the configuration of a DynamoDBClient', accepts: isObject },
-  },
+  rules: dynamoDBOptionRules,
   variables: { tableName: tableVariable },
-  check: (config, refuse) => {
-    const {
-      tableName,
-      client,
-      clientConfig,
-      partitionKeyName = 'PK',
-      sortKeyName = 'SK',
-      ttlAttributeName = 'ttl',
-    } = config
-    if (tableName === undefined) refuse('tableName', `is missing; set it, or ${tableVariable}`)
-    if (client && clientConfig) refuse('client', 'and clientConfig exclude each other: a client is used as it is')
-    if (new Set([partitionKeyName, sortKeyName, ttlAttributeName]).size < 3) {
-      refuse('partitionKeyName', 'must differ from sortKeyName and ttlAttributeName, and these differ from each other')
-    }
-  },
   make: ({ type: _, ...options }) =>
     loadedLater(async () => {
-      const { DynamoDBCircuitStorage } = await import('./dynamodb.ts')
+      const { DynamoDBCircuitStorage } = await import('./dynamodb/index.ts')
       return new DynamoDBCircuitStorage(options as unknown as DynamoDBCircuitStorageOptions)
     }),
 }
 
-const memory: Backend = { options: {}, make: () => new MemoryCircuitStorage() }
+const memory: Backend = {
+  rules: { adapter: 'the memory storage', allowed: 'nothing', options: {} },
+  make: () => new MemoryCircuitStorage(),
+}
 
 const redis: Backend = {
-  options: {
-    keyPrefix: { allowed: textAllowed, accepts: isText },
-    client: {
-      allowed: 'a client of ioredis, or anything with its call method',
-      accepts: (value) => isObject(value) && typeof value.call === 'function',
-    },
-    url: { allowed: urlAllowed, accepts: isRedisUrl, isSecret: true },
-    options: { allowed: 'options of ioredis', accepts: isObject },
-  },
+  rules: redisOptionRules,
   variables: { url: redisVariable },
   insteadOfVariables: 'client',
-  check: ({ client, url, options }, refuse) => {
-    if (client !== undefined && (url !== undefined || options !== undefined)) {
-      refuse('client', 'excludes url and options: a client is used as it is')
-    }
-    if (client === undefined && url === undefined && options === undefined) {
-      refuse('url', `is missing; set it, or ${redisVariable}`)
-    }
-  },
   make: ({ type: _, ...options }) =>
     loadedLater(async () => {
-      const { RedisCircuitStorage } = await import('./redis.ts')
+      const { RedisCircuitStorage } = await import('./redis/index.ts')
       return new RedisCircuitStorage(options as RedisCircuitStorageOptions)
     }),
 }
@@ -226,13 +159,13 @@ export function resolveStorage(
   problems: Problems,
 ): ICircuitStorage | StorageConfig | undefined {
   if (option === undefined) return fromEnvironment(env, problems)
-  if (typeof option === 'string') return complete({ type: option }, 'option', env, problems)
+  if (typeof option === 'string') return completed({ type: option }, 'option', env, problems)
   const missing = missingMethods(option)
   if (missing.length === 0) return option as ICircuitStorage
   if (missing.length < operations.length) {
     problems.add('storage', 'option', option, `storage is a store without ${missing.join(', ')}`)
   } else if (isObject(option) && typeof option.type === 'string') {
-    return complete(option as StorageConfig, 'option', env, problems)
+    return completed(option as StorageConfig, 'option', env, problems)
   } else {
     const kinds = CircuitBreakerStorageFactory.types().join(', ')
     problems.mustBe(`a store, a kind of store (${kinds}) or an object with its type`, 'storage', 'option', option)
@@ -242,9 +175,9 @@ export function resolveStorage(
 
 function fromEnvironment(env: Environment, problems: Problems): StorageConfig | undefined {
   const type = textOf(env, typeVariable)
-  if (type !== undefined) return complete({ type }, typeVariable, env, problems)
-  if (textOf(env, tableVariable)) return complete({ type: 'dynamodb' }, tableVariable, env, problems)
-  if (textOf(env, redisVariable)) return complete({ type: 'redis' }, redisVariable, env, problems)
+  if (type !== undefined) return completed({ type }, typeVariable, env, problems)
+  if (textOf(env, tableVariable)) return completed({ type: 'dynamodb' }, tableVariable, env, problems)
+  if (textOf(env, redisVariable)) return completed({ type: 'redis' }, redisVariable, env, problems)
   if (!textOf(env, 'AWS_LAMBDA_FUNCTION_NAME')) return { type: 'memory' }
   const what =
     `storage must be chosen inside Lambda: set ${tableVariable} or ${redisVariable}, or the storage option. ` +
@@ -254,7 +187,7 @@ function fromEnvironment(env: Environment, problems: Problems): StorageConfig | 
 }
 
 /** Checks the options of a kind of store, and adds those that are left to variables. */
-function complete(
+function completed(
   given: StorageConfig,
   source: string,
   env: Environment,
@@ -268,32 +201,23 @@ function complete(
     problems.add('storage', source, type, `storage type ${describe(type)} is not known${hint(type, types)}`)
     return undefined
   }
-  const rules = new Map(Object.entries(backend.options))
-  const config: Record<string, unknown> & StorageConfig = { type }
-  const add = (name: string, value: unknown, from: string): void => {
-    const rule = rules.get(name)
-    if (!rule) {
-      const what = `is not an option of ${type}${hint(name, [...rules.keys()])}`
-      problems.add(`storage.${name}`, from, undefined, `storage.${name} ${what}`)
-    } else if (value !== undefined) {
-      if (!rule.accepts(value)) {
-        const shown = rule.isSecret ? 'something else' : describe(value)
-        const what = `storage.${name} must be ${rule.allowed}, but is ${shown}`
-        problems.add(`storage.${name}`, from, rule.isSecret ? undefined : value, what)
-      }
-      config[name] = value
-    }
+  const { rules, variables = {}, insteadOfVariables } = backend
+  const complete: Record<string, unknown> = { ...options }
+  const sources = new Map<string, string>()
+  const takesVariables = insteadOfVariables === undefined || options[insteadOfVariables] === undefined
+  for (const [name, variable] of Object.entries(takesVariables ? variables : {})) {
+    const value = textOf(env, variable)
+    if (options[name] !== undefined || value === undefined) continue
+    complete[name] = value
+    sources.set(name, variable)
   }
-  for (const [name, value] of Object.entries(options)) add(name, value, source)
-  const leavesVariables = backend.insteadOfVariables === undefined || !(backend.insteadOfVariables in config)
-  for (const [name, variable] of Object.entries(leavesVariables ? (backend.variables ?? {}) : {})) {
-    if (!(name in config)) add(name, textOf(env, variable), variable)
-  }
-  backend.check?.(config, (name, what) => {
-    const value = rules.get(name)?.isSecret ? undefined : config[name]
-    problems.add(`storage.${name}`, source, value, `storage.${name} ${what}`)
+  checkOptions(rules, complete, problems, {
+    prefix: 'storage.',
+    sourceOf: (name) => sources.get(name) ?? source,
+    variableOf: (name) => variables[name],
   })
-  return config
+  const present = Object.entries(complete).filter(([, value]) => value !== undefined)
+  return { ...Object.fromEntries(present), type }
 }
 
 const operations = [

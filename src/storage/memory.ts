@@ -5,26 +5,18 @@
  * @module
  */
 
-import { ConfigurationError } from '../errors.ts'
-import {
-  type CircuitRecord,
-  type CompareAndSet,
-  type ExpectedVersion,
-  emptyRecord,
-  type FailureIncrement,
-  type ICircuitStorage,
-  type WriteResult,
-} from './circuit-storage.ts'
-
-/** What a {@link MemoryCircuitStorage} can be told. */
-export interface MemoryCircuitStorageOptions {
-  /** How many circuits are kept at most; default 1000. */
-  readonly maxCircuits?: number | undefined
-}
+import type {
+  CircuitRecord,
+  CompareAndSet,
+  ExpectedVersion,
+  FailureIncrement,
+  ICircuitStorage,
+  WriteResult,
+} from './contract.ts'
+import { emptyRecord } from './record.ts'
 
 /**
- * A store that lives and dies with its process. Nothing in it expires; when it is full the least recently written
- * circuit that is closed and not overridden makes room, and any other only when there is no such circuit.
+ * A store that lives and dies with its process. It forgets nothing.
  *
  * Every method does its work before it returns its promise, so each is atomic. The records that it hands out are
  * frozen.
@@ -34,19 +26,7 @@ export interface MemoryCircuitStorageOptions {
  */
 export class MemoryCircuitStorage implements ICircuitStorage {
   readonly shared = false
-  readonly fencesEpochs = true
-  readonly #maxCircuits: number
-  /** The least recently written circuit comes first. */
   readonly #circuits = new Map<string, StoredCircuit>()
-
-  /** @throws {ConfigurationError} if `maxCircuits` is not a positive integer */
-  constructor({ maxCircuits = 1000 }: MemoryCircuitStorageOptions = {}) {
-    if (!Number.isSafeInteger(maxCircuits) || maxCircuits < 1) {
-      const message = 'maxCircuits must be a positive integer.'
-      throw new ConfigurationError([{ setting: 'maxCircuits', source: 'option', value: maxCircuits, message }])
-    }
-    this.#maxCircuits = maxCircuits
-  }
 
   async getState(serviceKey: string): Promise<CircuitRecord | undefined> {
     return this.#circuits.get(serviceKey)?.record
@@ -64,10 +44,11 @@ export class MemoryCircuitStorage implements ICircuitStorage {
   async incrementFailures(
     serviceKey: string,
     version: ExpectedVersion,
-    { count, at, id, epoch }: FailureIncrement,
+    { count, at, id }: FailureIncrement,
   ): Promise<WriteResult> {
     const { record: current, increments = [] } = this.#circuits.get(serviceKey) ?? {}
-    if (!isExpected(current, version, epoch)) return { applied: false, current }
+    const isExpected = version === undefined ? current?.version === current?.epoch : current?.version === version
+    if (!isExpected) return { applied: false, current }
     if (increments.includes(id)) return { applied: true, current }
     const record = current ?? emptyRecord(id, at)
     const failureCount = record.failureCount + count
@@ -77,13 +58,8 @@ export class MemoryCircuitStorage implements ICircuitStorage {
     ])
   }
 
-  async compareAndSetState(
-    serviceKey: string,
-    version: ExpectedVersion,
-    next: CircuitRecord,
-    epoch?: string,
-  ): Promise<WriteResult> {
-    return this.#replace({ serviceKey, version, next, epoch })
+  async compareAndSetState(serviceKey: string, version: ExpectedVersion, next: CircuitRecord): Promise<WriteResult> {
+    return this.#replace({ serviceKey, version, next })
   }
 
   async batchSetState(writes: readonly CompareAndSet[]): Promise<Map<string, WriteResult>> {
@@ -98,29 +74,16 @@ export class MemoryCircuitStorage implements ICircuitStorage {
     for (const serviceKey of serviceKeys) this.#circuits.delete(serviceKey)
   }
 
-  #replace({ serviceKey, version, next, epoch }: CompareAndSet): WriteResult {
+  #replace({ serviceKey, version, next }: CompareAndSet): WriteResult {
     const current = this.#circuits.get(serviceKey)?.record
-    // The new version refuses whatever increment of the old one is sent again: its id need not be kept.
-    return isExpected(current, version, epoch) ? this.#write(serviceKey, next, []) : { applied: false, current }
+    // The new version refuses any increment of the old one that is sent again: its id need not be kept.
+    return current?.version === version ? this.#write(serviceKey, next, []) : { applied: false, current }
   }
 
   #write(serviceKey: string, next: CircuitRecord, increments: readonly string[]): WriteResult {
-    if (!this.#circuits.delete(serviceKey) && this.#circuits.size >= this.#maxCircuits) this.#evict()
     const record = frozenCopy(next)
     this.#circuits.set(serviceKey, { record, increments })
     return { applied: true, current: record }
-  }
-
-  #evict(): void {
-    let oldest: string | undefined
-    for (const [serviceKey, { record }] of this.#circuits) {
-      if (record.state === 'CLOSED' && !record.override) {
-        this.#circuits.delete(serviceKey)
-        return
-      }
-      oldest ??= serviceKey
-    }
-    this.#circuits.delete(oldest as string)
   }
 }
 
@@ -132,10 +95,6 @@ interface StoredCircuit {
 
 /** So many increment ids are kept per circuit; a resend that comes after more increments than that counts again. */
 const rememberedIncrements = 16
-
-function isExpected(current: CircuitRecord | undefined, version: ExpectedVersion, epoch: string | undefined): boolean {
-  return current?.version === version && (epoch === undefined || current?.epoch === epoch)
-}
 
 function frozenCopy<T>(value: T): T {
   if (typeof value !== 'object' || value === null) return value

@@ -4,10 +4,6 @@
  * @module
  */
 
-export {
-  circuitRecord,
-  type StorageSuiteOptions,
-  type StorageSuiteRunner,
-  testCircuitStorage,
-} from './storage-suite.ts'
+export { circuitRecord, type StorageSuiteOptions, type StorageSuiteRunner } from './storage-suite/bench.ts'
+export { testCircuitStorage } from './storage-suite/index.ts'
 export { createTestContext, type TestContextOptions } from './test-context.ts'

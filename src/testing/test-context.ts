@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { Context } from 'aws-lambda'
 
-/** What {@link createTestContext} can be told. */
+/** Options of {@link createTestContext}. */
 export interface TestContextOptions {
   /** How much time the invocation has left when the context is created, in milliseconds; default 30 000. */
   readonly remainingTime?: number | undefined

@@ -20,7 +20,12 @@ const guarded = middy()
 
 /** Which client libraries, and adapters for them, have been loaded. */
 function clientLibraries(): string[] {
-  const patterns = [/@aws-sdk\/client-dynamodb/, /\/ioredis\//, /src\/storage\/dynamodb/, /src\/storage\/redis\.ts/]
+  const patterns = [
+    /@aws-sdk\/client-dynamodb/,
+    /\/ioredis\//,
+    /src\/storage\/dynamodb\/index/,
+    /src\/storage\/redis\/index/,
+  ]
   return patterns.filter((pattern) => loaded.some((url) => pattern.test(url))).map((pattern) => pattern.source)
 }
 

@@ -1,6 +1,5 @@
 import { describe, expect, it } from '@jest/globals'
-import { isConfigurationError } from '../../../src/errors.ts'
-import type { CircuitRecord } from '../../../src/storage/circuit-storage.ts'
+import type { CircuitRecord } from '../../../src/storage/contract.ts'
 import { MemoryCircuitStorage } from '../../../src/storage/memory.ts'
 import { circuitRecord, testCircuitStorage } from '../../../src/testing/index.ts'
 
@@ -53,95 +52,16 @@ describe('MemoryCircuitStorage', () => {
     expect((await add('id-0')).current?.failureCount).toBe(18)
   })
 
-  describe('when it is full', () => {
-    it('keeps 1000 circuits by default', async () => {
-      const storage = new MemoryCircuitStorage()
-      const keys = Array.from({ length: 1001 }, (_, index) => `service-${index}`)
-      await fill(storage, Object.fromEntries(keys.map((key) => [key, {}])))
-      expect([...(await storage.batchGetState(keys)).keys()]).toEqual(keys.slice(1))
-    })
-
-    it('forgets the closed circuit that was written least recently', async () => {
-      const storage = new MemoryCircuitStorage({ maxCircuits: 3 })
-      const { first } = await fill(storage, { first: {}, second: {}, third: {} })
-      await storage.incrementFailures('first', first?.version, { count: 1, at: 1, id: 'id' })
-      await storage.getState('second')
-      await fill(storage, { fourth: {} })
-      expect(await stored(storage)).toEqual(['first', 'third', 'fourth'])
-    })
-
-    it('keeps open, half-open and overridden circuits while there is a closed one', async () => {
-      const storage = new MemoryCircuitStorage({ maxCircuits: 4 })
-      await fill(storage, {
-        first: { state: 'OPEN', retryAt: 1 },
-        second: { state: 'HALF_OPEN' },
-        third: { override: { state: 'CLOSED', at: 1 } },
-        fourth: {},
-      })
-      await storage.incrementFailures('fifth', undefined, { count: 1, at: 1, id: 'id' })
-      expect(await stored(storage)).toEqual(['first', 'second', 'third', 'fifth'])
-    })
-
-    it('may be told to keep a single circuit', async () => {
-      const storage = new MemoryCircuitStorage({ maxCircuits: 1 })
-      await fill(storage, { first: {}, second: {} })
-      expect(await stored(storage)).toEqual(['second'])
-    })
-
-    it('forgets the oldest one when none is closed', async () => {
-      const storage = new MemoryCircuitStorage({ maxCircuits: 2 })
-      await fill(storage, { first: { state: 'OPEN', retryAt: 1 }, second: { state: 'HALF_OPEN' }, third: {} })
-      expect(await stored(storage)).toEqual(['second', 'third'])
-    })
-
-    it('forgets nothing for a write to a circuit that it has, and nothing for a refused one', async () => {
-      const storage = new MemoryCircuitStorage({ maxCircuits: 2 })
-      const { second } = await fill(storage, { first: {}, second: {} })
-      await storage.compareAndSetState('second', second?.version, circuitRecord())
-      await storage.compareAndSetState('third', 'no such version', circuitRecord())
-      expect(await stored(storage)).toEqual(['first', 'second'])
-    })
-
-    it('has room again after a circuit was cleared', async () => {
-      const storage = new MemoryCircuitStorage({ maxCircuits: 2 })
-      await fill(storage, { first: {}, second: {} })
-      await storage.clearState('second')
-      await fill(storage, { third: {} })
-      expect(await stored(storage)).toEqual(['first', 'third'])
-    })
-
-    it.each([0, -1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, '10', null])(
-      'refuses maxCircuits: %p',
-      (maxCircuits) => {
-        const create = () => new MemoryCircuitStorage({ maxCircuits: maxCircuits as number })
-        expect(create).toThrow(/maxCircuits must be a positive integer/)
-        try {
-          create()
-        } catch (error) {
-          expect(isConfigurationError(error) && error.problems[0]).toMatchObject({
-            setting: 'maxCircuits',
-            source: 'option',
-            value: maxCircuits,
-          })
-        }
-      },
-    )
+  it('forgets nothing, however many circuits there are', async () => {
+    const storage = new MemoryCircuitStorage()
+    const keys = Array.from({ length: 5_000 }, (_, index) => `service-${index}`)
+    await fill(storage, Object.fromEntries(keys.map((key) => [key, {}])))
+    expect([...(await storage.batchGetState(keys)).keys()]).toEqual(keys)
   })
 })
 
-async function fill<K extends string>(
-  storage: MemoryCircuitStorage,
-  circuits: Record<K, Partial<CircuitRecord>>,
-): Promise<Partial<Record<K, CircuitRecord>>> {
-  const records: Partial<Record<K, CircuitRecord>> = {}
-  for (const key of Object.keys(circuits) as K[]) {
-    const record = circuitRecord(circuits[key])
-    await storage.compareAndSetState(key, undefined, record)
-    records[key] = record
+async function fill(storage: MemoryCircuitStorage, circuits: Record<string, Partial<CircuitRecord>>): Promise<void> {
+  for (const [key, fields] of Object.entries(circuits)) {
+    await storage.compareAndSetState(key, undefined, circuitRecord(fields))
   }
-  return records
-}
-
-async function stored(storage: MemoryCircuitStorage): Promise<string[]> {
-  return [...(await storage.batchGetState(['first', 'second', 'third', 'fourth', 'fifth'])).keys()]
 }

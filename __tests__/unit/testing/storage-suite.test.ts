@@ -3,17 +3,16 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { describe, expect, it } from '@jest/globals'
 import { CircuitStorageError, type StorageOperation } from '../../../src/errors.ts'
-import {
-  type CircuitRecord,
-  type CompareAndSet,
-  type ExpectedVersion,
-  emptyRecord,
-  type FailureIncrement,
-  type ICircuitStorage,
-  parseCircuitRecord,
-  type WriteResult,
-} from '../../../src/storage/circuit-storage.ts'
+import type {
+  CircuitRecord,
+  CompareAndSet,
+  ExpectedVersion,
+  FailureIncrement,
+  ICircuitStorage,
+  WriteResult,
+} from '../../../src/storage/contract.ts'
 import { MemoryCircuitStorage } from '../../../src/storage/memory.ts'
+import { emptyRecord, parseCircuitRecord } from '../../../src/storage/record.ts'
 import { circuitRecord, type StorageSuiteOptions, testCircuitStorage } from '../../../src/testing/index.ts'
 import { RemoteStorage, RemoteStore } from '../../support/remote-storage.ts'
 
@@ -87,12 +86,20 @@ describe('testCircuitStorage', () => {
     expect(await run(...fixture(Silent))).toEqual(new Map())
   })
 
-  it('takes an adapter that does not fence epochs', async () => {
-    class Unfenced extends RemoteStorage {
-      override readonly fencesEpochs = undefined as never
-      protected override isSeen = () => true
+  it('takes an adapter that hands out a damaged record as it is', async () => {
+    class Unchecked extends RemoteStorage {
+      protected override check(operation: StorageOperation, service?: string): void {
+        if (!this.store.damaged.has(service ?? '')) super.check(operation, service)
+        else if (!this.store.records.has(service ?? '')) {
+          this.store.records.set(service ?? '', {
+            schema: 2,
+            version: 'by hand',
+            epoch: 'e',
+          } as unknown as CircuitRecord)
+        }
+      }
     }
-    expect(await run(...fixture(Unfenced))).toEqual(new Map())
+    expect(await run(...fixture(Unchecked))).toEqual(new Map())
   })
 
   it('takes stores with lower limits', async () => {
@@ -131,7 +138,7 @@ describe('testCircuitStorage', () => {
         return super.counted(current, { ...increment, count: increment.count * 2 })
       }
     }
-    const title = 'incrementFailures › creates a closed record without a version'
+    const title = 'incrementFailures › creates a closed record with its id as version and epoch'
     const failure = (await runOnly(title, ...fixture(Doubling))).get(title)
     expect(failure).toMatchObject({
       name: 'AssertionError',
@@ -176,10 +183,7 @@ describe('circuitRecord', () => {
   })
 
   it('takes any field', () => {
-    expect(circuitRecord({ version: undefined, failureCount: 2 })).toMatchObject({
-      version: undefined,
-      failureCount: 2,
-    })
+    expect(circuitRecord({ version: 'v1', failureCount: 2 })).toMatchObject({ version: 'v1', failureCount: 2 })
   })
 })
 
@@ -268,12 +272,6 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
       'the adapter › has every method of the contract',
       class extends RemoteStorage {
         override readonly shared = 'yes' as never
-      },
-    ],
-    'says neither yes nor no to whether it fences epochs': [
-      'the adapter › has every method of the contract',
-      class extends RemoteStorage {
-        override readonly fencesEpochs = 'yes' as never
       },
     ],
     'makes up a record for a circuit that nothing is stored for': [
@@ -451,17 +449,17 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
         }
       },
     ],
-    'gives a record that it creates a version': [
-      'incrementFailures › creates a closed record without a version',
+    'draws a version of its own for a record that it creates': [
+      'incrementFailures › creates a closed record with its id as version and epoch',
       class extends RemoteStorage {
         protected override counted(current: CircuitRecord | undefined, increment: FailureIncrement) {
           const record = super.counted(current, increment)
-          return current ? record : { ...record, version: 'first' }
+          return current ? record : { ...record, version: `own ${increment.id}` }
         }
       },
     ],
     'draws an epoch of its own for a record that it creates': [
-      'incrementFailures › creates a closed record without a version',
+      'incrementFailures › creates a closed record with its id as version and epoch',
       class extends RemoteStorage {
         protected override counted(current: CircuitRecord | undefined, increment: FailureIncrement) {
           const record = super.counted(current, increment)
@@ -470,7 +468,7 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
       },
     ],
     'adds one, whatever the count is': [
-      'incrementFailures › adds to a record that has no version yet',
+      'incrementFailures › adds to a record that was never replaced, whether or not its version was seen',
       class extends RemoteStorage {
         protected override counted(current: CircuitRecord | undefined, increment: FailureIncrement) {
           return super.counted(current, { ...increment, count: current ? 1 : increment.count })
@@ -482,7 +480,7 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
       class extends RemoteStorage {
         protected override counted(current: CircuitRecord | undefined, increment: FailureIncrement) {
           const record = super.counted(current, increment)
-          return { ...record, version: record.version && increment.id }
+          return { ...record, version: increment.id }
         }
       },
     ],
@@ -531,15 +529,37 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
       },
     ],
     'takes no version in an increment for any version': [
-      'incrementFailures › refuses no version where one is stored',
+      'incrementFailures › refuses no version where a record was replaced',
       class extends RemoteStorage {
         override async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement) {
           return super.incrementFailures(key, version ?? this.store.records.get(key)?.version, increment)
         }
       },
     ],
+    'refuses an increment that saw nothing once the record is there': [
+      'incrementFailures › adds to a record that was never replaced, whether or not its version was seen',
+      class extends RemoteStorage {
+        protected override isUnreplaced = () => false
+      },
+    ],
+    'takes a record with the first epoch for one that was never replaced': [
+      'incrementFailures › refuses no version where a record was replaced',
+      class extends RemoteStorage {
+        protected override isUnreplaced(current: CircuitRecord | undefined, version: ExpectedVersion) {
+          return version === undefined && current?.generation === 0
+        }
+      },
+    ],
+    'folds the case of versions and epochs': [
+      'incrementFailures › tells a replaced record from a new one by its version as text',
+      class extends RemoteStorage {
+        protected override isUnreplaced(current: CircuitRecord | undefined, version: ExpectedVersion) {
+          return version === undefined && current?.version.toLowerCase() === current?.epoch.toLowerCase()
+        }
+      },
+    ],
     'creates a record for an increment that names a version': [
-      'incrementFailures › refuses a version where none is stored',
+      'incrementFailures › refuses a version where another or none is stored',
       class extends RemoteStorage {
         override async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement) {
           return super.incrementFailures(key, this.store.records.has(key) ? version : undefined, increment)
@@ -657,18 +677,26 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
       },
     ],
     'takes no version in a replace for any version': [
-      'compareAndSetState › refuses no version where one is stored',
+      'compareAndSetState › creates nothing where a record is stored',
       class extends RemoteStorage {
         override async compareAndSetState(key: string, version: ExpectedVersion, next: CircuitRecord) {
           return super.compareAndSetState(key, version ?? this.store.records.get(key)?.version, next)
         }
       },
     ],
-    'takes a record without a version for any version': [
-      'compareAndSetState › refuses a version where none is stored',
+    'takes no version in a replace for that of a record that was never replaced': [
+      'compareAndSetState › creates nothing where a record is stored',
       class extends RemoteStorage {
         protected override matches(current: CircuitRecord | undefined, version: ExpectedVersion) {
-          return super.matches(current, version) || (current !== undefined && current.version === undefined)
+          return super.matches(current, version) || this.isUnreplaced(current, version)
+        }
+      },
+    ],
+    'takes a record that was never replaced for any version': [
+      'compareAndSetState › replaces what increments have made, by its version',
+      class extends RemoteStorage {
+        protected override matches(current: CircuitRecord | undefined, version: ExpectedVersion) {
+          return super.matches(current, version) || (version !== undefined && current?.version === current?.epoch)
         }
       },
     ],
@@ -919,178 +947,23 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
         }
       },
     ],
-    'refuses every increment that names an epoch': [
-      'the epoch › adds to the record of the epoch that is named',
+    'looks for the version before it deletes, and adds to what follows': [
+      'clearing › lets no write of a deleted record through to the one that follows',
       class extends RemoteStorage {
         override async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement) {
-          if (increment.epoch !== undefined) return this.refuse(this.store.records.get(key))
-          return super.incrementFailures(key, version, increment)
+          if (!this.matches(await this.getState(key), version)) return super.incrementFailures(key, version, increment)
+          await undefined
+          return super.incrementFailures(key, this.store.records.get(key)?.version, increment)
         }
       },
     ],
-    'overlooks the epoch of an increment': [
-      'the epoch › refuses an increment of another epoch',
-      class extends RemoteStorage {
-        override async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement) {
-          return super.incrementFailures(key, version, { ...increment, epoch: undefined })
-        }
-      },
-    ],
-    'takes nothing for any epoch': [
-      'the epoch › creates no record for an increment that names an epoch',
-      class extends RemoteStorage {
-        protected override isSeen(current: CircuitRecord | undefined, epoch: string | undefined) {
-          return current === undefined || super.isSeen(current, epoch)
-        }
-      },
-    ],
-    'remembers the epochs of increments in what it has deleted': [
-      'the epoch › refuses an increment of a record that was deleted and grew again',
-      class extends RemoteStorage {
-        readonly #epochs = new Map<string, Set<string>>()
-        override async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement) {
-          const seen = this.#epochs.get(key) ?? new Set()
-          const current = this.store.records.get(key)
-          const epoch = current && seen.has(increment.epoch ?? '') ? current.epoch : increment.epoch
-          const result = await super.incrementFailures(key, version, { ...increment, epoch })
-          this.#epochs.set(key, seen.add(result.current?.epoch ?? ''))
-          return result
-        }
-      },
-    ],
-    'ignores the ids of increments that name an epoch': [
-      'the epoch › counts an increment that names an epoch and is sent twice once',
-      class extends RemoteStorage {
-        protected override isKnown(key: string, increment: FailureIncrement) {
-          return increment.epoch === undefined && super.isKnown(key, increment)
-        }
-      },
-    ],
-    'refuses every replace that names an epoch': [
-      'the epoch › replaces the record of the epoch that is named',
-      class extends RemoteStorage {
-        override async compareAndSetState(key: string, version: ExpectedVersion, next: CircuitRecord, epoch?: string) {
-          if (epoch !== undefined) return this.refuse(this.store.records.get(key))
-          return super.compareAndSetState(key, version, next)
-        }
-      },
-    ],
-    'overlooks the epoch of a replace': [
-      'the epoch › refuses a replace of another epoch',
+    'compares, waits, then replaces whatever is stored': [
+      'clearing › lets no write of a deleted record through to the one that follows',
       class extends RemoteStorage {
         override async compareAndSetState(key: string, version: ExpectedVersion, next: CircuitRecord) {
-          return super.compareAndSetState(key, version, next)
-        }
-      },
-    ],
-    'compares the epoch with the one that a replace leads to': [
-      'the epoch › refuses a replace of another epoch',
-      class extends RemoteStorage {
-        override async compareAndSetState(key: string, version: ExpectedVersion, next: CircuitRecord, epoch?: string) {
-          return super.compareAndSetState(key, version, next, epoch === next.epoch ? undefined : epoch)
-        }
-      },
-    ],
-    'creates a record for a replace that names an epoch': [
-      'the epoch › creates no record for a replace that names an epoch',
-      class extends RemoteStorage {
-        override async compareAndSetState(key: string, version: ExpectedVersion, next: CircuitRecord, epoch?: string) {
-          return super.compareAndSetState(key, version, next, this.store.records.has(key) ? epoch : undefined)
-        }
-      },
-    ],
-    'remembers the epochs of replaces in what it has deleted': [
-      'the epoch › refuses a replace of a record that was deleted and grew again',
-      class extends RemoteStorage {
-        readonly #epochs = new Map<string, Set<string>>()
-        protected override write(key: string, next: CircuitRecord) {
-          this.#epochs.set(key, (this.#epochs.get(key) ?? new Set()).add(next.epoch))
-          return super.write(key, next)
-        }
-        override async compareAndSetState(key: string, version: ExpectedVersion, next: CircuitRecord, epoch?: string) {
-          const current = this.store.records.get(key)
-          const seen = this.#epochs.get(key)?.has(epoch ?? '')
-          return super.compareAndSetState(key, version, next, current && seen ? current.epoch : epoch)
-        }
-      },
-    ],
-    'overlooks the epochs of a batch': [
-      'the epoch › checks the epoch of each circuit of a batch by itself',
-      class extends RemoteStorage {
-        override async batchSetState(writes: readonly CompareAndSet[]) {
-          return super.batchSetState(writes.map((write) => ({ ...write, epoch: undefined })))
-        }
-      },
-    ],
-    'refuses all of a batch for one epoch': [
-      'the epoch › checks the epoch of each circuit of a batch by itself',
-      class extends RemoteStorage {
-        override async batchSetState(writes: readonly CompareAndSet[]) {
-          const stored = (key: string) => this.store.records.get(key)
-          if (writes.every(({ serviceKey, epoch }) => this.isSeen(stored(serviceKey), epoch))) {
-            return super.batchSetState(writes)
-          }
-          return new Map(writes.map(({ serviceKey }) => [serviceKey, this.refuse(stored(serviceKey))]))
-        }
-      },
-    ],
-    'takes the epoch for the version': [
-      'the epoch › compares the version as well',
-      class extends RemoteStorage {
-        override async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement) {
-          const current = this.store.records.get(key)
-          const isSeen = increment.epoch !== undefined && this.isSeen(current, increment.epoch)
-          return super.incrementFailures(key, isSeen ? current?.version : version, increment)
-        }
-      },
-    ],
-    'takes the epoch of a batch for the version': [
-      'the epoch › compares the version as well',
-      class extends RemoteStorage {
-        override async batchSetState(writes: readonly CompareAndSet[]) {
-          const stored = (key: string) => this.store.records.get(key)
-          return super.batchSetState(
-            writes.map((write) => {
-              const isSeen = write.epoch !== undefined && this.isSeen(stored(write.serviceKey), write.epoch)
-              return isSeen ? { ...write, version: stored(write.serviceKey)?.version } : write
-            }),
-          )
-        }
-      },
-    ],
-    'folds the case of epochs': [
-      'the epoch › compares epochs as text',
-      class extends RemoteStorage {
-        protected override isSeen(current: CircuitRecord | undefined, epoch: string | undefined) {
-          return super.isSeen(current && { ...current, epoch: current.epoch.toLowerCase() }, epoch?.toLowerCase())
-        }
-      },
-    ],
-    'takes an epoch that reads like nothing for none': [
-      'the epoch › compares epochs as text',
-      class extends RemoteStorage {
-        protected override isSeen(current: CircuitRecord | undefined, epoch: string | undefined) {
-          return super.isSeen(current, epoch === 'null' ? undefined : epoch)
-        }
-      },
-    ],
-    'compares the epoch, waits, then adds to whatever is stored': [
-      'the epoch › lets no write of a deleted record through to the one that follows',
-      class extends RemoteStorage {
-        override async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement) {
-          if (!this.isSeen(await this.getState(key), increment.epoch)) return this.refuse(this.store.records.get(key))
+          if (!this.matches(await this.getState(key), version)) return this.refuse(this.store.records.get(key))
           await undefined
-          return super.incrementFailures(key, version, { ...increment, epoch: undefined })
-        }
-      },
-    ],
-    'compares the epoch, waits, then replaces whatever is stored': [
-      'the epoch › lets no write of a deleted record through to the one that follows',
-      class extends RemoteStorage {
-        override async compareAndSetState(key: string, version: ExpectedVersion, next: CircuitRecord, epoch?: string) {
-          if (!this.isSeen(await this.getState(key), epoch)) return this.refuse(this.store.records.get(key))
-          await undefined
-          return super.compareAndSetState(key, version, next)
+          return super.compareAndSetState(key, this.store.records.get(key)?.version, next)
         }
       },
     ],
@@ -1219,15 +1092,23 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
       },
     ],
     'takes a damaged record for none': [
-      'a damaged record › rejects a read',
+      'a damaged record › is noticed by a read',
       class extends RemoteStorage {
         override async getState(key: string) {
           return this.store.damaged.has(key) ? undefined : super.getState(key)
         }
       },
     ],
+    'hands out a sound record where there is a damaged one': [
+      'a damaged record › is noticed by a read',
+      class extends RemoteStorage {
+        override async getState(key: string) {
+          return this.store.damaged.has(key) ? emptyRecord('e', 0) : super.getState(key)
+        }
+      },
+    ],
     'does not call damage corrupt': [
-      'a damaged record › rejects a read',
+      'a damaged record › is noticed by a read',
       class extends RemoteStorage {
         protected override check(operation: StorageOperation, service?: string) {
           if (!this.store.damaged.has(service ?? '')) return super.check(operation, service)
@@ -1236,7 +1117,7 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
       },
     ],
     'overwrites a damaged record': [
-      'a damaged record › rejects a write, and is left as it is',
+      'a damaged record › is noticed by a write, and left as it is',
       class extends RemoteStorage {
         override async compareAndSetState(key: string, version: ExpectedVersion, next: CircuitRecord) {
           if (!this.store.damaged.delete(key)) return super.compareAndSetState(key, version, next)
@@ -1245,7 +1126,7 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
       },
     ],
     'repairs a damaged record and rejects': [
-      'a damaged record › rejects a write, and is left as it is',
+      'a damaged record › is noticed by a write, and left as it is',
       class extends RemoteStorage {
         override async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement) {
           const result = super.incrementFailures(key, version, increment)
@@ -1333,20 +1214,20 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
         }
       },
     ],
-    'forgets every record after a day': [
-      'expiry › keeps a record as long as it matters, and a day more',
+    'forgets every record two days after its last write': [
+      'expiry › keeps a record for two days after the last instant in it',
       class extends RemoteStorage {
         protected override expiryOf(record: CircuitRecord) {
-          return record.override ? undefined : record.updatedAt + 86_400_000
+          return record.override ? undefined : record.updatedAt + 172_800_000
         }
       },
     ],
     'shortens the life of a record at an increment': [
-      'expiry › keeps a record as long as it matters, and a day more',
+      'expiry › keeps a record for two days after the last instant in it',
       class extends RemoteStorage {
         protected override add(key: string, current: CircuitRecord | undefined, increment: FailureIncrement) {
           const result = super.add(key, current, increment)
-          if (!current?.override) this.store.expiries.set(key, increment.at + 86_460_000)
+          if (!current?.override) this.store.expiries.set(key, increment.at + 172_860_000)
           return result
         }
       },
@@ -1365,7 +1246,7 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
         protected override add(key: string, current: CircuitRecord | undefined, increment: FailureIncrement) {
           const result = super.add(key, current, increment)
           const expiry = this.store.expiries.get(key) ?? 0
-          this.store.expiries.set(key, Math.max(expiry, increment.at + 86_460_000))
+          this.store.expiries.set(key, Math.max(expiry, increment.at + 172_860_000))
           return result
         }
       },

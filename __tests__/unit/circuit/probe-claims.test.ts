@@ -1,0 +1,194 @@
+import { describe, expect, it } from '@jest/globals'
+import { ProbeClaims } from '../../../src/circuit/probe-claims.ts'
+import type { Replacement, Step } from '../../../src/circuit/step.ts'
+import { type ServiceSettings, serviceSettings } from '../../../src/settings/table.ts'
+import type { CircuitRecord } from '../../../src/storage/contract.ts'
+import { circuitRecord } from '../../../src/testing/index.ts'
+
+const defaults = Object.fromEntries(
+  Object.entries(serviceSettings).map(([name, setting]) => [name, setting.default]),
+) as unknown as ServiceSettings
+
+/** Claims whose ids are `id1`, `id2`, … */
+function claimsWith(settings: Partial<ServiceSettings> = {}): ProbeClaims {
+  let ids = 0
+  return new ProbeClaims('stripe', { ...defaults, ...settings }, () => `id${++ids}`)
+}
+
+const due = circuitRecord({
+  state: 'OPEN',
+  version: 'v1',
+  epoch: 'e1',
+  openedAt: 0,
+  retryAt: 10_000,
+  resetTimeout: 10_000,
+})
+
+function halfOpen(...leases: string[]): CircuitRecord {
+  return { ...due, state: 'HALF_OPEN', version: 'v2', leases: leases.map((id) => ({ id, expiresAt: 40_000 })) }
+}
+
+const wish = { duration: 30_000, requestId: 'r1', looksFirst: false }
+
+function replacement(step: Step | undefined): Replacement {
+  if (step?.kind !== 'replace') throw new Error(`This is no replacement: ${JSON.stringify(step)}`)
+  return step
+}
+
+describe('a wish for a probe', () => {
+  it('asks for a lease on condition that the record is still the one that is known', () => {
+    const claims = claimsWith()
+    claims.wish(wish)
+    const write = replacement(claims.next(due, 10_000, true))
+    expect(write).toMatchObject({ version: 'v1', cause: { kind: 'claim' } })
+    expect(write.next).toMatchObject({ state: 'HALF_OPEN', leases: [{ id: 'id1', expiresAt: 40_000 }] })
+    expect(write.change).toMatchObject({ from: 'OPEN', to: 'HALF_OPEN', reason: 'probe-started', requestId: 'r1' })
+  })
+
+  it('looks at the record first, once, where it may have changed', () => {
+    const claims = claimsWith()
+    claims.wish({ ...wish, looksFirst: true })
+    expect(claims.next(due, 10_000, true)).toEqual({ kind: 'read' })
+    expect(claims.next(due, 10_000, true)?.kind).toBe('replace')
+  })
+
+  it('keeps the id of its lease and of its epoch over all attempts', () => {
+    const claims = claimsWith()
+    claims.wish(wish)
+    const first = replacement(claims.next(due, 10_000, true))
+    const second = replacement(claims.next({ ...due, version: 'v9' }, 10_001, true))
+    expect(second.version).toBe('v9')
+    expect([second.next.epoch, second.next.leases[0]?.id]).toEqual([first.next.epoch, first.next.leases[0]?.id])
+    expect(second.next.version).not.toBe(first.next.version)
+  })
+
+  it.each([
+    ['this instance would not probe', due, false],
+    ['nothing is stored', undefined, true],
+    ['the record says that others probe', halfOpen('theirs'), true],
+    ['the record is closed', circuitRecord(), true],
+  ])('is over where %s, and answered', (_name, record, mayClaim) => {
+    const claims = claimsWith()
+    claims.asked()
+    claims.wish(wish)
+    expect([claims.next(record, 10_000, mayClaim), claims.isWished, claims.unanswered]).toEqual([undefined, false, 0])
+  })
+
+  it('is over when it is withdrawn, and not answered', () => {
+    const claims = claimsWith()
+    claims.asked()
+    claims.wish(wish)
+    claims.withdraw()
+    expect([claims.next(due, 10_000, true), claims.unanswered]).toEqual([undefined, 1])
+  })
+
+  it('asks for a lease of 15 minutes at most', () => {
+    expect(claimsWith().leaseUntil('id', 1_000, Number.POSITIVE_INFINITY)).toEqual({ id: 'id', expiresAt: 901_000 })
+  })
+})
+
+describe('a lease', () => {
+  function asking(): ProbeClaims {
+    const claims = claimsWith()
+    claims.wish(wish)
+    claims.next(due, 10_000, true)
+    return claims
+  }
+
+  it('is granted by the record that lists it, and handed out once', () => {
+    const claims = asking()
+    claims.arrived(halfOpen('id1'))
+    expect([claims.hasReady, claims.isInvolved, claims.isReady(halfOpen('id1'), 10_000)]).toEqual([true, true, true])
+    expect([claims.takeReady(), claims.takeReady()]).toEqual(['id1', undefined])
+    claims.arrived(halfOpen('id1'))
+    expect(claims.hasReady).toBe(false)
+  })
+
+  it('ends the wish', () => {
+    const claims = asking()
+    claims.arrived(halfOpen('id1'))
+    expect([claims.next(halfOpen('id1'), 10_000, true), claims.isWished]).toEqual([undefined, false])
+  })
+
+  it('is not ready when it has expired, or is gone from the record', () => {
+    const claims = asking()
+    claims.arrived(halfOpen('id1'))
+    expect([claims.isReady(halfOpen('id1'), 40_000), claims.isReady(halfOpen(), 10_000)]).toEqual([false, false])
+    expect(claims.isReady(undefined, 10_000)).toBe(false)
+    claims.dropReady()
+    expect(claims.hasReady).toBe(false)
+  })
+
+  it.each([
+    ['a record that has lost it', halfOpen('theirs')],
+    ['a record that was deleted', undefined],
+  ])('is forgotten with %s', (_name, record) => {
+    const claims = asking()
+    claims.arrived(halfOpen('id1'))
+    claims.arrived(record)
+    expect(claims.hasReady).toBe(false)
+  })
+
+  it('that is granted in the next epoch is found there; in a later one it is not', () => {
+    const [granted, late] = [asking(), asking()]
+    granted.epochBegan(halfOpen('id1'), false)
+    granted.arrived(halfOpen('id1'))
+    expect(granted.hasReady).toBe(true)
+    late.epochBegan(halfOpen('theirs'), false)
+    late.arrived(halfOpen('id1'))
+    expect(late.hasReady).toBe(false)
+  })
+})
+
+describe('claims are spread', () => {
+  it.each([
+    [10_000, 1, true, 500],
+    [10_000, 0.5, true, 250],
+    [60_000, 1, true, 1_000],
+    [60_000, 1, false, 0],
+  ])(
+    'with a resetTimeout of %p and a random number of %p, shared: %p, by %p ms',
+    (resetTimeout, random, isShared, delay) => {
+      const claims = claimsWith({ resetTimeout })
+      claims.opened(isShared, () => random)
+      expect(claims.delay).toBe(delay)
+    },
+  )
+
+  it.each([
+    ['had no part in opening the circuit', {}, false, 9_999, true],
+    ['had a part', {}, true, 9_999, false],
+    ['has read the record since it is due', {}, false, 10_000, false],
+    ['reads so seldom that the circuit would stay open', { cacheTtl: 5_001 }, false, 9_999, false],
+  ])('an instance that %s leaves them to others or not', (_name, settings, isInvolved, readAt, leaves) => {
+    const claims = claimsWith(settings)
+    if (isInvolved) claims.involve()
+    expect(claims.leavesToOthers(due, readAt)).toBe(leaves)
+  })
+
+  it.each([
+    ['closed again', circuitRecord(), false, false],
+    ['deleted', undefined, false, false],
+    ['open again', due, false, true],
+    ['the same as before its first record', circuitRecord(), true, true],
+  ])(
+    'the part that an instance had is remembered, or not, where the circuit is %s',
+    (_name, record, isContinued, isInvolved) => {
+      const claims = claimsWith()
+      claims.involve()
+      claims.epochBegan(record, isContinued)
+      expect(claims.isInvolved).toBe(isInvolved)
+    },
+  )
+})
+
+describe('claims that the store leaves unanswered', () => {
+  it('are counted until one is answered', () => {
+    const claims = claimsWith()
+    claims.asked()
+    claims.asked()
+    expect(claims.unanswered).toBe(2)
+    claims.answered()
+    expect(claims.unanswered).toBe(0)
+  })
+})

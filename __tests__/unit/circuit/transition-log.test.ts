@@ -1,0 +1,104 @@
+import { describe, expect, it } from '@jest/globals'
+import { TransitionLog } from '../../../src/circuit/transition-log.ts'
+import type { StateChange } from '../../../src/events.ts'
+import { circuitRecord } from '../../../src/testing/index.ts'
+
+function opening(generation = 1): StateChange {
+  return {
+    service: 'stripe',
+    from: 'CLOSED',
+    to: 'OPEN',
+    generation,
+    at: 5,
+    reason: 'failure-threshold',
+    requestId: 'r',
+    observed: false,
+  }
+}
+
+/** A log in which a transition of epoch `e1` left, conditional on version `v0`. */
+function logOf(change = opening()): TransitionLog {
+  const log = new TransitionLog('stripe')
+  log.sent('e1', 'v0', change)
+  return log
+}
+
+const stored = circuitRecord({ state: 'OPEN', version: 'v1', epoch: 'e1', generation: 1, transitions: ['e1'] })
+
+describe('the event of a transition is due', () => {
+  it('when a record proves that it was stored, once', () => {
+    const log = logOf()
+    expect(log.takeDue()).toEqual([])
+    log.arrived(stored)
+    expect(log.takeDue()).toEqual([opening()])
+    log.arrived(stored)
+    log.sent('e1', 'v0', opening())
+    log.arrived(stored)
+    expect(log.takeDue()).toEqual([])
+  })
+
+  it('when a record that is out of date proves it', () => {
+    const log = logOf()
+    log.proven(stored)
+    expect(log.takeDue()).toEqual([opening()])
+  })
+
+  it('when others have changed the circuit since, as long as the record lists it', () => {
+    const log = logOf()
+    log.arrived(circuitRecord({ version: 'v9', generation: 7, transitions: ['e1', 'e2', 'e3'] }))
+    expect(log.takeDue()).toContainEqual(opening())
+  })
+
+  it('not when the condition no longer holds and the record does not list it, whatever comes later', () => {
+    const log = logOf()
+    log.arrived(circuitRecord({ version: 'other', generation: 1, transitions: ['e9'] }))
+    log.arrived(stored)
+    expect(log.takeDue().filter(({ observed }) => !observed)).toEqual([])
+  })
+
+  it('all the same when the record may have forgotten it: a late reply still proves it', () => {
+    const log = logOf()
+    log.arrived(circuitRecord({ version: 'v9', generation: 9, transitions: ['e9'] }))
+    log.proven(stored)
+    expect(log.takeDue()).toContainEqual(opening())
+  })
+
+  it('not where the record can no longer have forgotten it', () => {
+    const log = logOf()
+    log.arrived(circuitRecord({ version: 'v9', generation: 8, transitions: ['e9'] }))
+    log.proven(stored)
+    expect(log.takeDue()).toEqual([])
+  })
+
+  it('while the condition still holds', () => {
+    const log = logOf()
+    log.arrived(circuitRecord({ version: 'v0', transitions: [] }))
+    log.arrived(stored)
+    expect(log.takeDue()).toEqual([opening()])
+  })
+
+  it('for no more than 16 that are on their way', () => {
+    const log = new TransitionLog('stripe')
+    for (let n = 0; n <= 16; n++) log.sent(`e${n}`, 'v0', opening(n))
+    log.proven(circuitRecord({ transitions: ['e0', 'e1'] }))
+    expect(log.takeDue()).toEqual([opening(1)])
+  })
+})
+
+describe('observers are told', () => {
+  it('of a state that this instance did not make, and of no state twice', () => {
+    const log = new TransitionLog('stripe')
+    log.observe({ state: 'CLOSED', generation: 0 }, 1)
+    log.observe({ state: 'OPEN', generation: 3 }, 2)
+    log.observe({ state: 'OPEN', generation: 4 }, 3)
+    const observed = { service: 'stripe', reason: 'observed', requestId: undefined, observed: true }
+    expect(log.takeDue()).toEqual([{ ...observed, from: 'CLOSED', to: 'OPEN', generation: 3, at: 2 }])
+  })
+
+  it('not of a state that its own event has told', () => {
+    const log = logOf()
+    log.arrived(stored)
+    log.observe({ state: 'OPEN', generation: 1 }, 6)
+    expect(log.takeDue()).toEqual([opening()])
+  })
+})

@@ -1,0 +1,54 @@
+import { variableOf } from '../src/settings/environment.ts'
+import type { Setting } from '../src/settings/rules.ts'
+import { type breakerSettings, serviceSettings, settings } from '../src/settings/table.ts'
+
+/** One row of the settings table. */
+export interface SettingDescription {
+  readonly name: string
+  /** The environment variable; `undefined`: there is none. */
+  readonly variable: string | undefined
+  readonly default: unknown
+  readonly unit: string
+  readonly allowed: string
+  readonly meaning: string
+  /** Whether a service can have its own. */
+  readonly perService: boolean
+}
+
+/** Every setting, for documentation. */
+export const settingsTable: readonly SettingDescription[] = describeSettings()
+
+function describeSettings(): SettingDescription[] {
+  const meanings: Record<
+    keyof typeof serviceSettings | keyof typeof breakerSettings,
+    readonly [unit: string, meaning: string]
+  > = {
+    failureThreshold: ['failures', 'consecutive failures, fleet-wide, that open the circuit'],
+    resetTimeout: ['ms', 'how long it stays open before a probe is allowed; at most `maxResetTimeout`'],
+    halfOpenSuccessThreshold: ['successes', 'probe successes that close it'],
+    halfOpenMaxConcurrent: ['calls', 'probes in flight at once, fleet-wide'],
+    maxConcurrent: ['calls', 'calls in flight at once, per instance and service; the rest wait their turn'],
+    maxQueue: ['calls', 'how many may wait; beyond it `ConcurrencyLimitError`; `false`: unlimited'],
+    cacheTtl: ['ms', 'how long loaded state is trusted before it is read again; 0: every invocation'],
+    timeout: ['ms', 'per call; always also bounded by the Lambda deadline; `false`: by that only'],
+    deadlineReserve: ['ms', 'kept back from the Lambda deadline to record a cut call and to answer'],
+    window: ['ms', 'failures further apart than this are no streak'],
+    maxResetTimeout: [
+      'ms',
+      'no `retryAt` is ever further ahead than this, whatever stored it or `Retry-After` asked for',
+    ],
+    mode: ['', '`observe`: counts, stores and reports, never refuses; `off`: calls pass straight through'],
+    isBreakableError: ['', 'which errors count as failures'],
+    isBreakableResult: ['', 'which results count as failures'],
+    namespace: ['', 'prefix of the stored keys'],
+    storageTimeout: ['ms', 'longest a storage round trip may delay anyone'],
+    prefetch: ['', 'reads the circuits during Lambda’s init, instead of in the first invocation'],
+    onStateChange: ['', 'called when a circuit changes its state'],
+    onStorageError: ['', 'called when the store fails'],
+  }
+  return Object.entries(meanings).map(([name, [unit, meaning]]) => {
+    const { default: fallback, allowed, fromText } = settings[name] as Setting
+    const variable = fromText && variableOf(name)
+    return { name, variable, default: fallback, unit, allowed, meaning, perService: name in serviceSettings }
+  })
+}

@@ -1,0 +1,223 @@
+/**
+ * The limits that can end a call from outside: its own `timeout`, the deadline of the Lambda invocation, the caller's signal.
+ *
+ * @module
+ */
+
+import { CircuitTimeoutError, type TimeoutReason } from '../errors.ts'
+import { graceAfter, type Runtime, type TimerHandle } from '../runtime.ts'
+import type { Invocation, Watched } from './invocation.ts'
+
+/** The argument of an operation. */
+export interface OperationContext {
+  /**
+   * Aborted when the call is cut, with the error that the caller gets as its reason. Pass it on to whatever does the
+   * work: `fetch(url, { signal })`. It is created when it is first read, because it costs more than the rest of the
+   * guard.
+   */
+  readonly signal: AbortSignal
+}
+
+/** The argument of an operation that nothing can cut: its signal is never aborted. */
+export class UnboundContext implements OperationContext {
+  #controller: AbortController | undefined
+
+  get signal(): AbortSignal {
+    this.#controller ??= new AbortController()
+    return this.#controller.signal
+  }
+}
+
+/** An operation that ran this long was given a fair time, where no timeout says so, in milliseconds. */
+const fairTime = 1_000
+
+/**
+ * One call, while it can be cut. It is what the operation receives.
+ *
+ * It has more fields than a class should have. It is made for each call that can be cut, so that each object less counts,
+ * and it is its own node in the list of its invocation.
+ */
+export class CallLimits implements OperationContext, Watched {
+  /** When the invocation's time for this call is over, in milliseconds since the epoch. */
+  readonly deadlineAt: number
+  /** When the call began, in milliseconds since the epoch. */
+  readonly startedAt: number
+  /** How long it may take, in milliseconds. */
+  readonly timeout: number | false
+  /** Whether a fallback may answer in place of what the call came to. */
+  fallbackApplies = false
+  /** Whether it is in the list of its invocation. The invocation alone writes this and the next two. */
+  isWatched = false
+  previous: Watched | undefined
+  next: Watched | undefined
+  readonly #service: string
+  readonly #runtime: Runtime
+  readonly #callerSignal: AbortSignal | undefined
+  readonly #invocation: Invocation | undefined
+  /** The timer of the call's own timeout. Set by `start`, ended by `dispose`. */
+  #timer: TimerHandle | undefined
+  /** Made when the operation reads `signal`. */
+  #controller: AbortController | undefined
+  /** Set by the first thing that cuts the call. */
+  #cut: { readonly error: unknown; readonly by: TimeoutReason | 'caller' } | undefined
+  /** The listener of the present step, which hears of a cut. */
+  #reject: ((error: unknown) => void) | undefined
+  /** Milliseconds since the epoch. Set by `markOperationStart`. */
+  #operationStartedAt: number | undefined
+  /** The listener at the caller's signal. Set by `start`, removed by `dispose`. */
+  #onCallerAbort: (() => void) | undefined
+  /** Whether the timer was late once and has given its grace. Set by `#timeIsOver`. */
+  #hasHadGrace = false
+  /** Whether the process may have been frozen during the call. Set by `stall`. */
+  #wasFrozen = false
+
+  constructor(
+    service: string,
+    runtime: Runtime,
+    timeout: number | false,
+    callerSignal: AbortSignal | undefined,
+    invocation: Invocation | undefined,
+    deadlineReserve: number,
+    startedAt: number = runtime.now(),
+  ) {
+    this.#service = service
+    this.#runtime = runtime
+    this.startedAt = startedAt
+    this.timeout = timeout
+    this.#callerSignal = callerSignal
+    this.deadlineAt = invocation === undefined ? Number.POSITIVE_INFINITY : invocation.endsAt - deadlineReserve
+    this.#invocation = this.deadlineAt === Number.POSITIVE_INFINITY ? undefined : invocation
+  }
+
+  get signal(): AbortSignal {
+    if (this.#controller === undefined) {
+      this.#controller = new AbortController()
+      if (this.#cut !== undefined) this.#controller.abort(this.#cut.error)
+    }
+    return this.#controller.signal
+  }
+
+  /** The cause of the cut, if the call was cut. */
+  get cut(): { readonly error: unknown } | undefined {
+    return this.#cut
+  }
+
+  /** Whether the call was cut by its timeout or by the invocation's deadline. */
+  get hasTimedOut(): boolean {
+    return this.#cut !== undefined && this.#cut.by !== 'caller'
+  }
+
+  /**
+   * How long the operation must have run for a call that was cut to say something of the service, in milliseconds: half of
+   * its timeout, or a second where it has none. The rest may have gone into waiting for a permit, or not have been there
+   * before the invocation's deadline.
+   */
+  get fairTime(): number {
+    return this.timeout === false ? fairTime : this.timeout / 2
+  }
+
+  /** Whether it ran for that long. Nobody knows how much of the time a process had that was frozen. */
+  get hadFairTime(): boolean {
+    if (this.#operationStartedAt === undefined || this.#wasFrozen) return false
+    return this.#runtime.now() - this.#operationStartedAt >= this.fairTime
+  }
+
+  /** Starts to watch the clock and the caller's signal. May cut the call at once. */
+  start(): void {
+    const signal = this.#callerSignal
+    if (signal !== undefined) {
+      if (signal.aborted) {
+        this.#cutBy('caller', signal.reason)
+        return
+      }
+      this.#onCallerAbort = () => this.#cutBy('caller', signal.reason)
+      signal.addEventListener('abort', this.#onCallerAbort, { once: true })
+    }
+    if (this.#invocation !== undefined) {
+      if (this.deadlineAt <= this.startedAt) {
+        this.timeOut('deadline')
+        return
+      }
+      this.#invocation.watch(this)
+    }
+    if (this.timeout !== false) {
+      this.#timer = this.#runtime.setTimeout(() => this.#timeIsOver(), this.timeout)
+    }
+  }
+
+  /** The operation starts: now, or at an instant that is as good as now. */
+  markOperationStart(at: number = this.#runtime.now()): void {
+    this.#operationStartedAt = at
+  }
+
+  /**
+   * Waits for a step of the call, or rejects as soon as the call is cut. A step that is abandoned goes on alone: what
+   * it comes to is ignored. One step at a time.
+   */
+  race<T>(step: PromiseLike<T> | T): PromiseLike<T> | T {
+    const isCuttable = this.timeout !== false || this.#invocation !== undefined || this.#callerSignal !== undefined
+    if (!isCuttable) return step
+    return new Promise<T>((resolve, reject) => {
+      Promise.resolve(step).then(resolve, reject)
+      if (this.#cut !== undefined) reject(this.#cut.error)
+      else this.#reject = reject
+    })
+  }
+
+  /** Its timer was late. Lambda freezes the process between invocations; within one, the process was busy. */
+  stall(): void {
+    this.#wasFrozen ||= this.#invocation?.hasEnded === true
+  }
+
+  /** After a freeze the answer may lie in the socket: it is given the time to arrive. */
+  #timeIsOver(): void {
+    const grace = graceAfter(this.#runtime.now() - this.startedAt - (this.timeout || 0))
+    if (grace > 0 && !this.#hasHadGrace) {
+      this.#hasHadGrace = true
+      this.stall()
+      this.#timer = this.#runtime.setTimeout(() => this.timeOut('timeout'), grace)
+    } else {
+      this.timeOut('timeout')
+    }
+  }
+
+  /** Calls `listener` with the error when the call is cut, at once if it has been. It takes the place of the listener before. */
+  onCut(listener: (error: unknown) => void): void {
+    this.#reject = listener
+    if (this.#cut !== undefined) listener(this.#cut.error)
+  }
+
+  /**
+   * Cuts the call if its time is over, though its timer has not fired yet.
+   *
+   * @returns what has cut it, if anything did
+   */
+  cutIfOver(): { readonly error: unknown } | undefined {
+    const now = this.#runtime.now()
+    if (this.timeout !== false && now - this.startedAt >= this.timeout) this.timeOut('timeout')
+    else if (now >= this.deadlineAt) this.timeOut('deadline')
+    return this.#cut
+  }
+
+  /** Cuts the call with a {@link CircuitTimeoutError}. */
+  timeOut(reason: TimeoutReason): void {
+    const end = reason === 'timeout' ? this.startedAt + (this.timeout || 0) : this.deadlineAt
+    const attempted = this.#operationStartedAt !== undefined
+    const timeout = Math.max(0, end - this.startedAt)
+    this.#cutBy(reason, new CircuitTimeoutError({ service: this.#service, reason, timeout, attempted }))
+  }
+
+  /** The call has ended, however it did: lets go of timers and listeners. */
+  dispose(): void {
+    if (this.#timer !== undefined) this.#runtime.clearTimeout(this.#timer)
+    this.#invocation?.unwatch(this)
+    if (this.#onCallerAbort !== undefined) this.#callerSignal?.removeEventListener('abort', this.#onCallerAbort)
+  }
+
+  #cutBy(by: TimeoutReason | 'caller', error: unknown): void {
+    if (this.#cut !== undefined) return
+    this.#cut = { error, by }
+    this.#controller?.abort(error)
+    this.#reject?.(error)
+  }
+}

@@ -1,0 +1,151 @@
+/**
+ * One Lambda invocation: its request id, and its deadline with one timer for all of its calls.
+ *
+ * @module
+ */
+
+import type { TimeoutReason } from '../errors.ts'
+import { graceAfter, longestTimer, type Runtime, type TimerHandle } from '../runtime.ts'
+
+/** The part of a Lambda context that tells how much time is left. */
+export interface TimeSource {
+  getRemainingTimeInMillis?: (() => number) | undefined
+  /** Middy's durable contexts keep Lambda's own context here. */
+  readonly lambdaContext?:
+    | { getRemainingTimeInMillis?: (() => number) | undefined; readonly awsRequestId?: string | undefined }
+    | undefined
+  readonly awsRequestId?: string | undefined
+}
+
+/** A call in the list of its invocation, which alone writes its place there. */
+export interface Watched {
+  /** When the invocation's time for this call is over, in milliseconds since the epoch. */
+  readonly deadlineAt: number
+  isWatched: boolean
+  previous: Watched | undefined
+  next: Watched | undefined
+  /** The timer was late. */
+  stall(): void
+  /** The time is over. */
+  timeOut(reason: TimeoutReason): void
+}
+
+/** One Lambda invocation: its request id and its deadline, with one timer for all of its calls. */
+export class Invocation {
+  readonly requestId: string | undefined
+  readonly startedAt: number
+  readonly #runtime: Runtime
+  readonly #endsAt: number
+  /** The calls that are under way, as a list that each of them can leave at once: a `Set` would cost half of a call. */
+  #first: Watched | undefined
+  #hasEnded = false
+  #timer: TimerHandle | undefined
+  #timerAt = Number.POSITIVE_INFINITY
+  /** Whether the timer was late and this is the time that it gives. */
+  #isGrace = false
+
+  constructor(context: TimeSource, runtime: Runtime) {
+    this.requestId = context.awsRequestId ?? context.lambdaContext?.awsRequestId
+    this.#runtime = runtime
+    this.startedAt = runtime.now()
+    this.#endsAt = this.startedAt + remainingTime(context)
+  }
+
+  /** The time that is left, in milliseconds; `Infinity` if there is no deadline. */
+  timeLeft(): number {
+    return this.#endsAt - this.#runtime.now()
+  }
+
+  /** When Lambda kills the process, in milliseconds since the epoch; `Infinity` if nobody knows. */
+  get endsAt(): number {
+    return this.#endsAt
+  }
+
+  /** The invocation's timer cuts this call at its deadline. */
+  watch(call: Watched): void {
+    const first = this.#first
+    call.next = first
+    if (first !== undefined) first.previous = call
+    this.#first = call
+    call.isWatched = true
+    if (call.deadlineAt < this.#timerAt) this.#schedule(call.deadlineAt)
+    else if (first === undefined) this.#timer?.ref?.()
+  }
+
+  /** The call has ended. */
+  unwatch(call: Watched): void {
+    if (!call.isWatched) return
+    call.isWatched = false
+    const { previous, next } = call
+    if (previous === undefined) this.#first = next
+    else previous.next = next
+    if (next !== undefined) next.previous = previous
+    call.previous = undefined
+    call.next = undefined
+    if (this.#first !== undefined) return
+    // Kept for the next call, but not what holds the process.
+    if (this.#hasEnded) this.#clear()
+    else this.#timer?.unref?.()
+  }
+
+  /** Whether it has ended: from then on Lambda may freeze the process. */
+  get hasEnded(): boolean {
+    return this.#hasEnded
+  }
+
+  /** The invocation has ended; calls that nobody awaits are still cut at the deadline. */
+  end(): void {
+    this.#hasEnded = true
+    if (this.#first === undefined) this.#clear()
+  }
+
+  #schedule(at: number, now: number = this.#runtime.now()): void {
+    this.#clear()
+    this.#timerAt = Math.min(at, now + longestTimer)
+    this.#timer = this.#runtime.setTimeout(() => this.#cutDue(), Math.max(0, this.#timerAt - now))
+  }
+
+  #clear(): void {
+    if (this.#timer !== undefined) this.#runtime.clearTimeout(this.#timer)
+    this.#timer = undefined
+    this.#timerAt = Number.POSITIVE_INFINITY
+    this.#isGrace = false
+  }
+
+  #cutDue(): void {
+    // The clock may have stepped back; timers run by one that does not.
+    const now = Math.max(this.#timerAt, this.#runtime.now())
+    const grace = this.#isGrace ? 0 : graceAfter(now - this.#timerAt)
+    this.#clear()
+    if (grace > 0 && this.#first !== undefined) {
+      for (let call: Watched | undefined = this.#first; call !== undefined; call = call.next) {
+        if (call.deadlineAt <= now) call.stall()
+      }
+      const left = this.#endsAt - now
+      this.#schedule(now + (left > 0 ? Math.min(grace, left / 2) : grace), now)
+      this.#isGrace = true
+      return
+    }
+    // A call that is cut leaves the list, and what listens to its signal may begin and end others.
+    const calls: Watched[] = []
+    for (let call = this.#first; call !== undefined; call = call.next) calls.push(call)
+    for (const call of calls) if (call.deadlineAt <= now) call.timeOut('deadline')
+    let next = Number.POSITIVE_INFINITY
+    for (let call = this.#first; call !== undefined; call = call.next) {
+      if (call.deadlineAt > now) next = Math.min(next, call.deadlineAt)
+    }
+    if (next < this.#timerAt) this.#schedule(next, now)
+  }
+}
+
+/** `Infinity` without a usable answer, as in tests and containers. */
+function remainingTime(context: TimeSource): number {
+  const source = typeof context.getRemainingTimeInMillis === 'function' ? context : context.lambdaContext
+  let remaining: unknown
+  try {
+    remaining = source?.getRemainingTimeInMillis?.()
+  } catch {
+    // A stand-in for Lambda's context may be anything.
+  }
+  return typeof remaining === 'number' && !Number.isNaN(remaining) ? remaining : Number.POSITIVE_INFINITY
+}

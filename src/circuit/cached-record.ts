@@ -1,0 +1,156 @@
+/**
+ * The store's last answer about one circuit.
+ *
+ * It knows the record, how old it is, and how many answers came before it. `Circuit` alone writes it, once for each
+ * answer of the store. It knows nothing of what this instance decides: the view is `Circuit`'s.
+ *
+ * Answers overtake each other, because a request that has timed out may still be answered. Each request therefore takes
+ * an {@link Exchange} along: what was known when it left. A read is believed only if no other answer came meanwhile. The
+ * reply to a write is believed also where the cache still holds the version that the write was conditional on, because a
+ * write that was decided on that version is younger than it. No reply is believed that left before a deletion.
+ *
+ * The store can fail between two answers. `isOutOfTouch` says so: what is cached is older than the last failure.
+ *
+ * @module
+ */
+
+import type { CircuitRecord, ExpectedVersion } from '../storage/contract.ts'
+
+/** The state of knowledge when a request left. */
+export interface Exchange {
+  /** Milliseconds since the epoch. */
+  readonly sentAt: number
+  /** How many answers had come. */
+  readonly answers: number
+  /** How often the store had failed. */
+  readonly failures: number
+}
+
+/** The condition of a write. */
+export interface Condition {
+  readonly kind: 'add' | 'replace'
+  readonly version: ExpectedVersion
+}
+
+/**
+ * Whether the condition of a write holds of a record. An addition that expects nothing also fits a record that has not been
+ * replaced since its birth: additions never conflict.
+ */
+export function holds({ kind, version }: Condition, record: CircuitRecord | undefined): boolean {
+  if (version !== undefined) return record?.version === version
+  return record === undefined || (kind === 'add' && record.version === record.epoch)
+}
+
+/** The lifetime of a cached record is drawn from this part of `cacheTtl` up: a fleet does not read in step. */
+const shortestLifetime = 0.8
+
+export class CachedRecord {
+  readonly #cacheTtl: number
+  readonly #random: () => number
+  /** The record; `undefined`: nothing is stored, or nothing is known. Written with each answer. */
+  #current: CircuitRecord | undefined
+  /** When the request left whose answer this is, in milliseconds since the epoch. Written with each answer. */
+  #readAt = Number.NEGATIVE_INFINITY
+  /** From then on it is read again, in milliseconds since the epoch. Written with each answer. */
+  #staleAt = Number.NEGATIVE_INFINITY
+  /** Whether the store holds something that is no record. Written by `damaged`, ended by the next answer. */
+  #isDamaged = false
+  /** Counts the answers that were believed. */
+  #answers = 0
+  /** The count of answers at the last deletion. Written by `cleared`. */
+  #clearedAt = 0
+  /** Counts the store's failures. Written by `storeFailed`. */
+  #failures = 0
+  /** The count of failures when the request left whose answer was believed last. Written by `heard`. */
+  #failuresKnown = 0
+
+  constructor(cacheTtl: number, random: () => number) {
+    this.#cacheTtl = cacheTtl
+    this.#random = random
+  }
+
+  get current(): CircuitRecord | undefined {
+    return this.#current
+  }
+
+  get readAt(): number {
+    return this.#readAt
+  }
+
+  get staleAt(): number {
+    return this.#staleAt
+  }
+
+  get isDamaged(): boolean {
+    return this.#isDamaged
+  }
+
+  get answers(): number {
+    return this.#answers
+  }
+
+  /** Whether the store has failed since the record was read. */
+  get isOutOfTouch(): boolean {
+    return this.#failuresKnown < this.#failures
+  }
+
+  /** Whether it is to be read again: older than its lifetime, or from the future. */
+  isStale(now: number): boolean {
+    return now >= this.#staleAt || now < this.#readAt
+  }
+
+  /** Whether it is old enough to be read along with one that is stale. */
+  isAging(now: number): boolean {
+    return now - this.#readAt >= shortestLifetime * this.#cacheTtl || now < this.#readAt
+  }
+
+  /** A request leaves. */
+  begin(now: number): Exchange {
+    return { sentAt: now, answers: this.#answers, failures: this.#failures }
+  }
+
+  /** Whether another answer was believed since the request left: a read's answer is then discarded. */
+  isLate({ answers }: Exchange): boolean {
+    return answers !== this.#answers
+  }
+
+  /** The same of a write: its reply is younger than the cached record if its condition still holds there. */
+  isOvertaken(exchange: Exchange, write: Condition): boolean {
+    if (exchange.answers < this.#clearedAt) return true
+    return this.isLate(exchange) && !holds(write, this.#current)
+  }
+
+  /** Believes an answer to a request that left at `sentAt`. */
+  take(record: CircuitRecord | undefined, sentAt: number): void {
+    this.#answers++
+    this.#isDamaged = false
+    this.#current = record
+    this.#date(sentAt)
+  }
+
+  /** The circuit was read after the failures that were known when the request left. */
+  heard({ failures }: Exchange): void {
+    this.#failuresKnown = Math.max(this.#failuresKnown, failures)
+  }
+
+  /** The store holds something that is no record. `sentAt`: a read has found that; the next one is due after a lifetime. */
+  damaged(sentAt?: number): void {
+    this.#isDamaged = true
+    if (sentAt !== undefined) this.#date(sentAt)
+  }
+
+  /** The answer that was believed last is a deletion: replies to everything that left before are void. */
+  cleared(): void {
+    this.#clearedAt = this.#answers
+  }
+
+  /** The store failed. */
+  storeFailed(): void {
+    this.#failures++
+  }
+
+  #date(sentAt: number): void {
+    this.#readAt = sentAt
+    this.#staleAt = sentAt + this.#cacheTtl * (shortestLifetime + (1 - shortestLifetime) * this.#random())
+  }
+}

@@ -1,0 +1,181 @@
+/**
+ * When this instance probes, and the lease that it holds for a probe.
+ *
+ * A claim starts with a wish of a call. `next` says what is to be done for it: look at the record where it may have
+ * changed, then ask for a lease by one conditional write, decided anew after each conflict. The lease that the record
+ * grants lies ready until a call takes it, or until it is given back. A reply may be lost: a record that lists the lease
+ * grants it just as well, so that the id of a lease is kept over all attempts of an epoch.
+ *
+ * Claims are spread: each instance waits a small random fraction of `resetTimeout` after `retryAt`, and those that had no
+ * part in opening the circuit leave the probe to others until their cache is stale.
+ *
+ * A store that leaves a second claim in a row unanswered must not keep the circuit open: then this instance probes alone.
+ *
+ * `Circuit` alone writes this. It must never hand out one lease twice, nor one that is gone from the record.
+ *
+ * @module
+ */
+
+import type { ServiceSettings } from '../settings/table.ts'
+import type { CircuitRecord, Lease } from '../storage/contract.ts'
+import { stateChange } from './outbox.ts'
+import { admit, claim, liveLeases, maxLease, retryTime } from './state-machine.ts'
+import type { Step } from './step.ts'
+
+/** A call waits for a probe. */
+export interface Wish {
+  /** How long the lease lasts, in milliseconds. */
+  readonly duration: number
+  readonly requestId: string | undefined
+  /** Whether the record is looked at first. Cleared by the look. */
+  readonly looksFirst: boolean
+}
+
+/** Claims of a fleet are spread over this part of the reset timeout. */
+const spread = 0.05
+/** The longest that a claim is put off, in milliseconds. */
+const longestDelay = 1_000
+
+export class ProbeClaims {
+  readonly #service: string
+  readonly #settings: ServiceSettings
+  readonly #id: () => string
+  /** How much later than `retryAt` this instance claims, in milliseconds. Drawn when the view opens. */
+  #delay = 0
+  /** The claim that is under way. Written by `wish`, ended by `next` or `withdraw`. */
+  #wish: Wish | undefined
+  /** The ids of a claim that was sent, kept until it is granted or its epoch is over. */
+  #tokens: { readonly leaseId: string; readonly epoch: string } | undefined
+  /** A lease of this instance that no call uses. Written with each record. */
+  #ready: Lease | undefined
+  /** Claims in a row that the store left unanswered. */
+  #unanswered = 0
+  /** Whether this instance had a part in opening the circuit, or has probed it since. */
+  #isInvolved = false
+
+  constructor(service: string, settings: ServiceSettings, id: () => string) {
+    this.#service = service
+    this.#settings = settings
+    this.#id = id
+  }
+
+  get delay(): number {
+    return this.#delay
+  }
+
+  get isInvolved(): boolean {
+    return this.#isInvolved
+  }
+
+  get unanswered(): number {
+    return this.#unanswered
+  }
+
+  get hasReady(): boolean {
+    return this.#ready !== undefined
+  }
+
+  get isWished(): boolean {
+    return this.#wish !== undefined
+  }
+
+  /** The view has opened. */
+  opened(isShared: boolean, random: () => number): void {
+    this.#delay = isShared ? Math.min(longestDelay, spread * this.#settings.resetTimeout) * random() : 0
+  }
+
+  /** This instance has helped to open the circuit. */
+  involve(): void {
+    this.#isInvolved = true
+  }
+
+  wish(wish: Wish): void {
+    this.#wish = wish
+  }
+
+  withdraw(): void {
+    this.#wish = undefined
+  }
+
+  /** A call asks the store for a probe; until the store answers, that is one more unanswered claim. */
+  asked(): void {
+    this.#unanswered++
+  }
+
+  answered(): void {
+    this.#unanswered = 0
+  }
+
+  /** Whether the lease that lies ready has not expired. */
+  isReady(record: CircuitRecord | undefined, now: number): boolean {
+    const { id } = this.#ready ?? {}
+    return record !== undefined && liveLeases(record, now).some((lease) => lease.id === id)
+  }
+
+  /** Hands out the lease that lies ready; `undefined` if there is none. */
+  takeReady(): string | undefined {
+    const id = this.#ready?.id
+    this.#ready = undefined
+    return id
+  }
+
+  /** A lease that expires this long after `now`, or earlier. */
+  leaseUntil(id: string, now: number, duration: number): Lease {
+    return { id, expiresAt: now + Math.min(maxLease, duration) }
+  }
+
+  /**
+   * The next step for the wish; `undefined`: there is none, and the wish is over.
+   *
+   * @param mayClaim whether this instance would let a call probe now
+   */
+  next(record: CircuitRecord | undefined, now: number, mayClaim: boolean): Step | undefined {
+    const wish = this.#wish
+    if (wish === undefined) return undefined
+    if (wish.looksFirst) {
+      this.#wish = { ...wish, looksFirst: false }
+      return { kind: 'read' }
+    }
+    const isFree = record !== undefined && admit(record, now, this.#settings) === 'claim'
+    if (this.#ready !== undefined || !mayClaim || !isFree) {
+      this.#unanswered = 0
+      this.#wish = undefined
+      return undefined
+    }
+    this.#tokens ??= { leaseId: this.#id(), epoch: this.#id() }
+    const { leaseId, epoch } = this.#tokens
+    const lease = this.leaseUntil(leaseId, now, wish.duration)
+    const next = claim(record, now, lease, this.#settings, { epoch, version: this.#id() })
+    const change = stateChange(this.#service, record, next, 'probe-started', now, wish.requestId)
+    return { kind: 'replace', version: record.version, next, change, cause: { kind: 'claim' } }
+  }
+
+  /** Whether others should claim first, for all that this instance knows. */
+  leavesToOthers(view: CircuitRecord, readAt: number): boolean {
+    const { cacheTtl, resetTimeout } = this.#settings
+    return !this.#isInvolved && 2 * cacheTtl <= resetTimeout && readAt < retryTime(view, this.#settings)
+  }
+
+  /** The fleet's circuit is in another epoch, of which `record` is the first that is known. */
+  epochBegan(record: CircuitRecord | undefined, isContinued: boolean): void {
+    if (!record?.leases.some(({ id }) => id === this.#tokens?.leaseId)) this.#tokens = undefined
+    if (!isContinued && (record?.state ?? 'CLOSED') === 'CLOSED') this.#isInvolved = false
+  }
+
+  /** A record grants the lease that was asked for, or has lost the one that lies ready. */
+  arrived(record: CircuitRecord | undefined): void {
+    const granted = record?.leases.find(({ id }) => id === this.#tokens?.leaseId)
+    if (granted !== undefined) {
+      this.#ready = granted
+      this.#tokens = undefined
+      this.#isInvolved = true
+    }
+    const ready = this.#ready
+    if (ready !== undefined && !record?.leases.some(({ id }) => id === ready.id)) this.#ready = undefined
+  }
+
+  /** Forgets a lease that has expired. */
+  dropReady(): void {
+    this.#ready = undefined
+  }
+}

@@ -1,0 +1,38 @@
+import { CircuitOpenError, type RefusalReason } from '../errors.ts'
+import type { ServiceSettings } from '../settings/table.ts'
+import type { CircuitRecord } from '../storage/contract.ts'
+import { liveLeases, retryTime, type Verdict } from './state-machine.ts'
+
+/** A circuit that refuses a call, as far as it is known. Times are milliseconds, instants since the epoch. */
+export interface Refusal {
+  readonly service: string
+  readonly settings: ServiceSettings
+  readonly view: CircuitRecord
+  /** How much later than `retryAt` this instance probes. */
+  readonly delay: number
+  /** When the record is read again. */
+  readonly staleAt: number
+  readonly storageTimeout: number
+}
+
+/** The error for a call that is refused at `now`. */
+export function refusalOf(refusal: Refusal, verdict: Exclude<Verdict, 'pass'>, now: number): CircuitOpenError {
+  const { service, view } = refusal
+  const reason: RefusalReason = verdict === 'claim' ? 'unclaimed' : verdict
+  const retryAfter = Math.max(0, waitFor(refusal, verdict, now))
+  return new CircuitOpenError({ service, retryAfter, openedAt: view.openedAt, reason })
+}
+
+/** How long it takes until another try can succeed. */
+function waitFor(refusal: Refusal, verdict: Exclude<Verdict, 'pass'>, now: number): number {
+  const { view, settings, delay, staleAt, storageTimeout } = refusal
+  const { resetTimeout, cacheTtl } = settings
+  if (verdict === 'open') {
+    const due = retryTime(view, settings) + delay
+    return (now >= due ? staleAt : due) - now
+  }
+  if (verdict === 'forced') return view.override?.until === undefined ? resetTimeout : view.override.until - now
+  if (verdict === 'claim') return storageTimeout
+  const expiries = liveLeases(view, now).map((lease) => lease.expiresAt - now)
+  return Math.min(resetTimeout, Math.max(cacheTtl, 1_000), ...expiries)
+}

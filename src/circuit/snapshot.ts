@@ -1,0 +1,89 @@
+import type { Runtime } from '../runtime.ts'
+import type { Mode } from '../settings/table.ts'
+import type { CircuitOverride, CircuitState, FailureSummary } from '../storage/contract.ts'
+import type { Circuit } from './circuit.ts'
+import { activeOverride, effectiveState, retryTime } from './state-machine.ts'
+
+/**
+ * A circuit as this instance knows it, read-only and live: each property is computed when it is read. Instants are
+ * milliseconds since the epoch.
+ */
+export interface CircuitSnapshot {
+  /** The service key. */
+  readonly service: string
+  /**
+   * The state to act on. `OPEN` only until `retryAt`; from then on it reads `HALF_OPEN`, so that a handler that only
+   * asks for `OPEN` lets the probe through. In `mode: 'observe'` it is what would hold; calls pass all the same. With
+   * `mode: 'off'` nothing is read, so that it is `CLOSED` unless this breaker itself has forced it open.
+   */
+  readonly state: CircuitState
+  readonly mode: Mode
+  /** Failures in a row, fleet-wide as far as known here. */
+  readonly failureCount: number
+  /** Successful probes of the current half-open period. */
+  readonly successCount: number
+  /** When the circuit opened; `undefined` if it is closed. */
+  readonly openedAt: number | undefined
+  /** When the open circuit lets a probe through; `undefined` if it is closed, or forced open without an end. */
+  readonly retryAt: number | undefined
+  readonly lastFailureAt: number | undefined
+  /** The failure that opened the circuit last: its name, code and HTTP status, never its message. */
+  readonly lastFailure: FailureSummary | undefined
+  /** Counts the changes of state. */
+  readonly generation: number
+  /**
+   * Random token of the current period: new with every change of state. An outcome counts only in the epoch that its call
+   * was admitted in.
+   */
+  readonly epoch: string
+  /** An operator's override, if one is set. */
+  readonly override: CircuitOverride | undefined
+}
+
+/** Node's name of the method that says how an object is printed. */
+const inspect = Symbol.for('nodejs.util.inspect.custom')
+
+/**
+ * The live snapshot of a circuit. Its properties are its own and enumerable, so that it can be copied; printed by
+ * `console.log` it shows its values instead of getters.
+ */
+export function snapshotOf(circuit: Circuit, { now }: Pick<Runtime, 'now'>): CircuitSnapshot {
+  const { service, settings } = circuit
+  const snapshot: CircuitSnapshot = {
+    service,
+    mode: settings.mode,
+    get state() {
+      return effectiveState(circuit.view, now(), settings)
+    },
+    get failureCount() {
+      return circuit.failureCount
+    },
+    get successCount() {
+      return circuit.view.successCount
+    },
+    get openedAt() {
+      return circuit.view.openedAt
+    },
+    get retryAt() {
+      const forced = activeOverride(circuit.view, now())
+      if (forced !== undefined) return forced.state === 'OPEN' ? forced.until : undefined
+      return circuit.view.retryAt === undefined ? undefined : retryTime(circuit.view, settings)
+    },
+    get lastFailureAt() {
+      return circuit.view.lastFailureAt
+    },
+    get lastFailure() {
+      return circuit.view.lastFailure
+    },
+    get generation() {
+      return circuit.view.generation
+    },
+    get epoch() {
+      return circuit.view.epoch
+    },
+    get override() {
+      return circuit.view.override
+    },
+  }
+  return Object.freeze(Object.defineProperty(snapshot, inspect, { value: () => ({ ...snapshot }) }))
+}

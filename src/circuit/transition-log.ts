@@ -1,0 +1,96 @@
+/**
+ * One event for each transition of the fleet's circuit, fired by the instance whose write made it.
+ *
+ * A transition is known by the epoch that it begins. Its author logs it when the write leaves, and its event is due when
+ * a record proves that it was stored: by its epoch among the record's `transitions`. The reply may be lost, late, or come
+ * twice; any later record proves it just as well. An event is never due twice, and never for a write that lost.
+ *
+ * Observers also hear of the state that this instance acts on, where others made it or this instance made it for
+ * itself alone. `announced` is the state that observers heard of last.
+ *
+ * `Circuit` alone writes the log: `sent` when a write leaves, `proven` and `arrived` with each record, `observe` when the
+ * view changes. It takes the events out when the view is up to date, because listeners may look at it.
+ *
+ * @module
+ */
+
+import type { StateChange } from '../events.ts'
+import type { CircuitRecord, CircuitState, ExpectedVersion } from '../storage/contract.ts'
+import { keptTransitions } from './state-machine.ts'
+
+interface Unconfirmed {
+  /** The version that the write was conditional on. */
+  readonly expected: ExpectedVersion
+  readonly change: StateChange
+}
+
+/** So many transitions are remembered; no more than a few writes are ever on their way. */
+const remembered = 16
+
+export class TransitionLog {
+  readonly #service: string
+  /** Transitions that were sent, by epoch. Ended by the record that proves them, or rules them out. */
+  readonly #unconfirmed = new Map<string, Unconfirmed>()
+  /** The epochs whose events were due last: a reply may come late and twice. */
+  readonly #confirmed = new Set<string>()
+  /** The state that observers heard of last. Written with each event. */
+  #announced: CircuitState = 'CLOSED'
+  /** The events to be fired. Emptied by `takeDue`. */
+  #due: StateChange[] = []
+
+  constructor(service: string) {
+    this.#service = service
+  }
+
+  /** A transition leaves for the store, or its reply says that it was stored. */
+  sent(epoch: string, expected: ExpectedVersion, change: StateChange): void {
+    if (this.#confirmed.has(epoch)) return
+    this.#unconfirmed.set(epoch, { expected, change })
+    forgetOldest(this.#unconfirmed)
+  }
+
+  /** A record that may be out of date: it still proves the transitions that it lists. */
+  proven(record: CircuitRecord | undefined): void {
+    for (const [epoch, { change }] of this.#unconfirmed) {
+      if (record?.transitions.includes(epoch) !== true) continue
+      this.#unconfirmed.delete(epoch)
+      this.#confirmed.add(epoch)
+      forgetOldest(this.#confirmed)
+      this.#announced = change.to
+      this.#due.push(change)
+    }
+  }
+
+  /** The current record: it proves transitions, and rules out those whose condition no longer holds. */
+  arrived(record: CircuitRecord | undefined): void {
+    this.proven(record)
+    for (const [epoch, { expected, change }] of this.#unconfirmed) {
+      // Others may have changed the state so often since that the record no longer lists it. A late reply still may.
+      const isForgotten = record !== undefined && record.generation - change.generation >= keptTransitions
+      if (record?.version !== expected && !isForgotten) this.#unconfirmed.delete(epoch)
+    }
+  }
+
+  /** The event of a state that this instance did not make for the fleet. For observers. */
+  observe({ state, generation }: Pick<CircuitRecord, 'state' | 'generation'>, at: number): void {
+    if (state === this.#announced) return
+    const from = this.#announced
+    this.#announced = state
+    const reason = 'observed'
+    const service = this.#service
+    this.#due.push({ service, from, to: state, generation, at, reason, requestId: undefined, observed: true })
+  }
+
+  /** The events to be fired, in order; each is handed out once. */
+  takeDue(): readonly StateChange[] {
+    const due = this.#due
+    if (due.length > 0) this.#due = []
+    return due
+  }
+}
+
+function forgetOldest(entries: Map<string, unknown> | Set<string>): void {
+  if (entries.size <= remembered) return
+  const [oldest] = entries.keys()
+  entries.delete(oldest as string)
+}

@@ -1,0 +1,343 @@
+/**
+ * The evidence of a failure of the protected service.
+ *
+ * Everything here looks at properties, never at `instanceof` or messages, so that it also holds for errors of another
+ * realm or of a second copy of a library; none of it ever throws, whatever it is given.
+ *
+ * @module
+ */
+
+import type { FailureSummary } from '../storage/contract.ts'
+
+/**
+ * The default classifier of errors: `true` if the error shows that the service is unwell.
+ *
+ * - **Counts:** any HTTP status from 500 to 599; connection, DNS and TLS failures; timeouts and aborts (an abort that the
+ *   caller made is sorted out before, see `abortedByCaller`); a response that cannot be parsed; gRPC `UNAVAILABLE`,
+ *   `DEADLINE_EXCEEDED`, `INTERNAL` and `UNKNOWN`; PostgreSQL's class 08 and `57P01` to `57P03`.
+ * - **Passes:** any HTTP status from 400 to 499 (408, 425, 429 and throttling with a 400 included); every other gRPC
+ *   status; axios' `ERR_CANCELED`, unless its signal timed out; the refusal of a nested breaker, whose service was not
+ *   even asked; and whatever carries no evidence: a `TypeError`, an `Error('HTTP 503')`, a value that is no error.
+ *
+ * One object's evidence is weighed in this order: HTTP status (`status`, `statusCode`, those of `response`,
+ * `$metadata.httpStatusCode`, `code` beside a `response`), `$fault`, gRPC `code`, `code`, `name` (or its class's, or
+ * `type`). A status below 400 is none: a body can break off after a 200. The outermost object with evidence decides;
+ * one without defers to its `errors`, of which any one that counts is enough, then to its `cause`. At most 64 objects
+ * are looked at.
+ *
+ * @example
+ * // Count 429 as well; see also `hasCode` and `hasName`:
+ * circuitBreaker({
+ *   services: ['stripe'],
+ *   isBreakableError: (error) => isBreakableError(error) || hasStatus(error, 429),
+ * })
+ */
+export function isBreakableError(error: unknown): boolean {
+  return evidenceOf(error, new Set()) === true
+}
+
+/**
+ * The default classifier of results: `true` if the operation resolved with a response that has a 5xx status, for `fetch`
+ * does not throw on a 503. Only numbers count, and the body is never read.
+ *
+ * - `statusCode`, `$metadata.httpStatusCode` and (stripe) `lastResponse.statusCode` from 500 to 599 count.
+ * - `status` from 500 to 599 counts together with something else of a response (`ok`, `headers`, `body`, `data`, `json`
+ *   or `text`), or as the only property: `{ status: 503 }` is what is left of a response.
+ * - Everything else passes: `{ status: 'active' }`, and `{ id: 7, status: 503 }`, which can be a record of the domain.
+ *
+ * @example
+ * // An SDK that returns its errors:
+ * circuitBreaker({
+ *   services: ['crm'],
+ *   isBreakableResult: (r) => isBreakableResult(r) || (r as CrmResult).error?.code === 'UNAVAILABLE',
+ * })
+ */
+export function isBreakableResult(result: unknown): boolean {
+  return resultStatus(result) !== undefined
+}
+
+/**
+ * Whether an error or a result has one of these HTTP statuses, wherever clients keep it: `status`, `statusCode`, those of
+ * `response` and `lastResponse`, `$metadata.httpStatusCode`, a `code` beside a `response`. Like {@link hasCode} and {@link hasName} it also looks at the
+ * `errors` and the `cause` of an error, and never throws. A record of the domain that has such a `status` is not told
+ * from a response.
+ *
+ * @example
+ * circuitBreaker({
+ *   services: ['stripe'],
+ *   isBreakableError: (error) => isBreakableError(error) || hasStatus(error, 429), // count 429 as well …
+ *   isBreakableResult: (result) => isBreakableResult(result) && !hasStatus(result, 501), // … and leave 501 out
+ * })
+ */
+export function hasStatus(value: unknown, ...statuses: readonly number[]): boolean {
+  const isOneOf = (status: unknown) => statuses.includes(status as number)
+  const holds = (link: object) =>
+    statusesOf(link).some(isOneOf) || isOneOf(read(read(link, 'lastResponse'), 'statusCode'))
+  return someOf(value, holds)
+}
+
+/**
+ * Whether an error has one of these values as its `code`: a system's, a client's, a gRPC status or a business's own.
+ *
+ * @example
+ * // Count gRPC's RESOURCE_EXHAUSTED as well:
+ * circuitBreaker({
+ *   services: ['inventory'],
+ *   isBreakableError: (error) => isBreakableError(error) || hasCode(error, 8),
+ * })
+ */
+export function hasCode(value: unknown, ...codes: readonly (string | number)[]): boolean {
+  return someOf(value, (link) => codes.includes(read(link, 'code') as string))
+}
+
+/**
+ * Whether an error has one of these names: as its `name`, as that of its class, or as its `type`.
+ *
+ * @example
+ * // Count the throttling of the AWS SDK as well:
+ * circuitBreaker({
+ *   services: ['ses'],
+ *   isBreakableError: (error) => isBreakableError(error) || hasName(error, 'ThrottlingException', 'TooManyRequestsException'),
+ * })
+ */
+export function hasName(value: unknown, ...names: readonly string[]): boolean {
+  return someOf(value, (link) => namesOf(link).some((name) => names.includes(name)))
+}
+
+/**
+ * The part of a failure that may be stored: its name, the first code and the first HTTP status (400 to 599) on the way along
+ * `cause`. Names and codes end at the first character that belongs in neither, and after 64: a message, a URL or an
+ * address that was put there does not get out. A result, bare or in a `BreakableResultError`, is a `BreakableResult`.
+ */
+export function describeFailure(failure: unknown): Omit<FailureSummary, 'at'> {
+  const returned = read(failure, 'code') === 'CIRCUIT_BREAKABLE_RESULT'
+  const value = returned ? read(failure, 'result') : failure
+  const isError = typeof read(value, 'stack') === 'string'
+  const result = resultStatus(value)
+  if (returned || (!isError && result !== undefined)) {
+    return { name: 'BreakableResult', ...(result !== undefined && { status: result }) }
+  }
+
+  const summary: { name: string; code?: string; status?: number } = { name: nameFor(value, isError) }
+  for (const link of causesOf(value)) {
+    const code = label(read(link, 'code'))
+    const status = errorStatus(link)
+    if (code !== undefined) summary.code ??= code
+    if (status !== undefined) summary.status ??= status
+  }
+  return summary
+}
+
+/**
+ * `true` if the error is the caller's own doing, and so no evidence: `signal` is aborted for another reason than a timeout
+ * (a `TimeoutError`; a `CircuitTimeoutError`, which a due deadline raises too), and the error, or a `cause` of it, is
+ * that reason, an `AbortError` or axios' `ERR_CANCELED`. To be asked before {@link isBreakableError}.
+ */
+export function abortedByCaller(error: unknown, signal: AbortSignal | undefined): boolean {
+  if (read(signal, 'aborted') !== true) return false
+  const reason = read(signal, 'reason')
+  if (isTimeout(reason)) return false
+  let aborted = false
+  for (const link of causesOf(error)) {
+    if (Object.is(link, reason)) return true
+    if (isTimeout(link)) return false // the abort came from another signal
+    aborted ||= read(link, 'code') === 'ERR_CANCELED' || namesOf(link).some((name) => name.endsWith('AbortError'))
+  }
+  return aborted
+}
+
+/** `undefined`: no evidence. */
+type Evidence = boolean | undefined
+
+const MAX_OBJECTS = 64
+const MAX_CAUSES = 8
+
+function evidenceOf(error: unknown, seen: Set<object>): Evidence {
+  if (!isObject(error) || seen.has(error) || seen.size >= MAX_OBJECTS) return undefined
+  seen.add(error)
+  return ownVerdict(error) ?? membersVerdict(error, seen) ?? evidenceOf(read(error, 'cause'), seen)
+}
+
+function membersVerdict(error: object, seen: Set<object>): Evidence {
+  const verdicts = membersOf(error).map((member) => evidenceOf(member, seen))
+  return verdicts.includes(true) || (verdicts.includes(false) ? false : undefined)
+}
+
+/** Whether it holds for the value, one of its `errors`, or their causes. */
+function someOf(value: unknown, holds: (link: object) => boolean, seen: Set<object> = new Set()): boolean {
+  if (!isObject(value) || seen.has(value) || seen.size >= MAX_OBJECTS) return false
+  seen.add(value)
+  return (
+    holds(value) ||
+    membersOf(value).some((member) => someOf(member, holds, seen)) ||
+    someOf(read(value, 'cause'), holds, seen)
+  )
+}
+
+function ownVerdict(error: object): Evidence {
+  const code = read(error, 'code')
+  if (NOT_ATTEMPTED.has(code) || (code === 'CIRCUIT_TIMEOUT' && read(error, 'attempted') === false)) return false
+
+  const status = errorStatus(error)
+  if (status !== undefined) return status >= 500
+
+  const fault = read(error, '$fault')
+  if (fault === 'server' || fault === 'client') return fault === 'server'
+
+  if (isGrpcStatus(error, code)) return BREAKABLE_GRPC.has(code)
+  // axios hides what `fetch` would have thrown: the reason of the signal.
+  if (code === 'ERR_CANCELED') return isTimeout(read(read(read(error, 'config'), 'signal'), 'reason'))
+  if (BREAKABLE.has(code) || (typeof code === 'string' && BREAKABLE_FAMILIES.test(code))) return true
+  return namesOf(error).some((name) => BREAKABLE.has(name) || name.endsWith('TimeoutError')) || undefined
+}
+
+/** A breaker's own errors for a service that it did not ask. */
+const NOT_ATTEMPTED = words(
+  'CIRCUIT_OPEN CIRCUIT_CONCURRENCY_LIMIT CIRCUIT_UNKNOWN_SERVICE CIRCUIT_CONFIGURATION CIRCUIT_STORAGE',
+)
+
+/** UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE: https://grpc.github.io/grpc/core/md_doc_statuscodes.html */
+const BREAKABLE_GRPC: ReadonlySet<unknown> = new Set([2, 4, 13, 14])
+
+/**
+ * DNS, Node's HTTP parser, TLS and certificates (https://nodejs.org/api/tls.html#x509-certificate-error-codes), and
+ * PostgreSQL's connection exceptions and shutdowns (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+ */
+const BREAKABLE_FAMILIES =
+  /^(EAI_|HPE_|ERR_SSL_|ERR_TLS_(CERT|DH|HANDSHAKE)_|(ERROR_IN_)?(CERT|CRL)_|UNABLE_TO_(GET_(CRL|ISSUER)|VERIFY_LEAF|DECODE_I|DECRYPT_C)|08[\dA-Z]{3}$|57P0[123]$)/
+
+/**
+ * The other codes, names and types that count: the system and DNS, Node, certificates, undici, then single clients.
+ * The codes of one's own mistakes (`UND_ERR_INVALID_ARG`, `ERR_HTTP2_HEADERS_SENT`) are left out on purpose.
+ */
+const BREAKABLE = words(`
+  ECONNABORTED ECONNREFUSED ECONNRESET EPIPE EPROTO ETIMEDOUT EADDRNOTAVAIL EHOSTDOWN EHOSTUNREACH ENETDOWN ENETRESET
+  ENETUNREACH ESOCKETTIMEDOUT ENOTFOUND ENODATA EBADRESP EREFUSED ESERVFAIL ETIMEOUT
+
+  ERR_SOCKET_CONNECTION_TIMEOUT ERR_STREAM_PREMATURE_CLOSE ERR_PROXY_TUNNEL ERR_HTTP2_ERROR ERR_HTTP2_GOAWAY_SESSION
+  ERR_HTTP2_PING_CANCEL ERR_HTTP2_SESSION_ERROR ERR_HTTP2_STREAM_CANCEL ERR_HTTP2_STREAM_ERROR AbortError
+
+  DEPTH_ZERO_SELF_SIGNED_CERT SELF_SIGNED_CERT_IN_CHAIN HOSTNAME_MISMATCH INVALID_CA INVALID_PURPOSE
+  PATH_LENGTH_EXCEEDED
+
+  UND_ERR_BODY_TIMEOUT UND_ERR_CONNECT_TIMEOUT UND_ERR_HEADERS_OVERFLOW UND_ERR_HEADERS_TIMEOUT UND_ERR_INFO
+  UND_ERR_PRX_TLS UND_ERR_RES_CONTENT_LENGTH_MISMATCH UND_ERR_SOCKET UND_ERR_SOCKS5 HTTPParserError
+
+  ERR_NETWORK ERR_BAD_RESPONSE ERR_READING_RESPONSE_STREAM ReadError ERR_BODY_PARSE_FAILURE request-timeout body-timeout
+  StripeConnectionError StripeAPIError APIConnectionError
+  PROTOCOL_CONNECTION_LOST PROTOCOL_SEQUENCE_TIMEOUT HANDSHAKE_SSL_ERROR ESOCKET
+  MongoNetworkError MongoServerSelectionError
+  MaxRetriesPerRequestError ClusterAllFailedError SocketClosedUnexpectedlyError RootNodesUnavailableError
+  CIRCUIT_BREAKABLE_RESULT`)
+
+/** A number alone can be anything: grpc-js adds `details` and `metadata`, Connect and google-gax `metadata`. */
+function isGrpcStatus(error: object, code: unknown): boolean {
+  const isStatus = typeof code === 'number' && Number.isInteger(code) && code >= 0 && code <= 16
+  return isStatus && (typeof read(error, 'details') === 'string' || isObject(read(error, 'metadata')))
+}
+
+function isTimeout(value: unknown): boolean {
+  const code = read(value, 'code')
+  return (
+    code === 'CIRCUIT_TIMEOUT' || code === 'ETIMEDOUT' || namesOf(value).some((name) => name.endsWith('TimeoutError'))
+  )
+}
+
+/** The first HTTP status from 400 to 599. */
+function errorStatus(error: unknown): number | undefined {
+  return statusesOf(error).find((status) => isStatusFrom(400, status))
+}
+
+/** The values where clients keep the HTTP status, outermost first; some keep it as text. */
+function statusesOf(value: unknown): unknown[] {
+  const response = read(value, 'response')
+  const isOfResponse = typeof response === 'object' && response !== null
+  const statuses = [
+    read(value, 'status'),
+    read(value, 'statusCode'),
+    read(response, 'status'),
+    read(response, 'statusCode'),
+    read(read(value, '$metadata'), 'httpStatusCode'),
+    // @sendgrid/client has it in there; gRPC's codes come without a response, and are smaller.
+    isOfResponse && read(value, 'code'),
+  ]
+  return statuses.map((status) => (typeof status === 'string' && /^\d{3}$/.test(status) ? Number(status) : status))
+}
+
+/** The 5xx status of a result that looks like a response. Runs on every success, so the numbers come first. */
+function resultStatus(result: unknown): number | undefined {
+  if (typeof result !== 'object' && typeof result !== 'function') return undefined
+  const own = read(result, 'statusCode')
+  if (isStatusFrom(500, own)) return own
+  const ofSdk = read(read(result, '$metadata'), 'httpStatusCode')
+  if (isStatusFrom(500, ofSdk)) return ofSdk
+  const ofStripe = read(read(result, 'lastResponse'), 'statusCode')
+  if (isStatusFrom(500, ofStripe)) return ofStripe
+  const status = read(result, 'status')
+  return isStatusFrom(500, status) && looksLikeResponse(result) ? status : undefined
+}
+
+function looksLikeResponse(result: unknown): boolean {
+  const has = (key: string) => key in (result as object)
+  try {
+    return ['ok', 'headers', 'body', 'data', 'json', 'text'].some(has) || Object.keys(result as object).length === 1
+  } catch {
+    return false
+  }
+}
+
+function isStatusFrom(least: number, status: unknown): status is number {
+  return typeof status === 'number' && Number.isInteger(status) && status >= least && status <= 599
+}
+
+/** Its name; its class, because many do not set `name`; and its `type` (stripe, node-fetch 2). */
+function namesOf(error: unknown): string[] {
+  const names = [read(error, 'name'), read(read(error, 'constructor'), 'name'), read(error, 'type')]
+  return names.filter((name) => typeof name === 'string')
+}
+
+/** The name to store. That of a value which is no error may be a person's. */
+function nameFor(value: unknown, isError: boolean): string {
+  if (!isObject(value)) return value === null ? 'null' : typeof value
+  const name = isError ? label(read(value, 'name')) : undefined
+  return name !== undefined && name !== 'Error' ? name : (label(read(read(value, 'constructor'), 'name')) ?? 'Error')
+}
+
+function label(value: unknown): string | undefined {
+  const text = typeof value === 'number' ? String(value) : value
+  return typeof text === 'string' ? /^[\p{L}\p{N}_$.-]{1,64}/u.exec(text)?.[0] : undefined
+}
+
+/** The error and its causes, outermost first; the limit also ends a circle. */
+export function* causesOf(error: unknown): Generator<unknown> {
+  for (let link = error, depth = 0; depth <= MAX_CAUSES && link !== undefined; link = read(link, 'cause'), depth++)
+    yield link
+}
+
+function membersOf(error: object): unknown[] {
+  const errors = read(error, 'errors')
+  try {
+    return Array.isArray(errors)
+      ? Array.from({ length: Math.min(errors.length, MAX_OBJECTS) }, (_, i) => read(errors, i))
+      : []
+  } catch {
+    return [] // a revoked proxy
+  }
+}
+
+/** A property of anything; a getter or a proxy that throws has none. */
+export function read(value: unknown, key: PropertyKey): unknown {
+  try {
+    return (value as Record<PropertyKey, unknown> | null | undefined)?.[key]
+  } catch {
+    return undefined
+  }
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null
+}
+
+function words(text: string): ReadonlySet<unknown> {
+  return new Set(text.trim().split(/\s+/))
+}

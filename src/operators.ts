@@ -1,0 +1,316 @@
+/**
+ * The work of operators: circuits are forced, reset, read and set, each by a compare-and-set that is decided again after
+ * every conflict, so that it cannot be lost. Work on many circuits takes as few requests as the store allows.
+ *
+ * @module
+ */
+
+import type { OperatorDecision } from './circuit/circuit.ts'
+import { force, open, reset } from './circuit/state-machine.ts'
+import type { Replacement } from './circuit/step.ts'
+import {
+  CircuitStorageError,
+  ConfigurationError,
+  type ConfigurationProblem,
+  isCircuitStorageError,
+  type StorageOperation,
+} from './errors.ts'
+import type { StateChangeReason } from './events.ts'
+import { describe } from './settings/problems.ts'
+import { gravestOf } from './storage/batch-outcome.ts'
+import type { CircuitRecord, ICircuitStorage, WriteResult } from './storage/contract.ts'
+import type { OperatorRun, StoreAccess } from './storage/store-access.ts'
+import type { Synchronizer } from './sync/synchronizer.ts'
+
+/** A state that `batchSetState` can set. */
+export type StateToSet = 'OPEN' | 'CLOSED'
+
+/** An operator's options. */
+export interface ForceOptions {
+  /** When the override ends by itself: a `Date` or milliseconds since the epoch. Default: only by `reset`. */
+  readonly until?: Date | number | undefined
+}
+
+/** An operator's write gives up after this many conflicts in a row. */
+const maxConflicts = 100
+
+/** A request for one circuit. Nobody's invocation waits for it. */
+const oneRound: OperatorRun = { rounds: 1 }
+
+/** Forces a circuit open or closed for the whole fleet. */
+export async function forceCircuit(
+  sync: Synchronizer,
+  state: StateToSet,
+  { until: given }: ForceOptions,
+  now: number,
+): Promise<void> {
+  const until = checkUntil(given, now)
+  const { settings } = sync.circuit
+  await operate(sync, state === 'OPEN' ? 'forced-open' : 'forced-closed', (record, at, tokens) =>
+    force(record, { state, at, until }, settings, tokens),
+  )
+}
+
+/** Closes a circuit, ends an override and forgets what was counted; repairs a damaged record. */
+export async function resetCircuit(sync: Synchronizer): Promise<void> {
+  try {
+    await operate(sync, 'reset', reset)
+  } catch (error) {
+    if (!isCircuitStorageError(error) || !error.corrupt) throw error
+    await clearDamage(sync)
+    await operate(sync, 'reset', reset)
+  }
+}
+
+async function operate(sync: Synchronizer, reason: StateChangeReason, decide: OperatorDecision): Promise<void> {
+  const decideAgain = sync.circuit.beginOperation(reason, decide)
+  await sync.read()
+  for (let conflicts = 0; conflicts < maxConflicts; conflicts++) {
+    if (await sync.send(decideAgain(), oneRound)) return
+  }
+  throw contended(sync)
+}
+
+/** Deletes a record that does not parse, so that it can be replaced. */
+async function clearDamage({ store, circuit, storageKey }: Synchronizer): Promise<void> {
+  const clear = (storage: ICircuitStorage) => storage.clearState(storageKey)
+  await store.run('clearState', [circuit.service], clear, undefined, oneRound)
+  circuit.cleared()
+}
+
+/** The records that are stored, by service key. */
+export async function readCircuits(
+  store: StoreAccess,
+  circuits: readonly Synchronizer[],
+): Promise<Map<string, CircuitRecord>> {
+  const outcome = new BatchOutcome<CircuitRecord>('batchGetState')
+  await readBatch(store, circuits, outcome)
+  for (const sync of circuits) {
+    const { stored } = sync.circuit
+    if (!outcome.hasFailed(sync) && stored !== undefined) outcome.succeeded(sync, stored)
+  }
+  return outcome.results()
+}
+
+/** Sets circuits, each on condition that nobody else has changed it; where somebody has, it is decided again. */
+export async function setCircuits(
+  store: StoreAccess,
+  wanted: ReadonlyMap<Synchronizer, StateToSet>,
+): Promise<Map<string, CircuitRecord>> {
+  const outcome = new BatchOutcome<CircuitRecord>('batchSetState')
+  await readBatch(store, [...wanted.keys()], outcome)
+  await Promise.all([...wanted].map(([sync, state]) => state === 'CLOSED' && outcome.repair(sync)))
+  const decisions = new Map<Synchronizer, () => Replacement>()
+  for (const [sync, state] of wanted) {
+    const { circuit } = sync
+    const decide: OperatorDecision = (record, now, tokens) =>
+      state === 'CLOSED' ? reset(record, now, tokens) : open(record, now, circuit.settings, tokens, undefined)
+    if (!outcome.hasFailed(sync)) decisions.set(sync, circuit.beginOperation('set', decide))
+  }
+  for (let conflicts = 0; decisions.size > 0; conflicts++) {
+    const writes = Array.from(decisions, ([sync, decide]): PreparedWrite => {
+      const write = decide()
+      return { sync, write, take: sync.beginWrite(write) }
+    })
+    const replies = await writeBatch(store, writes, outcome)
+    for (const { sync, take } of writes) {
+      const reply = replies.get(sync.storageKey)
+      const isStored = reply !== undefined && take(reply)
+      const { stored } = sync.circuit
+      // A record that was deleted before its reply came is set again.
+      if (isStored && stored !== undefined) outcome.succeeded(sync, stored)
+      else if (reply !== undefined && conflicts >= maxConflicts) outcome.failed(sync, contended(sync))
+      else if (reply !== undefined) continue
+      else if (!outcome.hasFailed(sync)) outcome.failed(sync, unanswered(sync))
+      decisions.delete(sync)
+    }
+  }
+  return outcome.results()
+}
+
+/** Deletes circuits. */
+export async function clearCircuits(store: StoreAccess, circuits: readonly Synchronizer[]): Promise<void> {
+  if (circuits.length === 0) return
+  const outcome = new BatchOutcome<true>('batchClearState')
+  const keys = circuits.map(({ storageKey }) => storageKey)
+  try {
+    const clear = (storage: ICircuitStorage) => storage.batchClearState(keys)
+    await store.run('batchClearState', namesOf(circuits), clear, undefined, roundsFor(circuits))
+  } catch (error) {
+    outcome.takeErrors(circuits, error as CircuitStorageError)
+  }
+  for (const sync of circuits) {
+    if (outcome.hasFailed(sync)) continue
+    sync.circuit.cleared()
+    outcome.succeeded(sync, true)
+  }
+  outcome.results()
+}
+
+/** A write of a batch that is about to leave. */
+interface PreparedWrite {
+  readonly sync: Synchronizer
+  readonly write: Replacement
+  readonly take: (reply: WriteResult) => boolean
+}
+
+async function readBatch(
+  store: StoreAccess,
+  circuits: readonly Synchronizer[],
+  outcome: BatchOutcome<unknown>,
+): Promise<void> {
+  if (circuits.length === 0) return
+  const exchanges = new Map(circuits.map((sync) => [sync, sync.circuit.begin()]))
+  const keys = circuits.map(({ storageKey }) => storageKey)
+  let records: ReadonlyMap<string, CircuitRecord> = new Map()
+  try {
+    const read = (storage: ICircuitStorage) => storage.batchGetState(keys)
+    records = await store.run('batchGetState', namesOf(circuits), read, undefined, roundsFor(circuits))
+  } catch (error) {
+    records = outcome.takeErrors(circuits, error as CircuitStorageError)
+  }
+  for (const [sync, exchange] of exchanges) {
+    if (!outcome.hasFailed(sync)) sync.circuit.readAnswered(exchange, records.get(sync.storageKey))
+  }
+}
+
+async function writeBatch(
+  store: StoreAccess,
+  writes: readonly PreparedWrite[],
+  outcome: BatchOutcome<unknown>,
+): Promise<ReadonlyMap<string, WriteResult>> {
+  const circuits = writes.map(({ sync }) => sync)
+  const sets = writes.map(({ sync, write }) => sync.setOf(write))
+  const takeLate = (replies: ReadonlyMap<string, WriteResult>): void => {
+    for (const { sync, take } of writes) {
+      const reply = replies.get(sync.storageKey)
+      if (reply !== undefined) take(reply)
+    }
+  }
+  try {
+    const set = (storage: ICircuitStorage) => storage.batchSetState(sets)
+    return await store.run('batchSetState', namesOf(circuits), set, takeLate, roundsFor(circuits))
+  } catch (error) {
+    return outcome.takeErrors(circuits, error as CircuitStorageError)
+  }
+}
+
+/** How a batch ended for each of its circuits. */
+class BatchOutcome<T> {
+  readonly #operation: StorageOperation
+  readonly #results = new Map<string, T>()
+  readonly #errors = new Map<string, CircuitStorageError>()
+
+  constructor(operation: StorageOperation) {
+    this.#operation = operation
+  }
+
+  succeeded({ circuit }: Synchronizer, result: T): void {
+    this.#results.set(circuit.service, result)
+  }
+
+  /** Adapters know a circuit by the key that it is stored under; the operator knows the service. */
+  failed({ circuit: { service } }: Synchronizer, { message, corrupt, kind, cause }: CircuitStorageError): void {
+    const details = { operation: this.#operation, service, corrupt, kind, cause }
+    this.#errors.set(service, new CircuitStorageError(message, details))
+  }
+
+  hasFailed({ circuit }: Synchronizer): boolean {
+    return this.#errors.has(circuit.service)
+  }
+
+  /** Deletes a record that does not parse, as `reset` does. */
+  async repair(sync: Synchronizer): Promise<void> {
+    const { service } = sync.circuit
+    if (this.#errors.get(service)?.corrupt !== true) return
+    try {
+      await clearDamage(sync)
+      this.#errors.delete(service)
+    } catch (error) {
+      this.failed(sync, error as CircuitStorageError)
+    }
+  }
+
+  /** Takes the error of a batch; returns the replies that arrived all the same, by storage key. */
+  takeErrors<R>(circuits: readonly Synchronizer[], error: CircuitStorageError): ReadonlyMap<string, R> {
+    const { results, errors } = error
+    const arrived = (results instanceof Map ? results : new Map()) as ReadonlyMap<string, R>
+    for (const sync of circuits) {
+      const own = errors instanceof Map ? errors.get(sync.storageKey) : error
+      if (own !== undefined) this.failed(sync, own)
+    }
+    return arrived
+  }
+
+  results(): Map<string, T> {
+    if (this.#errors.size === 0) return this.#results
+    const failed = [...this.#errors.keys()].map((service) => JSON.stringify(service)).join(', ')
+    const [first] = this.#errors.values()
+    throw new CircuitStorageError(`${this.#operation} failed for ${failed}: ${first?.message}`, {
+      operation: this.#operation,
+      cause: first,
+      results: this.#results,
+      errors: this.#errors,
+      corrupt: [...this.#errors.values()].every((error) => error.corrupt),
+      kind: gravestOf(this.#errors.values()),
+    })
+  }
+}
+
+/** The error when others kept winning. */
+function contended({ circuit: { service } }: Synchronizer): CircuitStorageError {
+  const message = `Other writers kept changing the circuit of ${service}. Try again.`
+  return new CircuitStorageError(message, { operation: 'compareAndSetState', service })
+}
+
+function unanswered({ circuit: { service } }: Synchronizer): CircuitStorageError {
+  const message = `The store's answer to batchSetState says nothing of ${JSON.stringify(service)}.`
+  return new CircuitStorageError(message, { operation: 'batchSetState', service })
+}
+
+/** Adapters send conditional writes side by side, but no more than some at once. */
+function roundsFor(circuits: readonly Synchronizer[]): OperatorRun {
+  return { rounds: Math.ceil(circuits.length / 16) }
+}
+
+function namesOf(circuits: readonly Synchronizer[]): Map<string, string> {
+  return new Map(circuits.map(({ storageKey, circuit }) => [storageKey, circuit.service]))
+}
+
+/** The latest instant that a `Date` can hold, in milliseconds since the epoch. */
+const latestInstant = 8.64e15
+
+function checkUntil(until: Date | number | undefined, now: number): number | undefined {
+  const instant = until === undefined ? undefined : Number(until)
+  if (instant === undefined || (instant > now && instant <= latestInstant)) return instant
+  const message = `until must be a time that is still to come, but is ${String(until)} (option)`
+  throw new ConfigurationError([{ setting: 'until', source: 'option', value: until, message }])
+}
+
+/**
+ * The circuits and states of a `batchSetState`.
+ *
+ * @param find the circuit of a service
+ * @throws {ConfigurationError} naming every state that cannot be set
+ */
+export function statesToSet<K extends string>(
+  states: Iterable<readonly [K, StateToSet]> | { readonly [Key in K]?: StateToSet },
+  find: (service: K) => Synchronizer,
+): Map<Synchronizer, StateToSet> {
+  if (typeof states !== 'object' || states === null) {
+    const message = `batchSetState takes an object, a Map or pairs of service and state, but got ${String(states)}`
+    throw new ConfigurationError([{ setting: 'states', source: 'batchSetState', value: states, message }])
+  }
+  const entries = (Symbol.iterator in states ? [...states] : Object.entries(states)) as [K, StateToSet][]
+  const wanted = new Map(entries.map(([service, state]) => [find(service), state]))
+  const problems: ConfigurationProblem[] = []
+  for (const [{ circuit }, state] of wanted) {
+    if (state === 'OPEN' || state === 'CLOSED') continue
+    const message =
+      `The state of ${JSON.stringify(circuit.service)} must be OPEN or CLOSED, but is ${describe(state)} ` +
+      '(batchSetState)'
+    problems.push({ setting: circuit.service, source: 'batchSetState', value: state, message })
+  }
+  if (problems.length > 0) throw new ConfigurationError(problems)
+  return wanted
+}

@@ -1,0 +1,103 @@
+/**
+ * Settings from environment variables.
+ *
+ * @module
+ */
+
+import { storageVariables } from '../storage/factory.ts'
+import { checkSetting, type Found, type Layer, pathOf } from './layers.ts'
+import { type Environment, nearest, type Problems, quote, textOf } from './problems.ts'
+import { serviceSettings, settings } from './table.ts'
+
+const prefix = 'CIRCUIT_BREAKER_'
+
+/** `failureThreshold` → `CIRCUIT_BREAKER_FAILURE_THRESHOLD` */
+export function variableOf(setting: string): string {
+  return prefix + setting.replace(/[A-Z]/g, '_$&').toUpperCase()
+}
+
+/** `my-svc` → `__MY_SVC` */
+function suffixOf(key: string): string {
+  return `__${key.toUpperCase().replace(/[^A-Z0-9]/gu, '_')}`
+}
+
+/** `…_TIMEOUT__STRIPE` → `['…_TIMEOUT', '__STRIPE']` */
+function splitSuffix(variable: string): [base: string, suffix: string] {
+  const at = variable.indexOf('__')
+  return at < 0 ? [variable, ''] : [variable.slice(0, at), variable.slice(at)]
+}
+
+/** The settings that variables give. */
+export interface Variables {
+  readonly breaker: Layer
+  readonly services: ReadonlyMap<string, Layer>
+  readonly warnings: readonly string[]
+}
+
+/** Reads the variables. A variable that names nothing known is warned of; one that fits two services is a problem. */
+export function readVariables(env: Environment, keys: readonly string[], problems: Problems): Variables {
+  const breaker: Layer = {}
+  const services = new Map<string, Layer>(keys.map((key) => [key, {}]))
+  const warnings: string[] = []
+  const names = new Map(
+    Object.keys(settings).flatMap((name) => (settings[name]?.fromText ? [[variableOf(name), name] as const] : [])),
+  )
+  const keysBySuffix = new Map<string, string[]>()
+  for (const key of keys) keysBySuffix.set(suffixOf(key), [...(keysBySuffix.get(suffixOf(key)) ?? []), key])
+
+  for (const variable of Object.keys(env)) {
+    const text = textOf(env, variable)
+    if (!variable.startsWith(prefix) || text === undefined) continue
+    const [base, suffix] = splitSuffix(variable)
+    const name = names.get(base)
+    const isStorage = storageVariables.some((each) => each === base)
+    if (name === undefined && !isStorage) {
+      warnings.push(unknownVariable(variable, [...names.keys(), ...storageVariables], [...keysBySuffix.keys()]))
+    } else if (suffix === '') {
+      if (name !== undefined) breaker[name] = checkText(name, '', variable, text, problems)
+    } else if (name === undefined || !Object.hasOwn(serviceSettings, name)) {
+      problems.add(
+        name ?? 'storage',
+        variable,
+        undefined,
+        `${base} cannot be set per service, only for the whole breaker`,
+      )
+    } else {
+      const [key, ...others] = keysBySuffix.get(suffix) ?? []
+      if (key === undefined) {
+        warnings.push(unknownSuffix(variable, suffix, keysBySuffix))
+      } else if (others.length > 0) {
+        const fitting = [key, ...others].map(quote).join(' and ')
+        problems.add(name, variable, text, `${variable} fits more than one service: ${fitting}; rename all but one`)
+      } else {
+        ;(services.get(key) as Layer)[name] = checkText(name, pathOf(key), variable, text, problems)
+      }
+    }
+  }
+  return { breaker, services, warnings }
+}
+
+function checkText(name: string, path: string, variable: string, text: string, problems: Problems): Found {
+  return checkSetting(name, path, variable, settings[name]?.fromText?.(text), problems)
+}
+
+function unknownVariable(variable: string, known: readonly string[], suffixes: readonly string[]): string {
+  const [base, suffix] = splitSuffix(variable.slice(prefix.length))
+  const names = known.map((name) => name.slice(prefix.length))
+  // TIMEOUT_STRIPE, with one underscore, means TIMEOUT__STRIPE.
+  const candidates = suffix === '' ? [...names, ...names.flatMap((name) => suffixes.map((each) => name + each))] : names
+  const near = nearest(base, candidates)
+  const suggestion = near === undefined ? '' : `; did you mean ${prefix}${near}${suffix}?`
+  return `${variable} names no setting of the circuit breaker and changes nothing${suggestion}`
+}
+
+/** Careful: the suffix may be meant for another breaker of the same process. */
+function unknownSuffix(variable: string, suffix: string, keysBySuffix: ReadonlyMap<string, readonly string[]>): string {
+  const near = nearest(suffix, [...keysBySuffix.keys()])
+  const suggestion = near === undefined ? '' : ` did you mean ${variable.slice(0, -suffix.length)}${near}?`
+  const keys = [...keysBySuffix.values()].flat().map(quote).join(', ')
+  return (
+    `${variable} fits no service of this circuit breaker, which has ${keys}, and changes nothing here; ` +
+    `unless it is meant for another breaker,${suggestion || ' remove it'}`
+  )
+}

@@ -1,0 +1,25 @@
+import { type Problems, quote } from './problems.ts'
+import type { Setting } from './rules.ts'
+import { settings } from './table.ts'
+
+/** A value and where it came from: `option`, `default` or a variable's name. One that was refused is `undefined`. */
+export interface Found {
+  readonly value: unknown
+  readonly source: string
+}
+
+/** The settings that one source gives, by name. */
+export type Layer = Record<string, Found>
+
+/** `services.stripe.`, or `services["my svc"].` */
+export function pathOf(key: string): string {
+  return /^[\w$-]{1,64}$/.test(key) ? `services.${key}.` : `services[${quote(key)}].`
+}
+
+/** Takes a value if the setting accepts it; otherwise that is a problem. */
+export function checkSetting(name: string, path: string, source: string, value: unknown, problems: Problems): Found {
+  const setting = settings[name] as Setting
+  if (setting.accepts(value)) return { value, source }
+  problems.mustBe(setting.allowed, path + name, source, value)
+  return { value: undefined, source }
+}

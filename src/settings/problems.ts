@@ -1,0 +1,106 @@
+/**
+ * Collects what is wrong with a configuration, so that it is reported at once, and words it.
+ *
+ * @module
+ */
+
+import { ConfigurationError, type ConfigurationProblem } from '../errors.ts'
+
+/** Environment variables by name, for instance `process.env`. */
+export type Environment = Readonly<Record<string, string | undefined>>
+
+/** The problems found so far. The same one, found for each service, is kept once. */
+export class Problems {
+  readonly #byMessage = new Map<string, ConfigurationProblem>()
+
+  /** Adds `what (source)`. */
+  add(setting: string, source: string, value: unknown, what: string): void {
+    const message = `${what} (${source})`
+    this.#byMessage.set(message, { setting, source, value: harmless(value), message })
+  }
+
+  /** Adds `setting must be allowed, but is value (source)`. */
+  mustBe(allowed: string, setting: string, source: string, value: unknown): void {
+    this.add(setting, source, value, `${setting} must be ${allowed}, but is ${describe(value)}`)
+  }
+
+  /** @throws {ConfigurationError} with every problem, if there is one */
+  throwIfAny(): void {
+    if (this.#byMessage.size > 0) throw new ConfigurationError([...this.#byMessage.values()])
+  }
+}
+
+/** A value in words: short, on one line, and without the inside of objects and URLs. */
+export function describe(value: unknown): string {
+  if (value === undefined) return 'missing'
+  return typeof value === 'string' && harmless(value) === value ? quote(value) : String(harmless(value))
+}
+
+/** A text between double quotes, escaped and shortened. */
+export function quote(text: string): string {
+  return JSON.stringify(text.length > 64 ? `${text.slice(0, 64)}…` : text)
+}
+
+/** Errors are logged, and a client, its configuration or a URL can hold credentials: of those a word is kept. */
+function harmless(value: unknown): unknown {
+  if (typeof value === 'string') return value.includes('://') ? 'a URL' : value
+  if (Array.isArray(value)) return 'a list'
+  if (typeof value === 'object' && value !== null) return 'an object'
+  return /^(function|symbol|bigint)$/.test(typeof value) ? `a ${typeof value}` : value
+}
+
+/** `; did you mean …?`, or what else there is to choose from. */
+export function hint(name: string, known: readonly string[]): string {
+  const near = nearest(name, known)
+  if (near !== undefined) return `; did you mean ${near}?`
+  return known.length > 0 ? `; there are ${known.join(', ')}` : ''
+}
+
+/** The known name that `name` probably meant: alike but for case, separators and one typing error in three letters. */
+export function nearest(name: string, known: readonly string[]): string | undefined {
+  const given = bare(name)
+  let best: string | undefined
+  let fewest = Math.min(3, Math.floor(given.length / 3)) + 1
+  for (const candidate of known) {
+    const target = bare(candidate)
+    if (Math.abs(target.length - given.length) >= fewest) continue
+    const edits = editDistance(given, target)
+    if (edits < fewest) [best, fewest] = [candidate, edits]
+  }
+  return best
+}
+
+function bare(name: string): string {
+  return name.toLowerCase().replace(/[\s_-]/g, '')
+}
+
+/** Levenshtein's distance: how many letters to insert, delete or replace. */
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, index) => index)
+  for (let i = 0; i < a.length; i++) {
+    const next = [i + 1]
+    for (let j = 0; j < b.length; j++) {
+      next.push(Math.min(Number(next[j]) + 1, Number(row[j + 1]) + 1, Number(row[j]) + Number(a[i] !== b[j])))
+    }
+    row = next
+  }
+  return Number(row[b.length])
+}
+
+/** An object that is no list. */
+export function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** The texts that {@link isText} accepts, in words. */
+export const textAllowed = 'a non-empty string without control characters'
+
+/** Not empty, well-formed Unicode (no lone surrogates) and without control characters. */
+export function isText(value: unknown): value is string {
+  return typeof value === 'string' && value !== '' && !/[\p{Cc}\p{Cs}]/u.test(value)
+}
+
+/** The text of a variable without the blanks around it; `undefined` if nothing is left. */
+export function textOf(env: Environment, name: string): string | undefined {
+  return env[name]?.trim() || undefined
+}

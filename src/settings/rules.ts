@@ -1,0 +1,60 @@
+/**
+ * The rules that a setting can have: which values it accepts, and how a variable's text is read.
+ *
+ * @module
+ */
+
+import { longestTimer } from '../runtime.ts'
+
+/** One setting. */
+export interface Setting {
+  readonly default: unknown
+  /** The accepted values in words, after "must be". */
+  readonly allowed: string
+  readonly accepts: (value: unknown) => boolean
+  /** The value that a variable's text stands for; absent: there is no variable. */
+  readonly fromText?: (text: string) => unknown
+}
+
+export function whole(
+  fallback: number | false,
+  min: number,
+  max: number = Number.MAX_SAFE_INTEGER,
+  unit = '',
+): Setting {
+  const range = `from ${min} ${max === Number.MAX_SAFE_INTEGER ? 'up' : `to ${max}`}`
+  const orFalse = fallback === false
+  return {
+    default: fallback,
+    allowed: `a whole number ${unit}${range}${orFalse ? ', or false' : ''}`,
+    accepts: (value) =>
+      (orFalse && value === false) || (Number.isSafeInteger(value) && Number(value) >= min && Number(value) <= max),
+    fromText: (text) => (/^\d+$/.test(text) ? Number(text) : orFalse && text === 'false' ? false : text),
+  }
+}
+
+export function milliseconds(fallback: number | false, min: number, max: number = longestTimer): Setting {
+  return whole(fallback, min, max, 'of milliseconds ')
+}
+
+export function flag(): Setting {
+  return {
+    default: false,
+    allowed: 'true or false',
+    accepts: (value) => typeof value === 'boolean',
+    fromText: (text) => (text === 'true' ? true : text === 'false' ? false : text),
+  }
+}
+
+export function oneOf(...values: readonly string[]): Setting {
+  return {
+    default: values[0],
+    allowed: `one of ${values.join(', ')}`,
+    accepts: (value) => values.some((known) => known === value),
+    fromText: (text) => text,
+  }
+}
+
+export function callback(fallback?: (value: unknown) => boolean): Setting {
+  return { default: fallback, allowed: 'a function', accepts: (value) => typeof value === 'function' }
+}

@@ -1,0 +1,123 @@
+/**
+ * Every setting: its type, its default and its rule.
+ *
+ * @module
+ */
+
+import type { StateChangeListener, StorageErrorListener } from '../events.ts'
+import { isBreakableError, isBreakableResult } from '../failures/classification.ts'
+import type { StorageOption } from '../storage/factory.ts'
+import { isText, textAllowed } from './problems.ts'
+import { callback, flag, milliseconds, oneOf, type Setting, whole } from './rules.ts'
+
+/** `enforce`: refuses calls. `observe`: counts, stores and reports, never refuses. `off`: calls pass straight through. */
+export type Mode = 'enforce' | 'observe' | 'off'
+
+/** Whether an error says that the service is unwell, and so counts as a failure. */
+export type IsBreakableError = (error: unknown) => boolean
+
+/** Whether a result says that the service is unwell, and so counts as a failure. */
+export type IsBreakableResult = (result: unknown) => boolean
+
+/** The settings of one service, complete. Times are milliseconds. */
+export interface ServiceSettings {
+  /** Consecutive failures, fleet-wide, that open the circuit. Default: 3. */
+  readonly failureThreshold: number
+  /** How long the circuit stays open before a probe is allowed, in milliseconds. Default: 10 000. */
+  readonly resetTimeout: number
+  /** Probe successes that close the circuit. Default: 1. */
+  readonly halfOpenSuccessThreshold: number
+  /** Probes in flight at once, fleet-wide, 1000 at most. Default: 1. */
+  readonly halfOpenMaxConcurrent: number
+  /** Calls in flight at once, per instance and service; the rest wait their turn. Default: 10. */
+  readonly maxConcurrent: number
+  /** How many calls may wait; beyond it a call is refused. Default: `false`, unlimited. */
+  readonly maxQueue: number | false
+  /** How long loaded state is trusted, in milliseconds; 0: it is read in every invocation. Default: 5000. */
+  readonly cacheTtl: number
+  /** The longest a call may take, in milliseconds. Default: `false`, bounded by the Lambda deadline only. */
+  readonly timeout: number | false
+  /** Kept back from the Lambda deadline to record a cut call and to answer, in milliseconds. Default: 1000. */
+  readonly deadlineReserve: number
+  /** Failures further apart than this are no streak, in milliseconds, a day at most. Default: 60 000. */
+  readonly window: number
+  /** No circuit stays open longer than this, whatever stored it or `Retry-After` asked for, in ms. Default: 300 000. */
+  readonly maxResetTimeout: number
+  /** Default: `enforce`. */
+  readonly mode: Mode
+  /** Which errors count as failures. Default: the exported `isBreakableError`. */
+  readonly isBreakableError: IsBreakableError
+  /** Which results count as failures. Default: the exported `isBreakableResult`. */
+  readonly isBreakableResult: IsBreakableResult
+}
+
+/** The settings that one service can have, and all of them together; `undefined` is not set. */
+export type ServiceOptions = { readonly [Name in keyof ServiceSettings]?: ServiceSettings[Name] | undefined }
+
+/**
+ * The options of a breaker. A service's own settings win over those given here for all services, and at the same level
+ * an environment variable wins over an option.
+ *
+ * @example
+ * const options: CircuitBreakerOptions<'stripe' | 'paypal'> = {
+ *   services: { stripe: { failureThreshold: 2 }, paypal: {} },
+ *   resetTimeout: 30_000,
+ * }
+ */
+export interface CircuitBreakerOptions<K extends string = string> extends ServiceOptions {
+  /** The services to guard: a list of keys, or an object from key to that service's own settings. */
+  readonly services: readonly K[] | { readonly [Key in K]: ServiceOptions | undefined }
+  /** Where the state is kept. Default: what the environment variables name; outside Lambda, memory. */
+  readonly storage?: StorageOption | undefined
+  /** Prefix of the stored keys. Default: none. */
+  readonly namespace?: string | undefined
+  /** The longest a storage round trip may delay anyone, in milliseconds. Default: 500. */
+  readonly storageTimeout?: number | undefined
+  /**
+   * Reads the circuits as soon as the breaker is made, during Lambda's init, instead of in the first invocation.
+   * Default: `false`, nothing is read and no client library is loaded before the first invocation.
+   */
+  readonly prefetch?: boolean | undefined
+  /** Called when a circuit changes its state. */
+  readonly onStateChange?: StateChangeListener | undefined
+  /** Called when the store fails. */
+  readonly onStorageError?: StorageErrorListener | undefined
+}
+
+/** The settings that each service can have of its own. */
+export const serviceSettings: Readonly<Record<keyof ServiceSettings, Setting>> = {
+  failureThreshold: whole(3, 1),
+  resetTimeout: milliseconds(10_000, 1),
+  halfOpenSuccessThreshold: whole(1, 1),
+  // A stored record with more leases than that is taken for damaged.
+  halfOpenMaxConcurrent: whole(1, 1, 1_000),
+  maxConcurrent: whole(10, 1),
+  maxQueue: whole(false, 0),
+  cacheTtl: milliseconds(5_000, 0),
+  timeout: milliseconds(false, 1),
+  deadlineReserve: milliseconds(1_000, 0),
+  // Stores keep a record for a day after it was last of use.
+  window: milliseconds(60_000, 1, 86_400_000),
+  maxResetTimeout: milliseconds(300_000, 1),
+  mode: oneOf('enforce', 'observe', 'off'),
+  isBreakableError: callback(isBreakableError),
+  isBreakableResult: callback(isBreakableResult),
+}
+
+/** The names of the settings that the whole breaker has. */
+export type BreakerSetting = 'namespace' | 'storageTimeout' | 'prefetch' | 'onStateChange' | 'onStorageError'
+
+/** The settings of the whole breaker. */
+export const breakerSettings: Readonly<Record<BreakerSetting, Setting>> = {
+  namespace: { default: undefined, allowed: textAllowed, accepts: isText, fromText: (text: string) => text },
+  storageTimeout: milliseconds(500, 1),
+  prefetch: flag(),
+  onStateChange: callback(),
+  onStorageError: callback(),
+}
+
+/** All settings by name. */
+export const settings: Readonly<Record<string, Setting>> = { ...serviceSettings, ...breakerSettings }
+
+/** The options that a service cannot have of its own. */
+export const breakerOptions: readonly string[] = ['services', 'storage', ...Object.keys(breakerSettings)]

@@ -1,0 +1,14 @@
+import { CircuitStorageError, type StorageOperation } from '../errors.ts'
+import type { CompareAndSet } from './contract.ts'
+
+/** @throws {CircuitStorageError} if a batch names a circuit twice: then it is not clear what to write */
+export function refuseRepetitions(operation: StorageOperation, writes: readonly CompareAndSet[]): void {
+  const seen = new Set<string>()
+  for (const { serviceKey: service } of writes) {
+    if (seen.has(service)) {
+      const what = `${operation} was given ${JSON.stringify(service)} twice, and wrote nothing: give each circuit once.`
+      throw new CircuitStorageError(what, { operation, service })
+    }
+    seen.add(service)
+  }
+}

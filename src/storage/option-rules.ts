@@ -1,0 +1,79 @@
+/**
+ * The check of an adapter's options: once, for its constructor and for the factory.
+ *
+ * @module
+ */
+
+import { describe, hint, isObject, Problems } from '../settings/problems.ts'
+
+/** The values that one option may have. */
+export interface OptionRule {
+  /** In messages: `must be`, and then this. */
+  readonly allowed: string
+  readonly accepts: (value: unknown) => boolean
+  /** Whether the value is never shown. Default: `false`. */
+  readonly isSecret?: boolean
+}
+
+/** The options that one adapter takes. */
+export interface OptionRules {
+  /** The adapter, in messages. */
+  readonly adapter: string
+  /** The argument of its constructor, in messages: `must be`, and then this. */
+  readonly allowed: string
+  readonly options: Readonly<Record<string, OptionRule>>
+  /** Refuses what is wrong although each option by itself is right. `what` continues the name of the option. */
+  readonly check?: (options: GivenOptions, refuse: (option: string, what: string) => void) => void
+}
+
+/** Options by name. One that is `undefined` is not given. */
+export type GivenOptions = Readonly<Record<string, unknown>>
+
+/** How messages name the options, and where the options came from. */
+interface Naming {
+  /** Precedes the name of each option. */
+  readonly prefix: string
+  /** Where an option was given. */
+  readonly sourceOf: (option: string) => string
+  /** The variable that stands in for an option, if there is one. */
+  readonly variableOf: (option: string) => string | undefined
+}
+
+const ofConstructor: Naming = { prefix: '', sourceOf: () => 'option', variableOf: () => undefined }
+
+/** Adds every problem of an adapter's options. */
+export function checkOptions(
+  { adapter, options: rules, check }: OptionRules,
+  given: GivenOptions,
+  problems: Problems,
+  { prefix, sourceOf, variableOf }: Naming = ofConstructor,
+): void {
+  const ruleOf = (name: string): OptionRule | undefined => (Object.hasOwn(rules, name) ? rules[name] : undefined)
+  const add = (name: string, value: unknown, what: string): void =>
+    problems.add(
+      `${prefix}${name}`,
+      sourceOf(name),
+      ruleOf(name)?.isSecret ? undefined : value,
+      `${prefix}${name} ${what}`,
+    )
+  for (const [name, value] of Object.entries(given)) {
+    const rule = ruleOf(name)
+    if (rule === undefined) {
+      add(name, undefined, `is not an option of ${adapter}${hint(name, Object.keys(rules))}`)
+    } else if (value !== undefined && !rule.accepts(value)) {
+      add(name, value, `must be ${rule.allowed}, but is ${rule.isSecret ? 'something else' : describe(value)}`)
+    }
+  }
+  check?.(given, (name, what) => {
+    const variable = given[name] === undefined ? variableOf(name) : undefined
+    add(name, given[name], variable === undefined ? what : `${what}, or set ${variable}`)
+  })
+}
+
+/** @throws {ConfigurationError} with every problem of what a constructor was given */
+export function refuseWrongOptions(rules: OptionRules, given: unknown): void {
+  const problems = new Problems()
+  if (isObject(given)) checkOptions(rules, given, problems)
+  else problems.mustBe(rules.allowed, 'options', 'option', given)
+  problems.throwIfAny()
+}

@@ -1,0 +1,186 @@
+/**
+ * The client: sending commands together, and the client of ioredis that is made here.
+ *
+ * @module
+ */
+
+import type { Redis, RedisOptions } from 'ioredis'
+import { CircuitStorageError, type StorageOperation } from '../../errors.ts'
+import { codeOf, DatabaseError } from './errors.ts'
+import type { ClientOptions, RedisClientLike } from './options.ts'
+import type { Script } from './scripts.ts'
+
+/** A connection to the server, or what stands for it. */
+export interface Connection {
+  readonly client: RedisClientLike
+  /** The same, if it was made here. */
+  readonly own?: Redis
+  /** Called by each operation: the client may connect anew for it. */
+  readonly allowRetries?: () => void
+  /** Why it is not connected. */
+  readonly lastError?: () => Error | undefined
+}
+
+type Command = readonly [name: string, ...args: string[]]
+
+/** One command to be sent. */
+export interface Delivery {
+  readonly command: Command
+  /** The script that the command evaluates by its digest. */
+  readonly script?: Script
+}
+
+export async function connect(
+  { client, url, options }: ClientOptions,
+  operation: StorageOperation,
+): Promise<Connection> {
+  if (client) return { client }
+  const Client = await loadIoredis(operation)
+  // ioredis begins its own count anew with every connection, even one that is closed as soon as it is made.
+  let attempts = 0
+  const retryStrategy = () => (++attempts < maxConnectAttempts ? Math.random() * 50 * 2 ** attempts : null)
+  // The type of the settings decides on the types of the commands, of which none is used.
+  const settings = { ...defaultsFor(options), retryStrategy, ...options } as RedisOptions & { replyMapping?: 'legacy' }
+  // The URL as it is normalised: ioredis tells TLS by a scheme in small letters.
+  const own = url === undefined ? new Client(settings) : new Client(new URL(url).href, settings)
+  awaitDatabase(own)
+  let lastError: Error | undefined
+  // Without a listener ioredis writes to the console.
+  own.on('error', (error: Error) => {
+    lastError = error
+  })
+  own.on('ready', () => {
+    lastError = undefined
+  })
+  const allowRetries = () => {
+    attempts = 0
+  }
+  return { client: own, own, allowRetries, lastError: () => lastError }
+}
+
+/**
+ * Lets no command through before its database is selected: ioredis by itself goes on in database 0 when `SELECT` fails.
+ * It does wait for the ready check on every connection. So the ready check becomes the reply to the `SELECT` that ioredis
+ * has sent already.
+ */
+function awaitDatabase(client: Redis): void {
+  const { db, enableReadyCheck } = client.options
+  const database = db ?? 0
+  if (database === 0) return
+  const [select, info] = [client.select.bind(client), client.info.bind(client)]
+  let selected: Promise<unknown> | undefined
+  client.options.enableReadyCheck = true
+  Object.assign(client, {
+    select: (index: number) => {
+      selected = select(index)
+      return selected
+    },
+    info: async (callback: (error?: Error | null, info?: string) => void) => {
+      const reply = selected ?? select(database)
+      selected = undefined
+      try {
+        await reply
+      } catch (cause) {
+        // A connection that is gone has nothing to wait for; the next one selects again.
+        return client.status === 'connect' ? callback(new DatabaseError(database, cause)) : undefined
+      }
+      if (enableReadyCheck) await info(callback)
+      else callback(null, '')
+    },
+  })
+}
+
+/** Lets the replies that are on their way arrive. A client that has ended would only start a timer. */
+export async function hangUp(client: Redis): Promise<void> {
+  if (client.status === 'end') return
+  await client.quit().catch(() => {
+    if (client.status !== 'end') client.disconnect()
+  })
+}
+
+/** Imported inside `try`, so that bundlers only warn of a package that is not installed. */
+async function loadIoredis(operation: StorageOperation): Promise<typeof Redis> {
+  try {
+    const ioredis = await import('ioredis')
+    // The first 5.x have the class as their default export alone.
+    return ioredis.Redis ?? ioredis.default
+  } catch (cause) {
+    throw new CircuitStorageError(
+      'The Redis storage could not load ioredis. Install it (npm install ioredis), let your bundler include it, or pass ' +
+        'a client.',
+      { operation, kind: 'misconfigured', cause },
+    )
+  }
+}
+
+/** The longest that a reply may take, in milliseconds. */
+const longestReply = 2_000
+/**
+ * The longest that a connection may take, and the longest silence of a server that owes a reply, in milliseconds. It is
+ * less than the above, so that there is time to ask again.
+ */
+const longestSilence = 1_000
+/** The number of connections that are tried for an operation. Then the client ends, and with it its timers. */
+const maxConnectAttempts = 3
+
+/** For a process that is frozen between invocations: it often wakes up with a dead connection, and nobody waits for long. */
+function defaultsFor(options: RedisOptions | undefined): RedisOptions {
+  return {
+    lazyConnect: true,
+    connectTimeout: longestSilence,
+    commandTimeout: longestReply,
+    // A connection whose other end has vanished is given up, not written to for as long as TCP repeats itself.
+    socketTimeout: longestSilence,
+    keepAlive: 10_000,
+    // Commands wait for a connection, but for two attempts at most: then all that wait are rejected.
+    maxRetriesPerRequest: 1,
+    // After a failover the name leads to the new primary, but an old connection leads to a replica.
+    reconnectOnError: (error) => codeOf(error) === 'READONLY',
+    // With sentinels it is the ready check that tells whether the server is the primary.
+    enableReadyCheck: options !== undefined && 'sentinels' in options,
+    disableClientInfo: true,
+    protocol: 2,
+  }
+}
+
+/** Sends the commands together. Where the server does not know a script, sends its source. */
+export async function deliver(
+  client: RedisClientLike,
+  requests: readonly Delivery[],
+): Promise<PromiseSettledResult<unknown>[]> {
+  const replies = await sendAll(
+    client,
+    requests.map(({ command }) => command),
+  )
+  const unknown = [...replies.keys()].filter((index) => isNoScript(replies[index]))
+  if (unknown.length === 0) return replies
+  const sources = unknown.map((index): Command => {
+    const { command, script } = requests[index] as Delivery
+    return ['eval', script?.source ?? '', ...command.slice(2)]
+  })
+  const again = await sendAll(client, sources)
+  for (const [position, index] of unknown.entries()) replies[index] = again[position] as PromiseSettledResult<unknown>
+  return replies
+}
+
+function isNoScript(reply: PromiseSettledResult<unknown> | undefined): boolean {
+  return reply?.status === 'rejected' && codeOf(reply.reason) === 'NOSCRIPT'
+}
+
+/**
+ * Sends the commands as one pipeline; in a cluster as single commands, all at once. Their keys belong to different nodes,
+ * and only for single commands does the client follow slots that move. It is one round trip for each node all the same.
+ */
+async function sendAll(
+  client: RedisClientLike,
+  commands: readonly Command[],
+): Promise<PromiseSettledResult<unknown>[]> {
+  if (commands.length === 1 || client.isCluster || !client.pipeline) {
+    return Promise.allSettled(commands.map(async (command) => client.call(...command)))
+  }
+  const replies = await client.pipeline(commands.map((command) => [...command])).exec()
+  return commands.map((_, index) => {
+    const [reason, value] = replies?.[index] ?? [new Error('The client left the command without a reply.')]
+    return reason ? { status: 'rejected', reason } : { status: 'fulfilled', value }
+  })
+}

@@ -1,0 +1,174 @@
+/**
+ * The errors of Redis and of its clients: what kind each is, and what to do about it.
+ *
+ * @module
+ */
+
+import { CircuitStorageError, type StorageErrorKind, type StorageOperation } from '../../errors.ts'
+import { attributed } from '../batch-outcome.ts'
+
+/** The operation and the circuit that an error is attributed to. */
+export interface Context {
+  readonly operation: StorageOperation
+  readonly service: string
+}
+
+/** Keeps the word `NOPERM` in the cause: ioredis takes a ready check that fails with it for passed. */
+export class DatabaseError extends Error {
+  constructor(database: number, cause: unknown) {
+    super(`Database ${database} could not be selected`, { cause })
+  }
+}
+
+/** The word with which an error of Redis begins, such as `WRONGTYPE`; `undefined` for other errors. */
+export function codeOf(error: unknown): string | undefined {
+  return /^-?([A-Z]{2,})\b/.exec(messageOf(error))?.[1]
+}
+
+/** A server can repeat the arguments of a command that it does not know, and in `HELLO` there is a password. */
+function messageOf(error: unknown): string {
+  const message = String((error as Partial<Error> | undefined)?.message ?? error)
+  return message.replace(/,? with args beginning with[\s\S]*/, '')
+}
+
+/**
+ * The error of a command that failed.
+ *
+ * @param lastError why there is no connection, if that is known
+ */
+export function commandError(reason: unknown, context: Context, lastError: Error | undefined): CircuitStorageError {
+  const { operation, service } = context
+  if (reason instanceof CircuitStorageError) return attributed(reason, operation, service)
+  if (codeOf(reason) === 'WRONGTYPE') {
+    return new CircuitStorageError(
+      `The record stored for ${JSON.stringify(service)} is damaged: its key holds a value that is no hash. It is ` +
+        'left as it is and this instance decides alone. If another application uses the key, choose another keyPrefix.',
+      { ...context, corrupt: true, kind: 'misconfigured', cause: withoutCommand(reason) },
+    )
+  }
+  // A command that was given up with its connection does not tell why there was none.
+  const givenUp = /Connection is closed|max retries per request/.test(messageOf(reason))
+  const error = givenUp ? (lastError ?? reason) : reason
+  const cause = withoutCommand(error instanceof DatabaseError ? error.cause : error)
+  return new CircuitStorageError(`${operation} of ${JSON.stringify(service)} failed: ${adviceOn(error)}`, {
+    ...context,
+    kind: kindOf(error),
+    cause,
+  })
+}
+
+/** The advice, by the word with which the error begins. */
+const advice: ReadonlyMap<string, string> = new Map([
+  ['NOAUTH', 'Redis wants a password. Put user and password into the URL or the options'],
+  ['WRONGPASS', 'Redis does not accept the user or the password. Correct them'],
+  [
+    'NOPERM',
+    'the Redis user lacks a permission. Grant ~{keyPrefix}* +evalsha +eval +hgetall +hmget +hset +hdel +hincrby +exists ' +
+      '+pexpire +persist +del, and +select for a database other than 0',
+  ],
+  ['READONLY', 'the server is a replica. Connect to the primary'],
+  ['LOADING', 'the server is loading its data. It recovers by itself'],
+  ['BUSY', 'a script of another client keeps the server busy. It can be ended by SCRIPT KILL or FUNCTION KILL'],
+  ['MOVED', 'the server is a node of a cluster. Pass a cluster client: client: new Cluster([…]) of ioredis'],
+  ['ASK', 'the server is a node of a cluster. Pass a cluster client: client: new Cluster([…]) of ioredis'],
+  ['CLUSTERDOWN', 'the cluster does not serve the slot of this key. See CLUSTER INFO on one of its nodes'],
+  ['TRYAGAIN', 'the cluster is moving the slot of this key. It recovers by itself'],
+  [
+    'OOM',
+    'the server has reached maxmemory. Raise it, or let it evict: maxmemory-policy volatile-lru spares overrides',
+  ],
+  ['MAXCLIENTS', 'the server has as many connections as it takes. Raise maxclients, or close some'],
+  ['UNKNOWN', 'the server lacks a command. It has to be Redis 7 or later, or compatible with it, and may rename none'],
+  ['MISCONF', 'the server refuses writes because it cannot save. See its log'],
+  ['NOREPLICAS', 'the server refuses writes because it has too few replicas. See min-replicas-to-write'],
+  ['MASTERDOWN', 'the server is a replica without its primary. Connect to the primary'],
+])
+
+/** The words of errors that pass by themselves, or when somebody makes room. */
+const throttled: ReadonlySet<string> = new Set([
+  'BUSY',
+  'CLUSTERDOWN',
+  'LOADING',
+  'MASTERDOWN',
+  'MAXCLIENTS',
+  'MISCONF',
+  'NOREPLICAS',
+  'OOM',
+  'READONLY',
+  'TRYAGAIN',
+])
+/** The words of errors that do not pass. A mere `ERR` can be anything: proxies answer it for servers that they do not reach. */
+const misconfigured: ReadonlySet<string> = new Set([
+  'ASK',
+  'DENIED',
+  'MOVED',
+  'NOAUTH',
+  'NOPERM',
+  'UNKNOWN',
+  'WRONGPASS',
+])
+
+function kindOf(error: unknown): StorageErrorKind {
+  const isOfDatabase = error instanceof DatabaseError
+  const word = wordOf(isOfDatabase ? error.cause : error)
+  if (throttled.has(word)) return 'throttled'
+  return isOfDatabase || misconfigured.has(word) ? 'misconfigured' : 'unavailable'
+}
+
+/** The word of {@link codeOf}, or one of ours where that of Redis is only `ERR`. */
+function wordOf(error: unknown): string {
+  const message = messageOf(error)
+  // Before it knows who is there, Redis does not even parse a command with more than ten arguments.
+  if (message.includes('unauthenticated')) return 'NOAUTH'
+  // In a script.
+  if (message.includes("user executing the script can't")) return 'NOPERM'
+  if (message.includes('unknown command')) return 'UNKNOWN'
+  return message.includes('max number of clients') ? 'MAXCLIENTS' : (codeOf(error) ?? '')
+}
+
+/** Says what happened and what to do about it. */
+function adviceOn(error: unknown): string {
+  if (error instanceof DatabaseError) return `${error.message}: ${adviceOnDatabase(error.cause)}`
+  const message = messageOf(error)
+  const known = advice.get(wordOf(error))
+  if (known) return `${known} (Redis: ${message}).`
+  if (codeOf(error)) return `Redis refused it: ${message}`
+  if (message === 'Command timed out') return 'Redis did not answer within commandTimeout.'
+  const { name = 'Error', code } = (error ?? {}) as { name?: unknown; code?: unknown }
+  return `Redis could not be asked: ${message || code || name}`
+}
+
+function adviceOnDatabase(error: unknown): string {
+  switch (codeOf(error)) {
+    case 'NOPERM':
+      return `the Redis user lacks a permission. Grant +select, or use database 0 (Redis: ${messageOf(error)}).`
+    case 'ERR':
+      return `the server does not have it. Correct it in the URL or the options (Redis: ${messageOf(error)}).`
+    default:
+      return adviceOn(error)
+  }
+}
+
+/** The properties of an error that are kept. Clients hang the command and its arguments on it, those of `AUTH` too. */
+const harmlessProperties = ['code', 'errno', 'syscall', 'hostname', 'address', 'port'] as const
+
+function withoutCommand(error: unknown): Error {
+  const copy = new Error(messageOf(error))
+  if (error instanceof Error) {
+    copy.name = error.name
+    for (const property of harmlessProperties) {
+      const value = (error as Error & Record<string, unknown>)[property]
+      if (value !== undefined) Object.assign(copy, { [property]: value })
+    }
+  }
+  return copy
+}
+
+/** The error about a reply that is not as Redis sent it. */
+export function unintelligible({ operation, service }: Context): CircuitStorageError {
+  return new CircuitStorageError(
+    `${operation} of ${JSON.stringify(service)} failed: the client's reply is not what Redis sent. Its call must resolve ` +
+      'to the reply as it is: lists as arrays, texts as strings.',
+    { operation, service },
+  )
+}

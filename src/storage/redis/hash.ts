@@ -1,0 +1,71 @@
+/**
+ * A record as a hash of Redis, and back.
+ *
+ * @module
+ */
+
+import { isObject } from '../../settings/problems.ts'
+import type { CircuitRecord, WriteResult } from '../contract.ts'
+import { recordFields } from '../record.ts'
+import { type Context, unintelligible } from './errors.ts'
+
+/** The fields of a record: names and values by turns. */
+export function fieldsOf(record: CircuitRecord): string[] {
+  return recordFields.flatMap((field) => {
+    const value = record[field]
+    if (value === undefined) return []
+    return [field, typeof value === 'object' ? JSON.stringify(value) : String(value)]
+  })
+}
+
+/** The record in a reply to `HGETALL`, unchecked; `undefined` where the key does not exist. */
+export function decodeRecord(reply: unknown, context: Context): CircuitRecord | undefined {
+  const stored = hashIn(reply)
+  if (!stored) throw unintelligible(context)
+  if (stored.size === 0) return undefined
+  const raw: Partial<Record<keyof CircuitRecord, unknown>> = {}
+  for (const field of recordFields) {
+    const text = stored.get(field)
+    if (text !== undefined) raw[field] = decodeField(field, text)
+  }
+  return raw as unknown as CircuitRecord
+}
+
+/** Redis sends a hash as a list of names and values by turns; some clients make an object or a map of it. */
+function hashIn(reply: unknown): Map<string, string> | undefined {
+  if (Array.isArray(reply)) {
+    const hash = new Map<string, string>()
+    for (let index = 0; index < reply.length; index += 2) hash.set(String(reply[index]), String(reply[index + 1]))
+    return hash
+  }
+  if (reply instanceof Map) return hashIn([...reply].flat())
+  return isObject(reply) ? hashIn(Object.entries(reply).flat()) : undefined
+}
+
+/** A field that is no number or no JSON stays a text: the check of the record complains about it. */
+function decodeField(field: keyof CircuitRecord, text: string): unknown {
+  switch (field) {
+    case 'version':
+    case 'epoch':
+    case 'state':
+      return text
+    case 'leases':
+    case 'transitions':
+    case 'lastFailure':
+    case 'override':
+      try {
+        return JSON.parse(text)
+      } catch {
+        return text
+      }
+    default:
+      return String(Number(text)) === text ? Number(text) : text
+  }
+}
+
+/** The answer of a script. */
+export function decodeWrite(reply: unknown, context: Context): WriteResult {
+  if (!Array.isArray(reply)) throw unintelligible(context)
+  const [applied, stored] = reply
+  return { applied: Number(applied) === 1, current: decodeRecord(stored, context) }
+}

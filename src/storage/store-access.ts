@@ -1,0 +1,257 @@
+import { CircuitStorageError, type StorageOperation } from '../errors.ts'
+import { notify, type StorageErrorEvent, type StorageErrorListener } from '../events.ts'
+import { graceAfter, type Runtime } from '../runtime.ts'
+import type { ICircuitStorage } from './contract.ts'
+import { parseError, parseReply } from './replies.ts'
+import { longestPauseOfAll, StorePause } from './store-pause.ts'
+
+/** An adapter that takes longer to load its library than this is not waited for, in milliseconds. */
+const longestPreparation = 10_000
+/** Without a listener, one warning per cause in this time, in milliseconds. */
+const warningInterval = 60_000
+
+/** The services that an operation concerns; in a batch by the keys that they are stored under, which its errors name. */
+export type Concerned = readonly string[] | ReadonlyMap<string, string>
+
+/** How an operation differs that an operator asked for: nobody's invocation waits for it. */
+export interface OperatorRun {
+  /** How many rounds of requests it may take: it gets `storageTimeout` for each. */
+  readonly rounds: number
+}
+
+/**
+ * The way to the store. No operation takes longer than `storageTimeout`. A store that keeps failing is left alone for a
+ * growing, jittered time, one that is misconfigured for the longest at once. Every failure is reported. Records are
+ * parsed here, and nowhere else.
+ */
+export class StoreAccess {
+  readonly storage: ICircuitStorage
+  readonly #runtime: Runtime
+  readonly #timeout: number
+  readonly #listeners = new Set<StorageErrorListener>()
+  readonly #readPause: StorePause
+  readonly #writePause: StorePause
+  /** When causes were last warned of, for want of a listener: written by `#report`. */
+  readonly #warnedAt = new Map<string, number>()
+  /**
+   * Misconfigurations already warned of, by cause: added by `#report`, removed by `#succeeded` once the same operation
+   * has succeeded for the same services.
+   */
+  readonly #misconfigurations = new Map<string, Pick<StorageErrorEvent, 'operation' | 'services'>>()
+  /** Set by {@link prepare} when the adapter has loaded its library, or has taken too long. */
+  #isPrepared: boolean
+  /** The preparation under way: set by {@link prepare}, and unset when it failed. */
+  #preparing: Promise<void> | undefined
+
+  /** @param longestPause how long the store is left alone at most, in milliseconds; default 30 s */
+  constructor(
+    storage: ICircuitStorage,
+    runtime: Runtime,
+    storageTimeout: number,
+    longestPause: number = longestPauseOfAll,
+  ) {
+    this.storage = storage
+    this.#runtime = runtime
+    this.#timeout = storageTimeout
+    this.#isPrepared = storage.prepare === undefined
+    this.#readPause = new StorePause(runtime, longestPause)
+    this.#writePause = new StorePause(runtime, longestPause)
+  }
+
+  /** `false` while reading is left alone after repeated failures. */
+  get canRead(): boolean {
+    return this.#readPause.isOver
+  }
+
+  /** `false` while writing is left alone after repeated failures. A store can be read and yet not written. */
+  get canWrite(): boolean {
+    return this.#writePause.isOver
+  }
+
+  /** Subscribes to the store's failures; returns what unsubscribes. */
+  onError(listener: StorageErrorListener): () => void {
+    this.#listeners.add(listener)
+    return () => void this.#listeners.delete(listener)
+  }
+
+  /** Lets the adapter load its library; `undefined` if that is done. Never rejects: the operation itself will fail. */
+  prepare(): Promise<void> | undefined {
+    if (this.#isPrepared) return undefined
+    this.#preparing ??= new Promise<void>((resolve) => {
+      const done = (): void => {
+        this.#isPrepared = true
+        resolve()
+      }
+      const timer = this.#runtime.setTimeout(done, longestPreparation)
+      const end = (isPrepared: boolean): void => {
+        this.#runtime.clearTimeout(timer)
+        if (isPrepared) done()
+        else {
+          this.#preparing = undefined
+          resolve()
+        }
+      }
+      Promise.resolve()
+        .then(() => this.storage.prepare?.())
+        .then(
+          () => end(true),
+          () => end(false),
+        )
+    })
+    return this.#preparing
+  }
+
+  /**
+   * Runs one operation.
+   *
+   * @param late is given a reply that came after the time was over
+   * @param operator given for an operation that an operator asked for
+   * @returns the reply, its records parsed
+   * @throws {CircuitStorageError} when the operation failed, took too long or found a damaged record; already reported
+   */
+  run<T>(
+    operation: StorageOperation,
+    services: Concerned,
+    action: (storage: ICircuitStorage) => Promise<T>,
+    late?: (reply: T) => void,
+    operator?: OperatorRun,
+  ): Promise<T> {
+    const preparing = this.prepare()
+    return preparing === undefined
+      ? this.#run(operation, services, action, late, operator)
+      : preparing.then(() => this.#run(operation, services, action, late, operator))
+  }
+
+  #run<T>(
+    operation: StorageOperation,
+    services: Concerned,
+    action: (storage: ICircuitStorage) => Promise<T>,
+    late?: (reply: T) => void,
+    operator?: OperatorRun,
+  ): Promise<T> {
+    const timeout = this.#timeout * (operator?.rounds ?? 1)
+    return new Promise<T>((resolve, reject) => {
+      let isWaiting = true
+      const fail = (cause: unknown): void => {
+        if (!isWaiting) return
+        isWaiting = false
+        this.#runtime.clearTimeout(timer)
+        try {
+          reject(this.#failed(operation, services, startedAt, cause, operator === undefined))
+        } catch {
+          // An adapter can reject with anything, for instance with an error whose properties throw.
+          reject(new CircuitStorageError(`The store failed at ${operation}.`, { operation }))
+        }
+      }
+      const startedAt = this.#runtime.now()
+      const giveUp = (): void => {
+        const message = `The store did not answer ${operation} within ${timeout} ms.`
+        fail(new CircuitStorageError(message, { operation }))
+      }
+      let timer = this.#runtime.setTimeout(() => {
+        // After a freeze the answer may lie in the socket: it is given the time to arrive.
+        const grace = graceAfter(this.#runtime.now() - startedAt - timeout)
+        if (grace > 0) timer = this.#runtime.setTimeout(giveUp, grace)
+        else giveUp()
+      }, timeout)
+      const succeed = (raw: T): void => {
+        let reply: T
+        try {
+          const [service = ''] = services.values()
+          reply = parseReply(operation, raw, service)
+        } catch (error) {
+          fail(error)
+          return
+        }
+        this.#succeeded(operation, services)
+        if (!isWaiting) {
+          late?.(reply)
+          return
+        }
+        isWaiting = false
+        this.#runtime.clearTimeout(timer)
+        resolve(reply)
+      }
+      try {
+        action(this.storage).then(succeed, fail)
+      } catch (error) {
+        fail(error)
+      }
+    })
+  }
+
+  #failed(
+    operation: StorageOperation,
+    services: Concerned,
+    startedAt: number,
+    cause: unknown,
+    willRetry: boolean,
+  ): CircuitStorageError {
+    const error =
+      parseError(operation, cause) ?? new CircuitStorageError(`The store failed at ${operation}.`, { operation, cause })
+    // A damaged record is an answer: the store itself is well.
+    if (isDamage(error)) this.#pauseOf(operation).succeeded()
+    else this.#pauseOf(operation).failed(startedAt, error.kind === 'misconfigured')
+    this.#report({ services: concernedBy(error, services), operation, error, willRetry })
+    return error
+  }
+
+  #succeeded(operation: StorageOperation, services: Concerned): void {
+    this.#pauseOf(operation).succeeded()
+    if (this.#misconfigurations.size === 0) return
+    const well = new Set(services.values())
+    for (const [cause, warned] of this.#misconfigurations) {
+      const isWell = warned.operation === operation && warned.services.every((service) => well.has(service))
+      if (isWell) this.#misconfigurations.delete(cause)
+    }
+  }
+
+  #pauseOf(operation: StorageOperation): StorePause {
+    return operation === 'getState' || operation === 'batchGetState' ? this.#readPause : this.#writePause
+  }
+
+  #report(event: StorageErrorEvent): void {
+    const { error, operation } = event
+    for (const listener of this.#listeners) notify(listener, event)
+    if (error.kind === 'misconfigured') {
+      const cause = causeOf(event)
+      if (this.#misconfigurations.has(cause)) return
+      this.#misconfigurations.set(cause, event)
+      warn(
+        error,
+        `The circuit breaker's store is misconfigured; until that is corrected, each instance decides alone. ${error.message}`,
+      )
+    } else if (this.#listeners.size === 0) {
+      const key = `${operation} ${error.kind} ${causeOf(event)}`
+      const now = this.#runtime.now()
+      if (Math.abs(now - (this.#warnedAt.get(key) ?? Number.NEGATIVE_INFINITY)) < warningInterval) return
+      this.#warnedAt.set(key, now)
+      warn(error, error.message)
+    }
+  }
+}
+
+function warn({ code }: CircuitStorageError, message: string): void {
+  process.emitWarning(message, { type: 'CircuitStorageWarning', code })
+}
+
+/** Tells causes apart: not by the message, which may hold something new each time, but by the word that Redis begins it with. */
+function causeOf({ error, services }: StorageErrorEvent): string {
+  // Each service's record is damaged by itself.
+  if (error.corrupt) return services.join()
+  const { cause } = error
+  if (!(cause instanceof Error)) return ''
+  return `${cause.name} ${/^[A-Z]{2,}\b/.exec(cause.message)?.[0] ?? ''}`
+}
+
+/** The services that failed: in a batch that failed in part, not all of them. */
+function concernedBy({ errors }: CircuitStorageError, services: Concerned): readonly string[] {
+  if (!(services instanceof Map)) return services as readonly string[]
+  const failed = [...services].filter(([key]) => errors?.has(key)).map(([, service]) => service)
+  return failed.length > 0 ? failed : [...services.values()]
+}
+
+function isDamage(error: CircuitStorageError): boolean {
+  const { corrupt, errors } = error
+  return corrupt || (errors instanceof Map && errors.size > 0 && [...errors.values()].every((one) => one?.corrupt))
+}

@@ -1,0 +1,180 @@
+/**
+ * Carries out what one circuit wants to do at the store, one request at a time.
+ *
+ * The circuit decides, this waits: it takes a step out of the circuit, sends it, gives the answer back, and asks for the
+ * next one, until there is none. A conflict is answered like everything else; the circuit then decides again. Too many
+ * conflicts in a row, or a store that fails, end the round: what still waits is written at the next opportunity.
+ *
+ * A reply that comes after `storageTimeout` goes the same way into the circuit as one in time.
+ *
+ * @module
+ */
+
+import type { Exchange } from '../circuit/cached-record.ts'
+import type { Circuit, ProbeLease } from '../circuit/circuit.ts'
+import type { Replacement, Step, Write } from '../circuit/step.ts'
+import type { Runtime } from '../runtime.ts'
+import type { CircuitRecord, CompareAndSet, ICircuitStorage, WriteResult } from '../storage/contract.ts'
+import type { OperatorRun, StoreAccess } from '../storage/store-access.ts'
+
+/** After this many conflicts in a row the rest waits for the next opportunity. */
+const maxConflicts = 20
+
+export class Synchronizer {
+  readonly circuit: Circuit
+  readonly storageKey: string
+  readonly store: StoreAccess
+  /** Whether a read has come to an end, with whatever result. Written by the circuit reader. */
+  loadAttempted = false
+  /** The read of this circuit together with others that is under way. Written by the circuit reader. */
+  loading: Promise<void> | undefined
+  readonly #runtime: Runtime
+  readonly #storageTimeout: number
+  /** The last round, and whether it is under way. Written by `#startRound`, ended by the round. */
+  #round: Promise<void> = Promise.resolve()
+  #isRunning = false
+  /** The claim that is under way. Written by `claim`, ended by the claim. */
+  #claiming: Promise<void> | undefined
+
+  constructor(circuit: Circuit, storageKey: string, store: StoreAccess, runtime: Runtime, storageTimeout: number) {
+    this.circuit = circuit
+    this.storageKey = storageKey
+    this.store = store
+    this.#runtime = runtime
+    this.#storageTimeout = storageTimeout
+  }
+
+  /**
+   * Writes what waits; what comes meanwhile is written in the same round.
+   *
+   * @returns when everything is stored or the store failed; never rejects; `undefined` if there is nothing to wait for
+   */
+  drain(): Promise<void> | undefined {
+    if (!this.#isRunning && this.circuit.canWork) this.#startRound()
+    return this.#isRunning ? this.#round : undefined
+  }
+
+  /**
+   * Claims a probe for a call. Waits for the store no longer than `storageTimeout`. A lease that is granted later lies ready
+   * for the next call.
+   *
+   * @param duration how long the lease lasts, in milliseconds
+   * @returns `undefined` if it was not granted; ask the circuit again for the reason
+   */
+  async claim(duration: number, requestId: string | undefined): Promise<ProbeLease | undefined> {
+    const { circuit } = this
+    const giveUpAt = this.#runtime.now() + this.#storageTimeout
+    const isFirst = this.#claiming === undefined
+    while (this.#claiming !== undefined) {
+      const isOver = !(await this.#within(this.#claiming, giveUpAt)) || this.#runtime.now() >= giveUpAt
+      if (isOver || circuit.admit(this.#runtime.now()) !== 'claim') return undefined
+    }
+    circuit.dropExpiredLease()
+    if (!circuit.hasReadyLease) {
+      if (circuit.isAlone) return circuit.claimAlone(duration)
+      // A claim that waited for another has less than its time: that it is not answered says nothing of the store.
+      if (isFirst) circuit.asked()
+      this.#claiming = this.#acquire(duration, requestId).finally(() => {
+        this.#claiming = undefined
+      })
+      await this.#within(this.#claiming, giveUpAt)
+      if (circuit.mayClaimAlone) return circuit.claimAlone(duration)
+    }
+    return circuit.takeLease()
+  }
+
+  /** Gives back a lease that lies ready, unless a call is about to take it. */
+  releaseReadyLease(): void {
+    if (this.#claiming !== undefined) return
+    this.circuit.releaseReadyLease()
+    void this.drain()
+  }
+
+  /** Reads the circuit; a read with others that is under way will do. */
+  async read(): Promise<void> {
+    const exchange = this.circuit.begin()
+    const adopt = (record: CircuitRecord | undefined): void => this.circuit.readAnswered(exchange, record)
+    const read = (storage: ICircuitStorage) => storage.getState(this.storageKey)
+    adopt(await this.store.run('getState', [this.circuit.service], read, adopt))
+  }
+
+  /** Sends a write; whether it is stored. */
+  async send(write: Write, operator?: OperatorRun): Promise<boolean> {
+    const { circuit } = this
+    const take = this.beginWrite(write)
+    const late = (reply: WriteResult): void => {
+      take(reply)
+      void this.drain()
+    }
+    const operation = write.kind === 'add' ? 'incrementFailures' : 'compareAndSetState'
+    const run = (storage: ICircuitStorage): Promise<WriteResult> =>
+      write.kind === 'add'
+        ? storage.incrementFailures(this.storageKey, write.version, write.increment)
+        : storage.compareAndSetState(this.storageKey, write.version, write.next)
+    return take(await this.store.run(operation, [circuit.service], run, late, operator))
+  }
+
+  /** A write leaves; the function that it returns takes the reply. */
+  beginWrite(write: Write): (reply: WriteResult) => boolean {
+    const exchange: Exchange = this.circuit.begin()
+    this.circuit.sent(write)
+    return (reply) => this.circuit.answered(write, exchange, reply)
+  }
+
+  /** A replacement as the store takes it in a batch. */
+  setOf({ version, next }: Replacement): CompareAndSet {
+    return { serviceKey: this.storageKey, version, next }
+  }
+
+  #startRound(): void {
+    this.#isRunning = true
+    this.#round = this.#run()
+  }
+
+  async #run(): Promise<void> {
+    try {
+      for (let conflicts = 0; conflicts < maxConflicts; ) {
+        const step = this.circuit.next()
+        if (step === undefined) break
+        if (!(await this.#carryOut(step))) conflicts++
+      }
+    } catch (error) {
+      this.circuit.storeFailed(error)
+    } finally {
+      // In the same turn as the last look at what waits, so that nothing slips in between.
+      this.#isRunning = false
+    }
+  }
+
+  /** @returns `false` where the next step has to be decided anew */
+  async #carryOut(step: Step): Promise<boolean> {
+    if (step.kind !== 'read') return this.send(step)
+    const reading = this.loading ?? this.read()
+    if (step.longest === undefined) await reading
+    else await this.#within(reading, this.#runtime.now() + step.longest)
+    return false
+  }
+
+  async #acquire(duration: number, requestId: string | undefined): Promise<void> {
+    const { circuit } = this
+    await this.drain()
+    // A read that is under way need not be repeated.
+    if (this.loading !== undefined) await this.loading
+    circuit.wish(duration, requestId)
+    if (!this.#isRunning) this.#startRound()
+    await this.#round
+    circuit.withdraw()
+  }
+
+  /** Whether `promise` settled in time. */
+  #within(promise: Promise<unknown>, giveUpAt: number): Promise<boolean> {
+    return new Promise((resolve) => {
+      const timer = this.#runtime.setTimeout(() => resolve(false), Math.max(0, giveUpAt - this.#runtime.now()))
+      const settled = (): void => {
+        this.#runtime.clearTimeout(timer)
+        resolve(true)
+      }
+      promise.then(settled, settled)
+    })
+  }
+}
