@@ -83,11 +83,9 @@ export class Synchronizer {
     return circuit.takeLease()
   }
 
-  /** Gives back a lease that lies ready, unless a call is about to take it. */
+  /** Gives back a lease that lies ready, unless a call is about to take it. `drain` stores that. */
   releaseReadyLease(): void {
-    if (this.#claiming !== undefined) return
-    this.circuit.releaseReadyLease()
-    void this.drain()
+    if (this.#claiming === undefined) this.circuit.releaseReadyLease()
   }
 
   /** Reads the circuit; a read with others that is under way will do. */
