@@ -13,7 +13,6 @@ const takeTheirTime: readonly RegExp[] = [
   /^__tests__\/support\/(http-service|fleet-worker|fault-proxy)\.ts$/,
   /^__tests__\/lambda\/(handlers\/.*|environment|runtime-api)\.ts$/,
   /^__tests__\/clients\/(servers|observe)\.ts$/,
-  /^__tests__\/reliability\/lag\.ts$/,
 ]
 
 interface Rule {
