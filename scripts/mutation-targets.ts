@@ -25,32 +25,56 @@ const slowRedisTests = [
 /** Seconds for every mutant that the other tests leave alive. */
 const randomTests = /^whatever (the order of calls|fails, trips)/
 
-const engineTests = ['unit/circuit-breaker*.test.ts']
+/** The tests of calls, circuits and operators go through the engine's face. */
+const engineTests = [
+  'unit/circuit-breaker*.test.ts',
+  'unit/operators*.test.ts',
+  'unit/call/*.test.ts',
+  'unit/circuit/*.test.ts',
+  'unit/sync/*.test.ts',
+]
 
 export const mutationTargets: readonly MutationTarget[] = [
-  { name: 'state-machine', file: 'src/circuit/state-machine.ts', tests: ['unit/state-machine.test.ts'] },
-  { name: 'circuit', file: 'src/circuit.ts', tests: engineTests, leftOut: randomTests },
+  { name: 'state-machine', file: 'src/circuit/state-machine.ts', tests: ['unit/circuit/state-machine.test.ts'] },
+  ...['cached-record', 'streak', 'transition-log', 'outbox', 'probe-claims'].map((name) => ({
+    name,
+    file: `src/circuit/${name}.ts`,
+    tests: [`unit/circuit/${name}.test.ts`, ...engineTests],
+    leftOut: randomTests,
+  })),
+  ...['circuit', 'view', 'refusal', 'snapshot'].map((name) => ({
+    name,
+    file: `src/circuit/${name}.ts`,
+    tests: engineTests,
+    leftOut: randomTests,
+  })),
+  ...['synchronizer', 'circuit-reader'].map((name) => ({
+    name,
+    file: `src/sync/${name}.ts`,
+    tests: engineTests,
+    leftOut: randomTests,
+  })),
+  ...['guard', 'call-options'].map((name) => ({
+    name,
+    file: `src/call/${name}.ts`,
+    tests: engineTests,
+    leftOut: randomTests,
+  })),
   {
     name: 'circuit-breaker',
     file: 'src/circuit-breaker.ts',
-    tests: [...engineTests, 'unit/middleware.test.ts', 'unit/shutdown.test.ts'],
+    tests: [...engineTests, 'unit/middleware.test.ts'],
     leftOut: randomTests,
   },
-  {
-    name: 'batch-operations',
-    file: 'src/batch-operations.ts',
-    tests: ['unit/circuit-breaker.batch.test.ts'],
-    leftOut: randomTests,
-  },
+  { name: 'operators', file: 'src/operators.ts', tests: ['unit/operators*.test.ts'], leftOut: randomTests },
   { name: 'middleware', file: 'src/middleware.ts', tests: ['unit/middleware.test.ts'] },
-  {
-    name: 'call-timeout',
-    file: 'src/call-timeout.ts',
-    tests: ['unit/call-timeout.test.ts', 'unit/circuit-breaker.timeout.test.ts'],
-  },
-  { name: 'retry-after', file: 'src/failures/retry-after.ts', tests: ['unit/retry-after.test.ts'] },
-  { name: 'shutdown', file: 'src/shutdown.ts', tests: ['unit/shutdown.test.ts'] },
-  { name: 'semaphore', file: 'src/call/semaphore.ts', tests: ['unit/semaphore.test.ts'] },
+  ...['call-limits', 'invocation'].map((name) => ({
+    name,
+    file: `src/call/${name}.ts`,
+    tests: ['unit/call/call-limits.test.ts', 'unit/call/timeout.test.ts'],
+  })),
+  { name: 'semaphore', file: 'src/call/semaphore.ts', tests: ['unit/call/semaphore.test.ts'] },
+  { name: 'retry-after', file: 'src/failures/retry-after.ts', tests: ['unit/failures/retry-after.test.ts'] },
   ...['store-access', 'store-pause', 'record', 'batch-outcome', 'memory'].map((name) => ({
     name,
     file: `src/storage/${name}.ts`,

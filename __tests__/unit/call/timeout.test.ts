@@ -1,5 +1,5 @@
 import { describe, expect, it, jest } from '@jest/globals'
-import type { CircuitTimeoutError } from '../../src/index.ts'
+import type { CircuitTimeoutError } from '../../../src/index.ts'
 import {
   BadRequest,
   controlled,
@@ -9,7 +9,7 @@ import {
   outcomeOf,
   ServiceUnavailable,
   unavailable,
-} from '../support/virtual-fleet.ts'
+} from '../../support/virtual-fleet.ts'
 
 const never = (): Promise<never> => new Promise(() => {})
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals'
-import { CircuitBreaker } from '../../src/index.ts'
-import { emptyRecord } from '../../src/storage/record.ts'
+import { CircuitBreaker } from '../../../src/index.ts'
+import { emptyRecord } from '../../../src/storage/record.ts'
 import {
   BadRequest,
   controlled,
@@ -10,7 +10,7 @@ import {
   ok,
   outcomeOf,
   trip,
-} from '../support/virtual-fleet.ts'
+} from '../../support/virtual-fleet.ts'
 
 async function startLoaded(fleet: Fleet, instances: number): Promise<CircuitBreaker[]> {
   const breakers = Array.from({ length: instances }, () => fleet.start())

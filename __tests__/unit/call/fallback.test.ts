@@ -1,5 +1,5 @@
 import { describe, expect, it, jest } from '@jest/globals'
-import { isBreakableResultError } from '../../src/index.ts'
+import { isBreakableResultError } from '../../../src/index.ts'
 import {
   BadRequest,
   controlled,
@@ -9,7 +9,7 @@ import {
   ServiceUnavailable,
   trip,
   unavailable,
-} from '../support/virtual-fleet.ts'
+} from '../../support/virtual-fleet.ts'
 
 describe('a fallback', () => {
   it('answers when the circuit refuses the call', async () => {

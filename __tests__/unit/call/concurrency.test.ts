@@ -9,7 +9,7 @@ import {
   ok,
   outcomeOf,
   ServiceUnavailable,
-} from '../support/virtual-fleet.ts'
+} from '../../support/virtual-fleet.ts'
 
 describe('the concurrency limit', () => {
   it('lets 10 calls run at once, and the rest wait their turn in the order they came', async () => {

@@ -1,6 +1,6 @@
 import { describe, expect, it, jest } from '@jest/globals'
-import type { StateChange } from '../../src/index.ts'
-import { createFleet, failTimes, ok, outcomeOf, trip, unavailable } from '../support/virtual-fleet.ts'
+import type { StateChange } from '../../../src/index.ts'
+import { createFleet, failTimes, ok, outcomeOf, trip, unavailable } from '../../support/virtual-fleet.ts'
 
 describe('onStateChange', () => {
   it('tells exactly one instance of each transition', async () => {

@@ -4,9 +4,9 @@
  */
 
 import { describe, expect, it } from '@jest/globals'
-import type { CircuitBreaker } from '../../src/index.ts'
-import type { CircuitRecord, CompareAndSet } from '../../src/storage/contract.ts'
-import type { RecordedRequest } from '../support/recording-storage.ts'
+import type { CircuitBreaker } from '../../../src/index.ts'
+import type { CircuitRecord, CompareAndSet } from '../../../src/storage/contract.ts'
+import type { RecordedRequest } from '../../support/recording-storage.ts'
 import {
   type Controlled,
   controlled,
@@ -15,7 +15,7 @@ import {
   failTimes,
   ok,
   outcomeOf,
-} from '../support/virtual-fleet.ts'
+} from '../../support/virtual-fleet.ts'
 
 interface Scene extends Fleet {
   readonly a: CircuitBreaker

@@ -1,6 +1,6 @@
 import { describe, expect, it, jest } from '@jest/globals'
-import type { CircuitOpenError } from '../../src/index.ts'
-import { emptyRecord } from '../../src/storage/record.ts'
+import type { CircuitOpenError } from '../../../src/index.ts'
+import { emptyRecord } from '../../../src/storage/record.ts'
 import {
   BadRequest,
   controlled,
@@ -10,7 +10,7 @@ import {
   outcomeOf,
   trip,
   unavailable,
-} from '../support/virtual-fleet.ts'
+} from '../../support/virtual-fleet.ts'
 
 const ignored = (): Promise<never> => Promise.reject(new BadRequest('400'))
 

@@ -1,5 +1,5 @@
 import { describe, expect, it, jest } from '@jest/globals'
-import { controlled, createFleet, failTimes, ok, outcomeOf, trip } from '../support/virtual-fleet.ts'
+import { controlled, createFleet, failTimes, ok, outcomeOf, trip } from '../../support/virtual-fleet.ts'
 
 describe('mode observe', () => {
   it('never refuses, but counts, stores and reports', async () => {

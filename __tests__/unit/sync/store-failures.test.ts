@@ -1,5 +1,5 @@
 import { describe, expect, it, jest } from '@jest/globals'
-import { CircuitBreaker, CircuitStorageError } from '../../src/index.ts'
+import { CircuitBreaker, CircuitStorageError } from '../../../src/index.ts'
 import {
   controlled,
   createFleet,
@@ -9,7 +9,7 @@ import {
   outcomeOf,
   ServiceUnavailable,
   trip,
-} from '../support/virtual-fleet.ts'
+} from '../../support/virtual-fleet.ts'
 
 const damage = (service = 'stripe') =>
   new CircuitStorageError('damaged', { operation: 'batchGetState', service, corrupt: true })

@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals'
-import type { CircuitBreaker } from '../../src/index.ts'
-import { createFleet, type Fleet, failTimes, ok, outcomeOf, trip } from '../support/virtual-fleet.ts'
+import type { CircuitBreaker } from '../../../src/index.ts'
+import { createFleet, type Fleet, failTimes, ok, outcomeOf, trip } from '../../support/virtual-fleet.ts'
 
 const unavailable = (retryAfter: string): Response =>
   new Response('', { status: 503, headers: { 'retry-after': retryAfter } })

@@ -1,6 +1,14 @@
 import { describe, expect, it, jest } from '@jest/globals'
-import type { CallOptions } from '../../src/index.ts'
-import { controlled, createFleet, failTimes, isSettled, ok, outcomeOf, unavailable } from '../support/virtual-fleet.ts'
+import type { CallOptions } from '../../../src/index.ts'
+import {
+  controlled,
+  createFleet,
+  failTimes,
+  isSettled,
+  ok,
+  outcomeOf,
+  unavailable,
+} from '../../support/virtual-fleet.ts'
 
 /** As a JavaScript user calls it. */
 const options = (given: unknown): CallOptions<string, string> => given as CallOptions<string, string>

@@ -1,8 +1,8 @@
 import { describe, expect, it } from '@jest/globals'
 import fc from 'fast-check'
-import type { CircuitRecord } from '../../src/storage/contract.ts'
-import type { Fault } from '../support/recording-storage.ts'
-import { BadRequest, controlled, createFleet, ok, outcomeOf, ServiceUnavailable } from '../support/virtual-fleet.ts'
+import type { CircuitRecord } from '../../../src/storage/contract.ts'
+import type { Fault } from '../../support/recording-storage.ts'
+import { BadRequest, controlled, createFleet, ok, outcomeOf, ServiceUnavailable } from '../../support/virtual-fleet.ts'
 
 type Step =
   | {

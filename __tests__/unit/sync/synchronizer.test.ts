@@ -1,0 +1,517 @@
+import { describe, expect, it } from '@jest/globals'
+import { CircuitStorageError, type StateChange } from '../../../src/index.ts'
+import type { CircuitRecord, WriteResult } from '../../../src/storage/contract.ts'
+import { emptyRecord } from '../../../src/storage/record.ts'
+import type { RecordedRequest } from '../../support/recording-storage.ts'
+import {
+  controlled,
+  createFleet,
+  type Fleet,
+  failTimes,
+  isSettled,
+  ok,
+  outcomeOf,
+  trip,
+  unavailable,
+} from '../../support/virtual-fleet.ts'
+
+const observedBy = (breaker: ReturnType<Fleet['start']>): StateChange[] => {
+  const observed: StateChange[] = []
+  breaker.onStateChange((change) => observed.push(change), { observed: true })
+  return observed
+}
+
+/** The count that an increment adds. */
+const countOf = ({ args }: RecordedRequest): number => (args[2] as { count: number }).count
+
+function corrupt(operation: 'getState' | 'batchGetState' | 'incrementFailures'): CircuitStorageError {
+  return new CircuitStorageError('damaged', { operation, service: 'stripe', corrupt: true })
+}
+
+describe('a failure of the store is reported with its operation, its service and whether it is tried again', () => {
+  it.each([
+    ['incrementFailures', true, async ({ start }: Fleet) => failTimes(start(), 1)],
+    ['compareAndSetState', true, async ({ start }: Fleet) => failTimes(start({ failureThreshold: 1 }), 1)],
+    ['compareAndSetState', false, async ({ start }: Fleet) => outcomeOf(start().forceOpen('stripe'))],
+    ['getState', false, async ({ start }: Fleet) => outcomeOf(start().reset('stripe'))],
+  ] as const)('%s (tried again: %p)', async (operation, willRetry, run) => {
+    const fleet = createFleet()
+    fleet.storage.inject('fail', operation)
+    await run(fleet)
+    await fleet.runtime.settle()
+    // What an operator reads first is read by the path that everyone uses.
+    const expected = operation === 'getState' ? { operation } : { operation, willRetry }
+    expect(fleet.storageErrors).toMatchObject([{ services: ['stripe'], ...expected }])
+  })
+
+  it('compareAndSetState that ends a streak', async () => {
+    const { start, storage, storageErrors } = createFleet()
+    const breaker = start()
+    await failTimes(breaker, 1)
+    await breaker.flush()
+    storage.inject('fail', 'compareAndSetState')
+    await breaker.call('stripe', ok)
+    await breaker.flush()
+    expect(storageErrors).toMatchObject([{ services: ['stripe'], operation: 'compareAndSetState', willRetry: true }])
+  })
+
+  it('clearState that repairs a damaged record', async () => {
+    const { start, storage, storageErrors } = createFleet()
+    storage.intercept('getState', async () => {
+      throw corrupt('getState')
+    })
+    storage.inject('fail', 'clearState')
+    await outcomeOf(start().reset('stripe'))
+    expect(storageErrors[1]).toMatchObject({ services: ['stripe'], operation: 'clearState', willRetry: false })
+  })
+})
+
+describe('while the store is away', () => {
+  /** An instance that knows it. */
+  async function alone(options = {}): Promise<Fleet & { readonly breaker: ReturnType<Fleet['start']> }> {
+    const fleet = createFleet({ failureThreshold: 9, ...options })
+    const breaker = fleet.start()
+    await breaker.load()
+    fleet.storage.outage = 'fail'
+    await failTimes(breaker, 1)
+    await fleet.runtime.advance(1)
+    await failTimes(breaker, 1)
+    await fleet.runtime.advance(1)
+    fleet.storage.forget()
+    await failTimes(breaker, 1)
+    expect(fleet.storage.requests).toEqual([])
+    return { ...fleet, breaker }
+  }
+
+  const back = async ({ storage, runtime }: Fleet, breaker: ReturnType<Fleet['start']>): Promise<void> => {
+    storage.heal()
+    await runtime.advance(30_000)
+    await breaker.load()
+    await breaker.flush()
+  }
+
+  it('a success ends the failures that wait: they are not reported when it is back', async () => {
+    const fleet = await alone()
+    await fleet.breaker.call('stripe', ok)
+    await back(fleet, fleet.breaker)
+    expect((await fleet.storage.peek('stripe'))?.failureCount ?? 0).toBe(0)
+  })
+
+  it('failures wait, and are reported when it is back', async () => {
+    const fleet = await alone()
+    await back(fleet, fleet.breaker)
+    expect((await fleet.storage.peek('stripe'))?.failureCount).toBe(3)
+  })
+
+  it('a failure takes the place of those that are further back than the window', async () => {
+    const fleet = await alone()
+    fleet.storage.outage = undefined
+    fleet.storage.inject('fail', 'incrementFailures', 100)
+    await fleet.runtime.advance(60_001)
+    await failTimes(fleet.breaker, 1)
+    await fleet.runtime.settle()
+    await back(fleet, fleet.breaker)
+    expect((await fleet.storage.peek('stripe'))?.failureCount).toBe(1)
+  })
+
+  it('a failure is added to those that are as far back as the window', async () => {
+    const fleet = await alone()
+    fleet.storage.outage = undefined
+    fleet.storage.inject('fail', 'incrementFailures', 100)
+    await fleet.runtime.advance(60_000)
+    await failTimes(fleet.breaker, 1)
+    await fleet.runtime.settle()
+    await back(fleet, fleet.breaker)
+    expect((await fleet.storage.peek('stripe'))?.failureCount).toBe(3)
+  })
+
+  it('a success ends a failure that was never sent', async () => {
+    const { start, storage, runtime } = createFleet({ services: ['a', 'b'] })
+    const breaker = start()
+    await breaker.load()
+    storage.outage = 'fail'
+    await failTimes(breaker, 1, 'a')
+    await runtime.advance(1)
+    await failTimes(breaker, 1, 'a')
+    await runtime.advance(1)
+    await failTimes(breaker, 1, 'b')
+    await breaker.call('b', ok)
+    storage.heal()
+    await runtime.advance(30_000)
+    await breaker.load()
+    await breaker.flush()
+    expect((await storage.peek('b'))?.failureCount ?? 0).toBe(0)
+  })
+
+  it('a failure that was never sent does not take the streak of the others back in time', async () => {
+    const { start, storage, runtime } = createFleet({ services: ['a', 'b'], failureThreshold: 9 })
+    const [breaker, other] = [start(), start()]
+    await breaker.load()
+    storage.outage = 'fail'
+    await failTimes(breaker, 1, 'a')
+    await runtime.advance(1)
+    await failTimes(breaker, 1, 'a')
+    await runtime.advance(1)
+    await failTimes(breaker, 1, 'b')
+    storage.heal()
+    await runtime.advance(30_000)
+    await failTimes(other, 1, 'b')
+    await other.flush()
+    const { lastFailureAt } = (await storage.peek('b')) as CircuitRecord
+    await breaker.batchGetState()
+    await breaker.flush()
+    expect(await storage.peek('b')).toMatchObject({ failureCount: 2, lastFailureAt })
+  })
+
+  it('a probe that fails renews the failures that wait', async () => {
+    const fleet = await alone({ failureThreshold: 4 })
+    const { breaker, runtime, storage } = fleet
+    await failTimes(breaker, 1)
+    await runtime.advance(50_000)
+    await failTimes(breaker, 1)
+    await back(fleet, breaker)
+    expect((await storage.peek('stripe'))?.failureCount).toBe(3)
+  })
+
+  it('observers are told at once that this instance has opened the circuit for itself', async () => {
+    const { breaker } = await alone({ failureThreshold: 4 })
+    const observed = observedBy(breaker)
+    await failTimes(breaker, 1)
+    expect(observed).toMatchObject([{ from: 'CLOSED', to: 'OPEN', reason: 'observed', observed: true }])
+  })
+
+  it('a failure that completes the fleet’s count only as one that waited opens nothing', async () => {
+    const { start, storage, runtime } = createFleet()
+    const [breaker, other] = [start(), start()]
+    await breaker.load()
+    storage.inject('fail', 'incrementFailures')
+    await failTimes(breaker, 1)
+    await runtime.settle()
+    await failTimes(other, 2)
+    await other.flush()
+    await breaker.flush()
+    expect(await storage.peek('stripe')).toMatchObject({ state: 'CLOSED', failureCount: 3 })
+  })
+
+  it('a probe that fails counts toward the circuit that others have closed', async () => {
+    const { breaker, runtime } = await alone({ failureThreshold: 4 })
+    const observed = observedBy(breaker)
+    await failTimes(breaker, 1)
+    await runtime.advance(10_000)
+    expect((await outcomeOf(breaker.call('stripe', unavailable))).error).toMatchObject({ message: '503' })
+    expect(observed.map(({ to }) => to)).toEqual(['OPEN', 'HALF_OPEN', 'OPEN'])
+  })
+
+  it('a probe that succeeds closes the circuit here, and what is stored is adopted when it is back', async () => {
+    const fleet = await alone({ failureThreshold: 4 })
+    const { breaker, runtime, storage } = fleet
+    const observed = observedBy(breaker)
+    await failTimes(breaker, 1)
+    await runtime.advance(10_000)
+    expect(await breaker.call('stripe', ok)).toBe('ok')
+    expect(observed.map(({ to }) => to)).toEqual(['OPEN', 'HALF_OPEN', 'CLOSED'])
+    expect(breaker.circuits.stripe).toMatchObject({ state: 'CLOSED', failureCount: 0 })
+    await back(fleet, breaker)
+    expect((await storage.peek('stripe'))?.failureCount ?? 0).toBe(0)
+  })
+})
+
+describe('a record that is found damaged by a write', () => {
+  it('is not written again before it has been read', async () => {
+    const { start, storage, runtime } = createFleet({ failureThreshold: 5 })
+    const breaker = start()
+    await breaker.load()
+    storage.intercept('incrementFailures', async () => {
+      throw corrupt('incrementFailures')
+    })
+    await failTimes(breaker, 1)
+    await runtime.settle()
+    storage.forget()
+    await failTimes(breaker, 2)
+    await breaker.flush()
+    expect(storage.writes).toEqual([])
+    await breaker.batchGetState()
+    await failTimes(breaker, 1)
+    await breaker.flush()
+    expect((await storage.peek('stripe'))?.failureCount).toBe(4)
+  })
+})
+
+describe('conflicts', () => {
+  /** Somebody else wins every time, and never the same. */
+  const losing = (stored: () => Partial<CircuitRecord>) => {
+    let version = 0
+    return async (): Promise<WriteResult> => {
+      const current = { ...emptyRecord('e', 0), version: `v-${++version}`, ...stored() } as CircuitRecord
+      return { applied: false, current }
+    }
+  }
+
+  it('are given up for now after 20 in a row, and what waits is written at the next opportunity', async () => {
+    const { start, storage, runtime } = createFleet()
+    const breaker = start()
+    const counted = () => ({ failureCount: 2, lastFailureAt: runtime.now(), updatedAt: runtime.now() })
+    await storage.put('stripe', { ...emptyRecord('e', runtime.now()), version: 'v-0', ...counted() })
+    await breaker.load()
+    storage.intercept('compareAndSetState', losing(counted), 1_000)
+    storage.forget()
+    await failTimes(breaker, 1)
+    await runtime.settle()
+    expect(storage.writes).toHaveLength(20)
+    storage.heal()
+    await storage.put('stripe', { ...emptyRecord('e', runtime.now()), version: 'v-20', ...counted() })
+    await breaker.flush()
+    expect((await storage.peek('stripe'))?.state).toBe('OPEN')
+  })
+
+  it('keep a claim from being made for ever: after 20 the call is refused', async () => {
+    const { start, storage, runtime } = createFleet()
+    const breaker = start()
+    await trip(breaker)
+    const opened = (await storage.peek('stripe')) as CircuitRecord
+    await runtime.advance(10_000)
+    storage.intercept(
+      'compareAndSetState',
+      losing(() => ({ ...opened, version: undefined as never })),
+      0,
+    )
+    storage.heal()
+    let version = 0
+    const conflict = async () => ({ applied: false, current: { ...opened, version: `w-${++version}` } })
+    storage.intercept('compareAndSetState', conflict, 1_000)
+    storage.forget()
+    expect((await outcomeOf(breaker.call('stripe', ok))).error).toMatchObject({ reason: 'unclaimed', retryAfter: 500 })
+    expect(storage.writes).toHaveLength(20)
+  })
+
+  it('let a failure that lost be reported together with the one that followed it', async () => {
+    const { start, storage, runtime } = createFleet({ failureThreshold: 9 })
+    const [breaker, other] = [start(), start()]
+    await failTimes(other, 1)
+    await other.flush()
+    await breaker.load()
+    const held = storage.holdRequest('incrementFailures')
+    await failTimes(breaker, 1)
+    await held.arrived
+    await other.call('stripe', ok)
+    await other.flush()
+    await failTimes(breaker, 1)
+    storage.forget()
+    held.release()
+    await runtime.settle()
+    expect(storage.writes.map(countOf)).toEqual([2])
+    expect((await storage.peek('stripe'))?.failureCount).toBe(2)
+  })
+
+  it.each([
+    ['forgotten where the one that followed it came after the window', 60_001, 1],
+    ['reported where the one that followed it came at the end of the window', 60_000, 2],
+  ])('let a failure that lost be %s', async (_what, wait, count) => {
+    const { start, storage, runtime } = createFleet({ failureThreshold: 9, storageTimeout: 100_000 })
+    const [breaker, other] = [start(), start()]
+    await failTimes(other, 1)
+    await other.flush()
+    await breaker.load()
+    const held = storage.holdRequest('incrementFailures')
+    await failTimes(breaker, 1)
+    await held.arrived
+    await other.call('stripe', ok)
+    await other.flush()
+    await runtime.advance(wait)
+    await failTimes(breaker, 1)
+    storage.forget()
+    held.release()
+    await runtime.settle()
+    expect(storage.writes.map(countOf)).toEqual([count])
+  })
+
+  it('let an instance that would open the circuit leave it where a success has ended the streak meanwhile', async () => {
+    const { start, storage, runtime } = createFleet()
+    const [breaker, other, third] = [start(), start(), start()]
+    await breaker.load()
+    await failTimes(other, 1)
+    await other.flush()
+    await failTimes(third, 1)
+    await third.flush()
+    const held = storage.holdRequest('compareAndSetState')
+    await failTimes(breaker, 1)
+    await held.arrived
+    expect(breaker.circuits.stripe?.state).toBe('OPEN')
+    await other.call('stripe', ok)
+    await other.flush()
+    held.release()
+    await runtime.settle()
+    expect(await storage.peek('stripe')).toMatchObject({ state: 'CLOSED', failureCount: 0 })
+    expect(breaker.circuits.stripe?.state).toBe('CLOSED')
+    expect(breaker.needsFlush).toBe(false)
+  })
+})
+
+describe('a change that is still being written', () => {
+  /** A probe has succeeded, and that is on its way to the store. */
+  async function settling(options = {}) {
+    const fleet = createFleet(options)
+    const breaker = fleet.start()
+    await trip(breaker)
+    await fleet.runtime.advance(10_000)
+    const probe = controlled()
+    const call = breaker.call('stripe', probe.operation)
+    await fleet.runtime.settle()
+    const held = fleet.storage.holdRequest('compareAndSetState')
+    probe.succeed('ok')
+    await call
+    await held.arrived
+    return { ...fleet, breaker, held }
+  }
+
+  it('is not undone here by a read: calls pass the circuit that a probe has closed', async () => {
+    const { breaker } = await settling()
+    await breaker.batchGetState()
+    expect(breaker.circuits.stripe?.state).toBe('CLOSED')
+    expect(await breaker.call('stripe', ok)).toBe('ok')
+  })
+
+  it('is not undone here by a read: the lease of a probe that has ended is free', async () => {
+    const { breaker, runtime } = await settling({ halfOpenSuccessThreshold: 2 })
+    await breaker.batchGetState()
+    const call = outcomeOf(breaker.call('stripe', ok))
+    await runtime.advance(500)
+    expect(await call).toEqual({ value: 'ok' })
+  })
+
+  it('gives way to what an operator wrote meanwhile', async () => {
+    const { breaker, start } = await settling()
+    await start().forceOpen('stripe')
+    await breaker.batchGetState()
+    expect((await outcomeOf(breaker.call('stripe', ok))).error).toMatchObject({ reason: 'forced' })
+  })
+
+  it('gives way to a record that was deleted', async () => {
+    const { breaker, storage, held, runtime } = await settling()
+    await storage.remove('stripe')
+    await breaker.batchGetState()
+    expect(breaker.circuits.stripe).toMatchObject({ state: 'CLOSED', generation: 0 })
+    held.release()
+    await runtime.settle()
+    expect(breaker.needsFlush).toBe(false)
+  })
+
+  it('carries the failures that follow it: they are stored, and the third in a row opens the circuit', async () => {
+    const { breaker, storage, held, runtime } = await settling()
+    await failTimes(breaker, 2)
+    held.release()
+    await runtime.settle()
+    expect(await storage.peek('stripe')).toMatchObject({ state: 'CLOSED', failureCount: 2 })
+    await failTimes(breaker, 1)
+    expect(breaker.circuits.stripe?.state).toBe('OPEN')
+  })
+
+  it('gives way to the trip of another instance that was faster', async () => {
+    const { start, storage, runtime } = createFleet()
+    const [breaker, other] = [start(), start()]
+    await breaker.load()
+    await other.load()
+    storage.holdRequest('compareAndSetState')
+    await failTimes(breaker, 3)
+    await runtime.advance(100)
+    await other.batchSetState({ stripe: 'OPEN' })
+    await breaker.batchGetState()
+    expect(breaker.circuits.stripe?.openedAt).toBe((await storage.peek('stripe'))?.openedAt)
+  })
+})
+
+describe('a reply that comes too late', () => {
+  it('to an increment is taken for what it is: nothing is sent again', async () => {
+    const { start, storage, runtime } = createFleet()
+    const breaker = start()
+    await breaker.load()
+    const held = storage.holdReply('incrementFailures')
+    await failTimes(breaker, 1)
+    await runtime.advance(500)
+    storage.forget()
+    held.release()
+    await runtime.settle()
+    expect(breaker.needsFlush).toBe(false)
+    await breaker.flush()
+    expect(storage.requests).toEqual([])
+  })
+
+  it('to an increment that completed the count opens the circuit', async () => {
+    const { start, storage, runtime, events } = createFleet()
+    const [breaker, other] = [start(), start()]
+    await breaker.load()
+    await failTimes(other, 2)
+    await other.flush()
+    const held = storage.holdReply('incrementFailures')
+    await failTimes(breaker, 1)
+    await runtime.advance(500)
+    held.release()
+    await runtime.settle()
+    expect(events).toMatchObject([{ to: 'OPEN', reason: 'failure-threshold' }])
+    expect((await storage.peek('stripe'))?.state).toBe('OPEN')
+  })
+
+  it.each([
+    ['in time', 0],
+    ['too late', 500],
+  ])('after a read of a record that was restored still tells of the transition (%s)', async (_when, wait) => {
+    const { start, storage, runtime, events } = createFleet({ failureThreshold: 1 })
+    const breaker = start()
+    await breaker.load()
+    const held = storage.holdReply('compareAndSetState')
+    await failTimes(breaker, 1)
+    await held.arrived
+    await storage.put('stripe', { ...emptyRecord('restored', runtime.now()), version: 'restored' })
+    await breaker.batchGetState()
+    await runtime.advance(wait)
+    held.release()
+    await runtime.settle()
+    expect(events).toMatchObject([{ to: 'OPEN', reason: 'failure-threshold' }])
+  })
+
+  it('is not waited for by a second claim longer than storageTimeout, whatever is written and read before', async () => {
+    const { start, storage, runtime } = createFleet({ halfOpenSuccessThreshold: 2 })
+    const breaker = start()
+    await trip(breaker)
+    await runtime.advance(10_000)
+    const probe = controlled()
+    const call = breaker.call('stripe', probe.operation)
+    await runtime.settle()
+    storage.inject('hang', 'compareAndSetState')
+    storage.inject('hang', 'getState')
+    probe.succeed('ok')
+    await call
+    await runtime.advance(100)
+    const next = outcomeOf(breaker.call('stripe', ok))
+    await runtime.advance(500)
+    expect(await isSettled(next, runtime)).toBe(true)
+  })
+
+  it('to an increment, lost, is not asked for where the version has changed since', async () => {
+    const { start, storage } = createFleet()
+    const [breaker, other] = [start(), start()]
+    await breaker.load()
+    storage.inject('lose-with-error', 'incrementFailures')
+    await failTimes(breaker, 1)
+    await outcomeOf(breaker.flush())
+    await other.load()
+    await other.call('stripe', ok)
+    await other.flush()
+    await breaker.batchGetState()
+    storage.forget()
+    await breaker.flush()
+    expect(storage.writes).toEqual([])
+    expect((await storage.peek('stripe'))?.failureCount).toBe(0)
+  })
+
+  it('or never, to an increment that is as old as the window, lets it be sent again', async () => {
+    const { start, storage, runtime } = createFleet()
+    const breaker = start()
+    await breaker.load()
+    storage.inject('fail', 'incrementFailures')
+    await failTimes(breaker, 1)
+    await runtime.advance(60_000)
+    await breaker.flush()
+    expect((await storage.peek('stripe'))?.failureCount).toBe(1)
+  })
+})
