@@ -2,8 +2,8 @@ import { join } from 'node:path'
 import { project } from './jest.config.js'
 
 const {
-  MUTATION_FILE = 'src/state-machine.ts',
-  MUTATION_TESTS = 'unit/state-machine.test.ts',
+  MUTATION_FILE = 'src/circuit/state-machine.ts',
+  MUTATION_TESTS = 'unit/circuit/state-machine.test.ts',
   MUTATION_REPORT = 'reports/mutation/mutation.json',
   MUTATION_TIMEOUT = '2000',
   MUTATION_CONCURRENCY = '1',

@@ -648,7 +648,7 @@ const mistakes: readonly (readonly [mistake: string, code: string, mutated: stri
   ],
   ['writes a healthy circuit', 'success && live > 0', 'success'],
   ['forgets a success', 'success && live > 0', 'false'],
-  ['never forgets a trip', 'record.trips > 0 && isQuiet(record, at, settings.window)', 'false'],
+  ['never forgets a trip', 'record.trips > 0 && hasBeenIdle(record, at, settings.window)', 'false'],
   [
     'takes a pause without writes for quiet',
     'Math.max(record.lastFailureAt ?? 0, record.updatedAt)',

@@ -6,15 +6,15 @@
  *
  * Answers overtake each other, because a request that has timed out may still be answered. Each request therefore takes
  * an {@link Exchange} along: what was known when it left. A read is believed only if no other answer came meanwhile. The
- * reply to a write is believed also where the cache still holds the version that the write was conditional on, because a
- * write that was decided on that version is younger than it. No reply is believed that left before a deletion.
+ * reply to a write is believed also where it is proven to be younger than the cached record, as `isOvertaken` says. No reply
+ * is believed that left before a deletion.
  *
  * The store can fail between two answers. `isOutOfTouch` says so: what is cached is older than the last failure.
  *
  * @module
  */
 
-import type { CircuitRecord, ExpectedVersion } from '../storage/contract.ts'
+import type { CircuitRecord, ExpectedVersion, WriteResult } from '../storage/contract.ts'
 
 /** The state of knowledge when a request left. */
 export interface Exchange {
@@ -85,10 +85,6 @@ export class CachedRecord {
     return this.#isDamaged
   }
 
-  get answers(): number {
-    return this.#answers
-  }
-
   /** Whether the store has failed since the record was read. */
   get isOutOfTouch(): boolean {
     return this.#failuresKnown < this.#failures
@@ -114,10 +110,17 @@ export class CachedRecord {
     return answers !== this.#answers
   }
 
-  /** The same of a write: its reply is younger than the cached record if its condition still holds there. */
-  isOvertaken(exchange: Exchange, write: Condition): boolean {
+  /**
+   * The same of a write. Where other answers came meanwhile, its reply is still the younger one if the cache holds the
+   * version that the write was conditional on and that is gone now. An addition that was applied keeps the version, so that
+   * the greater count is the younger one.
+   */
+  isOvertaken(exchange: Exchange, write: Condition, { applied, current }: WriteResult): boolean {
     if (exchange.answers < this.#clearedAt) return true
-    return this.isLate(exchange) && !holds(write, this.#current)
+    if (!this.isLate(exchange)) return false
+    const cached = this.#current
+    if (write.kind === 'replace' || !applied) return !holds(write, cached)
+    return cached === undefined || cached.version !== current?.version || cached.failureCount > current.failureCount
   }
 
   /** Believes an answer to a request that left at `sentAt`. */

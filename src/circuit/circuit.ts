@@ -36,7 +36,7 @@ import type { ServiceSettings } from '../settings/table.ts'
 import type { CircuitRecord, WriteResult } from '../storage/contract.ts'
 import { emptyRecord } from '../storage/record.ts'
 import { CachedRecord, type Exchange } from './cached-record.ts'
-import { failuresIn, Outbox, stateChange } from './outbox.ts'
+import { Outbox, reportsFailures, stateChange } from './outbox.ts'
 import { ProbeClaims } from './probe-claims.ts'
 import { refusalOf } from './refusal.ts'
 import {
@@ -282,10 +282,10 @@ export class Circuit {
     const { runtime, isShared } = this.#world
     const { failureThreshold } = this.settings
     const streak = this.#streak
-    const heardBefore = this.#cached.readAt < streak.lastFailureAt
+    const isOlderThanStreak = this.#cached.readAt < streak.lastFailureAt
     streak.failed(at)
-    const isOld = streak.isWithheld && heardBefore && isShared
-    const looksFirst = isOld && streak.length < failureThreshold && runtime.random() < lookingPart
+    const mayHaveChanged = streak.isWithheld && isOlderThanStreak && isShared
+    const looksFirst = mayHaveChanged && streak.length < failureThreshold && runtime.random() < lookingPart
     const stored = this.#storedCount(at)
     // An isolated failure of a service that works is withheld until a second one follows. A count that is complete although
     // nobody opened the circuit needs no second one.
@@ -384,31 +384,37 @@ export class Circuit {
    *
    * @returns whether it is stored, by this attempt or by an earlier one
    */
-  answered(write: Write, exchange: Exchange, { applied, current }: WriteResult): boolean {
+  answered(write: Write, exchange: Exchange, reply: WriteResult): boolean {
+    const { applied, current } = reply
     const next = write.kind === 'replace' ? write.next : undefined
     const change = write.kind === 'replace' ? write.change : undefined
     // A read that has overtaken this reply may have ruled the transition out.
     if (applied && next !== undefined && change !== undefined) this.#log.sent(next.epoch, write.version, change)
-    if (this.#cached.isOvertaken(exchange, write)) this.#log.proven(current)
+    const isOvertaken = this.#cached.isOvertaken(exchange, write, reply)
+    if (isOvertaken) this.#log.proven(current)
     else this.#take(current ?? (applied ? next : undefined), exchange.sentAt)
     const isOwn = next !== undefined && current?.version === next.version
     const isProven = change !== undefined && current?.transitions.includes(next?.epoch ?? '') === true
     const isStored = applied || isOwn || isProven
     const { cause } = write
     if (cause.kind === 'claim') this.#claims.answered()
-    const hasEnded = this.#outbox.answered(write, isStored)
-    if (isStored && (cause.kind === 'trip' || failuresIn(write) > 0)) this.#claims.involve()
-    if (hasEnded && cause.kind === 'report' && change === undefined) this.#afterCounting(cause, failuresIn(write))
-    this.#followRecord()
+    const hasReported = this.#outbox.answered(write, isStored)
+    if (isStored && (cause.kind === 'trip' || reportsFailures(write))) this.#claims.involve()
+    if (hasReported && cause.kind === 'report' && change === undefined) this.#afterCounting(cause, write)
+    // Keep a decision made alone until the store answers: a reply that was overtaken is no news.
+    if (isOvertaken && this.#cached.isOutOfTouch) this.#fireEvents()
+    else this.#followRecord()
+    this.#changed()
     return isStored
   }
 
   /** The failure that completes the count opens the circuit. If a mere backlog completed it, the next failure of anyone does. */
-  #afterCounting(report: Report, count: number): void {
+  #afterCounting(report: Report, write: Write): void {
     const { failureThreshold } = this.settings
     const total = this.#storedCount(report.at)
     if (total < failureThreshold || report.failures === report.backlog) return
-    if (total - count < failureThreshold) this.#outbox.tripIsDue(report)
+    const added = write.kind === 'add' ? write.increment.count : write.next.failureCount
+    if (total - added < failureThreshold) this.#outbox.tripIsDue(report)
     if (this.#view.record.state === 'CLOSED') this.#tripView(total, report.at, report.lastFailure)
   }
 

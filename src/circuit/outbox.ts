@@ -23,7 +23,7 @@ import type { CircuitRecord } from '../storage/contract.ts'
 import { emptyRecord } from '../storage/record.ts'
 import { holds } from './cached-record.ts'
 import { activeOverride, decideCount, liveFailureCount, open, settle, type Tokens } from './state-machine.ts'
-import type { Addition, DueTrip, Replacement, Report, Settlement, Step, Write } from './step.ts'
+import type { DueTrip, Replacement, Report, Settlement, Step, Write } from './step.ts'
 
 /** The knowledge that a step is decided on. */
 export interface Known {
@@ -183,6 +183,8 @@ export class Outbox {
       } else {
         this.#first = this.#nextReport()
         if (this.#first === undefined) return undefined
+        // It waits for a read, and reading is left alone.
+        if (known.isOutOfTouch && !known.canRead && this.needsFreshRecord) return undefined
         const step = this.#decide(this.#first, known)
         if (step !== undefined) return step
         this.#endFirst()
@@ -296,19 +298,21 @@ export class Outbox {
    * The reply to a write, in time or late.
    *
    * @param isStored whether the write is stored, by this attempt or by an earlier one
-   * @returns whether it ended something that waited
+   * @returns whether a report has been stored
    */
   answered(write: Write, isStored: boolean): boolean {
     const { cause, isRepeated = false } = write
     switch (cause.kind) {
       case 'settlement':
-        if (!isStored) return false
-        return removeFrom(this.#settlements, cause)
+        if (isStored) this.#settlements = this.#settlements.filter((each) => each !== cause)
+        return false
       case 'trip':
         if (isStored && this.#dueTrip === cause) this.#dueTrip = undefined
-        return isStored
+        return false
       case 'report': {
         if (this.#first?.id !== cause.id) return false
+        // A refusal says nothing of the repetition that is on its way.
+        if (!isStored && this.#sent !== undefined && this.#sent !== write) return false
         this.#sent = undefined
         // Refused on a repetition, the first attempt may have been counted before the version changed: not again.
         if (isStored || isRepeated) this.#first = undefined
@@ -344,14 +348,7 @@ export function stateChange(
   return { service, from: from.state, to, generation, at, reason, requestId, observed: false }
 }
 
-function removeFrom(settlements: Settlement[], settlement: Settlement): boolean {
-  const index = settlements.indexOf(settlement)
-  if (index >= 0) settlements.splice(index, 1)
-  return index >= 0
-}
-
-/** The failures that a write adds to the count of the fleet. */
-export function failuresIn(write: Addition | Replacement): number {
-  if (write.cause.kind !== 'report') return 0
-  return write.kind === 'add' ? write.increment.count : write.next.failureCount
+/** Whether a write reports failures of this instance. */
+export function reportsFailures({ cause }: Write): boolean {
+  return cause.kind === 'report' && cause.failures > 0
 }

@@ -63,20 +63,12 @@ export class ProbeClaims {
     return this.#delay
   }
 
-  get isInvolved(): boolean {
-    return this.#isInvolved
-  }
-
   get unanswered(): number {
     return this.#unanswered
   }
 
   get hasReady(): boolean {
     return this.#ready !== undefined
-  }
-
-  get isWished(): boolean {
-    return this.#wish !== undefined
   }
 
   /** The view has opened. */
@@ -102,8 +94,9 @@ export class ProbeClaims {
     this.#unanswered++
   }
 
+  /** The store has answered, while the call still waits: a reply that comes later helps nobody. */
   answered(): void {
-    this.#unanswered = 0
+    if (this.#wish !== undefined) this.#unanswered = 0
   }
 
   /** Whether the lease that lies ready has not expired. */

@@ -1,3 +1,10 @@
+/**
+ * The error of a call that is refused, with the time after which another try can succeed. It is computed from what is
+ * known at that moment and changes nothing.
+ *
+ * @module
+ */
+
 import { CircuitOpenError, type RefusalReason } from '../errors.ts'
 import type { ServiceSettings } from '../settings/table.ts'
 import type { CircuitRecord } from '../storage/contract.ts'

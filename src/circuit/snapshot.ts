@@ -1,3 +1,9 @@
+/**
+ * The live, read-only face of a circuit for handlers. It keeps nothing: every property asks the circuit when it is read.
+ *
+ * @module
+ */
+
 import type { Runtime } from '../runtime.ts'
 import type { Mode } from '../settings/table.ts'
 import type { CircuitOverride, CircuitState, FailureSummary } from '../storage/contract.ts'
@@ -32,8 +38,8 @@ export interface CircuitSnapshot {
   /** Counts the changes of state. */
   readonly generation: number
   /**
-   * Random token of the current period: new with every change of state. An outcome counts only in the epoch that its call
-   * was admitted in.
+   * Random token of the current period: new with every change of state. An outcome counts only if the epoch is still the one
+   * in which its call was admitted, without another in between.
    */
   readonly epoch: string
   /** An operator's override, if one is set. */

@@ -129,14 +129,14 @@ export function setFailureCount(
     version: tokens.version,
     failureCount: count,
     lastFailureAt: count > 0 ? at : record.lastFailureAt,
-    trips: isQuiet(record, at, settings.window) ? 0 : record.trips,
+    trips: hasBeenIdle(record, at, settings.window) ? 0 : record.trips,
     override: undefined,
     updatedAt: at,
   }
 }
 
 /** Whether a whole `window` has passed since the circuit last failed or changed, so that old trips no longer count. */
-function isQuiet(record: CircuitRecord, at: number, window: number): boolean {
+function hasBeenIdle(record: CircuitRecord, at: number, window: number): boolean {
   return !isRecent(Math.max(record.lastFailureAt ?? 0, record.updatedAt), at, window)
 }
 
@@ -181,7 +181,7 @@ export function decideCount(
     return { kind: 'trip', next: open(counted, outcomes.at, settings, tokens, lastFailure) }
   }
   const startsAnew = record.failureCount > 0 && (success || live === 0)
-  const endsTrips = record.trips > 0 && isQuiet(record, at, settings.window)
+  const endsTrips = record.trips > 0 && hasBeenIdle(record, at, settings.window)
   return startsAnew || endsTrips
     ? { kind: 'replace', next: setFailureCount(record, failures, at, settings, tokens) }
     : { kind: 'increment', at }

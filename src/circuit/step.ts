@@ -1,3 +1,11 @@
+/**
+ * The vocabulary between the core and its driver: what is to be done at the store, and why. `Outbox` and `ProbeClaims` make
+ * steps, `sync/` carries them out and hands each write back with its reply. A step is never changed. A write always names
+ * the version that it was decided on.
+ *
+ * @module
+ */
+
 import type { StateChange } from '../events.ts'
 import type { CircuitRecord, ExpectedVersion, FailureIncrement } from '../storage/contract.ts'
 import type { Failure, ProbeOutcome } from './state-machine.ts'

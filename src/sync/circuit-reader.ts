@@ -50,6 +50,7 @@ export class CircuitReader {
     const keys = circuits.map(({ storageKey }) => storageKey)
     const services = new Map(circuits.map(({ storageKey, circuit }) => [storageKey, circuit.service]))
     try {
+      // One turn later, so that the callers have noted this read before it ends, also where the store is left alone.
       await undefined
       if (!this.#store.canRead) return
       adopt(await this.#store.run('batchGetState', services, (storage) => storage.batchGetState(keys), adopt))

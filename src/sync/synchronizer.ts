@@ -3,7 +3,7 @@
  *
  * The circuit decides, this waits: it takes a step out of the circuit, sends it, gives the answer back, and asks for the
  * next one, until there is none. A conflict is answered like everything else; the circuit then decides again. Too many
- * conflicts in a row, or a store that fails, end the round: what still waits is written at the next opportunity.
+ * conflicts and reads in one round, or a store that fails, end it: what still waits is written at the next opportunity.
  *
  * A reply that comes after `storageTimeout` goes the same way into the circuit as one in time.
  *
@@ -17,7 +17,7 @@ import type { Runtime } from '../runtime.ts'
 import type { CircuitRecord, CompareAndSet, ICircuitStorage, WriteResult } from '../storage/contract.ts'
 import type { OperatorRun, StoreAccess } from '../storage/store-access.ts'
 
-/** After this many conflicts in a row the rest waits for the next opportunity. */
+/** After this many conflicts and reads in one round the rest waits for the next opportunity. */
 const maxConflicts = 20
 
 export class Synchronizer {

@@ -8,6 +8,8 @@ function cached(random = 0): CachedRecord {
   return new CachedRecord(cacheTtl, () => random)
 }
 
+const refused = { applied: false, current: undefined }
+
 function replacing(version: string | undefined) {
   return { kind: 'replace', version } as const
 }
@@ -79,16 +81,37 @@ describe('an answer', () => {
     expect([record.isLate(first), record.isLate(second), record.isLate(record.begin(2))]).toEqual([true, true, false])
   })
 
-  it('to a write is believed where nothing came since, or the cache holds the version that it was conditional on', () => {
+  it('to a replacement is believed where nothing came since, or the cache holds the version that it was conditional on', () => {
     const record = cached()
     record.take(circuitRecord({ version: 'v1' }), 0)
     const exchange = record.begin(1)
-    expect(record.isOvertaken(exchange, replacing('v0'))).toBe(false)
+    expect(record.isOvertaken(exchange, replacing('v0'), refused)).toBe(false)
     record.take(circuitRecord({ version: 'v1', failureCount: 2 }), 1)
-    expect([record.isOvertaken(exchange, replacing('v1')), record.isOvertaken(exchange, replacing('v0'))]).toEqual([
-      false,
-      true,
-    ])
+    const overtaken = ['v1', 'v0'].map((version) => record.isOvertaken(exchange, replacing(version), refused))
+    expect(overtaken).toEqual([false, true])
+  })
+
+  it.each([
+    ['counted more than the cache holds', 3, 'v1', true, false],
+    ['counted as much', 2, 'v1', true, false],
+    ['counted less: a read has seen more since', 1, 'v1', true, true],
+    ['counted in a version that is gone', 9, 'v0', true, true],
+    ['was refused, and the cache holds the version that it was conditional on', 0, 'v9', false, false],
+  ])('to an addition that %s', (_name, failureCount, version, applied, isOvertaken) => {
+    const record = cached()
+    const exchange = record.begin(0)
+    record.take(circuitRecord({ version: 'v1', failureCount: 2 }), 1)
+    const reply = { applied, current: circuitRecord({ version, failureCount }) }
+    expect(record.isOvertaken(exchange, { kind: 'add', version: 'v1' }, reply)).toBe(isOvertaken)
+  })
+
+  it('to an addition does not bring back a record that was seen to be gone', () => {
+    const record = cached()
+    record.take(circuitRecord({ version: 'v1' }), 0)
+    const exchange = record.begin(1)
+    record.take(undefined, 2)
+    const reply = { applied: true, current: circuitRecord({ version: 'v1', failureCount: 1 }) }
+    expect(record.isOvertaken(exchange, { kind: 'add', version: 'v1' }, reply)).toBe(true)
   })
 
   it('to anything that left before a deletion is void, though nothing is stored again', () => {
@@ -97,8 +120,8 @@ describe('an answer', () => {
     record.take(undefined, 1)
     record.cleared()
     expect([
-      record.isOvertaken(before, replacing(undefined)),
-      record.isOvertaken(record.begin(2), replacing(undefined)),
+      record.isOvertaken(before, replacing(undefined), refused),
+      record.isOvertaken(record.begin(2), replacing(undefined), refused),
     ]).toEqual([true, false])
   })
 

@@ -71,7 +71,8 @@ describe('a wish for a probe', () => {
     const claims = claimsWith()
     claims.asked()
     claims.wish(wish)
-    expect([claims.next(record, 10_000, mayClaim), claims.isWished, claims.unanswered]).toEqual([undefined, false, 0])
+    expect([claims.next(record, 10_000, mayClaim), claims.unanswered]).toEqual([undefined, 0])
+    expect(claims.next(due, 10_000, true)).toBeUndefined()
   })
 
   it('is over when it is withdrawn, and not answered', () => {
@@ -98,7 +99,8 @@ describe('a lease', () => {
   it('is granted by the record that lists it, and handed out once', () => {
     const claims = asking()
     claims.arrived(halfOpen('id1'))
-    expect([claims.hasReady, claims.isInvolved, claims.isReady(halfOpen('id1'), 10_000)]).toEqual([true, true, true])
+    expect([claims.hasReady, claims.isReady(halfOpen('id1'), 10_000)]).toEqual([true, true])
+    expect(claims.leavesToOthers(due, 0)).toBe(false)
     expect([claims.takeReady(), claims.takeReady()]).toEqual(['id1', undefined])
     claims.arrived(halfOpen('id1'))
     expect(claims.hasReady).toBe(false)
@@ -107,7 +109,9 @@ describe('a lease', () => {
   it('ends the wish', () => {
     const claims = asking()
     claims.arrived(halfOpen('id1'))
-    expect([claims.next(halfOpen('id1'), 10_000, true), claims.isWished]).toEqual([undefined, false])
+    expect(claims.next(halfOpen('id1'), 10_000, true)).toBeUndefined()
+    claims.takeReady()
+    expect(claims.next(due, 10_000, true)).toBeUndefined()
   })
 
   it('is not ready when it has expired, or is gone from the record', () => {
@@ -177,17 +181,19 @@ describe('claims are spread', () => {
       const claims = claimsWith()
       claims.involve()
       claims.epochBegan(record, isContinued)
-      expect(claims.isInvolved).toBe(isInvolved)
+      expect(claims.leavesToOthers(due, 0)).toBe(!isInvolved)
     },
   )
 })
 
 describe('claims that the store leaves unanswered', () => {
-  it('are counted until one is answered', () => {
+  it('are counted until one is answered while its call waits', () => {
     const claims = claimsWith()
     claims.asked()
     claims.asked()
+    claims.answered()
     expect(claims.unanswered).toBe(2)
+    claims.wish(wish)
     claims.answered()
     expect(claims.unanswered).toBe(0)
   })

@@ -420,6 +420,52 @@ describe('a change that is still being written', () => {
   })
 })
 
+describe('a store that answers, but always after storageTimeout', () => {
+  it('does not keep the circuit open: the second claim in a row is run alone', async () => {
+    const { start, storage, runtime } = createFleet()
+    const breaker = start()
+    await trip(breaker)
+    await runtime.advance(10_500)
+    storage.replyLatency = 700
+    const outcomes: unknown[] = []
+    for (let call = 0; call < 3; call++) {
+      const outcome = outcomeOf(breaker.call('stripe', ok))
+      await runtime.advance(40_000)
+      outcomes.push((await outcome).value)
+    }
+    expect(outcomes).toEqual([undefined, 'ok', 'ok'])
+  })
+})
+
+describe('a reply that was overtaken', () => {
+  it('does not set back what this instance decided alone since', async () => {
+    const { start, storage, runtime } = createFleet({ cacheTtl: 1_000 })
+    const [breaker, other] = [start(), start()]
+    await trip(breaker)
+    await other.load()
+    await runtime.advance(10_500)
+    const claim = storage.holdRequest('compareAndSetState')
+    const refused = outcomeOf(breaker.call('stripe', ok))
+    await runtime.advance(600)
+    await refused
+    await outcomeOf(other.call('stripe', unavailable))
+    await other.flush()
+    await runtime.advance(2_000)
+    await breaker.load()
+    await runtime.advance(9_000)
+    storage.outage = 'fail'
+    for (let call = 0; call < 4; call++) {
+      const alone = outcomeOf(breaker.call('stripe', ok))
+      await runtime.advance(600)
+      await alone
+    }
+    expect(breaker.circuits.stripe?.state).toBe('CLOSED')
+    claim.release()
+    await runtime.settle()
+    expect(breaker.circuits.stripe?.state).toBe('CLOSED')
+  })
+})
+
 describe('a reply that comes too late', () => {
   it('to an increment is taken for what it is: nothing is sent again', async () => {
     const { start, storage, runtime } = createFleet()
