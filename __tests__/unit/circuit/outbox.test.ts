@@ -239,6 +239,12 @@ describe('a backlog', () => {
     expect(addition(backlog(failures).next(known(record))).increment.count).toBe(added)
   })
 
+  it('waits, and is not dropped, where the record cannot be read', () => {
+    const outbox = backlog(1)
+    const cutOff = { isOutOfTouch: true, canRead: false }
+    expect([outbox.next(known(stored(), cutOff)), outbox.isEmpty]).toEqual([undefined, false])
+  })
+
   it('that cannot add anything is dropped', () => {
     const outbox = backlog(3)
     expect(outbox.next(known(stored({ failureCount: 2, lastFailureAt: 900 })))).toBeUndefined()
