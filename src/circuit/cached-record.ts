@@ -9,7 +9,8 @@
  * reply to a write is believed also where it is proven to be younger than the cached record, as `isOvertaken` says. No reply
  * is believed that left before a deletion.
  *
- * The store can fail between two answers. `isOutOfTouch` says so: what is cached is older than the last failure.
+ * A record can be in doubt: the store has failed since it was read, or holds an addition of ours that the record may lack.
+ * `isOutOfTouch` says so, until an answer comes whose request left after the doubt arose.
  *
  * @module
  */
@@ -22,8 +23,8 @@ export interface Exchange {
   readonly sentAt: number
   /** How many answers had come. */
   readonly answers: number
-  /** How often the store had failed. */
-  readonly failures: number
+  /** How many doubts there had been. */
+  readonly doubts: number
 }
 
 /** The condition of a write. */
@@ -59,10 +60,10 @@ export class CachedRecord {
   #answers = 0
   /** The count of answers at the last deletion. Written by `cleared`. */
   #clearedAt = 0
-  /** Counts the store's failures. Written by `storeFailed`. */
-  #failures = 0
-  /** The count of failures when the request left whose answer was believed last. Written by `heard`. */
-  #failuresKnown = 0
+  /** Counts the doubts. Written by `doubt`. */
+  #doubts = 0
+  /** The count of doubts when the request left that a read has answered last. Written by `heard`. */
+  #doubtsSettled = 0
 
   constructor(cacheTtl: number, random: () => number) {
     this.#cacheTtl = cacheTtl
@@ -85,9 +86,9 @@ export class CachedRecord {
     return this.#isDamaged
   }
 
-  /** Whether the store has failed since the record was read. */
+  /** Whether the record is in doubt. */
   get isOutOfTouch(): boolean {
-    return this.#failuresKnown < this.#failures
+    return this.#doubtsSettled < this.#doubts
   }
 
   /** Whether it is to be read again: older than its lifetime, or from the future. */
@@ -102,7 +103,7 @@ export class CachedRecord {
 
   /** A request leaves. */
   begin(now: number): Exchange {
-    return { sentAt: now, answers: this.#answers, failures: this.#failures }
+    return { sentAt: now, answers: this.#answers, doubts: this.#doubts }
   }
 
   /** Whether another answer was believed since the request left: a read's answer is then discarded. */
@@ -131,9 +132,9 @@ export class CachedRecord {
     this.#date(sentAt)
   }
 
-  /** The circuit was read after the failures that were known when the request left. */
-  heard({ failures }: Exchange): void {
-    this.#failuresKnown = Math.max(this.#failuresKnown, failures)
+  /** The circuit was read after the doubts that there were when the request left. */
+  heard({ doubts }: Exchange): void {
+    this.#doubtsSettled = Math.max(this.#doubtsSettled, doubts)
   }
 
   /** The store holds something that is no record. `sentAt`: a read has found that; the next one is due after a lifetime. */
@@ -147,9 +148,9 @@ export class CachedRecord {
     this.#clearedAt = this.#answers
   }
 
-  /** The store failed. */
-  storeFailed(): void {
-    this.#failures++
+  /** The store failed, or holds something of ours that the record may lack. */
+  doubt(): void {
+    this.#doubts++
   }
 
   #date(sentAt: number): void {

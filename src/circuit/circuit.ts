@@ -396,6 +396,8 @@ export class Circuit {
     const isOwn = next !== undefined && current?.version === next.version
     const isProven = change !== undefined && current?.transitions.includes(next?.epoch ?? '') === true
     const isStored = applied || isOwn || isProven
+    // The cached record may lack this addition: a backlog is measured by a fresh one.
+    if (isOvertaken && isStored && write.kind === 'add') this.#cached.doubt()
     const { cause } = write
     if (cause.kind === 'claim') this.#claims.answered()
     const hasReported = this.#outbox.answered(write, isStored)
@@ -430,7 +432,7 @@ export class Circuit {
   }
 
   #standAlone(): void {
-    this.#cached.storeFailed()
+    this.#cached.doubt()
     this.#outbox.toBacklog()
     this.#observeView(this.#now())
     this.#changed()

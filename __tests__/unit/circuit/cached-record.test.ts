@@ -134,11 +134,11 @@ describe('an answer', () => {
 })
 
 describe('an instance is out of touch', () => {
-  it('from a failure of the store until a read that left after it is answered', () => {
+  it('from a doubt until a read that left after it is answered', () => {
     const record = cached()
     const before = record.begin(0)
     expect(record.isOutOfTouch).toBe(false)
-    record.storeFailed()
+    record.doubt()
     record.heard(before)
     expect(record.isOutOfTouch).toBe(true)
     record.heard(record.begin(1))

@@ -438,6 +438,28 @@ describe('a store that answers, but always after storageTimeout', () => {
 })
 
 describe('a reply that was overtaken', () => {
+  it('to an addition makes a backlog look at the record again: it never completes the count by itself', async () => {
+    const { start, storage, runtime } = createFleet()
+    const breaker = start()
+    await breaker.load()
+    const first = storage.holdRequest('incrementFailures')
+    await failTimes(breaker, 1)
+    await runtime.advance(600)
+    storage.outage = 'fail'
+    await failTimes(breaker, 2)
+    await runtime.advance(100)
+    storage.heal()
+    // The record is read before the first addition arrives there.
+    await breaker.batchGetState()
+    first.release()
+    await runtime.settle()
+    await runtime.advance(5_000)
+    const flushed = breaker.flush()
+    await runtime.advance(1_000)
+    await flushed
+    expect((await storage.peek('stripe'))?.failureCount).toBe(2)
+  })
+
   it('does not set back what this instance decided alone since', async () => {
     const { start, storage, runtime } = createFleet({ cacheTtl: 1_000 })
     const [breaker, other] = [start(), start()]
