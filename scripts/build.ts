@@ -2,7 +2,7 @@
  * Bundles the package: one file for each entry, which loads faster than a file for each module, with a source map beside
  * it. Peers stay outside. `npm run build` runs it after `tsc` has written the declarations.
  *
- * What the entries share is in files of its own: an error must be of the same class wherever it was thrown.
+ * The code that entries share is in files of its own: an error must be of the same class wherever it was thrown.
  *
  * @module
  */

@@ -17,7 +17,7 @@ const takeTheirTime: readonly RegExp[] = [
 
 interface Rule {
   readonly pattern: RegExp
-  /** What is wrong, and what to do instead. */
+  /** The mistake, and the right way. */
   readonly advice: string
   /** Whether it holds for files that take their time, too. */
   readonly always?: true

@@ -84,7 +84,7 @@ beforeAll(async () => {
 })
 afterAll(() => database?.stop())
 
-/** What the function gives a payment. */
+/** The time that the function gives a payment. */
 const timeout = 10_000
 /** The pause of Stripe's SDK before it tries again. */
 const pause = 500

@@ -31,7 +31,7 @@ const healthy = ({ body }: ProviderRequest): Reaction => {
 const exception = (name: string, status = 400): Reaction => ({ status, body: { __type: name, message: 'No.' } })
 const failing = exception('InternalServerException', 500)
 
-/** What the function gives Comprehend. */
+/** The time that the function gives Comprehend. */
 const timeout = 1_500
 
 recogniseErrorsOfNode()

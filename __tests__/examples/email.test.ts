@@ -33,7 +33,7 @@ afterEach(() => {
 
 type ProviderName = 'ses' | 'resend' | 'sendgrid'
 
-/** What the function gives each provider, and what it gives the queue. */
+/** The times that the function gives each provider, and the queue. */
 const timeout = 3_000
 const queueTimeout = 2_000
 

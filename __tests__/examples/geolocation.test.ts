@@ -26,7 +26,7 @@ const healthy = ({ url }: ProviderRequest): Reaction => ({
 })
 const failing: Reaction = { status: 503, headers: { 'content-type': 'text/html' }, body: '<h1>Unavailable</h1>' }
 
-/** What the function gives ipinfo. */
+/** The time that the function gives ipinfo. */
 const timeout = 2_000
 /** How long its circuit stays open, until every instance may probe it. */
 const untilProbe = 10_500

@@ -29,7 +29,7 @@ afterEach(() => {
   time[Symbol.dispose]()
 })
 
-/** What the function gives a request to the warehouse, and what it gives one to the queue. */
+/** The times that the function gives a request to the warehouse, and one to the queue. */
 const timeout = 5_000
 const queueTimeout = 1_500
 /** How long the circuit stays open, until every instance may probe it. */

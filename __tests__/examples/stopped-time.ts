@@ -37,7 +37,7 @@ export function stopTime({ from = 100 } = {}): StoppedTime {
   const { timeout } = AbortSignal
   const { setTimeout: setIdleLimit } = ClientRequest.prototype
   const timers = new Map<object, { readonly at: number; readonly fire: () => void }>()
-  /** What DynamoDB is asked and has not answered. */
+  /** The requests that DynamoDB has not answered. */
   const asked = new Set<ClientRequest>()
   let clock = now()
 

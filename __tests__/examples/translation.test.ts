@@ -10,7 +10,7 @@ import { type Provider, type ProviderRequest, type Reaction, startProvider } fro
 import { type StoppedTime, stopTime } from './stopped-time.ts'
 
 const key = 'sk-example-of-the-test'
-/** What the function gives a text. */
+/** The time that the function gives a text. */
 const timeout = 10_000
 /** How long its circuit stays open, and by how much the probes of instances are spread at most. */
 const resetTimeout = 10_000

@@ -16,7 +16,7 @@ import { startRedis } from '../support/redis-server.ts'
 import { stopwatch } from '../support/time.ts'
 
 const hour = 3_600_000
-/** What no stall of the machine outlasts. */
+/** No stall of the machine outlasts this. */
 const lasting = { resetTimeout: hour, maxResetTimeout: hour, cacheTtl: hour, window: hour } as const
 
 interface Backend {

@@ -197,7 +197,7 @@ describe('a Redis that is killed and comes back empty', () => {
     }
     const during = await fleet.report()
     await server.restart()
-    // What had begun before fails all the same.
+    // A call that had begun before fails all the same.
     await fleet.turn()
     await fleet.advance(longestPause)
     // What was stored is gone: nothing is known to be wrong.

@@ -238,7 +238,7 @@ describe('the rule in docs/storage.md for Redis', () => {
   it('suffices in a cluster as well, for the commands about circuits', async () => {
     const { nodes, client: connect } = await cluster
     const user = 'breaker'
-    // What the client itself needs to find the nodes.
+    // The client itself needs these to find the nodes.
     const rules = ['on', '>secret', ...rule.split(/\s+/), '+cluster|slots', '+cluster|info', '+info']
     await Promise.all(nodes.map((node) => node.client().acl('SETUSER', user, ...rules)))
     const storage = new RedisCircuitStorage({ client: connect({}, { username: user, password: 'secret' }) })

@@ -68,7 +68,7 @@ describe('the storage in a cluster of three masters', () => {
     const counting = new RedisCircuitStorage({ client: cluster.client() })
     await counting.batchGetState(services)
     const sent = new Map(services.map((service) => [service, 0]))
-    /** What was under way has been sent before: it is the second one that counts. */
+    /** The one under way has been sent before: the second one counts. */
     const counted = async () => {
       const before = new Map(sent)
       await waitFor(

@@ -62,7 +62,7 @@ function increment(count = 1, id: string = randomUUID()) {
   return { count, at: Date.now(), id }
 }
 
-/** What a write that failed has done. */
+/** The effect of a write that failed. */
 const failed = () => ({ applied: false, current: undefined })
 
 function isRecord(seen: CircuitRecord | string | undefined): boolean {
@@ -671,7 +671,7 @@ describe('a database other than 0', () => {
         expect(current).toMatchObject({ failureCount: 2 })
         await storage.close()
 
-        // What is on its way waits for its reply until commandTimeout, and a timer of ioredis 5 may hit the next.
+        // A command on its way waits for its reply until commandTimeout, and a timer of ioredis 5 may hit the next.
         const hasty = open('changing/3', impatient, Storage, proxy.port)
         await waitFor('an answer', () => hasty.getState('stripe').catch(String), isRecord)
         await admin.acl('SETUSER', 'changing', '-select')

@@ -110,7 +110,7 @@ describe('invocations that run in one process at once', () => {
     const storage = new RedisCircuitStorage({ client: redis.client(patientRedis) })
     expect(await storage.getState('threads#stripe')).toMatchObject({ state: 'OPEN', generation: 1 })
     expect(service.requests).toHaveLength(3)
-    // What a thread writes passes through the main one.
+    // The lines of a thread pass through the main one.
     const seen = await waitFor(
       'an instance has opened the circuit',
       () => openings(environment.logs),

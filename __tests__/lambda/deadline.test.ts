@@ -263,7 +263,7 @@ describe('an invocation that Lambda kills', () => {
     clock.pass(1)
     expect((await probing).outcome).toBe('killed')
 
-    // Who knows of the lease looks again after cacheTtl.
+    // An instance that knows of the lease looks again after cacheTtl.
     clock.pass(100)
     const next = await platform.invoke({})
     expect(next.payload).toMatchObject({ status: 200, state: 'CLOSED' })

@@ -23,7 +23,7 @@ let now = 0
 let goal = 0
 let isMoving = false
 
-/** What `setTimeout` returns. */
+/** The result of `setTimeout`. */
 class HeldTimer {
   readonly callback: () => void
   readonly delay: number

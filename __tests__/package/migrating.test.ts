@@ -512,7 +512,7 @@ describe('what the page says of cockatiel', () => {
       order.push('the other begins')
       return ok()
     })
-    // Whatever need not wait for the probe has happened by then.
+    // Everything that need not wait for the probe has happened by then.
     for (let turn = 0; turn < 5; turn++) await nextTurn()
     gate.resolve('ok')
 

@@ -178,7 +178,7 @@ function resourceCounts(): Map<string, number> {
   return counts
 }
 
-/** What there is more of than before. */
+/** The resources of which there are more than before. */
 function surplusOf(before: ReadonlyMap<string, number>): string[] {
   return [...resourceCounts()]
     .filter(([type, count]) => count > (before.get(type) ?? 0))
@@ -237,7 +237,7 @@ describe('a handler whose store is silent', () => {
     // A library that is loaded is not the store's silence.
     await cold.storage.prepare?.()
     await site.proxy.inflict({ kind: 'hang' })
-    // What the warm one knows is to be read again.
+    // The record that the warm one knows is to be read again.
     await warm.clock.advance(5_000)
 
     for (const { handler, clock } of [warm, cold]) {

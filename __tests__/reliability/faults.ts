@@ -153,7 +153,7 @@ async function redisStore(): Promise<Store> {
 
 const stores = { DynamoDB: dynamoDBStore, Redis: redisStore }
 
-/** What is silent is so to each instance by its own clock, and hence behind a proxy of its own. */
+/** A silent store is silent to each instance by its own clock, and hence behind a proxy of its own. */
 async function behindProxies({ protocol, port, adapterAt, truth }: Store, fault: ProxyFault): Promise<Site> {
   const isSilencing = silencing.has(fault.kind)
   const proxies: FaultProxy[] = []
@@ -190,7 +190,7 @@ function behindName(store: Fault['store'], name: string, makeTarget: (port: numb
     let isBroken = false
     return {
       connect: async () => ({
-        // What waits for its connection is given up by the client alone.
+        // A command that waits for its connection is given up by the client alone.
         storage: adapterAt(host.name, proxy.port, 'own connectTimeout'),
         isSilent: () => isBroken,
       }),
@@ -454,7 +454,7 @@ const redisConditions: readonly [
   ],
 ]
 
-/** What it answers to a `PING`, be it that it refuses. */
+/** Its answer to a `PING`, be it a refusal. */
 function answerOf(client: Redis): Promise<string> {
   return client.ping().catch((error: Error) => error.message)
 }

@@ -437,7 +437,7 @@ class Run {
     while (!hasEnded && clock.now() - startedAt < settings.storageTimeout) {
       if (!this.#isHasty) {
         await waitFor(`the ${what} ends, or the store leaves it waiting`, () => hasEnded || instance.isSilent())
-        // What is only a little late may be there by now.
+        // A reply that is only a little late may be there by now.
         if (clock.now() > startedAt) await outlast(5)
       }
       if (!hasEnded) await clock.advance(silence)

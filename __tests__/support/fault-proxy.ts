@@ -45,7 +45,7 @@ export interface FaultProxy {
 /** How requests are told apart: HTTP with a `content-length`, or Redis's lists of texts. */
 export type Protocol = 'http' | 'redis'
 
-/** What is late is late by this time. */
+/** A late reply is late by this time. */
 export type ProxyTime = Pick<Runtime, 'now' | 'setTimeout' | 'clearTimeout'>
 
 /**

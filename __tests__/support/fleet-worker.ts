@@ -30,7 +30,7 @@ export interface FleetWorkerSetup {
 export interface CallOptions {
   /** Whether the operation takes until it is released. */
   readonly isHeld?: boolean
-  /** What is left of the invocation, in milliseconds. */
+  /** The rest of the invocation, in milliseconds. */
   readonly remaining?: number
 }
 
@@ -171,7 +171,7 @@ async function countRedisCommands(): Promise<void> {
   }
 }
 
-/** What is held waits for it. */
+/** A held operation waits for it. */
 let released = Promise.withResolvers<void>()
 
 /** One call; whether the operation ran or was refused. */

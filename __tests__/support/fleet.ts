@@ -81,7 +81,7 @@ export class FleetProcess {
     return this.#send({ kind: 'report' }) as Promise<FleetReport>
   }
 
-  /** What became of the calls of the latest `call` that is held, as far as that is decided: `started` or `refused`. */
+  /** The fate of the calls of the latest `call` that is held, as far as it is decided: `started` or `refused`. */
   get verdicts(): readonly string[] {
     return this.#verdicts
   }

@@ -100,7 +100,7 @@ async function pay(payment: Payment, context: GuardedContext): Promise<PaymentRe
 }
 
 async function wait(time: number): Promise<void> {
-  // Who has read that may rely on the timer.
+  // A reader of that line may rely on the timer.
   const waited = new Promise((resolve) => setTimeout(resolve, time))
   console.log('waiting')
   await waited

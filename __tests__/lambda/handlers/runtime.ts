@@ -42,7 +42,7 @@ export async function fail({ message }: { readonly message: string }): Promise<v
 
 /** Writes `waiting`, and waits for as many milliseconds as it is told to. */
 export async function wait({ for: duration }: { readonly for: number }, context: Context): Promise<unknown> {
-  // Who has read that may rely on the timer, even if the process is frozen next.
+  // A reader of that line may rely on the timer, even if the process is frozen next.
   const waited = sleep(duration)
   console.log('waiting')
   await waited

@@ -5,7 +5,7 @@ import { controlled, createFleet, failTimes, isSettled, ok, outcomeOf, trip } fr
 
 const never = (): Promise<never> => new Promise(() => {})
 
-/** What a claim is made of; a cache that is read again in the background is not. */
+/** The requests of a claim; a cache that is read again in the background is none. */
 const isClaimOrRead = ({ operation }: RecordedRequest): boolean => operation !== 'batchGetState'
 
 describe('those who wait for a permit', () => {

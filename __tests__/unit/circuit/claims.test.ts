@@ -21,7 +21,7 @@ const observedBy = (breaker: ReturnType<Fleet['start']>): StateChange[] => {
   return observed
 }
 
-/** What a claim is made of; a cache that is read again in the background is not. */
+/** The requests of a claim; a cache that is read again in the background is none. */
 const isClaimOrRead = ({ operation }: RecordedRequest): boolean => operation !== 'batchGetState'
 
 function corrupt(operation: 'getState' | 'batchGetState' | 'incrementFailures'): CircuitStorageError {

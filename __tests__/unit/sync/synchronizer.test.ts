@@ -39,7 +39,7 @@ describe('a failure of the store is reported with its operation, its service and
     fleet.storage.inject('fail', operation)
     await run(fleet)
     await fleet.runtime.settle()
-    // What an operator reads first is read by the path that everyone uses.
+    // An operator's first read goes the way that everyone uses.
     const expected = operation === 'getState' ? { operation } : { operation, willRetry }
     expect(fleet.storageErrors).toMatchObject([{ services: ['stripe'], ...expected }])
   })
