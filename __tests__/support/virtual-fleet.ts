@@ -1,7 +1,13 @@
 import type { StorageErrorEvent } from '../../src/events.ts'
-import { CircuitBreaker, type CircuitBreakerOptions, type StateChange } from '../../src/index.ts'
+import {
+  CircuitBreaker,
+  type CircuitBreakerOptions,
+  CircuitStorageError,
+  type StateChange,
+  type StorageOperation,
+} from '../../src/index.ts'
 import { createFakeRuntime, type FakeRuntime, type FakeRuntimeOptions } from './fake-runtime.ts'
-import { RecordingStorage } from './recording-storage.ts'
+import { type RecordedRequest, RecordingStorage } from './recording-storage.ts'
 
 /** Several instances of a function over one store, under one clock. */
 export interface Fleet {
@@ -112,4 +118,22 @@ export async function trip(breaker: CircuitBreaker, service = 'stripe'): Promise
   await breaker.load()
   await failTimes(breaker, 3, service)
   await breaker.flush()
+}
+
+/** An operation that never ends. */
+export const never = (): Promise<never> => new Promise(() => {})
+
+/** Collects what an observer of this instance is told from now on. */
+export function observedBy(breaker: CircuitBreaker): StateChange[] {
+  const observed: StateChange[] = []
+  breaker.onStateChange((change) => observed.push(change), { observed: true })
+  return observed
+}
+
+/** The requests of a claim; a cache that is read again in the background is none. */
+export const isClaimOrRead = ({ operation }: RecordedRequest): boolean => operation !== 'batchGetState'
+
+/** The error of an adapter that has found a damaged record. */
+export function corrupt(operation: StorageOperation): CircuitStorageError {
+  return new CircuitStorageError('damaged', { operation, service: 'stripe', corrupt: true })
 }

@@ -1,10 +1,6 @@
 import { describe, expect, it } from '@jest/globals'
 import { CircuitStorageError, isConfigurationError } from '../../src/index.ts'
-import { createFleet, ok, outcomeOf, trip } from '../support/virtual-fleet.ts'
-
-function corrupt(operation: 'getState' | 'batchGetState' | 'incrementFailures'): CircuitStorageError {
-  return new CircuitStorageError('damaged', { operation, service: 'stripe', corrupt: true })
-}
+import { corrupt, createFleet, ok, outcomeOf, trip } from '../support/virtual-fleet.ts'
 
 describe('wrong arguments', () => {
   const problemsOf = async (promise: Promise<unknown>) => {

@@ -1,12 +1,16 @@
 import { describe, expect, it } from '@jest/globals'
 import { emptyRecord } from '../../../src/storage/record.ts'
-import type { RecordedRequest } from '../../support/recording-storage.ts'
-import { controlled, createFleet, failTimes, isSettled, ok, outcomeOf, trip } from '../../support/virtual-fleet.ts'
-
-const never = (): Promise<never> => new Promise(() => {})
-
-/** The requests of a claim; a cache that is read again in the background is none. */
-const isClaimOrRead = ({ operation }: RecordedRequest): boolean => operation !== 'batchGetState'
+import {
+  controlled,
+  createFleet,
+  failTimes,
+  isClaimOrRead,
+  isSettled,
+  never,
+  ok,
+  outcomeOf,
+  trip,
+} from '../../support/virtual-fleet.ts'
 
 describe('those who wait for a permit', () => {
   it('go on waiting where the circuit turns out to be half-open and free: they may probe', async () => {

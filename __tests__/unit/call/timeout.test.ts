@@ -5,13 +5,12 @@ import {
   controlled,
   createFleet,
   isSettled,
+  never,
   ok,
   outcomeOf,
   ServiceUnavailable,
   unavailable,
 } from '../../support/virtual-fleet.ts'
-
-const never = (): Promise<never> => new Promise(() => {})
 
 /** Runs a test's part and tells which rejections nobody handled meanwhile. */
 async function unhandledDuring(run: () => Promise<void>): Promise<unknown[]> {

@@ -1,32 +1,19 @@
 import { describe, expect, it } from '@jest/globals'
-import { CircuitStorageError, type StateChange } from '../../../src/index.ts'
 import type { CircuitRecord } from '../../../src/storage/contract.ts'
-import type { RecordedRequest } from '../../support/recording-storage.ts'
 import {
   controlled,
+  corrupt,
   createFleet,
   type Fleet,
   failTimes,
+  isClaimOrRead,
   isSettled,
+  never,
+  observedBy,
   ok,
   outcomeOf,
   trip,
 } from '../../support/virtual-fleet.ts'
-
-const never = (): Promise<never> => new Promise(() => {})
-
-const observedBy = (breaker: ReturnType<Fleet['start']>): StateChange[] => {
-  const observed: StateChange[] = []
-  breaker.onStateChange((change) => observed.push(change), { observed: true })
-  return observed
-}
-
-/** The requests of a claim; a cache that is read again in the background is none. */
-const isClaimOrRead = ({ operation }: RecordedRequest): boolean => operation !== 'batchGetState'
-
-function corrupt(operation: 'getState' | 'batchGetState' | 'incrementFailures'): CircuitStorageError {
-  return new CircuitStorageError('damaged', { operation, service: 'stripe', corrupt: true })
-}
 
 describe('a probe', () => {
   it('of an instance is joined by a second one where two are allowed', async () => {

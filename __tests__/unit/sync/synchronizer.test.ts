@@ -1,32 +1,23 @@
 import { describe, expect, it } from '@jest/globals'
-import { CircuitStorageError, type StateChange } from '../../../src/index.ts'
 import type { CircuitRecord, WriteResult } from '../../../src/storage/contract.ts'
 import { emptyRecord } from '../../../src/storage/record.ts'
 import type { RecordedRequest } from '../../support/recording-storage.ts'
 import {
   controlled,
+  corrupt,
   createFleet,
   type Fleet,
   failTimes,
   isSettled,
+  observedBy,
   ok,
   outcomeOf,
   trip,
   unavailable,
 } from '../../support/virtual-fleet.ts'
 
-const observedBy = (breaker: ReturnType<Fleet['start']>): StateChange[] => {
-  const observed: StateChange[] = []
-  breaker.onStateChange((change) => observed.push(change), { observed: true })
-  return observed
-}
-
 /** The count that an increment adds. */
 const countOf = ({ args }: RecordedRequest): number => (args[2] as { count: number }).count
-
-function corrupt(operation: 'getState' | 'batchGetState' | 'incrementFailures'): CircuitStorageError {
-  return new CircuitStorageError('damaged', { operation, service: 'stripe', corrupt: true })
-}
 
 describe('a failure of the store is reported with its operation, its service and whether it is tried again', () => {
   it.each([
