@@ -102,7 +102,7 @@ export const handler = middy().use(circuitBreaker({ services: ['stripe'], storag
   const entryOf = (end: string) =>
     Object.keys(metafile.outputs).find((path) => metafile.outputs[path]?.entryPoint?.endsWith(end))
   const start = reach(entryOf('<stdin>') as string)
-  const chosen = entryOf(`storage/${adapter}/index.ts`)
+  const chosen = entryOf(`storage/${adapter}/storage.ts`)
   const later = chosen === undefined ? undefined : reach(chosen).difference(start)
   const modules = [...start]
     .flatMap((path) => Object.entries(metafile.outputs[path]?.inputs ?? {}))

@@ -75,7 +75,7 @@ export const mutationTargets: readonly MutationTarget[] = [
   })),
   { name: 'semaphore', file: 'src/call/semaphore.ts', tests: ['unit/call/semaphore.test.ts'] },
   { name: 'retry-after', file: 'src/failures/retry-after.ts', tests: ['unit/failures/retry-after.test.ts'] },
-  ...['store-access', 'store-pause', 'record', 'batch-outcome', 'memory'].map((name) => ({
+  ...['store-access', 'store-pause', 'record', 'memory'].map((name) => ({
     name,
     file: `src/storage/${name}.ts`,
     tests: [`unit/storage/${name}.test.ts`],
@@ -91,7 +91,7 @@ export const mutationTargets: readonly MutationTarget[] = [
     file: 'src/storage/dynamodb/options.ts',
     tests: ['unit/storage/dynamodb/options.test.ts'],
   },
-  ...['index', 'expressions', 'client', 'chunks', 'errors'].map((part) => ({
+  ...['index', 'storage', 'expressions', 'client', 'chunks', 'errors'].map((part) => ({
     name: `dynamodb-${part}`,
     file: `src/storage/dynamodb/${part}.ts`,
     tests: ['unit/storage/dynamodb/*.test.ts', 'integration/dynamodb-storage.test.ts'],

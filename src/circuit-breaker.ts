@@ -10,6 +10,7 @@ import { Invocation, type TimeSource } from './call/invocation.ts'
 import { Semaphore } from './call/semaphore.ts'
 import { Circuit } from './circuit/circuit.ts'
 import { type CircuitSnapshot, snapshotOf } from './circuit/snapshot.ts'
+import { force, open, reset } from './circuit/state-machine.ts'
 import { UnknownServiceError } from './errors.ts'
 import {
   notify,
@@ -19,16 +20,7 @@ import {
   type StorageErrorListener,
 } from './events.ts'
 import { isBreakableError } from './failures/classification.ts'
-import {
-  clearCircuits,
-  type ForceOptions,
-  forceCircuit,
-  readCircuits,
-  resetCircuit,
-  type StateToSet,
-  setCircuits,
-  statesToSet,
-} from './operators.ts'
+import type { ForceOptions, StateToSet, Transitions } from './operators.ts'
 import { completeRuntime, longestTimer, type Runtime } from './runtime.ts'
 import { type ResolvedConfig, resolveConfig, storedKey } from './settings/resolve.ts'
 import type { CircuitBreakerOptions, ServiceSettings } from './settings/table.ts'
@@ -49,6 +41,12 @@ export type CallExternal<K extends string = string> = <T, F = never>(
 
 /** The live snapshots of all services, by key. It has no prototype, so that a service may have any name. */
 export type Circuits<K extends string = string> = { readonly [Key in K]: CircuitSnapshot }
+
+/** The work of operators is loaded when it is first asked for: a handler has no need of it. */
+const loadOperators = () => import('./operators.ts')
+
+/** Handed to the operators: were they to import it, every handler would load one file more. */
+const transitions: Transitions = { force, open, reset }
 
 const everyError = (): boolean => true
 
@@ -333,7 +331,7 @@ export class CircuitBreaker<const K extends string = string> {
    * @throws {CircuitStorageError} if the store fails
    */
   async forceOpen(service: K, options: ForceOptions = {}): Promise<void> {
-    await forceCircuit(this.#sync(service), 'OPEN', options, this.#runtime.now())
+    await this.#force(service, 'OPEN', options)
   }
 
   /**
@@ -342,7 +340,13 @@ export class CircuitBreaker<const K extends string = string> {
    * @throws {CircuitStorageError} if the store fails
    */
   async forceClosed(service: K, options: ForceOptions = {}): Promise<void> {
-    await forceCircuit(this.#sync(service), 'CLOSED', options, this.#runtime.now())
+    await this.#force(service, 'CLOSED', options)
+  }
+
+  async #force(service: K, state: StateToSet, options: ForceOptions): Promise<void> {
+    const [sync, now] = [this.#sync(service), this.#runtime.now()]
+    const { forceCircuit } = await loadOperators()
+    await forceCircuit(sync, state, options, now, transitions)
   }
 
   /**
@@ -351,7 +355,9 @@ export class CircuitBreaker<const K extends string = string> {
    * @throws {CircuitStorageError} if the store fails
    */
   async reset(service: K): Promise<void> {
-    await resetCircuit(this.#sync(service))
+    const sync = this.#sync(service)
+    const { resetCircuit } = await loadOperators()
+    await resetCircuit(sync, transitions)
   }
 
   /**
@@ -365,7 +371,9 @@ export class CircuitBreaker<const K extends string = string> {
    *   did not
    */
   async batchGetState(services: Iterable<K> = this.services): Promise<Map<K, CircuitRecord>> {
-    return (await readCircuits(this.#store, this.#circuitsOf(services))) as Map<K, CircuitRecord>
+    const circuits = this.#circuitsOf(services)
+    const { readCircuits } = await loadOperators()
+    return (await readCircuits(this.#store, circuits)) as Map<K, CircuitRecord>
   }
 
   /**
@@ -380,10 +388,10 @@ export class CircuitBreaker<const K extends string = string> {
    *   is not
    */
   async batchSetState(states: StatesToSet<K>): Promise<Map<K, CircuitRecord>> {
-    return (await setCircuits(
-      this.#store,
-      statesToSet(states, (service) => this.#sync(service)),
-    )) as Map<K, CircuitRecord>
+    const entries = entriesOf(states)
+    const { setCircuits, statesToSet } = await loadOperators()
+    const wanted = statesToSet(entries, states, (service) => this.#sync(service as K))
+    return (await setCircuits(this.#store, wanted, transitions)) as Map<K, CircuitRecord>
   }
 
   /**
@@ -395,7 +403,9 @@ export class CircuitBreaker<const K extends string = string> {
    * @throws {CircuitStorageError} if the store fails; `errors` tells by service key what was not deleted
    */
   async batchClearState(services: Iterable<K> = this.services): Promise<void> {
-    await clearCircuits(this.#store, this.#circuitsOf(services))
+    const circuits = this.#circuitsOf(services)
+    const { clearCircuits } = await loadOperators()
+    await clearCircuits(this.#store, circuits)
   }
 
   /** Each circuit once. */
@@ -418,3 +428,9 @@ export class CircuitBreaker<const K extends string = string> {
 export type StatesToSet<K extends string = string> =
   | Iterable<readonly [K, StateToSet]>
   | { readonly [Key in K]?: StateToSet }
+
+/** The entries as they are now: the caller may change the object while the operators are loaded. */
+function entriesOf(states: StatesToSet): readonly (readonly [string, unknown])[] | undefined {
+  if (typeof states !== 'object' || states === null) return undefined
+  return Symbol.iterator in states ? [...states] : Object.entries(states)
+}

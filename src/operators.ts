@@ -6,7 +6,7 @@
  */
 
 import type { OperatorDecision } from './circuit/circuit.ts'
-import { force, open, reset } from './circuit/state-machine.ts'
+import type * as StateMachine from './circuit/state-machine.ts'
 import type { Replacement } from './circuit/step.ts'
 import {
   CircuitStorageError,
@@ -17,13 +17,16 @@ import {
 } from './errors.ts'
 import type { StateChangeReason } from './events.ts'
 import { describe } from './settings/problems.ts'
-import { gravestOf } from './storage/batch-outcome.ts'
 import type { CircuitRecord, ICircuitStorage, WriteResult } from './storage/contract.ts'
+import { gravestOf } from './storage/replies.ts'
 import type { OperatorRun, StoreAccess } from './storage/store-access.ts'
 import type { Synchronizer } from './sync/synchronizer.ts'
 
 /** A state that `batchSetState` can set. */
 export type StateToSet = 'OPEN' | 'CLOSED'
+
+/** What the state machine decides for an operator. */
+export type Transitions = Pick<typeof StateMachine, 'force' | 'open' | 'reset'>
 
 /** An operator's options. */
 export interface ForceOptions {
@@ -43,6 +46,7 @@ export async function forceCircuit(
   state: StateToSet,
   { until: given }: ForceOptions,
   now: number,
+  { force }: Transitions,
 ): Promise<void> {
   const until = checkUntil(given, now)
   const { settings } = sync.circuit
@@ -52,7 +56,7 @@ export async function forceCircuit(
 }
 
 /** Closes a circuit, ends an override and forgets what was counted; repairs a damaged record. */
-export async function resetCircuit(sync: Synchronizer): Promise<void> {
+export async function resetCircuit(sync: Synchronizer, { reset }: Transitions): Promise<void> {
   try {
     await operate(sync, 'reset', reset)
   } catch (error) {
@@ -96,6 +100,7 @@ export async function readCircuits(
 export async function setCircuits(
   store: StoreAccess,
   wanted: ReadonlyMap<Synchronizer, StateToSet>,
+  { open, reset }: Transitions,
 ): Promise<Map<string, CircuitRecord>> {
   const outcome = new BatchOutcome<CircuitRecord>('batchSetState')
   await readBatch(store, [...wanted.keys()], outcome)
@@ -290,19 +295,20 @@ function checkUntil(until: Date | number | undefined, now: number): number | und
 /**
  * The circuits and states of a `batchSetState`.
  *
+ * @param entries what `given` consists of; `undefined` if it is no object
  * @param find the circuit of a service
  * @throws {ConfigurationError} naming every state that cannot be set
  */
-export function statesToSet<K extends string>(
-  states: Iterable<readonly [K, StateToSet]> | { readonly [Key in K]?: StateToSet },
-  find: (service: K) => Synchronizer,
+export function statesToSet(
+  entries: readonly (readonly [string, unknown])[] | undefined,
+  given: unknown,
+  find: (service: string) => Synchronizer,
 ): Map<Synchronizer, StateToSet> {
-  if (typeof states !== 'object' || states === null) {
-    const message = `batchSetState takes an object, a Map or pairs of service and state, but got ${String(states)}`
-    throw new ConfigurationError([{ setting: 'states', source: 'batchSetState', value: states, message }])
+  if (entries === undefined) {
+    const message = `batchSetState takes an object, a Map or pairs of service and state, but got ${String(given)}`
+    throw new ConfigurationError([{ setting: 'states', source: 'batchSetState', value: given, message }])
   }
-  const entries = (Symbol.iterator in states ? [...states] : Object.entries(states)) as [K, StateToSet][]
-  const wanted = new Map(entries.map(([service, state]) => [find(service), state]))
+  const wanted = new Map(entries.map(([service, state]) => [find(service), state as StateToSet]))
   const problems: ConfigurationProblem[] = []
   for (const [{ circuit }, state] of wanted) {
     if (state === 'OPEN' || state === 'CLOSED') continue

@@ -148,7 +148,7 @@ async function withoutLibraries(): Promise<unknown[]> {
     const fresh = await import('../../src/storage/redis/index.ts')
     return () => new fresh.RedisCircuitStorage({ url: 'redis://x' }).getState('stripe')
   })
-  await without('../../src/storage/dynamodb/index.ts', async () => {
+  await without('../../src/storage/dynamodb/storage.ts', async () => {
     const fresh = await import('../../src/storage/factory.ts')
     const storage = fresh.CircuitBreakerStorageFactory.create({ type: 'dynamodb', tableName: 'app' }, {})
     return () => storage.getState('stripe')

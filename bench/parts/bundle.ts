@@ -62,7 +62,7 @@ const groups: Readonly<Record<string, RegExp>> = {
   'calls and invocations': /\/(circuit-breaker|call-timeout|semaphore|middleware|runtime|shutdown|retry-after)\.ts$/,
   'settings, and what is wrong with them': /\/(config|configuration-problems|factory|option-rules|options)\.ts$/,
   'what a store is, one that fails, one in memory':
-    /\/storage\/(store-access|store-pause|replies|record|batch-outcome|memory)\.ts$/,
+    /\/storage\/(store-access|store-pause|replies|record|memory)\.ts$/,
   'which errors count, and errors of its own': /\/(error-classification|errors)\.ts$/,
   'reading and setting many circuits': /\/batch-operations\.ts$/,
 }

@@ -16,7 +16,7 @@ import {
   textOf,
 } from '../settings/problems.ts'
 import type { ICircuitStorage } from './contract.ts'
-import { type DynamoDBCircuitStorageOptions, dynamoDBOptionRules } from './dynamodb/options.ts'
+import { type DynamoDBCircuitStorageOptions, dynamoDBOptionRules, tableOf } from './dynamodb/options.ts'
 import { MemoryCircuitStorage } from './memory.ts'
 import { checkOptions, type OptionRules } from './option-rules.ts'
 import { type RedisCircuitStorageOptions, redisOptionRules } from './redis/options.ts'
@@ -126,8 +126,9 @@ const dynamodb: Backend = {
   variables: { tableName: tableVariable },
   make: ({ type: _, ...options }) =>
     loadedLater(async () => {
-      const { DynamoDBCircuitStorage } = await import('./dynamodb/index.ts')
-      return new DynamoDBCircuitStorage(options as unknown as DynamoDBCircuitStorageOptions)
+      const { UncheckedDynamoDBStorage } = await import('./dynamodb/storage.ts')
+      const checked = options as unknown as DynamoDBCircuitStorageOptions
+      return new UncheckedDynamoDBStorage(tableOf(checked), checked)
     }),
 }
 
@@ -142,8 +143,8 @@ const redis: Backend = {
   insteadOfVariables: 'client',
   make: ({ type: _, ...options }) =>
     loadedLater(async () => {
-      const { RedisCircuitStorage } = await import('./redis/index.ts')
-      return new RedisCircuitStorage(options as RedisCircuitStorageOptions)
+      const { UncheckedRedisStorage } = await import('./redis/storage.ts')
+      return new UncheckedRedisStorage(options as RedisCircuitStorageOptions)
     }),
 }
 
@@ -263,15 +264,16 @@ function loadedLater(load: () => Promise<ICircuitStorage>): ICircuitStorage {
       throw new CircuitStorageError(message, { operation, kind: 'misconfigured', cause })
     })
   }
+  const forwarded = operations.map((operation) => {
+    const forward = async (...args: never[]) =>
+      ((await adapter(operation)) as unknown as Operations)[operation](...args)
+    return [operation, forward] as const
+  })
   return {
+    ...(Object.fromEntries(forwarded) as unknown as ICircuitStorage),
     prepare: async () => (await adapter('getState')).prepare?.(),
-    getState: async (...args) => (await adapter('getState')).getState(...args),
-    batchGetState: async (...args) => (await adapter('batchGetState')).batchGetState(...args),
-    incrementFailures: async (...args) => (await adapter('incrementFailures')).incrementFailures(...args),
-    compareAndSetState: async (...args) => (await adapter('compareAndSetState')).compareAndSetState(...args),
-    batchSetState: async (...args) => (await adapter('batchSetState')).batchSetState(...args),
-    clearState: async (...args) => (await adapter('clearState')).clearState(...args),
-    batchClearState: async (...args) => (await adapter('batchClearState')).batchClearState(...args),
     close: async () => (await loading?.catch(() => undefined))?.close?.(),
   }
 }
+
+type Operations = Readonly<Record<StorageOperation, (...args: never[]) => unknown>>

@@ -5,7 +5,7 @@
  */
 
 import { CircuitStorageError, type StorageErrorKind, type StorageOperation } from '../../errors.ts'
-import { attributed } from '../batch-outcome.ts'
+import { attributed } from '../replies.ts'
 
 /** The operation and the circuit that an error is attributed to. */
 export interface Context {

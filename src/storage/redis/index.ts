@@ -1,26 +1,12 @@
 /**
- * Circuits in Redis: one hash per circuit, one Lua script per primitive.
+ * Circuits in Redis.
  *
  * @module
  */
 
-import type { CircuitStorageError, StorageOperation } from '../../errors.ts'
-import { BatchOutcome } from '../batch-outcome.ts'
-import type {
-  CircuitRecord,
-  CompareAndSet,
-  ExpectedVersion,
-  FailureIncrement,
-  ICircuitStorage,
-  WriteResult,
-} from '../contract.ts'
-import { refuseRepetitions } from '../distinct-writes.ts'
 import { refuseWrongOptions } from '../option-rules.ts'
-import { type Connection, connect, type Delivery, deliver, hangUp } from './client.ts'
-import { type Context, commandError } from './errors.ts'
-import { decodeRecord, decodeWrite } from './hash.ts'
-import { type ClientOptions, type RedisCircuitStorageOptions, redisOptionRules } from './options.ts'
-import { incrementOf, replacementOf, type ScriptCall } from './scripts.ts'
+import { type RedisCircuitStorageOptions, redisOptionRules } from './options.ts'
+import { UncheckedRedisStorage } from './storage.ts'
 
 export type { RedisCircuitStorageOptions, RedisClientLike } from './options.ts'
 
@@ -41,151 +27,9 @@ export type { RedisCircuitStorageOptions, RedisClientLike } from './options.ts'
  * const storage = new RedisCircuitStorage({ url: 'rediss://breaker:secret@cache.example.com:6379' })
  * ```
  */
-export class RedisCircuitStorage implements ICircuitStorage {
-  readonly #keyPrefix: string
-  readonly #options: ClientOptions
-  /** Set by the first operation; unset by {@link close}, and where connecting failed. */
-  #connection: Promise<Connection> | undefined
-
+export class RedisCircuitStorage extends UncheckedRedisStorage {
   constructor(options: RedisCircuitStorageOptions) {
     refuseWrongOptions(redisOptionRules, options)
-    this.#keyPrefix = options.keyPrefix ?? 'circuit:'
-    this.#options = options
+    super(options)
   }
-
-  /** Loads the client library; connects with the first operation. */
-  async prepare(): Promise<void> {
-    await this.#open('getState')
-  }
-
-  async getState(serviceKey: string): Promise<CircuitRecord | undefined> {
-    return this.#one('getState', this.#read(serviceKey))
-  }
-
-  async batchGetState(serviceKeys: readonly string[]): Promise<Map<string, CircuitRecord>> {
-    const reads = Array.from(new Set(serviceKeys), (key) => this.#read(key))
-    return this.#all('batchGetState', reads)
-  }
-
-  async incrementFailures(
-    serviceKey: string,
-    version: ExpectedVersion,
-    increment: FailureIncrement,
-  ): Promise<WriteResult> {
-    return this.#one('incrementFailures', this.#run(serviceKey, incrementOf(version, increment)))
-  }
-
-  async compareAndSetState(serviceKey: string, version: ExpectedVersion, next: CircuitRecord): Promise<WriteResult> {
-    return this.#one('compareAndSetState', this.#run(serviceKey, replacementOf({ serviceKey, version, next })))
-  }
-
-  async batchSetState(writes: readonly CompareAndSet[]): Promise<Map<string, WriteResult>> {
-    const operation = 'batchSetState'
-    refuseRepetitions(operation, writes)
-    return this.#all(
-      operation,
-      writes.map((write) => this.#run(write.serviceKey, replacementOf(write))),
-    )
-  }
-
-  async clearState(serviceKey: string): Promise<void> {
-    await this.#one('clearState', this.#delete(serviceKey))
-  }
-
-  async batchClearState(serviceKeys: readonly string[]): Promise<void> {
-    const deletions = Array.from(new Set(serviceKeys), (key) => this.#delete(key))
-    await this.#all('batchClearState', deletions)
-  }
-
-  /** Closes the client that was made here, never one that was injected. A later operation makes a new one. */
-  async close(): Promise<void> {
-    const connection = this.#connection
-    this.#connection = undefined
-    const opened = await connection?.catch(() => undefined)
-    if (opened?.own) await hangUp(opened.own)
-  }
-
-  #read(service: string): Request<CircuitRecord | undefined> {
-    return { service, command: ['hgetall', this.#keyOf(service)], decode: decodeRecord }
-  }
-
-  #delete(service: string): Request<true> {
-    return { service, command: ['del', this.#keyOf(service)], decode: () => true }
-  }
-
-  #run(service: string, { script, args }: ScriptCall): Request<WriteResult> {
-    const command = ['evalsha', script.sha, '1', this.#keyOf(service), ...args] as const
-    return { service, command, script, decode: decodeWrite }
-  }
-
-  #keyOf(serviceKey: string): string {
-    return `${this.#keyPrefix}${serviceKey}`
-  }
-
-  async #one<T>(operation: StorageOperation, request: Request<T>): Promise<T> {
-    const [outcome] = await this.#send(operation, [request])
-    if (outcome?.error) throw outcome.error
-    return outcome?.value as T
-  }
-
-  /** One result for each circuit for which there is one. */
-  async #all<T>(operation: StorageOperation, requests: readonly Request<T>[]): Promise<Map<string, NonNullable<T>>> {
-    const batch = new BatchOutcome<NonNullable<T>>(operation, requests.length)
-    for (const { service, value, error } of await this.#send(operation, requests)) {
-      if (error) batch.failed(service, error)
-      else if (value !== undefined && value !== null) batch.succeeded(service, value)
-    }
-    return batch.results()
-  }
-
-  /** Sends the requests together. Never rejects: each has its outcome. */
-  async #send<T>(operation: StorageOperation, requests: readonly Request<T>[]): Promise<Outcome<T>[]> {
-    if (requests.length === 0) return []
-    let connection: Connection | undefined
-    let replies: PromiseSettledResult<unknown>[]
-    try {
-      connection = await this.#open(operation)
-      replies = await deliver(connection.client, requests)
-    } catch (reason) {
-      replies = requests.map(() => ({ status: 'rejected', reason }))
-    }
-    return requests.map(({ service, decode }, index) => {
-      const context: Context = { operation, service }
-      const reply = replies[index] as PromiseSettledResult<unknown>
-      try {
-        if (reply.status === 'rejected') throw reply.reason
-        return { service, value: decode(reply.value, context) }
-      } catch (reason) {
-        return { service, error: commandError(reason, context, connection?.lastError?.()) }
-      }
-    })
-  }
-
-  /** The client, made at the first operation; a failure to make one is not remembered. */
-  async #open(operation: StorageOperation): Promise<Connection> {
-    if (!this.#connection) {
-      const connection = connect(this.#options, operation)
-      this.#connection = connection
-      connection.catch(() => {
-        if (this.#connection === connection) this.#connection = undefined
-      })
-    }
-    const opened = await this.#connection
-    opened.allowRetries?.()
-    // It gave up reconnecting: this operation connects it again.
-    if (opened.own?.status === 'end') opened.own.connect().catch(() => {})
-    return opened
-  }
-}
-
-/** One command about one circuit. */
-interface Request<T> extends Delivery {
-  readonly service: string
-  readonly decode: (reply: unknown, context: Context) => T
-}
-
-interface Outcome<T> {
-  readonly service: string
-  readonly value?: T
-  readonly error?: CircuitStorageError
 }

@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals'
 import { CircuitStorageError, type CircuitStorageErrorDetails } from '../../../src/errors.ts'
-import { BatchOutcome, gravestOf } from '../../../src/storage/batch-outcome.ts'
 import { refuseRepetitions } from '../../../src/storage/distinct-writes.ts'
+import { BatchOutcome, gravestOf } from '../../../src/storage/replies.ts'
 import { circuitRecord } from '../../../src/testing/index.ts'
 
 function failure(details: Partial<CircuitStorageErrorDetails> = {}): CircuitStorageError {
