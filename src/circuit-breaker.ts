@@ -25,7 +25,7 @@ import { completeRuntime, longestTimer, type Runtime } from './runtime.ts'
 import { type ResolvedConfig, resolveConfig, storedKey } from './settings/resolve.ts'
 import type { CircuitBreakerOptions, ServiceSettings } from './settings/table.ts'
 import type { CircuitRecord, ICircuitStorage } from './storage/contract.ts'
-import { CircuitBreakerStorageFactory } from './storage/factory.ts'
+import { makeStorage } from './storage/factory.ts'
 import { StoreAccess } from './storage/store-access.ts'
 import { pauseLimitFor } from './storage/store-pause.ts'
 import { CircuitReader } from './sync/circuit-reader.ts'
@@ -84,7 +84,7 @@ export class CircuitBreaker<const K extends string = string> {
     const { env } = this.#runtime
     const config = resolveConfig(options, env)
     warnOnce(config.warnings)
-    const storage = CircuitBreakerStorageFactory.create(config.storage, env)
+    const storage = makeStorage(config.storage, env)
     if (storage !== config.storage) this.#ownStorage = storage
     this.#storageTimeout = config.storageTimeout
     const cacheTtls = Array.from(config.services.values(), ({ cacheTtl }) => cacheTtl)

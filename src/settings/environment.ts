@@ -42,8 +42,7 @@ export function readVariables(env: Environment, keys: readonly string[], problem
   const names = new Map(
     Object.keys(settings).flatMap((name) => (settings[name]?.fromText ? [[variableOf(name), name] as const] : [])),
   )
-  const keysBySuffix = new Map<string, string[]>()
-  for (const key of keys) keysBySuffix.set(suffixOf(key), [...(keysBySuffix.get(suffixOf(key)) ?? []), key])
+  const keysBySuffix = Map.groupBy(keys, suffixOf)
 
   for (const variable of Object.keys(env)) {
     const text = textOf(env, variable)

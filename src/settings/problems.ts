@@ -80,11 +80,12 @@ function editDistance(a: string, b: string): number {
   for (let i = 0; i < a.length; i++) {
     const next = [i + 1]
     for (let j = 0; j < b.length; j++) {
-      next.push(Math.min(Number(next[j]) + 1, Number(row[j + 1]) + 1, Number(row[j]) + Number(a[i] !== b[j])))
+      const [inserted, deleted, kept] = [next[j], row[j + 1], row[j]] as [number, number, number]
+      next.push(Math.min(inserted + 1, deleted + 1, a[i] === b[j] ? kept : kept + 1))
     }
     row = next
   }
-  return Number(row[b.length])
+  return row[b.length] as number
 }
 
 /** An object that is no list. */

@@ -16,7 +16,7 @@ import {
   textOf,
 } from '../settings/problems.ts'
 import type { ICircuitStorage } from './contract.ts'
-import { type DynamoDBCircuitStorageOptions, dynamoDBOptionRules, tableOf } from './dynamodb/options.ts'
+import { type DynamoDBCircuitStorageOptions, dynamoDBOptionRules, withDefaults } from './dynamodb/options.ts'
 import { MemoryCircuitStorage } from './memory.ts'
 import { checkOptions, type OptionRules } from './option-rules.ts'
 import { type RedisCircuitStorageOptions, redisOptionRules } from './redis/options.ts'
@@ -56,7 +56,7 @@ export type StorageFactory = (config: StorageConfig, env: Environment) => ICircu
 const factories = new Map<string, StorageFactory>()
 
 /**
- * Makes stores from configuration.
+ * Makes stores from configuration. The breaker itself does not use this class, so that bundles can do without it.
  *
  * @example
  * CircuitBreakerStorageFactory.register('postgres', ({ url }) => new PostgresCircuitStorage(String(url)))
@@ -75,7 +75,7 @@ export class CircuitBreakerStorageFactory {
     const problems = new Problems()
     const config = resolveStorage(option, env, problems)
     problems.throwIfAny()
-    return make(config as ICircuitStorage | StorageConfig, env)
+    return makeStorage(config as ICircuitStorage | StorageConfig, env)
   }
 
   /**
@@ -99,8 +99,12 @@ export class CircuitBreakerStorageFactory {
 
   /** The kinds of store that there are: ours and the registered ones. */
   static types(): string[] {
-    return [...ours.keys(), ...factories.keys()]
+    return knownTypes()
   }
+}
+
+function knownTypes(): string[] {
+  return [...ours.keys(), ...factories.keys()]
 }
 
 /** The variables that choose the store. */
@@ -127,8 +131,7 @@ const dynamodb: Backend = {
   make: ({ type: _, ...options }) =>
     loadedLater(async () => {
       const { UncheckedDynamoDBStorage } = await import('./dynamodb/storage.ts')
-      const checked = options as unknown as DynamoDBCircuitStorageOptions
-      return new UncheckedDynamoDBStorage(tableOf(checked), checked)
+      return new UncheckedDynamoDBStorage(withDefaults(options as unknown as DynamoDBCircuitStorageOptions))
     }),
 }
 
@@ -168,7 +171,7 @@ export function resolveStorage(
   } else if (isObject(option) && typeof option.type === 'string') {
     return completed(option as StorageConfig, 'option', env, problems)
   } else {
-    const kinds = CircuitBreakerStorageFactory.types().join(', ')
+    const kinds = knownTypes().join(', ')
     problems.mustBe(`a store, a kind of store (${kinds}) or an object with its type`, 'storage', 'option', option)
   }
   return undefined
@@ -194,30 +197,25 @@ function completed(
   env: Environment,
   problems: Problems,
 ): StorageConfig | undefined {
-  const { type, ...options } = given
+  const { type, ...options }: { type: string; [option: string]: unknown } = given
   if (factories.has(type)) return given
-  const types = CircuitBreakerStorageFactory.types()
   const backend = ours.get(type)
   if (backend === undefined) {
-    problems.add('storage', source, type, `storage type ${describe(type)} is not known${hint(type, types)}`)
+    problems.add('storage', source, type, `storage type ${describe(type)} is not known${hint(type, knownTypes())}`)
     return undefined
   }
-  const { rules, variables = {}, insteadOfVariables } = backend
-  const complete: Record<string, unknown> = { ...options }
-  const sources = new Map<string, string>()
-  const takesVariables = insteadOfVariables === undefined || options[insteadOfVariables] === undefined
-  for (const [name, variable] of Object.entries(takesVariables ? variables : {})) {
-    const value = textOf(env, variable)
-    if (options[name] !== undefined || value === undefined) continue
-    complete[name] = value
-    sources.set(name, variable)
+  const { rules, variables = {}, insteadOfVariables = '' } = backend
+  const sources: Record<string, string> = {}
+  if (options[insteadOfVariables] === undefined) {
+    for (const [name, variable] of Object.entries(variables)) {
+      const value = textOf(env, variable)
+      if (options[name] !== undefined || value === undefined) continue
+      options[name] = value
+      sources[name] = variable
+    }
   }
-  checkOptions(rules, complete, problems, {
-    prefix: 'storage.',
-    sourceOf: (name) => sources.get(name) ?? source,
-    variableOf: (name) => variables[name],
-  })
-  const present = Object.entries(complete).filter(([, value]) => value !== undefined)
+  checkOptions(rules, options, problems, { prefix: 'storage.', source, sources, variables })
+  const present = Object.entries(options).filter(([, value]) => value !== undefined)
   return { ...Object.fromEntries(present), type }
 }
 
@@ -237,7 +235,12 @@ function missingMethods(value: unknown): StorageOperation[] {
   return operations.filter((operation) => typeof methods[operation] !== 'function')
 }
 
-function make(config: ICircuitStorage | StorageConfig, env: Environment): ICircuitStorage {
+/**
+ * Makes the store of a resolved configuration.
+ *
+ * @throws {ConfigurationError} if a factory that was registered returned no store
+ */
+export function makeStorage(config: ICircuitStorage | StorageConfig, env: Environment): ICircuitStorage {
   if (!('type' in config) || missingMethods(config).length === 0) return config as ICircuitStorage
   const factory = factories.get(config.type) ?? ours.get(config.type)?.make
   const storage = factory?.(config, env)

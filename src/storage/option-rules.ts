@@ -31,42 +31,41 @@ export type GivenOptions = Readonly<Record<string, unknown>>
 
 /** How messages name the options, and where the options came from. */
 interface Naming {
-  /** Precedes the name of each option. */
-  readonly prefix: string
-  /** Where an option was given. */
-  readonly sourceOf: (option: string) => string
-  /** The variable that stands in for an option, if there is one. */
-  readonly variableOf: (option: string) => string | undefined
+  /** Precedes the name of each option. Default: nothing. */
+  readonly prefix?: string
+  /** Where the options were given. Default: `option`. */
+  readonly source?: string
+  /** Where options were given that were given elsewhere, by option. */
+  readonly sources?: Readonly<Record<string, string>>
+  /** The variables that stand in for options, by option. */
+  readonly variables?: Readonly<Record<string, string>>
 }
-
-const ofConstructor: Naming = { prefix: '', sourceOf: () => 'option', variableOf: () => undefined }
 
 /** Adds every problem of an adapter's options. */
 export function checkOptions(
   { adapter, options: rules, check }: OptionRules,
   given: GivenOptions,
   problems: Problems,
-  { prefix, sourceOf, variableOf }: Naming = ofConstructor,
+  { prefix = '', source = 'option', sources = {}, variables = {} }: Naming = {},
 ): void {
   const ruleOf = (name: string): OptionRule | undefined => (Object.hasOwn(rules, name) ? rules[name] : undefined)
-  const add = (name: string, value: unknown, what: string): void =>
-    problems.add(
-      `${prefix}${name}`,
-      sourceOf(name),
-      ruleOf(name)?.isSecret ? undefined : value,
-      `${prefix}${name} ${what}`,
-    )
+  const add = (name: string, what: string): void => {
+    const rule = ruleOf(name)
+    // The value of an unknown option may be a secret, too.
+    const value = rule && !rule.isSecret ? given[name] : undefined
+    problems.add(prefix + name, sources[name] ?? source, value, `${prefix}${name} ${what}`)
+  }
   for (const [name, value] of Object.entries(given)) {
     const rule = ruleOf(name)
     if (rule === undefined) {
-      add(name, undefined, `is not an option of ${adapter}${hint(name, Object.keys(rules))}`)
+      add(name, `is not an option of ${adapter}${hint(name, Object.keys(rules))}`)
     } else if (value !== undefined && !rule.accepts(value)) {
-      add(name, value, `must be ${rule.allowed}, but is ${rule.isSecret ? 'something else' : describe(value)}`)
+      add(name, `must be ${rule.allowed}, but is ${rule.isSecret ? 'something else' : describe(value)}`)
     }
   }
   check?.(given, (name, what) => {
-    const variable = given[name] === undefined ? variableOf(name) : undefined
-    add(name, given[name], variable === undefined ? what : `${what}, or set ${variable}`)
+    const variable = given[name] === undefined ? variables[name] : undefined
+    add(name, variable === undefined ? what : `${what}, or set ${variable}`)
   })
 }
 

@@ -88,7 +88,7 @@ function adviceOn(error: unknown, action: Action, table: Table): string {
   const { name, message, code, $fault, $metadata } = error as Partial<DynamoDBServiceException> & {
     code?: string
   }
-  const tableName = JSON.stringify(table.name)
+  const tableName = JSON.stringify(table.tableName)
   if (name === 'ResourceNotFoundException') {
     return `the table ${tableName} does not exist in the client's account and region. Create it, or correct tableName or the region.`
   }

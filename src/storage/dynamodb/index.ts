@@ -5,7 +5,7 @@
  */
 
 import { refuseWrongOptions } from '../option-rules.ts'
-import { type DynamoDBCircuitStorageOptions, dynamoDBOptionRules, tableOf } from './options.ts'
+import { type DynamoDBCircuitStorageOptions, dynamoDBOptionRules, withDefaults } from './options.ts'
 import { UncheckedDynamoDBStorage } from './storage.ts'
 
 export type { DynamoDBCircuitStorageOptions } from './options.ts'
@@ -28,6 +28,6 @@ export type { DynamoDBCircuitStorageOptions } from './options.ts'
 export class DynamoDBCircuitStorage extends UncheckedDynamoDBStorage {
   constructor(options: DynamoDBCircuitStorageOptions) {
     refuseWrongOptions(dynamoDBOptionRules, options)
-    super(tableOf(options), options)
+    super(withDefaults(options))
   }
 }

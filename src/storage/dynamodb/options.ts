@@ -50,26 +50,19 @@ export type ClientOptions =
 /** The options of a `DynamoDBCircuitStorage`. */
 export type DynamoDBCircuitStorageOptions = TableOptions & ClientOptions
 
-/** {@link TableOptions} with the defaults filled in. */
-export interface Table {
-  readonly name: string
-  readonly partitionKeyName: string
-  readonly sortKeyName: string | null
-  readonly sortKeyValue: string
-  readonly ttlAttributeName: string
-  readonly consistentRead: boolean
-}
+/** The options of the table with the defaults filled in. */
+export type Table = { readonly [Name in keyof TableOptions]-?: Exclude<TableOptions[Name], undefined> }
 
-/** The table that checked options describe. */
-export function tableOf({
-  tableName,
+/** Checked options with the defaults filled in. */
+export function withDefaults({
   partitionKeyName = 'PK',
   sortKeyName = 'SK',
   sortKeyValue = 'STATE',
   ttlAttributeName = 'ttl',
   consistentRead = true,
-}: TableOptions): Table {
-  return { name: tableName, partitionKeyName, sortKeyName, sortKeyValue, ttlAttributeName, consistentRead }
+  ...others
+}: DynamoDBCircuitStorageOptions): Table & ClientOptions {
+  return { ...others, partitionKeyName, sortKeyName, sortKeyValue, ttlAttributeName, consistentRead }
 }
 
 const attribute: OptionRule = {
@@ -113,7 +106,9 @@ export const dynamoDBOptionRules: OptionRules = {
     if (client !== undefined && clientConfig !== undefined) {
       refuse('client', 'and clientConfig exclude each other: a client is used as it is')
     }
-    const { partitionKeyName, sortKeyName, ttlAttributeName } = tableOf(options as unknown as TableOptions)
+    const { partitionKeyName, sortKeyName, ttlAttributeName } = withDefaults(
+      options as unknown as DynamoDBCircuitStorageOptions,
+    )
     if (new Set([partitionKeyName, sortKeyName, ttlAttributeName]).size < 3) {
       refuse('partitionKeyName', 'must differ from sortKeyName and ttlAttributeName, and these differ from each other')
     }

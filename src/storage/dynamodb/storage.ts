@@ -33,8 +33,8 @@ export class UncheckedDynamoDBStorage implements ICircuitStorage {
   /** Set by the first operation; unset by {@link close}, and where connecting failed. */
   #connection: Promise<Connection> | undefined
 
-  constructor(table: Table, options: ClientOptions) {
-    this.#table = table
+  constructor(options: Table & ClientOptions) {
+    this.#table = options
     this.#options = options
   }
 
@@ -56,7 +56,7 @@ export class UncheckedDynamoDBStorage implements ICircuitStorage {
       this.#send({ operation }, 'BatchGetItem', async ({ client, sdk }) => {
         const request = { Keys: pending.map((key) => this.#keyOf(key)), ConsistentRead: this.#table.consistentRead }
         const { Responses, UnprocessedKeys } = await client.send(
-          new sdk.BatchGetItemCommand({ RequestItems: { [this.#table.name]: request } }),
+          new sdk.BatchGetItemCommand({ RequestItems: { [this.#table.tableName]: request } }),
         )
         // By value and not by name: the table may have been given as an ARN.
         for (const item of Object.values(Responses ?? {}).flat()) {
@@ -109,7 +109,7 @@ export class UncheckedDynamoDBStorage implements ICircuitStorage {
 
   async clearState(serviceKey: string): Promise<void> {
     await this.#send({ operation: 'clearState', service: serviceKey }, 'DeleteItem', ({ client, sdk }) =>
-      client.send(new sdk.DeleteItemCommand({ TableName: this.#table.name, Key: this.#keyOf(serviceKey) })),
+      client.send(new sdk.DeleteItemCommand({ TableName: this.#table.tableName, Key: this.#keyOf(serviceKey) })),
     )
   }
 
@@ -121,7 +121,7 @@ export class UncheckedDynamoDBStorage implements ICircuitStorage {
       this.#send({ operation }, 'BatchWriteItem', async ({ client, sdk }) => {
         const requests = pending.map((key) => ({ DeleteRequest: { Key: this.#keyOf(key) } }))
         const { UnprocessedItems } = await client.send(
-          new sdk.BatchWriteItemCommand({ RequestItems: { [this.#table.name]: requests } }),
+          new sdk.BatchWriteItemCommand({ RequestItems: { [this.#table.tableName]: requests } }),
         )
         const left = Object.values(UnprocessedItems ?? {}).flat()
         const unprocessed = left.map(({ DeleteRequest }) => this.#serviceOf(DeleteRequest?.Key as Item))
@@ -160,7 +160,7 @@ export class UncheckedDynamoDBStorage implements ICircuitStorage {
         const { sdk } = connection
         const { Attributes, $metadata } = await through(connection).send(
           new sdk.UpdateItemCommand({
-            TableName: this.#table.name,
+            TableName: this.#table.tableName,
             Key: this.#keyOf(context.service),
             UpdateExpression: updateExpression,
             ConditionExpression: conditionExpression,
@@ -198,7 +198,7 @@ export class UncheckedDynamoDBStorage implements ICircuitStorage {
     return this.#send(context, 'GetItem', async ({ client, sdk }) => {
       const { Item } = await client.send(
         new sdk.GetItemCommand({
-          TableName: this.#table.name,
+          TableName: this.#table.tableName,
           Key: this.#keyOf(context.service),
           ConsistentRead: consistent,
         }),
