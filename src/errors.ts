@@ -31,9 +31,9 @@ const codes: ReadonlySet<string> = new Set<CircuitBreakerErrorCode>([
 /** The base of every error that the breaker raises; catch it to tell the breaker's errors from the service's. */
 export class CircuitBreakerError extends Error {
   /** The kind of error, for programs. */
-  readonly code: CircuitBreakerErrorCode
+  declare readonly code: CircuitBreakerErrorCode
   /** The service key that it happened to; `undefined` where the error concerns none or several. */
-  readonly service: string | undefined
+  declare readonly service: string | undefined
 
   constructor(code: CircuitBreakerErrorCode, message: string, service?: string, options?: ErrorOptions) {
     super(message, options)
@@ -75,13 +75,13 @@ export class CircuitOpenError extends CircuitBreakerError {
   declare readonly code: 'CIRCUIT_OPEN'
   declare readonly service: string
   /** How long to wait before another try can succeed, in milliseconds, at least 0. */
-  readonly retryAfter: number
+  declare readonly retryAfter: number
   /** When the circuit opened, in milliseconds since the epoch; `undefined` if this instance cannot know. */
-  readonly openedAt: number | undefined
-  readonly reason: RefusalReason
+  declare readonly openedAt: number | undefined
+  declare readonly reason: RefusalReason
   readonly statusCode = 503
   readonly expose = true
-  readonly headers: Record<string, string>
+  declare readonly headers: Record<string, string>
 
   constructor(details: CircuitOpenDetails) {
     const seconds = Math.max(1, Math.ceil(details.retryAfter / 1000))
@@ -112,29 +112,24 @@ export interface CircuitTimeoutDetails {
 export class CircuitTimeoutError extends CircuitBreakerError {
   declare readonly code: 'CIRCUIT_TIMEOUT'
   declare readonly service: string
-  readonly reason: TimeoutReason
+  declare readonly reason: TimeoutReason
   /** How long the call was given, in milliseconds. */
-  readonly timeout: number
+  declare readonly timeout: number
   /** `false` if the time was over before the operation was started. */
-  readonly attempted: boolean
+  declare readonly attempted: boolean
   readonly statusCode = 504
   readonly expose = true
 
   constructor(details: CircuitTimeoutDetails) {
     const { service, reason, timeout, attempted } = details
-    super('CIRCUIT_TIMEOUT', timeoutMessage(service, reason, timeout, attempted), service)
+    const limit = reason === 'timeout' ? `${Math.round(timeout)} ms` : 'the time that the invocation had left'
+    const what = attempted ? `did not finish within ${limit}` : `was not started: ${limit} passed before it could be`
+    super('CIRCUIT_TIMEOUT', `The call to ${service} ${what}.`, service)
     this.name = 'CircuitTimeoutError'
     this.reason = reason
     this.timeout = timeout
     this.attempted = attempted
   }
-}
-
-function timeoutMessage(service: string, reason: TimeoutReason, timeout: number, attempted: boolean): string {
-  const limit = reason === 'timeout' ? `${Math.round(timeout)} ms` : 'the time that the invocation had left'
-  return attempted
-    ? `The call to ${service} did not finish within ${limit}.`
-    : `The call to ${service} was not started: ${limit} passed before it could be.`
 }
 
 /** `maxConcurrent` calls are in flight and `maxQueue` more are waiting: this one was turned away, not started. */
@@ -159,7 +154,7 @@ export class BreakableResultError<T = unknown> extends CircuitBreakerError {
   declare readonly code: 'CIRCUIT_BREAKABLE_RESULT'
   declare readonly service: string
   /** The result of the operation, for instance a `Response` with status 503. */
-  readonly result: T
+  declare readonly result: T
 
   constructor(service: string, result: T) {
     super('CIRCUIT_BREAKABLE_RESULT', `${service} answered with a result that counts as a failure.`, service)
@@ -203,7 +198,7 @@ export interface ConfigurationProblem {
 /** Thrown when a breaker is created: every problem of its configuration at once. */
 export class ConfigurationError extends CircuitBreakerError {
   declare readonly code: 'CIRCUIT_CONFIGURATION'
-  readonly problems: readonly ConfigurationProblem[]
+  declare readonly problems: readonly ConfigurationProblem[]
 
   constructor(problems: readonly ConfigurationProblem[], options?: ErrorOptions) {
     const count = problems.length === 1 ? 'a problem' : `${problems.length} problems`
@@ -246,9 +241,9 @@ export interface CircuitStorageErrorDetails extends ErrorOptions {
   /** The service key, where one alone is concerned. */
   readonly service?: string | undefined
   /** In a batch: what succeeded all the same, by service key. */
-  readonly results?: ReadonlyMap<string, unknown>
+  readonly results?: ReadonlyMap<string, unknown> | undefined
   /** In a batch: what failed, by service key. */
-  readonly errors?: ReadonlyMap<string, CircuitStorageError>
+  readonly errors?: ReadonlyMap<string, CircuitStorageError> | undefined
   /** `true` if the store answered, but with something that is no circuit record. */
   readonly corrupt?: boolean
   /** Default: `corrupt` if `corrupt` is `true`, else `unavailable`. */
@@ -261,18 +256,18 @@ export interface CircuitStorageErrorDetails extends ErrorOptions {
  */
 export class CircuitStorageError extends CircuitBreakerError {
   declare readonly code: 'CIRCUIT_STORAGE'
-  readonly operation: StorageOperation
+  declare readonly operation: StorageOperation
   /** In a batch: what succeeded all the same, by service key; else `undefined`. */
-  readonly results: ReadonlyMap<string, unknown> | undefined
+  declare readonly results: ReadonlyMap<string, unknown> | undefined
   /** In a batch: what failed, by service key; else `undefined`. */
-  readonly errors: ReadonlyMap<string, CircuitStorageError> | undefined
+  declare readonly errors: ReadonlyMap<string, CircuitStorageError> | undefined
   /** `true` if the store answered, but with something that is no circuit record. */
-  readonly corrupt: boolean
+  declare readonly corrupt: boolean
   /** The trouble: whether it passes by itself, and whether somebody has to do something. */
-  readonly kind: StorageErrorKind
+  declare readonly kind: StorageErrorKind
 
   constructor(message: string, details: CircuitStorageErrorDetails) {
-    super('CIRCUIT_STORAGE', message, details.service, 'cause' in details ? { cause: details.cause } : undefined)
+    super('CIRCUIT_STORAGE', message, details.service, details)
     this.name = 'CircuitStorageError'
     this.operation = details.operation
     this.results = details.results

@@ -33,7 +33,7 @@ import type { FailureSummary } from '../storage/contract.ts'
  * })
  */
 export function isBreakableError(error: unknown): boolean {
-  return evidenceOf(error, new Set()) === true
+  return evidenceOf(error, verdictOn) === true
 }
 
 /**
@@ -152,29 +152,23 @@ type Evidence = boolean | undefined
 const MAX_OBJECTS = 64
 const MAX_CAUSES = 8
 
-function evidenceOf(error: unknown, seen: Set<object>): Evidence {
+/** What `judge` says of the error or, where it says nothing, of its `errors` and its `cause`. */
+function evidenceOf(error: unknown, judge: (link: object) => Evidence, seen: Set<object> = new Set()): Evidence {
   if (!isObject(error) || seen.has(error) || seen.size >= MAX_OBJECTS) return undefined
   seen.add(error)
-  return ownVerdict(error) ?? membersVerdict(error, seen) ?? evidenceOf(read(error, 'cause'), seen)
-}
-
-function membersVerdict(error: object, seen: Set<object>): Evidence {
-  const verdicts = membersOf(error).map((member) => evidenceOf(member, seen))
-  return verdicts.includes(true) || (verdicts.includes(false) ? false : undefined)
+  const own = judge(error)
+  if (own !== undefined) return own
+  const verdicts = membersOf(error).map((member) => evidenceOf(member, judge, seen))
+  if (verdicts.includes(true)) return true
+  return verdicts.includes(false) ? false : evidenceOf(read(error, 'cause'), judge, seen)
 }
 
 /** Whether it holds for the value, one of its `errors`, or their causes. */
-function someOf(value: unknown, holds: (link: object) => boolean, seen: Set<object> = new Set()): boolean {
-  if (!isObject(value) || seen.has(value) || seen.size >= MAX_OBJECTS) return false
-  seen.add(value)
-  return (
-    holds(value) ||
-    membersOf(value).some((member) => someOf(member, holds, seen)) ||
-    someOf(read(value, 'cause'), holds, seen)
-  )
+function someOf(value: unknown, holds: (link: object) => boolean): boolean {
+  return evidenceOf(value, (link) => holds(link) || undefined) === true
 }
 
-function ownVerdict(error: object): Evidence {
+function verdictOn(error: object): Evidence {
   const code = read(error, 'code')
   if (NOT_ATTEMPTED.has(code) || (code === 'CIRCUIT_TIMEOUT' && read(error, 'attempted') === false)) return false
 
@@ -267,12 +261,12 @@ function statusesOf(value: unknown): unknown[] {
 /** The 5xx status of a result that looks like a response. Runs on every success, so the numbers come first. */
 function resultStatus(result: unknown): number | undefined {
   if (typeof result !== 'object' && typeof result !== 'function') return undefined
-  const own = read(result, 'statusCode')
-  if (isStatusFrom(500, own)) return own
-  const ofSdk = read(read(result, '$metadata'), 'httpStatusCode')
-  if (isStatusFrom(500, ofSdk)) return ofSdk
-  const ofStripe = read(read(result, 'lastResponse'), 'statusCode')
-  if (isStatusFrom(500, ofStripe)) return ofStripe
+  const sure = [
+    read(result, 'statusCode'),
+    read(read(result, '$metadata'), 'httpStatusCode'),
+    read(read(result, 'lastResponse'), 'statusCode'),
+  ].find((status) => isStatusFrom(500, status))
+  if (sure !== undefined) return sure as number
   const status = read(result, 'status')
   return isStatusFrom(500, status) && looksLikeResponse(result) ? status : undefined
 }

@@ -81,69 +81,58 @@ export function parseCircuitRecord(serviceKey: string, raw: unknown, operation: 
     )
   }
   if (!isObject(raw)) return fail('it', raw)
-  const text = (field: string): string => {
-    const value = raw[field]
-    return isShortText(value) ? value : fail(field, value)
+  const checked = <T>(accepts: Check<T>, field: string, owner: Fields = raw, path = field): T => {
+    const value = owner[field]
+    return accepts(value) ? value : fail(path, value)
   }
-  const optional = (owner: Fields, field: string, path = field): number | undefined => {
-    const value = owner[field] ?? undefined
-    return value === undefined || isMilliseconds(value) ? value : fail(path, value)
-  }
-  const required = (owner: Fields, field: string, path = field): number =>
-    optional(owner, field, path) ?? fail(path, owner[field])
-  const count = (field: string): number => {
-    const value = raw[field]
-    return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0 ? value : fail(field, value)
-  }
-  const list = (field: string): readonly unknown[] => {
-    const value = raw[field] ?? []
-    return Array.isArray(value) && value.length <= maxLength ? value : fail(field, value)
-  }
-  const inner = (field: string): Fields | undefined => {
-    const value = raw[field] ?? undefined
-    return value === undefined || isObject(value) ? value : fail(field, value)
-  }
+  /** A field that may be absent. */
+  const optional = <T>(accepts: Check<T>, field: string, owner: Fields = raw, path = field): T | undefined =>
+    (owner[field] ?? undefined) === undefined ? undefined : checked(accepts, field, owner, path)
 
-  if (raw['schema'] !== 1) fail('schema', raw['schema'])
-  const state = raw['state']
-  if (state !== 'CLOSED' && state !== 'OPEN' && state !== 'HALF_OPEN') return fail('state', state)
-  const retryAt = optional(raw, 'retryAt')
-  if (state === 'OPEN' && retryAt === undefined) fail('retryAt', raw['retryAt'])
-  const transitions = list('transitions')
-  if (!transitions.every(isShortText)) return fail('transitions', transitions)
-  const [lastFailure, override] = [inner('lastFailure'), inner('override')]
+  checked(isSchema, 'schema')
+  const state = checked(isState, 'state')
+  const retryAt = state === 'OPEN' ? checked(isMilliseconds, 'retryAt') : optional(isMilliseconds, 'retryAt')
+  const lastFailure = optional(isObject, 'lastFailure')
+  const override = optional(isObject, 'override')
 
   return {
     schema: 1,
-    version: text('version'),
-    epoch: text('epoch'),
-    generation: count('generation'),
+    version: checked(isShortText, 'version'),
+    epoch: checked(isShortText, 'epoch'),
+    generation: checked(isCount, 'generation'),
     state,
-    failureCount: count('failureCount'),
-    lastFailureAt: optional(raw, 'lastFailureAt'),
-    successCount: count('successCount'),
-    openedAt: optional(raw, 'openedAt'),
+    failureCount: checked(isCount, 'failureCount'),
+    lastFailureAt: optional(isMilliseconds, 'lastFailureAt'),
+    successCount: checked(isCount, 'successCount'),
+    openedAt: optional(isMilliseconds, 'openedAt'),
     retryAt,
-    resetTimeout: optional(raw, 'resetTimeout'),
-    leases: list('leases').map((lease, index) => {
+    resetTimeout: optional(isMilliseconds, 'resetTimeout'),
+    leases: (optional(isList, 'leases') ?? []).map((lease, index) => {
       if (!isObject(lease) || !isShortText(lease['id'])) return fail(`leases[${index}]`, lease)
-      return { id: lease['id'], expiresAt: required(lease, 'expiresAt', `leases[${index}].expiresAt`) }
+      const expiresAt = checked(isMilliseconds, 'expiresAt', lease, `leases[${index}].expiresAt`)
+      return { id: lease['id'], expiresAt }
     }),
-    trips: count('trips'),
+    trips: checked(isCount, 'trips'),
     lastFailure: lastFailure && {
-      at: required(lastFailure, 'at', 'lastFailure.at'),
-      name: typeof lastFailure['name'] === 'string' ? lastFailure['name'].slice(0, maxSummary) : 'Error',
-      code: typeof lastFailure['code'] === 'string' ? lastFailure['code'].slice(0, maxSummary) : undefined,
+      at: checked(isMilliseconds, 'at', lastFailure, 'lastFailure.at'),
+      name: summaryOf(lastFailure['name']) ?? 'Error',
+      code: summaryOf(lastFailure['code']),
       status: typeof lastFailure['status'] === 'number' ? lastFailure['status'] : undefined,
     },
     override: override && {
-      state: isForced(override['state']) ? override['state'] : fail('override.state', override['state']),
-      at: required(override, 'at', 'override.at'),
-      until: optional(override, 'until', 'override.until'),
+      state: checked(isForced, 'state', override, 'override.state'),
+      at: checked(isMilliseconds, 'at', override, 'override.at'),
+      until: optional(isMilliseconds, 'until', override, 'override.until'),
     },
-    transitions: transitions.slice(-8),
-    updatedAt: required(raw, 'updatedAt'),
+    transitions: (optional(isListOfTexts, 'transitions') ?? []).slice(-8),
+    updatedAt: checked(isMilliseconds, 'updatedAt'),
   }
+}
+
+type Check<T> = (value: unknown) => value is T
+
+function isSchema(value: unknown): value is 1 {
+  return value === 1
 }
 
 function isShortText(value: unknown): value is string {
@@ -154,8 +143,28 @@ function isMilliseconds(value: unknown): value is number {
   return typeof value === 'number' && value >= 0 && value <= maxInstant
 }
 
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0
+}
+
+function isList(value: unknown): value is readonly unknown[] {
+  return Array.isArray(value) && value.length <= maxLength
+}
+
+function isListOfTexts(value: unknown): value is readonly string[] {
+  return isList(value) && value.every(isShortText)
+}
+
 function isForced(state: unknown): state is CircuitOverride['state'] {
   return state === 'CLOSED' || state === 'OPEN'
+}
+
+function isState(state: unknown): state is CircuitRecord['state'] {
+  return isForced(state) || state === 'HALF_OPEN'
+}
+
+function summaryOf(value: unknown): string | undefined {
+  return typeof value === 'string' ? value.slice(0, maxSummary) : undefined
 }
 
 /** Names a wrong value without repeating it: anything can be stored. */

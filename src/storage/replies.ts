@@ -41,7 +41,17 @@ export class BatchOutcome<T> {
    */
   results(): Map<string, T> {
     if (this.errors.size === 0) return this.succeeding
-    throw failedBatch(this.#operation, this.succeeding, this.errors, this.#size)
+    const [service, error] = [...this.errors][0] as [string, CircuitStorageError]
+    const failed = `${this.#operation} failed for ${this.errors.size} of ${this.#size} circuits`
+    throw new CircuitStorageError(`${failed}; ${JSON.stringify(service)}: ${error.message}`, {
+      operation: this.#operation,
+      service: this.#size === 1 ? service : undefined,
+      results: this.succeeding,
+      errors: this.errors,
+      corrupt: [...this.errors.values()].every(({ corrupt }) => corrupt),
+      kind: gravestOf(this.errors.values()),
+      cause: error.cause ?? error,
+    })
   }
 }
 
@@ -51,30 +61,12 @@ export function attributed(
   operation: StorageOperation,
   service: string,
 ): CircuitStorageError {
-  const details = { operation, service, corrupt, kind }
-  return new CircuitStorageError(message, cause === undefined ? details : { ...details, cause })
+  return new CircuitStorageError(message, { operation, service, corrupt, kind, ...causeOf({ cause }) })
 }
 
-/** The error of a batch in which something failed. */
-export function failedBatch(
-  operation: StorageOperation,
-  results: ReadonlyMap<string, unknown>,
-  errors: ReadonlyMap<string, CircuitStorageError>,
-  size: number,
-): CircuitStorageError {
-  const [service, error] = [...errors][0] as [string, CircuitStorageError]
-  return new CircuitStorageError(
-    `${operation} failed for ${errors.size} of ${size} circuits; ${JSON.stringify(service)}: ${error.message}`,
-    {
-      operation,
-      service: size === 1 ? service : undefined,
-      results,
-      errors,
-      corrupt: [...errors.values()].every(({ corrupt }) => corrupt),
-      kind: gravestOf(errors.values()),
-      cause: error.cause ?? error,
-    },
-  )
+/** The cause, if there is one: without it, the copy of an error has no such property either. */
+function causeOf({ cause }: ErrorOptions): ErrorOptions {
+  return cause === undefined ? {} : { cause }
 }
 
 /** By gravity: somebody has to correct a misconfiguration; the store itself has no part in damage, which comes last. */
@@ -98,10 +90,10 @@ export function parseReply<T>(operation: StorageOperation, reply: T, service: st
 export function parseReply(operation: StorageOperation, reply: unknown, service: string): unknown {
   switch (operation) {
     case 'getState':
-      return parseStored(operation, reply, service)
+      return parseStored(service, reply, operation)
     case 'incrementFailures':
     case 'compareAndSetState':
-      return parseWriteResult(operation, reply, service)
+      return parseWriteResult(service, reply, operation)
     case 'batchGetState':
     case 'batchSetState':
       return parseBatch(operation, reply).results()
@@ -128,25 +120,26 @@ export function parseError(operation: StorageOperation, error: unknown): Circuit
 }
 
 function withParsedResults(operation: StorageOperation, error: CircuitStorageError): CircuitStorageError {
-  const { message, service, corrupt, kind, cause, errors } = error
-  const outcome = parseBatch(operation, error.results)
-  const all = errors && new Map([...errors, ...outcome.errors])
-  const details = { operation: error.operation, service, corrupt, kind, results: outcome.succeeding }
-  return new CircuitStorageError(message, {
-    ...details,
-    ...(all && { errors: all }),
-    ...(cause === undefined ? {} : { cause }),
+  const { succeeding, errors } = parseBatch(operation, error.results)
+  return new CircuitStorageError(error.message, {
+    operation: error.operation,
+    service: error.service,
+    corrupt: error.corrupt,
+    kind: error.kind,
+    results: succeeding,
+    errors: error.errors && new Map([...error.errors, ...errors]),
+    ...causeOf(error),
   })
 }
 
 /** A record that does not parse fails alone. */
 function parseBatch(operation: StorageOperation, reply: unknown): BatchOutcome<unknown> {
   if (!(reply instanceof Map)) throw notAllowed(operation)
-  const parse = operation === 'batchGetState' ? parseRecord : parseWriteResult
+  const parse = operation === 'batchGetState' ? parseCircuitRecord : parseWriteResult
   const outcome = new BatchOutcome<unknown>(operation, reply.size)
   for (const [key, value] of reply) {
     try {
-      outcome.succeeded(key, parse(operation, value, key))
+      outcome.succeeded(key, parse(key, value, operation))
     } catch (error) {
       if (!isCircuitStorageError(error)) throw error
       outcome.failed(key, error)
@@ -155,18 +148,14 @@ function parseBatch(operation: StorageOperation, reply: unknown): BatchOutcome<u
   return outcome
 }
 
-function parseWriteResult(operation: StorageOperation, value: unknown, service: string): WriteResult {
+function parseWriteResult(service: string, value: unknown, operation: StorageOperation): WriteResult {
   const { applied, current } = (value ?? {}) as { applied?: unknown; current?: unknown }
   if (typeof applied !== 'boolean') throw notAllowed(operation)
-  return { applied, current: parseStored(operation, current, service) }
+  return { applied, current: parseStored(service, current, operation) }
 }
 
-function parseStored(operation: StorageOperation, value: unknown, service: string): CircuitRecord | undefined {
-  return value === undefined ? undefined : parseRecord(operation, value, service)
-}
-
-function parseRecord(operation: StorageOperation, value: unknown, service: string): CircuitRecord {
-  return parseCircuitRecord(service, value, operation)
+function parseStored(service: string, value: unknown, operation: StorageOperation): CircuitRecord | undefined {
+  return value === undefined ? undefined : parseCircuitRecord(service, value, operation)
 }
 
 function notAllowed(operation: StorageOperation): TypeError {
