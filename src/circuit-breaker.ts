@@ -83,7 +83,7 @@ export class CircuitBreaker<const K extends string = string> {
     this.#runtime = completeRuntime(runtime)
     const { env } = this.#runtime
     const config = resolveConfig(options, env)
-    warnOnce(config.warnings)
+    for (const warning of config.warnings) void warnOnce(warning)
     const storage = makeStorage(config.storage, env)
     if (storage !== config.storage) this.#ownStorage = storage
     this.#storageTimeout = config.storageTimeout

@@ -4,35 +4,36 @@
  * @module
  */
 
+import type * as Texts from './warning-texts.ts'
+
+/** A warning before its text is loaded. */
+export type Warning = (texts: typeof Texts) => string
+
 /** The warnings that were emitted. Written by `warnOnce` only. */
 const warned = new Set<string>()
 
-/** Emits each warning, unless it was emitted before. */
-export function warnOnce(warnings: readonly string[]): void {
-  for (const warning of warnings) {
-    if (warned.has(warning)) continue
-    warned.add(warning)
-    process.emitWarning(warning, { type: 'CircuitBreakerWarning', code: 'CIRCUIT_CONFIGURATION' })
+/** Emits a warning as soon as its text is loaded, unless it was emitted before. */
+export async function warnOnce(warning: Warning): Promise<void> {
+  try {
+    const text = warning(await import('./warning-texts.ts'))
+    if (warned.has(text)) return
+    warned.add(text)
+    process.emitWarning(text, { type: 'CircuitBreakerWarning', code: 'CIRCUIT_CONFIGURATION' })
+  } catch {
+    // A bundle without the texts works all the same.
   }
 }
 
+interface Reserve {
+  readonly deadlineReserve: number
+}
+
 /** The whole invocation is shorter than the time that is kept back of it. */
-export function warnOfReserve({ deadlineReserve }: { readonly deadlineReserve: number }): void {
-  warnOnce([
-    `An invocation began with no more time than deadlineReserve, ${deadlineReserve} ms, so that its calls are refused. ` +
-      'Give the function a longer timeout, or set CIRCUIT_BREAKER_DEADLINE_RESERVE lower.',
-  ])
+export function warnOfReserve({ deadlineReserve }: Reserve): void {
+  void warnOnce((texts) => texts.shortInvocation(deadlineReserve))
 }
 
 /** No call of the invocation can run for so long that its end says something of the service. */
-export function warnOfFairTime(
-  service: string,
-  { deadlineReserve }: { readonly deadlineReserve: number },
-  fairTime: number,
-): void {
-  warnOnce([
-    `A call of "${service}" was cut by the deadline of an invocation that began with less than ${deadlineReserve} ms ` +
-      `(deadlineReserve) and ${fairTime} ms, which a call must have had to count as a failure, so that its circuit cannot ` +
-      'open. Give the function a longer timeout, or set a shorter CIRCUIT_BREAKER_TIMEOUT.',
-  ])
+export function warnOfFairTime(service: string, { deadlineReserve }: Reserve, fairTime: number): void {
+  void warnOnce((texts) => texts.unfairDeadline(service, deadlineReserve, fairTime))
 }

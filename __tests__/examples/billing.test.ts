@@ -7,6 +7,7 @@ import { createTestContext } from 'middy-circuit-breaker/testing'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { patientVariables } from '../support/patience.ts'
 import { waitFor } from '../support/time.ts'
+import { warningsEmitted } from '../support/warning-texts.ts'
 import { coldStart } from './cold-start.ts'
 import { type ProviderAnswer, type ProviderRequest, type Reaction, startProvider } from './provider.ts'
 import { type StoppedTime, stopTime } from './stopped-time.ts'
@@ -447,6 +448,7 @@ describe('a payment that takes too long', () => {
     })
 
     expect(stripe.requests).toEqual([])
+    await warningsEmitted()
     expect(warned).toHaveBeenCalledTimes(1)
     warned.mockRestore()
   })

@@ -6,6 +6,7 @@ import { createTestContext } from 'middy-circuit-breaker/testing'
 import type { Charge, Unknown } from '../../examples/environment-tuning/handler.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { patientVariables } from '../support/patience.ts'
+import { warningsEmitted } from '../support/warning-texts.ts'
 import { type Resource, readTemplate } from './cloudformation-template.ts'
 import { coldStart } from './cold-start.ts'
 import { type Provider, type ProviderAnswer, startProvider } from './provider.ts'
@@ -237,6 +238,7 @@ describe('A setting', () => {
       variables: { CIRCUIT_BREAKER_FAILURE_TRESHOLD__RATES: '1', CIRCUIT_BREAKER_RESET_TIMEOUT__STRIP: '1' },
     })
 
+    await warningsEmitted()
     expect(warn.mock.calls.map(([message]) => message)).toEqual([
       expect.stringContaining('did you mean CIRCUIT_BREAKER_FAILURE_THRESHOLD__RATES?'),
       expect.stringContaining('did you mean CIRCUIT_BREAKER_RESET_TIMEOUT__STRIPE?'),

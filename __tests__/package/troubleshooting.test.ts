@@ -34,6 +34,7 @@ import {
   trip,
   unavailable,
 } from '../support/virtual-fleet.ts'
+import { warningsEmitted } from '../support/warning-texts.ts'
 
 const page = readFileSync(join(import.meta.dirname, '../../docs/troubleshooting.md'), 'utf8')
 const quotes = [...page.matchAll(/“([^”]+)”/g)].map(([, text]) => (text as string).replace(/\s+/g, ' '))
@@ -121,6 +122,7 @@ async function everythingThatIsSaid(): Promise<string[]> {
   await noteAll((async () => new CircuitBreaker({ services: ['stripe'] }, { env: inLambda }))())
   new CircuitBreaker({ services: ['stripe'] }, { env: { CIRCUIT_BREAKER_TIMEOUT_STRIPE: '100' } })
 
+  await warningsEmitted()
   return [...messages, ...warn.mock.calls.map(([warning]) => String(warning))]
 }
 

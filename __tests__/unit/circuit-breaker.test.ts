@@ -18,6 +18,7 @@ import {
   trip,
   unavailable,
 } from '../support/virtual-fleet.ts'
+import { warningsEmitted } from '../support/warning-texts.ts'
 
 describe('a call', () => {
   it('resolves with what the operation returns, be it a promise or not', async () => {
@@ -495,12 +496,13 @@ describe('the surroundings', () => {
     expect(breaker.circuits.stripe.openedAt).toBe(5_000_000)
   })
 
-  it('warn about a variable that names nothing known once, however many breakers are made', () => {
+  it('warn about a variable that names nothing known once, however many breakers are made', async () => {
     const warn = jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
     const env = { CIRCUIT_BREAKER_FAILURE_TRESHOLD: '5' }
     const make = () => new CircuitBreaker({ services: ['stripe'], storage: 'memory' }, { env })
     make()
     make()
+    await warningsEmitted()
     expect(warn.mock.calls).toEqual([
       [
         expect.stringMatching(/CIRCUIT_BREAKER_FAILURE_TRESHOLD .*CIRCUIT_BREAKER_FAILURE_THRESHOLD\?/),

@@ -11,6 +11,7 @@
 import { constants } from 'node:os'
 import type { ServiceSettings } from '../../src/index.ts'
 import { resolveConfig, storedKey } from '../../src/settings/resolve.ts'
+import * as warningTexts from '../../src/warning-texts.ts'
 import { type Database, startDatabase } from './database.ts'
 import { displayOn, eventLine } from './display.ts'
 import { Instance } from './fleet.ts'
@@ -49,7 +50,7 @@ async function demo(): Promise<number> {
   const config = resolveConfig({ services: [service], storage: 'memory', ...settings }, process.env)
   const effective = config.services.get(service) as ServiceSettings
   introduce(effective)
-  for (const warning of config.warnings) display.print(warning, '')
+  for (const warning of config.warnings) display.print(warning(warningTexts), '')
 
   const database = await startDatabase((request) => recorder.request(request))
   closers.push(() => database.close())

@@ -5,6 +5,7 @@
  */
 
 import { storageVariables } from '../storage/factory.ts'
+import type { Warning } from '../warnings.ts'
 import { checkSetting, type Found, type Layer, pathOf } from './layers.ts'
 import { type Environment, nearest, type Problems, quote, textOf } from './problems.ts'
 import { serviceSettings, settings } from './table.ts'
@@ -31,14 +32,14 @@ function splitSuffix(variable: string): [base: string, suffix: string] {
 export interface Variables {
   readonly breaker: Layer
   readonly services: ReadonlyMap<string, Layer>
-  readonly warnings: readonly string[]
+  readonly warnings: readonly Warning[]
 }
 
 /** Reads the variables. A variable that names nothing known is warned of; one that fits two services is a problem. */
 export function readVariables(env: Environment, keys: readonly string[], problems: Problems): Variables {
   const breaker: Layer = {}
   const services = new Map<string, Layer>(keys.map((key) => [key, {}]))
-  const warnings: string[] = []
+  const warnings: Warning[] = []
   const names = new Map(
     Object.keys(settings).flatMap((name) => (settings[name]?.fromText ? [[variableOf(name), name] as const] : [])),
   )
@@ -49,9 +50,11 @@ export function readVariables(env: Environment, keys: readonly string[], problem
     if (!variable.startsWith(prefix) || text === undefined) continue
     const [base, suffix] = splitSuffix(variable)
     const name = names.get(base)
+    const known = [...names.keys(), ...storageVariables]
+    const odd = { prefix, base, suffix, known, services: keysBySuffix, nearest }
     const isStorage = storageVariables.some((each) => each === base)
     if (name === undefined && !isStorage) {
-      warnings.push(unknownVariable(variable, [...names.keys(), ...storageVariables], [...keysBySuffix.keys()]))
+      warnings.push(({ unknownVariable }) => unknownVariable(odd))
     } else if (suffix === '') {
       if (name !== undefined) breaker[name] = checkText(name, '', variable, text, problems)
     } else if (name === undefined || !Object.hasOwn(serviceSettings, name)) {
@@ -64,7 +67,7 @@ export function readVariables(env: Environment, keys: readonly string[], problem
     } else {
       const [key, ...others] = keysBySuffix.get(suffix) ?? []
       if (key === undefined) {
-        warnings.push(unknownSuffix(variable, suffix, keysBySuffix))
+        warnings.push(({ unknownService }) => unknownService(odd))
       } else if (others.length > 0) {
         const fitting = [key, ...others].map(quote).join(' and ')
         problems.add(name, variable, text, `${variable} fits more than one service: ${fitting}; rename all but one`)
@@ -78,25 +81,4 @@ export function readVariables(env: Environment, keys: readonly string[], problem
 
 function checkText(name: string, path: string, variable: string, text: string, problems: Problems): Found {
   return checkSetting(name, path, variable, settings[name]?.fromText?.(text), problems)
-}
-
-function unknownVariable(variable: string, known: readonly string[], suffixes: readonly string[]): string {
-  const [base, suffix] = splitSuffix(variable.slice(prefix.length))
-  const names = known.map((name) => name.slice(prefix.length))
-  // TIMEOUT_STRIPE, with one underscore, means TIMEOUT__STRIPE.
-  const candidates = suffix === '' ? [...names, ...names.flatMap((name) => suffixes.map((each) => name + each))] : names
-  const near = nearest(base, candidates)
-  const suggestion = near === undefined ? '' : `; did you mean ${prefix}${near}${suffix}?`
-  return `${variable} names no setting of the circuit breaker and changes nothing${suggestion}`
-}
-
-/** Careful: the suffix may be meant for another breaker of the same process. */
-function unknownSuffix(variable: string, suffix: string, keysBySuffix: ReadonlyMap<string, readonly string[]>): string {
-  const near = nearest(suffix, [...keysBySuffix.keys()])
-  const suggestion = near === undefined ? '' : ` did you mean ${variable.slice(0, -suffix.length)}${near}?`
-  const keys = [...keysBySuffix.values()].flat().map(quote).join(', ')
-  return (
-    `${variable} fits no service of this circuit breaker, which has ${keys}, and changes nothing here; ` +
-    `unless it is meant for another breaker,${suggestion || ' remove it'}`
-  )
 }

@@ -10,6 +10,7 @@
 import type { StateChangeListener, StorageErrorListener } from '../events.ts'
 import type { ICircuitStorage } from '../storage/contract.ts'
 import { resolveStorage, type StorageConfig } from '../storage/factory.ts'
+import type { Warning } from '../warnings.ts'
 import { readVariables } from './environment.ts'
 import { checkSetting, type Layer, pathOf } from './layers.ts'
 import { describe, type Environment, hint, isObject, isText, Problems, quote, textAllowed } from './problems.ts'
@@ -32,8 +33,8 @@ export interface ResolvedConfig<K extends string = string> {
   readonly storage: ICircuitStorage | StorageConfig
   readonly onStateChange: StateChangeListener | undefined
   readonly onStorageError: StorageErrorListener | undefined
-  /** Variables that look like ours and name nothing known, one sentence each. */
-  readonly warnings: readonly string[]
+  /** Variables that look like ours and name nothing known. */
+  readonly warnings: readonly Warning[]
 }
 
 /**

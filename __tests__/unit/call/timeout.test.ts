@@ -11,6 +11,7 @@ import {
   ServiceUnavailable,
   unavailable,
 } from '../../support/virtual-fleet.ts'
+import { warningsEmitted } from '../../support/warning-texts.ts'
 
 /** Runs a test's part and tells which rejections nobody handled meanwhile. */
 async function unhandledDuring(run: () => Promise<void>): Promise<unknown[]> {
@@ -348,8 +349,10 @@ describe('the deadline of the invocation', () => {
     }
     // There was time enough; the handler has spent it before.
     await cut(3_000, 500)
+    await warningsEmitted()
     expect(warn).not.toHaveBeenCalled()
     for (const remaining of [2_999, 2_000]) await cut(remaining, 0)
+    await warningsEmitted()
     expect(warn.mock.calls).toEqual([
       [
         expect.stringMatching(/"stripe".*900 ms \(deadlineReserve\) and 2100 ms.*CIRCUIT_BREAKER_TIMEOUT/),
@@ -366,6 +369,7 @@ describe('the deadline of the invocation', () => {
       const invoke = breaker.callExternalFor({ getRemainingTimeInMillis: () => remaining })
       expect((await outcomeOf(invoke('stripe', ok))).error).toMatchObject({ reason: 'deadline', attempted: false })
     }
+    await warningsEmitted()
     expect(warn.mock.calls).toEqual([
       [
         expect.stringMatching(/deadlineReserve, 987 ms.*CIRCUIT_BREAKER_DEADLINE_RESERVE/),
@@ -381,6 +385,7 @@ describe('the deadline of the invocation', () => {
     const invoke = start().callExternalFor({ getRemainingTimeInMillis: () => 987 })
     await runtime.advance(1)
     expect((await outcomeOf(invoke('stripe', ok))).error).toMatchObject({ reason: 'deadline', attempted: false })
+    await warningsEmitted()
     expect(warn).not.toHaveBeenCalled()
     warn.mockRestore()
   })

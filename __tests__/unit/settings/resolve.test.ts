@@ -5,6 +5,7 @@ import { ConfigurationError, type ConfigurationProblem } from '../../../src/erro
 import { isBreakableError, isBreakableResult } from '../../../src/failures/classification.ts'
 import { type ResolvedConfig, resolveConfig, storedKey } from '../../../src/settings/resolve.ts'
 import type { CircuitBreakerOptions, ServiceSettings } from '../../../src/settings/table.ts'
+import * as texts from '../../../src/warning-texts.ts'
 
 type Env = Record<string, string | undefined>
 
@@ -208,7 +209,8 @@ describe('environment variables', () => {
 })
 
 describe('warnings', () => {
-  const warnings = (env: Env, services: readonly string[] = ['stripe', 'my-svc']) => resolve({ services }, env).warnings
+  const warnings = (env: Env, services: readonly string[] = ['stripe', 'my-svc']) =>
+    resolve({ services }, env).warnings.map((warning) => warning(texts))
 
   it.each([
     ['CIRCUIT_BREAKER_FAILURE_TRESHOLD', 'CIRCUIT_BREAKER_FAILURE_THRESHOLD'],
@@ -645,7 +647,11 @@ describe('whatever is given', () => {
         expect(JSON.stringify([found, new ConfigurationError(found).message])).not.toContain(secret)
         const quiet = { services: ['stripe'], storage: 'memory' }
         expect(JSON.stringify([problems(quiet, env)])).not.toContain(secret)
-        expect(resolve(quiet, { [url]: value, CIRCUIT_BREAKER_REDIS_URI: value }).warnings.join()).not.toContain(secret)
+        expect(
+          resolve(quiet, { [url]: value, CIRCUIT_BREAKER_REDIS_URI: value })
+            .warnings.map((warning) => warning(texts))
+            .join(),
+        ).not.toContain(secret)
       }),
     )
   })

@@ -1,0 +1,65 @@
+/**
+ * The texts of warnings about the configuration. Few processes have anything to warn of: the file is loaded when it is
+ * needed, and imports nothing, so that it shares nothing with what a handler loads.
+ *
+ * @module
+ */
+
+/** The whole invocation is shorter than the time that is kept back of it. */
+export function shortInvocation(deadlineReserve: number): string {
+  return (
+    `An invocation began with no more time than deadlineReserve, ${deadlineReserve} ms, so that its calls are refused. ` +
+    'Give the function a longer timeout, or set CIRCUIT_BREAKER_DEADLINE_RESERVE lower.'
+  )
+}
+
+/** No call of the invocation can run for so long that its end says something of the service. */
+export function unfairDeadline(service: string, deadlineReserve: number, fairTime: number): string {
+  return (
+    `A call of "${service}" was cut by the deadline of an invocation that began with less than ${deadlineReserve} ms ` +
+    `(deadlineReserve) and ${fairTime} ms, which a call must have had to count as a failure, so that its circuit cannot ` +
+    'open. Give the function a longer timeout, or set a shorter CIRCUIT_BREAKER_TIMEOUT.'
+  )
+}
+
+/** A variable whose name begins as ours do. */
+export interface OddVariable {
+  readonly prefix: string
+  /** The name without the suffix. */
+  readonly base: string
+  /** The part of the name that says for which service it is. */
+  readonly suffix: string
+  /** The variables that there are, without suffixes. */
+  readonly known: readonly string[]
+  /** The services by their suffixes. */
+  readonly services: ReadonlyMap<string, readonly string[]>
+  /** The known name that a name probably meant. */
+  readonly nearest: (name: string, known: readonly string[]) => string | undefined
+}
+
+/** A variable that names nothing known. */
+export function unknownVariable({ prefix, base, suffix, known, services, nearest }: OddVariable): string {
+  const names = known.map((name) => name.slice(prefix.length))
+  // The prefix ends with an underscore, which is no part of a suffix.
+  const [, name = '', ending = ''] = /^(.*?)(__.*)?$/s.exec((base + suffix).slice(prefix.length)) ?? []
+  // TIMEOUT_STRIPE, with one underscore, means TIMEOUT__STRIPE.
+  const withSuffixes = names.flatMap((each) => [...services.keys()].map((service) => each + service))
+  const near = nearest(name, ending === '' ? [...names, ...withSuffixes] : names)
+  const suggestion = near === undefined ? '' : `; did you mean ${prefix}${near}${ending}?`
+  return `${base}${suffix} names no setting of the circuit breaker and changes nothing${suggestion}`
+}
+
+/** A variable of a service that this breaker does not have. Careful: it may be meant for another breaker of the process. */
+export function unknownService({ base, suffix, services, nearest }: OddVariable): string {
+  const near = nearest(suffix, [...services.keys()])
+  const suggestion = near === undefined ? 'remove it' : `did you mean ${base}${near}?`
+  const keys = [...services.values()].flat().map(quote).join(', ')
+  return (
+    `${base}${suffix} fits no service of this circuit breaker, which has ${keys}, and changes nothing here; ` +
+    `unless it is meant for another breaker, ${suggestion}`
+  )
+}
+
+function quote(key: string): string {
+  return JSON.stringify(key.length > 64 ? `${key.slice(0, 64)}…` : key)
+}
