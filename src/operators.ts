@@ -16,7 +16,6 @@ import {
   type StorageOperation,
 } from './errors.ts'
 import type { StateChangeReason } from './events.ts'
-import { describe } from './settings/problems.ts'
 import type { CircuitRecord, ICircuitStorage, WriteResult } from './storage/contract.ts'
 import { gravestOf } from './storage/replies.ts'
 import type { OperatorRun, StoreAccess } from './storage/store-access.ts'
@@ -313,10 +312,16 @@ export function statesToSet(
   for (const [{ circuit }, state] of wanted) {
     if (state === 'OPEN' || state === 'CLOSED') continue
     const message =
-      `The state of ${JSON.stringify(circuit.service)} must be OPEN or CLOSED, but is ${describe(state)} ` +
+      `The state of ${JSON.stringify(circuit.service)} must be OPEN or CLOSED, but is ${inWords(state)} ` +
       '(batchSetState)'
     problems.push({ setting: circuit.service, source: 'batchSetState', value: state, message })
   }
   if (problems.length > 0) throw new ConfigurationError(problems)
   return wanted
+}
+
+/** A wrong state, without the inside of objects. */
+function inWords(state: unknown): string {
+  if (typeof state === 'object' && state !== null) return 'an object'
+  return typeof state === 'string' ? JSON.stringify(state) : String(state)
 }

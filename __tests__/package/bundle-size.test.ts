@@ -1,5 +1,9 @@
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { expect, test } from '@jest/globals'
 import { bundle, sizeLimit } from '../../bench/bundle.ts'
+import { bundlePackage } from '../../scripts/build.ts'
 
 test('a bundled handler with its state in memory has not grown', async () => {
   const { start, modules } = await bundle('memory')
@@ -18,3 +22,30 @@ test.each(['dynamodb', 'redis'] as const)('the adapter for %s is loaded only whe
   expect(start.gzipped).toBeLessThanOrEqual(sizeLimit)
   expect(later?.gzipped).toBeGreaterThan(1_000)
 })
+
+test('what a handler never needs is not loaded with it', async () => {
+  const { modules } = await bundle('memory')
+
+  expect(modules.map(([file]) => file)).not.toContainEqual(expect.stringMatching(/operators|warning-texts/))
+})
+
+test('the built main entry is two files: its own, and the one that all entries share', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'middy-circuit-breaker-'))
+  try {
+    await bundlePackage(folder)
+    const [shared, ...others] = await importsOf(join(folder, 'index.js'))
+    expect(others).toEqual([])
+    expect(await importsOf(join(folder, shared as string))).toEqual([])
+    for (const entry of ['dynamodb.js', 'redis.js', 'testing.js']) {
+      expect(await importsOf(join(folder, entry))).toContain(shared)
+    }
+  } finally {
+    await rm(folder, { recursive: true })
+  }
+})
+
+/** The neighbours that a built file loads at once. */
+async function importsOf(file: string): Promise<string[]> {
+  const source = await readFile(file, 'utf8')
+  return Array.from(source.matchAll(/(?:\bfrom|\bimport)\s*"(\.[^"]+)"/g), ([, path]) => path as string)
+}

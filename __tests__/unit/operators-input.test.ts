@@ -22,6 +22,27 @@ describe('wrong arguments', () => {
     expect(storage.requests).toEqual([])
   })
 
+  it('batchSetState takes the states as they are when it is called', async () => {
+    const breaker = createFleet().start()
+    const states = new Map([['stripe', 'OPEN' as const]])
+    const set = breaker.batchSetState(states)
+    states.clear()
+    expect([...(await set).keys()]).toEqual(['stripe'])
+  })
+
+  it.each([
+    [7, '7'],
+    [null, 'null'],
+    [{ secret: 'hunter2' }, 'an object'],
+  ])('batchSetState shows of the wrong state %p no more than it has to', async (state, words) => {
+    const [problem] = await problemsOf(
+      createFleet()
+        .start()
+        .batchSetState({ stripe: state as never }),
+    )
+    expect(problem?.message).toContain(`but is ${words} (`)
+  })
+
   it('batchSetState says which state is wrong and what it is', async () => {
     const breaker = createFleet().start()
     expect(await problemsOf(breaker.batchSetState({ stripe: 'AJAR' as never }))).toEqual([

@@ -40,9 +40,8 @@ export function readVariables(env: Environment, keys: readonly string[], problem
   const breaker: Layer = {}
   const services = new Map<string, Layer>(keys.map((key) => [key, {}]))
   const warnings: Warning[] = []
-  const names = new Map(
-    Object.keys(settings).flatMap((name) => (settings[name]?.fromText ? [[variableOf(name), name] as const] : [])),
-  )
+  const names = new Map<string, string>(storageVariables.map((variable) => [variable, 'storage']))
+  for (const name of Object.keys(settings)) if (settings[name]?.fromText) names.set(variableOf(name), name)
   const keysBySuffix = Map.groupBy(keys, suffixOf)
 
   for (const variable of Object.keys(env)) {
@@ -50,20 +49,13 @@ export function readVariables(env: Environment, keys: readonly string[], problem
     if (!variable.startsWith(prefix) || text === undefined) continue
     const [base, suffix] = splitSuffix(variable)
     const name = names.get(base)
-    const known = [...names.keys(), ...storageVariables]
-    const odd = { prefix, base, suffix, known, services: keysBySuffix, nearest }
-    const isStorage = storageVariables.some((each) => each === base)
-    if (name === undefined && !isStorage) {
+    const odd = { prefix, base, suffix, known: [...names.keys()], services: keysBySuffix, nearest }
+    if (name === undefined) {
       warnings.push(({ unknownVariable }) => unknownVariable(odd))
     } else if (suffix === '') {
-      if (name !== undefined) breaker[name] = checkText(name, '', variable, text, problems)
-    } else if (name === undefined || !Object.hasOwn(serviceSettings, name)) {
-      problems.add(
-        name ?? 'storage',
-        variable,
-        undefined,
-        `${base} cannot be set per service, only for the whole breaker`,
-      )
+      if (name !== 'storage') breaker[name] = checkText(name, '', variable, text, problems)
+    } else if (!Object.hasOwn(serviceSettings, name)) {
+      problems.add(name, variable, undefined, `${base} cannot be set per service, only for the whole breaker`)
     } else {
       const [key, ...others] = keysBySuffix.get(suffix) ?? []
       if (key === undefined) {

@@ -5,7 +5,6 @@
  */
 
 import { CircuitStorageError, type StorageOperation } from '../errors.ts'
-import { isObject } from '../settings/problems.ts'
 import type { CircuitOverride, CircuitRecord } from './contract.ts'
 
 /** A record for a circuit that nothing is known of: CLOSED and empty, with the given epoch as its version too. */
@@ -130,6 +129,11 @@ export function parseCircuitRecord(serviceKey: string, raw: unknown, operation: 
 }
 
 type Check<T> = (value: unknown) => value is T
+
+/** As in `settings/problems.ts`, which adapters would share with every handler if this file imported it. */
+function isObject(value: unknown): value is Fields {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
 
 function isSchema(value: unknown): value is 1 {
   return value === 1

@@ -40,7 +40,7 @@ export class StoreAccess {
   readonly #misconfigurations = new Map<string, Pick<StorageErrorEvent, 'operation' | 'services'>>()
   /** Set by {@link prepare} when the adapter has loaded its library, or has taken too long. */
   #isPrepared: boolean
-  /** The preparation under way: set by {@link prepare}, and unset when it failed. */
+  /** The preparation under way: set by {@link prepare}, and unset when it has ended. */
   #preparing: Promise<void> | undefined
 
   /** @param longestPause how long the store is left alone at most, in milliseconds; default 30 s */
@@ -78,19 +78,13 @@ export class StoreAccess {
   prepare(): Promise<void> | undefined {
     if (this.#isPrepared) return undefined
     this.#preparing ??= new Promise<void>((resolve) => {
-      const done = (): void => {
-        this.#isPrepared = true
-        resolve()
-      }
-      const timer = this.#runtime.setTimeout(done, longestPreparation)
       const end = (isPrepared: boolean): void => {
         this.#runtime.clearTimeout(timer)
-        if (isPrepared) done()
-        else {
-          this.#preparing = undefined
-          resolve()
-        }
+        this.#isPrepared ||= isPrepared
+        this.#preparing = undefined
+        resolve()
       }
+      const timer = this.#runtime.setTimeout(() => end(true), longestPreparation)
       Promise.resolve()
         .then(() => this.storage.prepare?.())
         .then(
@@ -224,7 +218,8 @@ export class StoreAccess {
     } else if (this.#listeners.size === 0) {
       const key = `${operation} ${error.kind} ${causeOf(event)}`
       const now = this.#runtime.now()
-      if (Math.abs(now - (this.#warnedAt.get(key) ?? Number.NEGATIVE_INFINITY)) < warningInterval) return
+      const warnedAt = this.#warnedAt.get(key)
+      if (warnedAt !== undefined && Math.abs(now - warnedAt) < warningInterval) return
       this.#warnedAt.set(key, now)
       warn(error, error.message)
     }

@@ -4,7 +4,6 @@
  * @module
  */
 
-import { isObject } from '../../settings/problems.ts'
 import type { CircuitRecord, WriteResult } from '../contract.ts'
 import { recordFields } from '../record.ts'
 import { type Context, unintelligible } from './errors.ts'
@@ -39,7 +38,7 @@ function hashIn(reply: unknown): Map<string, string> | undefined {
     return hash
   }
   if (reply instanceof Map) return hashIn([...reply].flat())
-  return isObject(reply) ? hashIn(Object.entries(reply).flat()) : undefined
+  return typeof reply === 'object' && reply !== null ? hashIn(Object.entries(reply).flat()) : undefined
 }
 
 /** A field that is no number or no JSON stays a text: the check of the record complains about it. */
