@@ -81,8 +81,8 @@ export async function installLambdaRuntimeClient(): Promise<void> {
  */
 export async function compileAdapters(): Promise<void> {
   const modules = [
-    './src/storage/dynamodb/index.ts',
-    './src/storage/redis/index.ts',
+    './src/storage/dynamodb/storage.ts',
+    './src/storage/redis/storage.ts',
     '@aws-sdk/client-dynamodb',
     'ioredis',
   ]

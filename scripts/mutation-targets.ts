@@ -80,7 +80,11 @@ export const mutationTargets: readonly MutationTarget[] = [
     file: `src/storage/${name}.ts`,
     tests: [`unit/storage/${name}.test.ts`],
   })),
-  { name: 'replies', file: 'src/storage/replies.ts', tests: ['unit/storage/store-access.test.ts'] },
+  {
+    name: 'replies',
+    file: 'src/storage/replies.ts',
+    tests: ['unit/storage/replies.test.ts', 'unit/storage/store-access.test.ts'],
+  },
   {
     name: 'option-rules',
     file: 'src/storage/option-rules.ts',
@@ -101,7 +105,7 @@ export const mutationTargets: readonly MutationTarget[] = [
     server: 'dynamodb' as const,
   })),
   { name: 'redis-options', file: 'src/storage/redis/options.ts', tests: ['unit/storage/redis/options.test.ts'] },
-  ...['index', 'scripts', 'hash', 'client', 'errors'].map((part) => ({
+  ...['index', 'storage', 'scripts', 'hash', 'client', 'errors'].map((part) => ({
     name: `redis-${part}`,
     file: `src/storage/redis/${part}.ts`,
     tests: ['unit/storage/redis/*.test.ts', 'integration/redis-storage.test.ts'],

@@ -88,7 +88,7 @@ describe('a cold start', () => {
     expect(payload).toEqual({
       state: 'CLOSED',
       duringInit: [],
-      now: ['\\/ioredis\\/', 'src\\/storage\\/redis\\/index'],
+      now: ['\\/ioredis\\/', 'src\\/storage\\/redis\\/storage'],
     })
     expect(proxy.connections()).toBe(1)
   })
@@ -106,7 +106,7 @@ describe('a cold start', () => {
     expect(payload).toEqual({
       state: 'OPEN',
       duringInit: [],
-      now: ['@aws-sdk\\/client-dynamodb', 'src\\/storage\\/dynamodb\\/index'],
+      now: ['@aws-sdk\\/client-dynamodb', 'src\\/storage\\/dynamodb\\/storage'],
     })
     expect(table.operations).toEqual(['BatchGetItem'])
   })

@@ -261,12 +261,12 @@ function statusesOf(value: unknown): unknown[] {
 /** The 5xx status of a result that looks like a response. Runs on every success, so the numbers come first. */
 function resultStatus(result: unknown): number | undefined {
   if (typeof result !== 'object' && typeof result !== 'function') return undefined
-  const sure = [
-    read(result, 'statusCode'),
-    read(read(result, '$metadata'), 'httpStatusCode'),
-    read(read(result, 'lastResponse'), 'statusCode'),
-  ].find((status) => isStatusFrom(500, status))
-  if (sure !== undefined) return sure as number
+  const own = read(result, 'statusCode')
+  if (isStatusFrom(500, own)) return own
+  const ofSdk = read(read(result, '$metadata'), 'httpStatusCode')
+  if (isStatusFrom(500, ofSdk)) return ofSdk
+  const ofStripe = read(read(result, 'lastResponse'), 'statusCode')
+  if (isStatusFrom(500, ofStripe)) return ofStripe
   const status = read(result, 'status')
   return isStatusFrom(500, status) && looksLikeResponse(result) ? status : undefined
 }

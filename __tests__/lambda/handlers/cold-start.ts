@@ -23,8 +23,8 @@ function clientLibraries(): string[] {
   const patterns = [
     /@aws-sdk\/client-dynamodb/,
     /\/ioredis\//,
-    /src\/storage\/dynamodb\/index/,
-    /src\/storage\/redis\/index/,
+    /src\/storage\/dynamodb\/storage/,
+    /src\/storage\/redis\/storage/,
   ]
   return patterns.filter((pattern) => loaded.some((url) => pattern.test(url))).map((pattern) => pattern.source)
 }
