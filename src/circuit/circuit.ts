@@ -368,14 +368,14 @@ export class Circuit {
    */
   answered(write: Write, exchange: Exchange, reply: WriteResult): boolean {
     const { applied, current } = reply
-    // A read that has overtaken this reply may have ruled the transition out.
-    if (applied && write.change !== undefined) this.#log.sent(write.next.epoch, write.version, write.change)
-    const isOvertaken = this.#cached.isOvertaken(exchange, write, reply)
-    if (isOvertaken) this.#log.proven(current)
-    else this.#take(current ?? (applied ? write.next : undefined), exchange.sentAt)
     const isOwn = write.next !== undefined && current?.version === write.next.version
     const isProven = write.change !== undefined && current?.transitions.includes(write.next.epoch) === true
     const isStored = applied || isOwn || isProven
+    // A read that has overtaken this reply may have ruled the transition out.
+    if (isStored && write.change !== undefined) this.#log.sent(write.next.epoch, write.version, write.change)
+    const isOvertaken = this.#cached.isOvertaken(exchange, write, reply)
+    if (isOvertaken) this.#log.proven(current)
+    else this.#take(current ?? (applied ? write.next : undefined), exchange.sentAt)
     // The cached record may lack this addition: a backlog is measured by a fresh one.
     if (isOvertaken && isStored && write.kind === 'add') this.#cached.doubt()
     const { cause } = write

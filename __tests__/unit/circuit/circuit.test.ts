@@ -418,6 +418,19 @@ describe('the failure that completes the count', () => {
     expect(circuit.hasWork).toBe(false)
   })
 
+  it('is told of where a late refusal shows that it was stored, though the record was deleted since', () => {
+    const { circuit, read, send, fail, events } = circuitWith()
+    read(nearly)
+    fail()
+    const write = written(circuit.next())
+    if (write.kind !== 'replace') throw new Error('A trip replaces the record.')
+    const take = send(write)
+    read(undefined)
+    read({ ...closed, version: 'v5', epoch: 'e5' })
+    expect(take({ applied: false, current: write.next })).toBe(true)
+    expect(events.filter(({ observed }) => !observed)).toMatchObject([{ to: 'OPEN', requestId: 'r1' }])
+  })
+
   it('opens the circuit by a trip of its own where its addition has completed the count', () => {
     const { circuit, read, send, fail, refusals } = circuitWith()
     read({ ...closed, failureCount: 1, lastFailureAt: 900 })
