@@ -104,8 +104,8 @@ export const mutants: readonly Mutant[] = [
     invariant: 7,
     mistake: 'whatever is not overridden passes',
     file: 'circuit/circuit.ts',
-    original: "if (view.state === 'CLOSED' && view.override === undefined) return 'pass'",
-    changed: "if (view.override === undefined) return 'pass'",
+    original: 'const verdict = admit(view, now, this.settings)',
+    changed: "const verdict = view.override === undefined ? 'pass' : admit(view, now, this.settings)",
   },
   {
     invariant: 8,

@@ -33,6 +33,12 @@ export const troubleNames = [
   'operators',
 ] as const satisfies readonly (keyof Troubles)[]
 
+/**
+ * What a record is left with by a clock that is an hour wrong is looked at before each claim, and no look is answered in
+ * time. Where a record is deleted, writes without an answer may count once more, and here no write has one.
+ */
+const tooMuchForLateStores: ReadonlySet<string> = new Set(['steppingClocks', 'deletions'])
+
 /** The settings of a run; milliseconds. */
 export interface SimulatedSettings {
   readonly failureThreshold: number
@@ -47,11 +53,12 @@ export interface SimulatedSettings {
 }
 
 /**
- * What a run is made of. A `storm` is troubles of all kinds with calm in between; `healthy`: nothing ever fails; `lone`: one
- * instance, cut off from the store, sees nothing but failures while the service is well for everyone else.
+ * What a run is made of. A `storm` is troubles of all kinds with calm in between; `late`: the same, and for the whole run the
+ * store carries out every request and replies to none in time; `healthy`: nothing ever fails; `lone`: one instance, cut off
+ * from the store, sees nothing but failures while the service is well for everyone else.
  */
 export interface Scenario {
-  readonly kind: 'storm' | 'healthy' | 'lone'
+  readonly kind: 'storm' | 'late' | 'healthy' | 'lone'
   readonly instances: number
   /** The mean distance of an instance's invocations, in milliseconds. */
   readonly interval: number
@@ -67,8 +74,9 @@ export interface Scenario {
 /** Draws a scenario: about every fifth run has no trouble but the service's own and deaths. */
 export function drawScenario(world: World): Scenario {
   const chance = world.random()
-  const kind = chance < 0.05 ? 'healthy' : chance < 0.12 ? 'lone' : 'storm'
-  const isPlain = kind !== 'storm' || world.chance(0.2)
+  const kind = chance < 0.05 ? 'healthy' : chance < 0.12 ? 'lone' : chance < 0.18 ? 'late' : 'storm'
+  const isStormy = kind === 'storm' || kind === 'late'
+  const isPlain = !isStormy || world.chance(0.2)
   const settings: SimulatedSettings = {
     failureThreshold: kind === 'lone' ? world.pick([2, 3, 5]) : world.pick([1, 2, 3, 3, 3, 5]),
     resetTimeout: world.pick([500, 1_000, 2_000, 5_000, 10_000]),
@@ -82,7 +90,8 @@ export function drawScenario(world: World): Scenario {
   }
   const troubles = Object.fromEntries(
     troubleNames.map((name) => {
-      const isWanted = world.chance(0.4) && (!isPlain || (kind === 'storm' && name === 'kills'))
+      const isWanted = world.chance(0.4) && (!isPlain || (isStormy && name === 'kills'))
+      if (kind === 'late' && tooMuchForLateStores.has(name)) return [name, false]
       return [name, isWanted || (kind === 'healthy' && name === 'freezes')]
     }),
   ) as unknown as Troubles
@@ -136,6 +145,13 @@ export function drawStore(world: World, troubles: Troubles, storageTimeout: numb
     throttled: troubles.throttling ? world.pick([0, 0.3, 0.9]) : 0,
     ...(outage && { outage }),
   }
+}
+
+/** Draws how a store is late: the way there takes long, or the way back, and no reply comes within `storageTimeout`. */
+export function drawLateStore(world: World, storageTimeout: number): StoreCondition {
+  const request = world.pick([2, storageTimeout / 2, 3 * storageTimeout])
+  const reply = world.pick([2, storageTimeout, 3 * storageTimeout])
+  return { request, reply, spread: 0.4, replyAfter: storageTimeout + 1 }
 }
 
 /** Draws what an invocation does. */

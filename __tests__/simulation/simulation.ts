@@ -2,7 +2,7 @@ import { type Engine, engine as source } from './engine.ts'
 import { Instance, type Plan, service } from './instance.ts'
 import { Checker, type InvariantNumber, type Violation } from './invariants.ts'
 import { inMacrotask } from './microtasks.ts'
-import { drawPlan, drawScenario, drawService, drawStore, type Scenario } from './scenario.ts'
+import { drawLateStore, drawPlan, drawScenario, drawService, drawStore, type Scenario } from './scenario.ts'
 import { healthy, SimulatedService } from './service.ts'
 import { quiet, SimulatedStore } from './store.ts'
 import { World } from './world.ts'
@@ -87,6 +87,7 @@ class Run {
       troubles.storeOutages,
       troubles.freezes,
       kind === 'lone',
+      kind === 'late',
     ]
     this.#checker = new Checker(world, engine, {
       settings,
@@ -129,14 +130,16 @@ class Run {
   /** Troubles of all kinds, each at a time of its own. */
   #storm(): void {
     const world = this.#world
-    const { troubles, settings, stormFor, freezesBetween } = this.#scenario
+    const { kind, troubles, settings, stormFor, freezesBetween } = this.#scenario
     const { storageTimeout } = settings
     this.#often(5_000, () => {
       this.#service.condition = drawService(world)
       world.trace?.(world.now, 'service', JSON.stringify(this.#service.condition))
     })
+    if (kind === 'late') this.#store.condition = drawLateStore(world, storageTimeout)
     this.#often(4_000, () => {
-      this.#store.condition = drawStore(world, troubles, storageTimeout)
+      this.#store.condition =
+        kind === 'late' ? drawLateStore(world, storageTimeout) : drawStore(world, troubles, storageTimeout)
       world.trace?.(world.now, 'store', JSON.stringify(this.#store.condition))
     })
     if (troubles.partitions) {
@@ -189,12 +192,14 @@ class Run {
 
   /** Whatever was wrong is over: in the end everyone passes, nothing is left over, and nothing is owed. */
   #checkRecovery(): void {
-    const { settings, troubles, interval } = this.#scenario
+    const { kind, settings, troubles, interval } = this.#scenario
     this.#calm()
     const skew = troubles.skewedClocks || troubles.steppingClocks ? 60_000 : 0
     // An open circuit, then the longest lease, then the longest pause of the store, then the probes.
     const { resetTimeout, halfOpenSuccessThreshold, cacheTtl } = settings
-    const probes = (halfOpenSuccessThreshold + 2) * (2 * interval + cacheTtl + 2_000)
+    // A lease that comes too late for its call may lie ready until it expires.
+    const lateLease = kind === 'late' ? 15_000 : 0
+    const probes = (halfOpenSuccessThreshold + 2) * (2 * interval + cacheTtl + 2_000 + lateLease)
     this.#pass(2 * resetTimeout + skew + 15_000 + 32_000 + probes + 10 * interval, calmPlan)
     const wedged: InvariantNumber = skew > 0 || troubles.freezes ? 8 : 2
     const record = this.#store.peek(service)
@@ -254,7 +259,8 @@ class Run {
 
   #calm(): void {
     this.#service.condition = healthy
-    this.#store.condition = quiet
+    const { kind, settings } = this.#scenario
+    this.#store.condition = kind === 'late' ? drawLateStore(this.#world, settings.storageTimeout) : quiet
     this.#store.partitions.clear()
     for (const instance of this.#fleet) {
       instance.thaw()

@@ -20,6 +20,8 @@ export interface StoreCondition {
   readonly reply: number
   /** How much the two vary; about 0.4 is a quiet network. */
   readonly spread?: number
+  /** No answer comes sooner than this after its request. */
+  readonly replyAfter?: number
   /** Requests that never arrive. */
   readonly lostRequests?: number
   /** Requests that are carried out and not answered. */
@@ -119,9 +121,17 @@ export class SimulatedStore {
     const { instance } = request
     this.#observer.sent?.(request)
     const condition = this.partitions.get(instance.index) ?? this.condition
-    const { spread = 0.4, outage, lostRequests = 0, lostReplies = 0, refused = 0, falseErrors = 0 } = condition
+    const {
+      spread = 0.4,
+      replyAfter = 0,
+      outage,
+      lostRequests = 0,
+      lostReplies = 0,
+      refused = 0,
+      falseErrors = 0,
+    } = condition
     const there = world.latency(condition.request, spread)
-    const back = world.latency(condition.reply, spread)
+    const back = Math.max(world.latency(condition.reply, spread), replyAfter - there)
     const isLost = outage === 'silence' || world.chance(lostRequests)
     const isRefused = outage === 'refuse' || world.chance(refused)
     const isThrottled = world.chance(condition.throttled ?? 0)

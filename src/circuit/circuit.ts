@@ -12,7 +12,7 @@
  * | `CachedRecord` | the store's last answer, its age, which answers come too late | each answer, each failure of the store |
  * | `View` | the record that calls are judged by, epochs and periods | each change of the view, each epoch of the fleet |
  * | `Outbox` | outcomes that are not stored | ended calls and probes, replies to its writes |
- * | `ProbeClaims` | when this instance probes, and its lease | wishes, records, the opening of the view |
+ * | `ProbeClaims` | when this instance probes, and its lease | wishes, records, each epoch of the view |
  * | `Streak` | failures in a row of this instance's own calls | outcomes that count |
  * | `TransitionLog` | events that are due | writes that leave, records |
  *
@@ -106,8 +106,6 @@ export class Circuit {
   readonly #streak: Streak
   readonly #log: TransitionLog
   readonly #view: View
-  /** Whether a success changes nothing: the circuit is closed and no failure is known. Written after each change. */
-  #isQuiet = true
 
   constructor(service: string, settings: ServiceSettings, world: CircuitWorld) {
     const { runtime } = world
@@ -134,15 +132,16 @@ export class Circuit {
     return this.#view.period
   }
 
-  /** Whether a success of a call of this period changes nothing. */
+  /** Whether a success of a call of this period changes nothing: the circuit is closed and no failure is known. */
   get isQuiet(): boolean {
-    return this.#isQuiet
+    const { state, override } = this.#view.record
+    const hasFailures = (this.#cached.current?.failureCount ?? 0) > 0 || this.#streak.length > 0
+    return state === 'CLOSED' && override === undefined && !hasFailures && !this.#outbox.hasReport
   }
 
   /** The verdict on a call at `now`. */
   admit(now: number): Verdict {
     const view = this.#view.record
-    if (view.state === 'CLOSED' && view.override === undefined) return 'pass'
     const verdict = admit(view, now, this.settings)
     if (verdict === 'claim' && view.state === 'OPEN') {
       const late = now - retryTime(view, this.settings)
@@ -226,7 +225,6 @@ export class Circuit {
     const lease = this.#claims.leaseUntil(runtime.id(), now, duration)
     this.#setView(claim(this.#view.record, now, lease, this.settings, this.#tokens()))
     this.#observeView(now)
-    this.#changed()
     return { id: lease.id, isLocal: true }
   }
 
@@ -253,7 +251,6 @@ export class Circuit {
       if (outcome === 'success') this.#addSuccess(at, requestId)
       this.#observeView(at)
     }
-    this.#changed()
   }
 
   // ----------------------------------------------------------------------------------------------------- outcomes
@@ -268,14 +265,12 @@ export class Circuit {
     if (!this.#view.counts(period, at)) return
     this.#streak.succeeded(at)
     this.#addSuccess(at, requestId)
-    this.#changed()
   }
 
   /** A call that was admitted in `period` failed. */
   callFailed(period: number, at: number, lastFailure: Failure, requestId: string | undefined): void {
     if (!this.#view.counts(period, at)) return
     this.#takeFailure(at, lastFailure, requestId)
-    this.#changed()
   }
 
   #takeFailure(at: number, lastFailure: Failure, requestId: string | undefined): void {
@@ -309,7 +304,6 @@ export class Circuit {
   #addSuccess(at: number, requestId: string | undefined): void {
     if (this.#storedCount(at) === 0 && !this.#outbox.hasReport) return
     this.#outbox.addSuccess(this.#view.period, at, requestId)
-    this.#standAloneIfCutOff()
   }
 
   /** The fleet's failures in a row that are stored. */
@@ -341,25 +335,14 @@ export class Circuit {
   next(): Step | undefined {
     if (this.#cached.isDamaged) return undefined
     const now = this.#now()
-    if (!this.#waitsForRead) {
-      const mayFollow = this.#outbox.hasSettlement || this.#outbox.tripEpoch !== undefined
-      const { isOutOfTouch, current: record } = this.#cached
-      const { canRead } = this.#world.store
-      const step = this.#outbox.next({
-        record,
-        epoch: this.#view.epoch,
-        since: this.#view.since,
-        now,
-        isOutOfTouch,
-        canRead,
-      })
-      // An outcome may have been dropped that the view waited for. Keep a decision made alone until the store answers.
-      if (mayFollow && !isOutOfTouch) this.#followRecord()
-      if (step !== undefined) return step
-    }
-    const step = this.#claims.next(this.#cached.current, now, this.admit(now) === 'claim')
-    this.#changed()
-    return step
+    const mayFollow = this.#outbox.hasSettlement || this.#outbox.tripEpoch !== undefined
+    const { isOutOfTouch, current: record } = this.#cached
+    const { canRead } = this.#world.store
+    const { epoch, since } = this.#view
+    const step = this.#outbox.next({ record, epoch, since, now, isOutOfTouch, canRead })
+    // An outcome may have been dropped that the view waited for. Keep a decision made alone until the store answers.
+    if (mayFollow && !isOutOfTouch) this.#followRecord()
+    return step ?? this.#claims.next(record, now, this.admit(now) === 'claim')
   }
 
   /** A backlog comes next, which needs a read, and reading is left alone. */
@@ -375,8 +358,7 @@ export class Circuit {
   /** A write leaves. */
   sent(write: Write): void {
     this.#outbox.sent(write)
-    if (write.kind === 'replace' && write.change !== undefined)
-      this.#log.sent(write.next.epoch, write.version, write.change)
+    if (write.change !== undefined) this.#log.sent(write.next.epoch, write.version, write.change)
   }
 
   /**
@@ -386,27 +368,24 @@ export class Circuit {
    */
   answered(write: Write, exchange: Exchange, reply: WriteResult): boolean {
     const { applied, current } = reply
-    const next = write.kind === 'replace' ? write.next : undefined
-    const change = write.kind === 'replace' ? write.change : undefined
+    const isOwn = write.next !== undefined && current?.version === write.next.version
+    const isProven = write.change !== undefined && current?.transitions.includes(write.next.epoch) === true
+    const isStored = applied || isOwn || isProven
     // A read that has overtaken this reply may have ruled the transition out.
-    if (applied && next !== undefined && change !== undefined) this.#log.sent(next.epoch, write.version, change)
+    if (isStored && write.change !== undefined) this.#log.sent(write.next.epoch, write.version, write.change)
     const isOvertaken = this.#cached.isOvertaken(exchange, write, reply)
     if (isOvertaken) this.#log.proven(current)
-    else this.#take(current ?? (applied ? next : undefined), exchange.sentAt)
-    const isOwn = next !== undefined && current?.version === next.version
-    const isProven = change !== undefined && current?.transitions.includes(next?.epoch ?? '') === true
-    const isStored = applied || isOwn || isProven
+    else this.#take(current ?? (applied ? write.next : undefined), exchange.sentAt)
     // The cached record may lack this addition: a backlog is measured by a fresh one.
     if (isOvertaken && isStored && write.kind === 'add') this.#cached.doubt()
     const { cause } = write
     if (cause.kind === 'claim') this.#claims.answered()
     const hasReported = this.#outbox.answered(write, isStored)
-    if (isStored && (cause.kind === 'trip' || reportsFailures(write))) this.#claims.involve()
-    if (hasReported && cause.kind === 'report' && change === undefined) this.#afterCounting(cause, write)
+    if (isStored && reportsFailures(write)) this.#claims.involve()
+    if (hasReported && cause.kind === 'report') this.#afterCounting(cause, write)
     // Keep a decision made alone until the store answers: a reply that was overtaken is no news.
     if (isOvertaken && this.#cached.isOutOfTouch) this.#fireEvents()
     else this.#followRecord()
-    this.#changed()
     return isStored
   }
 
@@ -435,7 +414,6 @@ export class Circuit {
     this.#cached.doubt()
     this.#outbox.toBacklog()
     this.#observeView(this.#now())
-    this.#changed()
   }
 
   // ------------------------------------------------------------------------------------------------------ answers
@@ -499,23 +477,17 @@ export class Circuit {
 
   /** The view follows the record, except while it is ahead of it. Then the events fire. */
   #followRecord(): void {
-    if (!this.#isAhead()) {
-      this.#outbox.endTrip()
-      this.#setView(this.#cached.current ?? emptyRecord(this.#view.epoch, this.#cached.readAt))
-    }
+    if (!this.#isAhead()) this.#setView(this.#cached.current ?? emptyRecord(this.#view.epoch, this.#cached.readAt))
     this.#fireEvents()
-    this.#changed()
   }
 
   /** Whether the view shows a change that is still being written. */
   #isAhead(): boolean {
     const record = this.#cached.current
-    const { record: view, epoch } = this.#view
+    const view = this.#view.record
     const outbox = this.#outbox
-    if (view.epoch === epoch && view.state === record?.state) return outbox.hasSettlement
     if (outbox.hasSettlement) return record?.state === 'HALF_OPEN'
-    if (outbox.tripEpoch === undefined || view.epoch !== outbox.tripEpoch) return false
-    if (record !== undefined && record.state !== 'CLOSED') return false
+    if (view.epoch !== outbox.tripEpoch) return false
     if (outbox.mayTrip) return true
     // The count is complete, so that another instance is about to open the circuit; if it dies, the next failure does.
     const now = this.#now()
@@ -526,19 +498,12 @@ export class Circuit {
   #setView(view: CircuitRecord): void {
     if (!this.#view.show(view)) return
     if (this.#outbox.tripEpoch !== view.epoch) this.#outbox.endTrip()
-    if (view.state === 'CLOSED') return
     const { isShared, runtime, onRefusing } = this.#world
-    this.#claims.opened(isShared, runtime.random)
+    this.#claims.drawDelay(isShared, runtime.random)
     const now = runtime.now()
     const verdict = this.admit(now)
     // A call that waits for a permit is refused at once.
     if (verdict !== 'pass' && verdict !== 'claim') onRefusing(() => this.refusal(verdict, now))
-  }
-
-  #changed(): void {
-    const { state, override } = this.#view.record
-    const hasFailures = (this.#cached.current?.failureCount ?? 0) > 0 || this.#streak.length > 0
-    this.#isQuiet = state === 'CLOSED' && override === undefined && !hasFailures && !this.#outbox.hasReport
   }
 
   #observeView(at: number): void {

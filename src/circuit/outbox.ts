@@ -11,8 +11,9 @@
  * is the first period of the fleet's present epoch, so that a report of an earlier period no longer counts. Failures that
  * waited while the store was away are a backlog: a backlog by itself never opens the fleet's circuit.
  *
- * `Circuit` alone writes the outbox: outcomes go in as calls end, `answered` takes each reply, `epochBegan` drops what no
- * longer counts. It must never send a write without the version that the decision was made on.
+ * `Circuit` alone writes the outbox: outcomes go in as calls end, `answered` takes the reply to a report, `next` and
+ * `epochBegan` drop what is stored or no longer counts. It must never send a write without the version that the decision
+ * was made on.
  *
  * @module
  */
@@ -45,9 +46,9 @@ export class Outbox {
   readonly #service: string
   readonly #settings: ServiceSettings
   readonly #id: () => string
-  /** Probes that have ended, in order. Each goes when it is stored or its lease is gone. */
+  /** Probes that have ended, in order. Each goes when its lease is gone. */
   #settlements: Settlement[] = []
-  /** Written by `answered`; goes when it is stored or no longer due. */
+  /** Written by `tripIsDue`; goes when another epoch begins or it is no longer due. */
   #dueTrip: DueTrip | undefined
   /** The report on its way. Taken from `second` by `next`, ended by `answered`. */
   #first: Report | undefined
@@ -139,7 +140,7 @@ export class Outbox {
     return this.#tripEpoch
   }
 
-  /** The view shows the fleet's state again. */
+  /** The view has left the epoch of the trip. */
   endTrip(): void {
     this.#tripEpoch = undefined
   }
@@ -238,25 +239,14 @@ export class Outbox {
     const failures = backlog + report.failures - report.backlog
     const epoch = this.#tripEpoch ?? this.#id()
     const decision = decideCount(base, { ...report, failures }, now, this.#settings, this.#tokens(epoch))
-    const version = record?.version
-    switch (decision.kind) {
-      case 'nothing':
-        return undefined
-      case 'increment': {
-        const increment = { count: failures, at: decision.at, id: report.id }
-        return { kind: 'add', version, increment, cause: report, isRepeated: false }
-      }
-      case 'replace':
-        return this.#replace(record, decision.next, report, undefined)
-      case 'trip':
-        this.#tripEpoch = epoch
-        return this.#replace(
-          record,
-          decision.next,
-          report,
-          this.#change(base, decision.next, 'failure-threshold', report),
-        )
+    if (decision.kind === 'nothing') return undefined
+    if (decision.kind === 'increment') {
+      const increment = { count: failures, at: decision.at, id: report.id }
+      return { kind: 'add', version: record?.version, increment, cause: report, isRepeated: false }
     }
+    if (decision.kind === 'trip') this.#tripEpoch = epoch
+    const change = this.#change(base, decision.next, 'failure-threshold', report)
+    return this.#replace(record, decision.next, report, change)
   }
 
   /** A record of another version shows what became of the write, or can no longer tell: it is not repeated. */
@@ -291,36 +281,25 @@ export class Outbox {
   /** A write leaves. Only additions and replaced counts are repeated when their replies are missing. */
   sent(write: Write): void {
     const { cause } = write
-    if (cause.kind === 'report' && !(write.kind === 'replace' && write.change !== undefined)) this.#sent = write
+    if (cause.kind === 'report' && write.change === undefined) this.#sent = write
   }
 
   /**
-   * The reply to a write, in time or late.
+   * The reply to a write, in time or late. A settlement that is stored has lost its lease, and a trip that is stored has
+   * begun an epoch: they go with the record.
    *
    * @param isStored whether the write is stored, by this attempt or by an earlier one
    * @returns whether a report has been stored
    */
   answered(write: Write, isStored: boolean): boolean {
     const { cause, isRepeated = false } = write
-    switch (cause.kind) {
-      case 'settlement':
-        if (isStored) this.#settlements = this.#settlements.filter((each) => each !== cause)
-        return false
-      case 'trip':
-        if (isStored && this.#dueTrip === cause) this.#dueTrip = undefined
-        return false
-      case 'report': {
-        if (this.#first?.id !== cause.id) return false
-        // A refusal says nothing of the repetition that is on its way.
-        if (!isStored && this.#sent !== undefined && this.#sent !== write) return false
-        this.#sent = undefined
-        // Refused on a repetition, the first attempt may have been counted before the version changed: not again.
-        if (isStored || isRepeated) this.#first = undefined
-        return isStored
-      }
-      default:
-        return false
-    }
+    if (cause.kind !== 'report' || this.#first?.id !== cause.id) return false
+    // A refusal says nothing of the repetition that is on its way.
+    if (!isStored && this.#sent !== write) return false
+    this.#sent = undefined
+    // Refused on a repetition, the first attempt may have been counted before the version changed: not again.
+    if (isStored || isRepeated) this.#first = undefined
+    return isStored
   }
 
   /** The failure of this instance has completed the count: the trip is due. */

@@ -40,7 +40,7 @@ export class ProbeClaims {
   readonly #service: string
   readonly #settings: ServiceSettings
   readonly #id: () => string
-  /** How much later than `retryAt` this instance claims, in milliseconds. Drawn when the view opens. */
+  /** How much later than `retryAt` this instance claims, in milliseconds. Drawn for each epoch of the view. */
   #delay = 0
   /** The claim that is under way. Written by `wish`, ended by `next` or `withdraw`. */
   #wish: Wish | undefined
@@ -71,8 +71,8 @@ export class ProbeClaims {
     return this.#ready !== undefined
   }
 
-  /** The view has opened. */
-  opened(isShared: boolean, random: () => number): void {
+  /** The view is in another epoch. */
+  drawDelay(isShared: boolean, random: () => number): void {
     this.#delay = isShared ? Math.min(longestDelay, spread * this.#settings.resetTimeout) * random() : 0
   }
 

@@ -38,7 +38,10 @@ function waitFor(refusal: Refusal, verdict: Exclude<Verdict, 'pass'>, now: numbe
     const due = retryTime(view, settings) + delay
     return (now >= due ? staleAt : due) - now
   }
-  if (verdict === 'forced') return view.override?.until === undefined ? resetTimeout : view.override.until - now
+  if (verdict === 'forced') {
+    const { until = now + resetTimeout } = view.override ?? {}
+    return until - now
+  }
   if (verdict === 'claim') return storageTimeout
   const expiries = liveLeases(view, now).map((lease) => lease.expiresAt - now)
   return Math.min(resetTimeout, Math.max(cacheTtl, 1_000), ...expiries)

@@ -31,6 +31,9 @@ export interface Addition {
   readonly cause: Report
   /** Whether it was sent before and not answered. */
   readonly isRepeated: boolean
+  /** An addition replaces nothing, and no state changes. */
+  readonly next?: undefined
+  readonly change?: undefined
 }
 
 /** The record is replaced, unless it is another one than `version` says. */

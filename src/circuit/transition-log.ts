@@ -84,7 +84,7 @@ export class TransitionLog {
   /** The events to be fired, in order; each is handed out once. */
   takeDue(): readonly StateChange[] {
     const due = this.#due
-    if (due.length > 0) this.#due = []
+    this.#due = []
     return due
   }
 }

@@ -155,6 +155,15 @@ describe('failures', () => {
     expect([outbox.isEmpty, outbox.answered(write, true)]).toEqual([true, false])
   })
 
+  it('on their way stay when the epoch begins in which they were made', () => {
+    const outbox = outboxWith()
+    outbox.addFailures(1, { ...outcome, period: 1 })
+    const write = addition(outbox.next(known(stored())))
+    outbox.sent(write)
+    outbox.epochBegan(1)
+    expect([outbox.isEmpty, outbox.answered(write, true)]).toEqual([false, true])
+  })
+
   it('are told of nobody while the circuit is not closed', () => {
     const outbox = outboxWith()
     outbox.addFailures(1, outcome)
@@ -273,6 +282,18 @@ describe('a success', () => {
     expect(outbox.count(2)).toBe(0)
     const write = replacement(outbox.next(known(stored({ failureCount: 2, lastFailureAt: 900 }))))
     expect([write.version, write.next.failureCount, write.change]).toEqual(['v1', 0, undefined])
+    expect(outbox.tripEpoch).toBeUndefined()
+    expect([outbox.answered(write, true), outbox.isEmpty]).toEqual([true, true])
+  })
+
+  it('that is not answered is repeated as it was, apart from what came since', () => {
+    const outbox = outboxWith()
+    const record = stored({ failureCount: 2, lastFailureAt: 900 })
+    outbox.addSuccess(0, 1_000, undefined)
+    const write = replacement(outbox.next(known(record)))
+    outbox.sent(write)
+    outbox.addFailures(1, outcome)
+    expect(outbox.next(known(record))).toEqual({ ...write, isRepeated: true })
   })
 
   it('is written only where there is something to end', () => {
@@ -311,7 +332,11 @@ describe('the end of a probe', () => {
     outbox.addSettlement({ ...settlement, leaseId: 'second', epoch: 'e3' })
     const leases = ['mine', 'second'].map((id) => ({ id, expiresAt: 9_000 }))
     const first = replacement(outbox.next(known(halfOpen({ leases }))))
-    expect([first.cause, first.next.leases, first.change]).toMatchObject([{ leaseId: 'mine' }, [leases[1]], undefined])
+    expect([first.cause, first.next.leases, first.change]).toMatchObject([
+      { kind: 'settlement', leaseId: 'mine' },
+      [leases[1]],
+      undefined,
+    ])
     outbox.answered(first, true)
     const second = replacement(outbox.next(known(halfOpen({ leases: [leases[1] as never], successCount: 1 }))))
     expect(second.next).toMatchObject({ state: 'CLOSED', epoch: 'e3' })
@@ -364,10 +389,21 @@ describe('a trip that is due', () => {
     const write = replacement(outbox.next(known(complete)))
     expect(write).toMatchObject({ version: 'v1', next: { state: 'OPEN', epoch, lastFailure: failure } })
     expect(write.change).toMatchObject({ reason: 'failure-threshold', requestId: 'r1' })
-    outbox.answered(write, false)
-    expect(outbox.hasTransition).toBe(true)
-    outbox.answered(write, true)
-    expect(outbox.hasTransition).toBe(false)
+    expect([outbox.answered(write, false), outbox.hasTransition]).toEqual([false, true])
+    expect(replacement(outbox.next(known({ ...complete, version: 'v2' }))).next.epoch).toBe(epoch)
+    expect([outbox.answered(write, true), outbox.next(known(write.next)), outbox.isEmpty]).toEqual([
+      false,
+      undefined,
+      true,
+    ])
+  })
+
+  it('of another time has an epoch of its own', () => {
+    const outbox = due()
+    const epoch = outbox.beginTrip()
+    outbox.endTrip()
+    expect(outbox.tripEpoch).toBeUndefined()
+    expect(outbox.beginTrip()).not.toBe(epoch)
   })
 
   it.each([
@@ -391,8 +427,10 @@ describe('a trip that is due', () => {
 describe('a record that was deleted', () => {
   it('takes everything that waits with it', () => {
     const outbox = outboxWith()
-    outbox.addSettlement(settlement)
     outbox.addFailures(1, outcome)
+    outbox.sent(addition(outbox.next(known(stored()))))
+    outbox.addFailures(1, outcome)
+    outbox.addSettlement(settlement)
     outbox.beginTrip()
     outbox.clear()
     expect([outbox.isEmpty, outbox.tripEpoch]).toEqual([true, undefined])

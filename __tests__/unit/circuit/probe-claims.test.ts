@@ -133,15 +133,19 @@ describe('a lease', () => {
     expect(claims.hasReady).toBe(false)
   })
 
-  it('that is granted in the next epoch is found there; in a later one it is not', () => {
-    const [granted, late] = [asking(), asking()]
-    granted.epochBegan(halfOpen('id1'), false)
-    granted.arrived(halfOpen('id1'))
-    expect(granted.hasReady).toBe(true)
-    late.epochBegan(halfOpen('theirs'), false)
-    late.arrived(halfOpen('id1'))
-    expect(late.hasReady).toBe(false)
-  })
+  it.each([
+    ['lists it', ['id1'], true],
+    ['lists another', ['theirs'], false],
+    ['lists none', [], false],
+  ])(
+    'that is granted in the next epoch is found there, in a later one it is not: the first record %s',
+    (_name, leases, isGranted) => {
+      const claims = asking()
+      claims.epochBegan(halfOpen(...leases), false)
+      claims.arrived(halfOpen('id1'))
+      expect(claims.hasReady).toBe(isGranted)
+    },
+  )
 })
 
 describe('claims are spread', () => {
@@ -154,7 +158,7 @@ describe('claims are spread', () => {
     'with a resetTimeout of %p and a random number of %p, shared: %p, by %p ms',
     (resetTimeout, random, isShared, delay) => {
       const claims = claimsWith({ resetTimeout })
-      claims.opened(isShared, () => random)
+      claims.drawDelay(isShared, () => random)
       expect(claims.delay).toBe(delay)
     },
   )

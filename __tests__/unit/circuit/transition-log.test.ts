@@ -83,6 +83,20 @@ describe('the event of a transition is due', () => {
     log.proven(circuitRecord({ transitions: ['e0', 'e1'] }))
     expect(log.takeDue()).toEqual([opening(1)])
   })
+
+  it('once for each of the 16 that were due last', () => {
+    const log = new TransitionLog('stripe')
+    const proof = (n: number) => {
+      log.sent(`e${n}`, 'v0', opening(n))
+      log.proven(circuitRecord({ transitions: [`e${n}`] }))
+      return log.takeDue()
+    }
+    for (let n = 0; n < 16; n++) expect(proof(n)).toEqual([opening(n)])
+    expect(proof(0)).toEqual([])
+    expect(proof(16)).toEqual([opening(16)])
+    // So long ago that no reply to it is on its way.
+    expect(proof(0)).toEqual([opening(0)])
+  })
 })
 
 describe('observers are told', () => {
