@@ -16,9 +16,9 @@
  * | `Streak` | failures in a row of this instance's own calls | outcomes that count |
  * | `TransitionLog` | events that are due | writes that leave, records |
  *
- * The order inside taking an answer is fixed: cache, epoch, log, claims, observers, outbox, view, events. The epoch must be
- * known before a lease is looked for; the log must prove our own transition before observers hear of the state; the
- * view must be up to date before a listener looks at it.
+ * The order inside taking an answer is fixed: cache, epoch, log, claims, observers, outbox, view, flag, events. The epoch
+ * must be known before a lease is looked for; the log must prove our own transition before observers hear of the state;
+ * the view and the flag `isQuiet` must be up to date before a listener looks at them.
  *
  * The file is longer than it should be: it is the one place that may touch more than one machine, and to cut it in two
  * would make two of them.
@@ -106,6 +106,11 @@ export class Circuit {
   readonly #streak: Streak
   readonly #log: TransitionLog
   readonly #view: View
+  /**
+   * Whether a success changes nothing: the circuit is closed and no failure is known. Written by `#changed`. While it
+   * is `false` without need, a success only takes the longer way.
+   */
+  #isQuiet = true
 
   constructor(service: string, settings: ServiceSettings, world: CircuitWorld) {
     const { runtime } = world
@@ -132,11 +137,9 @@ export class Circuit {
     return this.#view.period
   }
 
-  /** Whether a success of a call of this period changes nothing: the circuit is closed and no failure is known. */
+  /** Whether a success of a call of this period changes nothing. */
   get isQuiet(): boolean {
-    const { state, override } = this.#view.record
-    const hasFailures = (this.#cached.current?.failureCount ?? 0) > 0 || this.#streak.length > 0
-    return state === 'CLOSED' && override === undefined && !hasFailures && !this.#outbox.hasReport
+    return this.#isQuiet
   }
 
   /** The verdict on a call at `now`. */
@@ -265,12 +268,14 @@ export class Circuit {
     if (!this.#view.counts(period, at)) return
     this.#streak.succeeded(at)
     this.#addSuccess(at, requestId)
+    this.#changed()
   }
 
   /** A call that was admitted in `period` failed. */
   callFailed(period: number, at: number, lastFailure: Failure, requestId: string | undefined): void {
     if (!this.#view.counts(period, at)) return
     this.#takeFailure(at, lastFailure, requestId)
+    this.#changed()
   }
 
   #takeFailure(at: number, lastFailure: Failure, requestId: string | undefined): void {
@@ -384,7 +389,7 @@ export class Circuit {
     if (isStored && reportsFailures(write)) this.#claims.involve()
     if (hasReported && cause.kind === 'report') this.#afterCounting(cause, write)
     // Keep a decision made alone until the store answers: a reply that was overtaken is no news.
-    if (isOvertaken && this.#cached.isOutOfTouch) this.#fireEvents()
+    if (isOvertaken && this.#cached.isOutOfTouch) this.#changed()
     else this.#followRecord()
     return isStored
   }
@@ -440,7 +445,7 @@ export class Circuit {
     this.#cached.heard(exchange)
     if (this.#cached.isLate(exchange)) {
       this.#log.proven(reply)
-      this.#fireEvents()
+      this.#changed()
     } else {
       this.#take(reply, exchange.sentAt)
       this.#followRecord()
@@ -478,7 +483,7 @@ export class Circuit {
   /** The view follows the record, except while it is ahead of it. Then the events fire. */
   #followRecord(): void {
     if (!this.#isAhead()) this.#setView(this.#cached.current ?? emptyRecord(this.#view.epoch, this.#cached.readAt))
-    this.#fireEvents()
+    this.#changed()
   }
 
   /** Whether the view shows a change that is still being written. */
@@ -508,10 +513,14 @@ export class Circuit {
 
   #observeView(at: number): void {
     this.#log.observe(this.#view.record, at)
-    this.#fireEvents()
+    this.#changed()
   }
 
-  #fireEvents(): void {
+  /** Ends a change: writes the flag, then fires the events, so that a listener finds the flag up to date. */
+  #changed(): void {
+    const { state, override } = this.#view.record
+    const hasFailures = (this.#cached.current?.failureCount ?? 0) > 0 || this.#streak.length > 0
+    this.#isQuiet = state === 'CLOSED' && override === undefined && !hasFailures && !this.#outbox.hasReport
     for (const change of this.#log.takeDue()) this.#world.emit(change)
   }
 

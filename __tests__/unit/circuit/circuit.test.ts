@@ -357,6 +357,16 @@ describe('a success', () => {
     expect([circuit.isQuiet, circuit.hasWork, circuit.view]).toEqual([true, false, ending.next])
   })
 
+  it('ends a withheld failure, after which it is quiet again', () => {
+    const { circuit, read, fail } = circuitWith()
+    read(closed)
+    circuit.callSucceededQuietly(900)
+    fail()
+    expect([circuit.isQuiet, circuit.hasWork]).toEqual([false, false])
+    circuit.callSucceeded(circuit.period, 1_100, 'r2')
+    expect([circuit.isQuiet, circuit.hasWork]).toEqual([true, false])
+  })
+
   it('is not written where nothing is to be ended', () => {
     const { circuit, read } = circuitWith()
     read(closed)
