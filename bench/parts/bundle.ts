@@ -59,11 +59,11 @@ invocation instead of in init.`,
 }
 
 const groups: Readonly<Record<string, RegExp>> = {
-  'one circuit for a fleet': /\/(circuit|state-machine|snapshot|events)\.ts$/,
-  'calls and invocations': /\/(circuit-breaker|call-timeout|semaphore|middleware|runtime|shutdown|retry-after)\.ts$/,
-  'settings, and what is wrong with them': /\/(config|configuration-problems|factory|option-rules|options)\.ts$/,
-  'what a store is, one that fails, one in memory': /\/storage\/(store-access|store-pause|replies|record|memory)\.ts$/,
-  'which errors count, and errors of its own': /\/(error-classification|errors)\.ts$/,
+  'one circuit for a fleet': /^src\/(circuit|sync)\/|^src\/events\.ts$/,
+  'calls and invocations': /^src\/(call\/|(circuit-breaker|middleware|operators|runtime)\.ts$)|\/retry-after\.ts$/,
+  'settings, and what is wrong with them': /^src\/(settings\/|warnings\.ts$)|\/(factory|option-rules|options)\.ts$/,
+  'what a store is, one that fails, one in memory': /^src\/storage\//,
+  'which errors count, and errors of its own': /\/(classification|errors)\.ts$/,
 }
 
 type Modules = readonly (readonly [file: string, bytes: number])[]
