@@ -35,7 +35,7 @@ export interface Variables {
   readonly warnings: readonly Warning[]
 }
 
-/** Reads the variables. A variable that names nothing known is warned of; one that fits two services is a problem. */
+/** Reads the variables. Adds a warning of a variable that names nothing known, and a problem if one fits two services. */
 export function readVariables(env: Environment, keys: readonly string[], problems: Problems): Variables {
   const breaker: Layer = {}
   const services = new Map<string, Layer>(keys.map((key) => [key, {}]))

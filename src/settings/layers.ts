@@ -2,7 +2,7 @@ import { type Problems, quote } from './problems.ts'
 import type { Setting } from './rules.ts'
 import { settings } from './table.ts'
 
-/** A value and where it came from: `option`, `default` or a variable's name. One that was refused is `undefined`. */
+/** A value and where it came from: `option`, `default` or a variable's name. A value that was refused is `undefined`. */
 export interface Found {
   readonly value: unknown
   readonly source: string
@@ -16,7 +16,7 @@ export function pathOf(key: string): string {
   return /^[\w$-]{1,64}$/.test(key) ? `services.${key}.` : `services[${quote(key)}].`
 }
 
-/** Takes a value if the setting accepts it; otherwise that is a problem. */
+/** Takes a value that the setting accepts. Adds a problem for any other. */
 export function checkSetting(name: string, path: string, source: string, value: unknown, problems: Problems): Found {
   const setting = settings[name] as Setting
   if (setting.accepts(value)) return { value, source }

@@ -1,5 +1,5 @@
 /**
- * Collects what is wrong with a configuration, so that it is reported at once, and words it.
+ * Collects and words all that is wrong with a configuration, so that one error reports it.
  *
  * @module
  */
@@ -11,6 +11,7 @@ export type Environment = Readonly<Record<string, string | undefined>>
 
 /** The problems found so far. The same one, found for each service, is kept once. */
 export class Problems {
+  /** Written by {@link add}. */
   readonly #byMessage = new Map<string, ConfigurationProblem>()
 
   /** Adds `what (source)`. */
@@ -41,7 +42,7 @@ export function quote(text: string): string {
   return JSON.stringify(text.length > 64 ? `${text.slice(0, 64)}…` : text)
 }
 
-/** Errors are logged, and a client, its configuration or a URL can hold credentials: of those a word is kept. */
+/** Leaves only a word of a client, its configuration or a URL: errors are logged, and those can hold credentials. */
 function harmless(value: unknown): unknown {
   if (typeof value === 'string') return value.includes('://') ? 'a URL' : value
   if (Array.isArray(value)) return 'a list'

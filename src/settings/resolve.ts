@@ -127,7 +127,7 @@ function readOptions(given: Readonly<Record<string, unknown>>, path: string, pro
       const what = breakerOptions.includes(name)
         ? 'cannot be set per service, only for the whole breaker'
         : `is not a setting${hint(name, path === '' ? [...breakerOptions.slice(0, 2), ...known] : known)}`
-      // Without the value: what was given under a wrong name may be anything, a password too.
+      // Leave the value out: under a wrong name it may be anything, a password too.
       problems.add(where, 'option', undefined, `${where} ${what}`)
     }
   }
@@ -146,7 +146,7 @@ export function storedKey(namespace: string | undefined, key: string): string {
   return parts.map((part) => part.replace(/[#%]/g, encodeURIComponent)).join('#')
 }
 
-/** Checks what can be wrong although each setting alone is right. One that was refused already is `undefined` here. */
+/** Checks settings that are right one by one against each other. A setting that was refused already is `undefined`. */
 function checkTogether(key: string, own: Layer, merged: Layer, problems: Problems): void {
   const { namespace, resetTimeout: reset, maxResetTimeout: max } = merged
   const bytes = Buffer.byteLength(storedKey(namespace?.value as string | undefined, key))
@@ -156,7 +156,7 @@ function checkTogether(key: string, own: Layer, merged: Layer, problems: Problem
     problems.add('services', 'option', key, `services: the key ${what}`)
   }
   if (Number(reset?.value) > Number(max?.value)) {
-    // Without the path where neither is the service's own: then it is one problem, not one for each service.
+    // Leave the path out where neither is the service's own: then it is one problem, not one for each service.
     const setting = `${own.resetTimeout || own.maxResetTimeout ? pathOf(key) : ''}resetTimeout`
     const limit = `at most maxResetTimeout, ${max?.value} (${max?.source})`
     problems.mustBe(limit, setting, String(reset?.source), reset?.value)

@@ -41,7 +41,7 @@ export interface ServiceSettings {
   readonly deadlineReserve: number
   /** Failures further apart than this are no streak, in milliseconds, a day at most. Default: 60 000. */
   readonly window: number
-  /** No circuit stays open longer than this, whatever stored it or `Retry-After` asked for, in ms. Default: 300 000. */
+  /** The longest a circuit stays open, whatever its record or `Retry-After` says, in milliseconds. Default: 300 000. */
   readonly maxResetTimeout: number
   /** Default: `enforce`. */
   readonly mode: Mode
@@ -51,7 +51,7 @@ export interface ServiceSettings {
   readonly isBreakableResult: IsBreakableResult
 }
 
-/** The settings that one service can have, and all of them together; `undefined` is not set. */
+/** The settings that one service can have, or all services together. One that is `undefined` is not set. */
 export type ServiceOptions = { readonly [Name in keyof ServiceSettings]?: ServiceSettings[Name] | undefined }
 
 /**
@@ -96,7 +96,7 @@ export const serviceSettings: Readonly<Record<keyof ServiceSettings, Setting>> =
   cacheTtl: milliseconds(5_000, 0),
   timeout: milliseconds(false, 1),
   deadlineReserve: milliseconds(1_000, 0),
-  // Stores keep a record for a day after it was last of use.
+  // A store keeps a record for two days after its last replace.
   window: milliseconds(60_000, 1, 86_400_000),
   maxResetTimeout: milliseconds(300_000, 1),
   mode: oneOf('enforce', 'observe', 'off'),

@@ -30,7 +30,7 @@ export interface FailureSummary {
   readonly status?: number | undefined
 }
 
-/** An operator's decision; while it holds nothing else changes the record. */
+/** An operator's decision. While it holds, nothing else changes the record. */
 export interface CircuitOverride {
   /** The state that the operator forced. */
   readonly state: 'CLOSED' | 'OPEN'
@@ -44,7 +44,7 @@ export interface CircuitOverride {
 export interface CircuitRecord {
   /** The version of this format. */
   readonly schema: 1
-  /** Random token, new on every replace, compared for equality only; until the first replace it is the epoch. */
+  /** Random token, new on every replace, compared for equality only. Until the first replace it is the epoch. */
   readonly version: string
   /** Random token, new on every change of state: an outcome from another epoch does not count. */
   readonly epoch: string
@@ -68,7 +68,7 @@ export interface CircuitRecord {
   /** The failure that opened the circuit last. */
   readonly lastFailure?: FailureSummary | undefined
   readonly override?: CircuitOverride | undefined
-  /** The epochs of the last 8 transitions: by its epoch an author whose reply was lost recognises its own. */
+  /** The epochs of the last 8 transitions. An author whose reply was lost recognises its transition by the epoch. */
   readonly transitions: readonly string[]
   /** The last write. */
   readonly updatedAt: number
@@ -107,27 +107,27 @@ export interface CompareAndSet {
  *
  * - Every method rejects with a {@link CircuitStorageError} when the store fails. A batch that fails in part rejects
  *   with one that carries `results` and `errors` by service key.
- * - Records are handed out as they were decoded, unchecked, whatever their type says: the breaker parses each of them
+ * - Adapters hand out records as they decoded them, unchecked, whatever the type says. The breaker parses each record
  *   once, and treats one that does not parse as damaged. In a decoded record, a field that is absent, `null` or
- *   `undefined` is not set. For direct calls of an adapter there is `parseCircuitRecord`. An adapter itself
+ *   `undefined` is not set. Parse with `parseCircuitRecord` what a direct call of an adapter returns. An adapter itself
  *   rejects with `corrupt: true` only where it cannot decode at all, for instance text that is no JSON.
- * - Records that are handed out or taken in are never mutated by either side.
+ * - Neither side mutates a record that was handed out or taken in.
  * - Service keys are any non-empty strings of at most 256 bytes, already prefixed with the namespace.
  */
 export interface ICircuitStorage {
   /**
-   * `false` for a store that each instance has to itself (the memory adapter): no other instance competes, so the
+   * `false` for a store that each instance has to itself, as the memory adapter is. No other instance competes, so the
    * breaker neither spreads its claims out over time nor reads again before them. Default: `true`.
    */
   readonly shared?: boolean
   /**
-   * Loads what the first operation needs, for instance a client library, without talking to the store. It is called
-   * before the first operation, and its time is not the store's: `storageTimeout` starts after it.
+   * Loads what the first operation needs, for instance a client library, without talking to the store. The breaker
+   * calls it before the first operation. `storageTimeout` starts after it.
    */
   prepare?(): Promise<void>
-  /** One circuit; `undefined` if nothing is stored. Sees every write that was acknowledged before. */
+  /** Reads one circuit; `undefined` if nothing is stored. Sees every write that was acknowledged before. */
   getState(serviceKey: string): Promise<CircuitRecord | undefined>
-  /** Several circuits in as few round trips as possible; a key that nothing is stored for is absent from the map. */
+  /** Reads several circuits in as few round trips as possible. A key without a record is absent from the map. */
   batchGetState(serviceKeys: readonly string[]): Promise<Map<string, CircuitRecord>>
   /**
    * Adds `count` to `failureCount` and sets `lastFailureAt` and `updatedAt` to `at`, if the stored version equals
@@ -144,14 +144,14 @@ export interface ICircuitStorage {
    */
   compareAndSetState(serviceKey: string, version: ExpectedVersion, next: CircuitRecord): Promise<WriteResult>
   /**
-   * Many compare-and-sets, in as few round trips as the backend allows without giving up the conditions; one result
-   * per service key. A key may occur once.
+   * Does many compare-and-sets, in as few round trips as the backend allows without giving up the conditions. A service
+   * key may occur once, and has one result.
    */
   batchSetState(writes: readonly CompareAndSet[]): Promise<Map<string, WriteResult>>
   /** Deletes one circuit: for tests and decommissioning only. */
   clearState(serviceKey: string): Promise<void>
   /** Deletes several circuits: for tests and decommissioning only. */
   batchClearState(serviceKeys: readonly string[]): Promise<void>
-  /** Releases what the adapter itself opened (not what was injected). */
+  /** Closes the client that the adapter made, never one that was injected. */
   close?(): Promise<void>
 }

@@ -1,7 +1,11 @@
 import { CircuitStorageError, type StorageOperation } from '../errors.ts'
 import type { CompareAndSet } from './contract.ts'
 
-/** @throws {CircuitStorageError} if a batch names a circuit twice: then it is not clear what to write */
+/**
+ * Refuses a batch that does not say clearly what to write.
+ *
+ * @throws {CircuitStorageError} if it names a circuit twice
+ */
 export function refuseRepetitions(operation: StorageOperation, writes: readonly CompareAndSet[]): void {
   const seen = new Set<string>()
   for (const { serviceKey: service } of writes) {

@@ -53,6 +53,7 @@ export interface StorageConfig {
 /** Makes a store of a registered kind: synchronously, and without connecting before the first operation. */
 export type StorageFactory = (config: StorageConfig, env: Environment) => ICircuitStorage
 
+/** The registered kinds by name. Written by `register` and `unregister`. */
 const factories = new Map<string, StorageFactory>()
 
 /**
@@ -65,8 +66,8 @@ const factories = new Map<string, StorageFactory>()
 // biome-ignore lint/complexity/noStaticOnlyClass: one name for users to import, part of the public surface
 export class CircuitBreakerStorageFactory {
   /**
-   * The store that the option names; without one, that the environment names. A store that was passed in is returned as
-   * it is. Only the adapter that was chosen and its client library are loaded, at the first operation.
+   * Makes the store that the option names, or without an option the one that the environment names. Returns a store that
+   * was passed in as it is. The first operation loads the chosen adapter and its client library, and no other.
    *
    * @param env for instance `process.env`, the default
    * @throws {ConfigurationError} with every problem, before anything was made
@@ -79,7 +80,7 @@ export class CircuitBreakerStorageFactory {
   }
 
   /**
-   * Makes a kind of store known; it replaces one registered under the same name.
+   * Makes a kind of store known, in place of one registered under the same name.
    *
    * @throws {ConfigurationError} if `type` is no name, or the name of one of ours
    */
@@ -92,7 +93,7 @@ export class CircuitBreakerStorageFactory {
     factories.set(type, factory)
   }
 
-  /** Forgets a kind that was registered; whether there was one. */
+  /** Forgets a registered kind. Returns whether there was one. */
   static unregister(type: string): boolean {
     return factories.delete(type)
   }
@@ -115,7 +116,7 @@ export const storageVariables = [
 ] as const
 const [typeVariable, tableVariable, redisVariable] = storageVariables
 
-/** One of our own kinds of store. Its rules refuse everything that its adapter would refuse later, when it is loaded. */
+/** One of our own kinds of store. Its rules refuse everything that its adapter would refuse once it is loaded. */
 interface Backend {
   readonly rules: OptionRules
   /** The variables that stand in for options, by option. */
@@ -154,8 +155,8 @@ const redis: Backend = {
 const ours: ReadonlyMap<string, Backend> = new Map(Object.entries({ dynamodb, memory, redis }))
 
 /**
- * The store that the option or the environment asks for: the store itself, or its kind with checked, complete options.
- * Makes and loads nothing. `undefined` only if it added a problem.
+ * Finds the store that the option or the environment asks for. Returns a store that was given, or else the kind of store
+ * with checked, complete options; `undefined` only if it added a problem. Makes and loads nothing.
  */
 export function resolveStorage(
   option: unknown,
@@ -229,7 +230,7 @@ const operations = [
   'batchClearState',
 ] as const satisfies readonly StorageOperation[]
 
-/** Which methods of the contract a value lacks. */
+/** The methods of the contract that a value lacks. */
 function missingMethods(value: unknown): StorageOperation[] {
   const methods: Readonly<Record<string, unknown>> = isObject(value) ? value : {}
   return operations.filter((operation) => typeof methods[operation] !== 'function')
@@ -254,8 +255,9 @@ export function makeStorage(config: ICircuitStorage | StorageConfig, env: Enviro
   return storage as ICircuitStorage
 }
 
-/** A store that is loaded at the first operation; when loading failed, the next operation tries again. */
+/** Makes a store whose adapter is loaded at the first operation. When loading failed, the next operation tries again. */
 function loadedLater(load: () => Promise<ICircuitStorage>): ICircuitStorage {
+  // Set by each operation that finds none; unset when loading failed.
   let loading: Promise<ICircuitStorage> | undefined
   const adapter = (operation: StorageOperation): Promise<ICircuitStorage> => {
     loading ??= load().catch((cause: unknown) => {

@@ -26,6 +26,7 @@ import { emptyRecord } from './record.ts'
  */
 export class MemoryCircuitStorage implements ICircuitStorage {
   readonly shared = false
+  /** Circuits by service key. Written by each write that applies, and by `clearState` and `batchClearState`. */
   readonly #circuits = new Map<string, StoredCircuit>()
 
   async getState(serviceKey: string): Promise<CircuitRecord | undefined> {
@@ -93,7 +94,7 @@ interface StoredCircuit {
   readonly increments: readonly string[]
 }
 
-/** So many increment ids are kept per circuit; a resend that comes after more increments than that counts again. */
+/** The number of increment ids that a circuit keeps. A resend that comes after more increments than that counts again. */
 const rememberedIncrements = 16
 
 function frozenCopy<T>(value: T): T {

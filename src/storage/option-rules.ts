@@ -1,5 +1,5 @@
 /**
- * The check of an adapter's options: once, for its constructor and for the factory.
+ * Checks an adapter's options, for its constructor and for the factory.
  *
  * @module
  */
@@ -22,7 +22,7 @@ export interface OptionRules {
   /** The argument of its constructor, in messages: `must be`, and then this. */
   readonly allowed: string
   readonly options: Readonly<Record<string, OptionRule>>
-  /** Refuses what is wrong although each option by itself is right. `what` continues the name of the option. */
+  /** Refuses options that are right one by one and wrong together. `what` continues the name of the option. */
   readonly check?: (options: GivenOptions, refuse: (option: string, what: string) => void) => void
 }
 
@@ -35,7 +35,7 @@ interface Naming {
   readonly prefix?: string
   /** Where the options were given. Default: `option`. */
   readonly source?: string
-  /** Where options were given that were given elsewhere, by option. */
+  /** The sources of the options that were given elsewhere, by option. */
   readonly sources?: Readonly<Record<string, string>>
   /** The variables that stand in for options, by option. */
   readonly variables?: Readonly<Record<string, string>>

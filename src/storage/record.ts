@@ -7,7 +7,7 @@
 import { CircuitStorageError, type StorageOperation } from '../errors.ts'
 import type { CircuitOverride, CircuitRecord } from './contract.ts'
 
-/** A record for a circuit that nothing is known of: CLOSED and empty, with the given epoch as its version too. */
+/** An empty, CLOSED record, for a circuit of which nothing is known. The epoch is its version, too. */
 export function emptyRecord(epoch: string, at: number): CircuitRecord {
   return {
     schema: 1,
@@ -33,10 +33,10 @@ export function emptyRecord(epoch: string, at: number): CircuitRecord {
 /** The names of a record's fields. */
 export const recordFields = Object.keys(emptyRecord('', 0)) as readonly (keyof CircuitRecord)[]
 
-/** A record is kept for this long after the last instant in it, in milliseconds: two days. */
+/** How long a store keeps a record after the last instant in it, in milliseconds: two days. */
 export const retention = 172_800_000
 
-/** The window of a record's failures, in milliseconds: the default. The retention covers a longer one, a day at most. */
+/** The default `window`, in milliseconds. The retention covers a longer one, which is a day at most. */
 const window = 60_000
 
 /**
@@ -130,7 +130,7 @@ export function parseCircuitRecord(serviceKey: string, raw: unknown, operation: 
 
 type Check<T> = (value: unknown) => value is T
 
-/** As in `settings/problems.ts`, which adapters would share with every handler if this file imported it. */
+/** The same as in `settings/problems.ts`. If this file imported that one, adapters would share it with every handler. */
 function isObject(value: unknown): value is Fields {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

@@ -1,9 +1,8 @@
 /**
- * What stores answer: the outcome of a batch of which a part may fail, and the check of every reply, the only one that
- * there is.
+ * The answers of stores: the outcome of a batch, of which a part may fail, and the check of every reply. No reply is
+ * checked anywhere else.
  *
- * Both are in one file because adapters and operators, which are loaded later, then share no more files with the
- * handler than they have to.
+ * Both are in one file so that adapters and operators, which are loaded later, share few files with the handler.
  *
  * @module
  */
@@ -17,7 +16,9 @@ export class BatchOutcome<T> {
   readonly #operation: StorageOperation
   /** How many circuits the batch has. */
   readonly #size: number
+  /** Results by service key. Written by {@link succeeded}. */
   readonly succeeding: Map<string, T> = new Map()
+  /** Errors by service key. Written by {@link failed}. */
   readonly errors: Map<string, CircuitStorageError> = new Map()
 
   constructor(operation: StorageOperation, size: number) {
@@ -29,13 +30,13 @@ export class BatchOutcome<T> {
     this.succeeding.set(service, result)
   }
 
-  /** The error may concern several circuits, as that of a request does: each gets its own. */
+  /** Notes the failure of a circuit. The error of a request may concern several circuits: each gets a copy. */
   failed(service: string, error: CircuitStorageError): void {
     this.errors.set(service, attributed(error, this.#operation, service))
   }
 
   /**
-   * The results.
+   * Ends the batch.
    *
    * @throws {CircuitStorageError} if a circuit failed, with the `results` of the others
    */
@@ -55,7 +56,7 @@ export class BatchOutcome<T> {
   }
 }
 
-/** The same error, of one circuit. */
+/** A copy of an error, attributed to one circuit. */
 export function attributed(
   { message, corrupt, kind, cause }: CircuitStorageError,
   operation: StorageOperation,
@@ -64,22 +65,22 @@ export function attributed(
   return new CircuitStorageError(message, { operation, service, corrupt, kind, ...causeOf({ cause }) })
 }
 
-/** The cause, if there is one: without it, the copy of an error has no such property either. */
+/** The cause as an option, if there is one. The copy of an error without a cause has no such property either. */
 function causeOf({ cause }: ErrorOptions): ErrorOptions {
   return cause === undefined ? {} : { cause }
 }
 
-/** By gravity: somebody has to correct a misconfiguration; the store itself has no part in damage, which comes last. */
+/** The kinds, the gravest first: somebody has to correct a misconfiguration. Damage comes last: the store is well. */
 const byGravity: readonly StorageErrorKind[] = ['misconfigured', 'throttled', 'unavailable']
 
-/** The gravest kind of several errors. Errors of adapters that do not tell a kind are `unavailable`. */
+/** The gravest kind of several errors. An error without a kind is `unavailable`. */
 export function gravestOf(errors: Iterable<CircuitStorageError>): StorageErrorKind {
   const kinds = new Set(Array.from(errors, ({ kind, corrupt }) => kind ?? (corrupt ? 'corrupt' : 'unavailable')))
   return byGravity.find((kind) => kinds.has(kind)) ?? 'corrupt'
 }
 
 /**
- * The reply with its records parsed.
+ * Parses the records in a reply.
  *
  * @param service the circuit, in messages; batches name each by its key
  * @throws {CircuitStorageError} with `corrupt: true` if a record does not parse; in a batch with the `results` of the
@@ -103,8 +104,8 @@ export function parseReply(operation: StorageOperation, reply: unknown, service:
 }
 
 /**
- * The error that an adapter rejected with, with the records in its `results` parsed; `undefined` if it is none of ours, or
- * if its parts are not as the contract says.
+ * Parses the records in the `results` of an error that an adapter rejected with. Returns `undefined` if the error is
+ * none of ours, or if its parts are not as the contract says.
  */
 export function parseError(operation: StorageOperation, error: unknown): CircuitStorageError | undefined {
   if (!isCircuitStorageError(error)) return undefined

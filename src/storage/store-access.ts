@@ -5,15 +5,15 @@ import type { ICircuitStorage } from './contract.ts'
 import { parseError, parseReply } from './replies.ts'
 import { longestPauseOfAll, StorePause } from './store-pause.ts'
 
-/** An adapter that takes longer to load its library than this is not waited for, in milliseconds. */
+/** The longest that operations wait until an adapter has loaded its library, in milliseconds. */
 const longestPreparation = 10_000
-/** Without a listener, one warning per cause in this time, in milliseconds. */
+/** The time between two warnings of one cause where there is no listener, in milliseconds. */
 const warningInterval = 60_000
 
-/** The services that an operation concerns; in a batch by the keys that they are stored under, which its errors name. */
+/** The services that an operation concerns. A batch has them by stored key, because its errors name those. */
 export type Concerned = readonly string[] | ReadonlyMap<string, string>
 
-/** How an operation differs that an operator asked for: nobody's invocation waits for it. */
+/** The budget of an operation that an operator asked for. No invocation waits for it. */
 export interface OperatorRun {
   /** How many rounds of requests it may take: it gets `storageTimeout` for each. */
   readonly rounds: number
@@ -21,17 +21,18 @@ export interface OperatorRun {
 
 /**
  * The way to the store. No operation takes longer than `storageTimeout`. A store that keeps failing is left alone for a
- * growing, jittered time, one that is misconfigured for the longest at once. Every failure is reported. Records are
- * parsed here, and nowhere else.
+ * growing, jittered time; one that is misconfigured, for the longest time at once. Every failure is reported. Records
+ * are parsed here, and nowhere else.
  */
 export class StoreAccess {
   readonly storage: ICircuitStorage
   readonly #runtime: Runtime
   readonly #timeout: number
+  /** Written by {@link onError}, and by the function that it returns. */
   readonly #listeners = new Set<StorageErrorListener>()
   readonly #readPause: StorePause
   readonly #writePause: StorePause
-  /** When causes were last warned of, for want of a listener: written by `#report`. */
+  /** The instant of the last warning, by cause. Written by `#report` where there is no listener. */
   readonly #warnedAt = new Map<string, number>()
   /**
    * Misconfigurations already warned of, by cause: added by `#report`, removed by `#succeeded` once the same operation
@@ -143,7 +144,7 @@ export class StoreAccess {
         fail(new CircuitStorageError(message, { operation }))
       }
       let timer = this.#runtime.setTimeout(() => {
-        // After a freeze the answer may lie in the socket: it is given the time to arrive.
+        // After a freeze the answer may lie in the socket. Give it the time to arrive.
         const grace = graceAfter(this.#runtime.now() - startedAt - timeout)
         if (grace > 0) timer = this.#runtime.setTimeout(giveUp, grace)
         else giveUp()
@@ -230,7 +231,7 @@ function warn({ code }: CircuitStorageError, message: string): void {
   process.emitWarning(message, { type: 'CircuitStorageWarning', code })
 }
 
-/** Tells causes apart: not by the message, which may hold something new each time, but by the word that Redis begins it with. */
+/** Tells causes apart by their name and the word that Redis begins a message with. The rest may be new each time. */
 function causeOf({ error, services }: StorageErrorEvent): string {
   // Each service's record is damaged by itself.
   if (error.corrupt) return services.join()
@@ -239,7 +240,7 @@ function causeOf({ error, services }: StorageErrorEvent): string {
   return `${cause.name} ${/^[A-Z]{2,}\b/.exec(cause.message)?.[0] ?? ''}`
 }
 
-/** The services that failed: in a batch that failed in part, not all of them. */
+/** The services that failed. In a batch that failed in part, these are not all. */
 function concernedBy({ errors }: CircuitStorageError, services: Concerned): readonly string[] {
   if (!(services instanceof Map)) return services as readonly string[]
   const failed = [...services].filter(([key]) => errors?.has(key)).map(([, service]) => service)

@@ -1,17 +1,17 @@
 import type { Runtime } from '../runtime.ts'
 
-/** After repeated failures the store is left alone for this long at first, in milliseconds; it doubles each time. */
+/** The first pause, after two failures in a row, in milliseconds. Each further failure doubles it. */
 const firstPause = 250
 /** The longest pause, unless the breaker looks at its store more often anyway, in milliseconds. */
 export const longestPauseOfAll = 30_000
-/** No store is asked more often than this when it fails, in milliseconds. */
+/** The least value of the longest pause, however short `cacheTtl` is, in milliseconds. */
 const shortestLimit = 1_000
-/** Where every invocation reads, the pause has no other measure than this, in milliseconds. */
+/** The longest pause where `cacheTtl` is 0 and every invocation reads, in milliseconds. */
 const limitWithoutCache = 10_000
 
 /**
- * The longest pause, in milliseconds. A store that fails need not be asked less often than one that is well: after one
- * `cacheTtl` everybody would look again, and so they find out that it is back.
+ * The longest pause, in milliseconds. Instances ask a failing store as often as a healthy one, once in a `cacheTtl`. So
+ * they find out soon that it is back.
  *
  * @param cacheTtls of the services that use it
  */
@@ -20,7 +20,7 @@ export function pauseLimitFor(cacheTtls: Iterable<number>): number {
   return Math.max(shortestLimit, Math.min(longestPauseOfAll, shortest))
 }
 
-/** Whether one kind of operation (reading or writing) is left alone because it keeps failing, and until when. */
+/** Decides how long one kind of operation, reading or writing, is left alone because it keeps failing. */
 export class StorePause {
   readonly #runtime: Runtime
   readonly #longest: number
@@ -28,8 +28,9 @@ export class StorePause {
   #failures = 0
   /** When the last failure was counted: set by {@link failed}. */
   #failedAt = 0
-  /** Begin and end of the pause: set by {@link failed}. {@link succeeded} sets the end to 0, which is none. */
+  /** When the pause began: set by {@link failed}. */
   #since = 0
+  /** When the pause ends; 0: there is none. Set by {@link failed}, set to 0 by {@link succeeded}. */
   #until = 0
 
   /** @param longest in milliseconds */
@@ -51,7 +52,7 @@ export class StorePause {
   }
 
   /**
-   * The first failure may be a connection that died while the process was frozen: it is tried again at once.
+   * Counts a failure. The first one begins no pause, unless it is final: it may be a connection that died in a freeze.
    *
    * @param isFinal whether waiting does not help: then the pause is the longest from the first failure on
    */

@@ -50,12 +50,12 @@ export class CircuitReader {
     const keys = circuits.map(({ storageKey }) => storageKey)
     const services = new Map(circuits.map(({ storageKey, circuit }) => [storageKey, circuit.service]))
     try {
-      // One turn later, so that the callers have noted this read before it ends, also where the store is left alone.
+      // Go on one turn later: the callers note this read before it ends, also where the store is left alone.
       await undefined
       if (!this.#store.canRead) return
       adopt(await this.#store.run('batchGetState', services, (storage) => storage.batchGetState(keys), adopt))
     } catch (error) {
-      // In a batch that failed in part, the records that arrived are used.
+      // Use the records that arrived in a batch that failed in part.
       const { results, errors } = error as CircuitStorageError
       const [first] = exchanges
       if (results instanceof Map) adopt(results, errors)

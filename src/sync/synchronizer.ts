@@ -3,7 +3,7 @@
  *
  * The circuit decides, this waits: it takes a step out of the circuit, sends it, gives the answer back, and asks for the
  * next one, until there is none. A conflict is answered like everything else; the circuit then decides again. Too many
- * conflicts and reads in one round, or a store that fails, end it: what still waits is written at the next opportunity.
+ * conflicts and reads in one round, or a store that fails, end the round. The next opportunity writes the rest.
  *
  * A reply that comes after `storageTimeout` goes the same way into the circuit as one in time.
  *
@@ -17,23 +17,24 @@ import type { Runtime } from '../runtime.ts'
 import type { CircuitRecord, CompareAndSet, ICircuitStorage, WriteResult } from '../storage/contract.ts'
 import type { OperatorRun, StoreAccess } from '../storage/store-access.ts'
 
-/** After this many conflicts and reads in one round the rest waits for the next opportunity. */
+/** The number of conflicts and reads after which a round ends, and the rest waits for the next opportunity. */
 const maxConflicts = 20
 
 export class Synchronizer {
   readonly circuit: Circuit
   readonly storageKey: string
   readonly store: StoreAccess
-  /** Whether a read has come to an end, with whatever result. Written by the circuit reader. */
+  /** Whether a read has ended, with whatever result. Set by the circuit reader at the end of each read. */
   loadAttempted = false
-  /** The read of this circuit together with others that is under way. Written by the circuit reader. */
+  /** The read under way of this circuit together with others. Set by the circuit reader, and unset at its end. */
   loading: Promise<void> | undefined
   readonly #runtime: Runtime
   readonly #storageTimeout: number
-  /** The last round, and whether it is under way. Written by `#startRound`, ended by the round. */
+  /** The last round. Set by `#startRound`. */
   #round: Promise<void> = Promise.resolve()
+  /** Whether a round is under way. Set by `#startRound`, unset by `#run` at its end. */
   #isRunning = false
-  /** The claim that is under way. Written by `claim`, ended by the claim. */
+  /** The claim under way. Set by {@link claim}, and unset when it has ended. */
   #claiming: Promise<void> | undefined
 
   constructor(circuit: Circuit, storageKey: string, store: StoreAccess, runtime: Runtime, storageTimeout: number) {
@@ -45,7 +46,7 @@ export class Synchronizer {
   }
 
   /**
-   * Writes what waits; what comes meanwhile is written in the same round.
+   * Writes everything that waits. The same round writes everything that comes meanwhile.
    *
    * @returns when everything is stored or the store failed; never rejects; `undefined` if there is nothing to wait for
    */
@@ -55,8 +56,8 @@ export class Synchronizer {
   }
 
   /**
-   * Claims a probe for a call. Waits for the store no longer than `storageTimeout`. A lease that is granted later lies ready
-   * for the next call.
+   * Claims a probe for a call. Waits for the store no longer than `storageTimeout`. A lease that is granted later lies
+   * ready for the next call.
    *
    * @param duration how long the lease lasts, in milliseconds
    * @returns `undefined` if it was not granted; ask the circuit again for the reason
@@ -72,7 +73,7 @@ export class Synchronizer {
     circuit.dropExpiredLease()
     if (!circuit.hasReadyLease) {
       if (circuit.isAlone) return circuit.claimAlone(duration)
-      // A claim that waited for another has less than its time: that it is not answered says nothing of the store.
+      // A claim that waited for another has less than its time. An answer that does not come says nothing of the store.
       if (isFirst) circuit.asked()
       this.#claiming = this.#acquire(duration, requestId).finally(() => {
         this.#claiming = undefined
@@ -83,12 +84,12 @@ export class Synchronizer {
     return circuit.takeLease()
   }
 
-  /** Gives back a lease that lies ready, unless a call is about to take it. `drain` stores that. */
+  /** Gives back a lease that lies ready, unless a call is about to take it. {@link drain} stores that. */
   releaseReadyLease(): void {
     if (this.#claiming === undefined) this.circuit.releaseReadyLease()
   }
 
-  /** Reads the circuit; a read with others that is under way will do. */
+  /** Reads this circuit by itself. */
   async read(): Promise<void> {
     const exchange = this.circuit.begin()
     const adopt = (record: CircuitRecord | undefined): void => this.circuit.readAnswered(exchange, record)
@@ -96,7 +97,7 @@ export class Synchronizer {
     adopt(await this.store.run('getState', [this.circuit.service], read, adopt))
   }
 
-  /** Sends a write; whether it is stored. */
+  /** Sends a write. Resolves to whether it is stored. */
   async send(write: Write, operator?: OperatorRun): Promise<boolean> {
     const { circuit } = this
     const take = this.beginWrite(write)
@@ -112,7 +113,7 @@ export class Synchronizer {
     return take(await this.store.run(operation, [circuit.service], run, late, operator))
   }
 
-  /** A write leaves; the function that it returns takes the reply. */
+  /** Tells the circuit that a write leaves. Returns the function that takes the reply. */
   beginWrite(write: Write): (reply: WriteResult) => boolean {
     const exchange: Exchange = this.circuit.begin()
     this.circuit.sent(write)
@@ -139,7 +140,7 @@ export class Synchronizer {
     } catch (error) {
       this.circuit.storeFailed(error)
     } finally {
-      // In the same turn as the last look at what waits, so that nothing slips in between.
+      // This is the turn in which `next` was asked last: nothing can come in between.
       this.#isRunning = false
     }
   }

@@ -7,12 +7,13 @@
 import type { CircuitStorageError, StorageOperation } from '../../errors.ts'
 import { unprocessedError } from './errors.ts'
 
+/** How often a key is sent. */
 const maxAttempts = 4
-/** Before the second attempt, in milliseconds; it doubles with each further one. */
+/** The pause before the second attempt, in milliseconds. It doubles with each further one. */
 const firstPause = 25
 
 /**
- * Sends the keys in chunks, all at once, and the keys that a chunk left unprocessed again after a pause.
+ * Sends the keys in chunks, all at once. Sends the keys that were left unprocessed again after a pause.
  *
  * @param keys distinct
  * @param send sends one chunk and returns the keys that were not processed
@@ -42,13 +43,13 @@ export async function sendInChunks(
   )
 }
 
-/** Exponential, with half of it random, so that instances that were throttled together do not come back together. */
+/** Waits for an exponential time. Half of it is random: instances throttled together shall not come back together. */
 function pauseBefore(attempt: number): Promise<void> {
   const longest = firstPause * 2 ** (attempt - 1)
   return new Promise((resolve) => setTimeout(resolve, (longest * (1 + Math.random())) / 2))
 }
 
-/** Runs one after the other, but up to `limit` at the same time. */
+/** Runs `run` for each input, in their order and up to `limit` at the same time. */
 export async function concurrently<T>(
   inputs: readonly T[],
   limit: number,

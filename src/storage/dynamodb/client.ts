@@ -24,7 +24,7 @@ export async function connect({ client, clientConfig }: ClientOptions, context: 
   return { sdk, client: client ?? new sdk.DynamoDBClient(withDefaults(clientConfig)) }
 }
 
-/** Imported inside `try`, so that bundlers only warn of a package that is not installed. */
+/** Loads the AWS SDK. The imports are inside `try`, so that bundlers only warn of a package that is not installed. */
 async function loadSdk(context: Context): Promise<Sdk> {
   let name = '@aws-sdk/client-dynamodb'
   try {
@@ -67,7 +67,7 @@ export function withoutRetries({ client, sdk }: Connection): DynamoDBClient {
   })
   return Object.create(client, {
     middlewareStack: { value: stack },
-    // Where the client caches resolved handlers (cacheMiddleware), those that retry must not be found.
+    // A client with cacheMiddleware caches resolved handlers. This one must not find those that retry.
     handlers: { value: undefined, writable: true, configurable: true },
   })
 }
@@ -87,8 +87,8 @@ function withDefaults(config: DynamoDBClientConfig | undefined): DynamoDBClientC
 }
 
 /**
- * Another attempt at once where a connection broke or the service failed, and none where a table is throttled: the SDK
- * would wait for longer than anybody waits for the store, and send one more request to a table that has too many.
+ * Tries again at once where a connection broke or the service failed. It does not where a table is throttled: the SDK
+ * would wait longer than anybody waits for the store, and the table has too many requests already.
  */
 const oneRetry = {
   mode: 'standard',

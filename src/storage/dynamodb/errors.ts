@@ -11,7 +11,7 @@ import type { Table } from './options.ts'
 /** The requests that the storage sends. */
 export type Action = 'GetItem' | 'BatchGetItem' | 'UpdateItem' | 'DeleteItem' | 'BatchWriteItem'
 
-/** The operation, and the circuit where it is one alone, that an error is attributed to. */
+/** The operation that an error is attributed to, and the circuit if it concerns one alone. */
 export interface Context {
   readonly operation: StorageOperation
   readonly service?: string
@@ -61,7 +61,7 @@ const wrongCredentials: ReadonlySet<string> = new Set([
   'UnrecognizedClientException',
 ])
 
-/** Waiting does not help against these. */
+/** The names of errors against which waiting does not help. */
 const misconfigured: ReadonlySet<string> = new Set([
   ...wrongCredentials,
   'AccessDeniedException',
@@ -74,15 +74,15 @@ function kindOf(error: unknown): StorageErrorKind {
   return misconfigured.has(String(name)) || isAboutKeys(error) ? 'misconfigured' : 'unavailable'
 }
 
-/** Whether the table has another key schema than the options say, or an index one that our attributes do not fit. */
+/** Whether the table has another key schema than the options say, or an index whose key our attributes do not fit. */
 function isAboutKeys(error: unknown): boolean {
   const { name, message } = error as Partial<Error>
   return name === 'ValidationException' && /\bkeys?\b/i.test(String(message))
 }
 
 /**
- * Says what happened and what to do about it. The service's own words are left to `cause`, except where they are about
- * the request: those about signatures can repeat the session token.
+ * Says what happened and what to do about it. It repeats DynamoDB's own words only where they are about the request:
+ * those about signatures can hold the session token. `cause` has them all.
  */
 function adviceOn(error: unknown, action: Action, table: Table): string {
   const { name, message, code, $fault, $metadata } = error as Partial<DynamoDBServiceException> & {

@@ -1,5 +1,5 @@
 /**
- * The expressions of the two conditional writes, and what an item holds.
+ * The expressions of the two conditional writes, and the contents of an item.
  *
  * An item holds the fields of the {@link CircuitRecord} as top-level attributes, the time to live, and in `inc0` to
  * `inc15` the ids of the latest 16 increments since the last replace. Attributes of other names are the user's and are
@@ -24,8 +24,8 @@ export interface Update {
 export const slots: readonly string[] = Array.from({ length: 16 }, (_, index) => `inc${index}`)
 
 /**
- * Replaces the record: every field of `next` is set, every field that it lacks is removed, and so are the ids of
- * increments, which the old version fenced.
+ * Replaces the record. Sets every field of `next`, and removes every field that it lacks. Removes the ids of increments,
+ * too: no increment of the old version applies any more.
  */
 export function replacementOf(table: Table, { version, next }: CompareAndSet): Update {
   const { name, value, names, values } = placeholders()
@@ -41,7 +41,7 @@ export function replacementOf(table: Table, { version, next }: CompareAndSet): U
 
   return {
     updateExpression: `SET ${set.join(', ')} REMOVE ${remove.join(', ')}`,
-    // * The version that was seen is stored, or there is still no item: one that is no circuit record is left alone.
+    // * The version that was seen is stored, or there is still no item. An item that is no circuit record is left alone.
     conditionExpression:
       version === undefined
         ? `attribute_not_exists(${name('pk', table.partitionKeyName)})`
@@ -75,7 +75,7 @@ export function incrementOf(table: Table, version: ExpectedVersion, { count, at,
     ids.map((slot) => `${slot} <> ${value('id', id)}`).join(' AND '),
   ]
 
-  // A version that was seen is that of a complete record. Without one the record may have to be created.
+  // A record whose version was seen is complete. Without a version the record may have to be created.
   if (version === undefined) {
     const created = emptyRecord(id, at)
     const setIfAbsent = (attribute: string, initial: string) =>

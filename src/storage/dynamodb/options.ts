@@ -23,9 +23,8 @@ interface TableOptions {
   readonly ttlAttributeName?: string | undefined
   /**
    * Whether reads are strongly consistent, so that they see every write that was acknowledged before, as the storage
-   * contract wants it. `false` halves their price; then an instance can learn of an open circuit some time later, and
-   * a probe can be claimed late, but no write is decided on an old record, because writes are conditional.
-   * Default: `true`.
+   * contract wants it. `false` halves their price: then an instance can learn of an open circuit some time later, and
+   * claim a probe late. Writes are conditional, so that no write is decided on an old record. Default: `true`.
    */
   readonly consistentRead?: boolean | undefined
 }
@@ -41,7 +40,7 @@ export type ClientOptions =
       readonly client?: never
       /**
        * For the client that is made at the first operation. It wins over the defaults: two attempts, but one where the
-       * table is throttled, and for the HTTP handler `connectionTimeout` 1 000 ms, `requestTimeout` 2 000 ms and
+       * table is throttled. The HTTP handler has `connectionTimeout` 1 000 ms, `requestTimeout` 2 000 ms and
        * `throwOnRequestTimeout`.
        */
       readonly clientConfig?: DynamoDBClientConfig | undefined

@@ -1,8 +1,8 @@
 /**
  * The work of the DynamoDB storage: one item per circuit, one conditional `UpdateItem` per primitive.
  *
- * The check of the options is elsewhere, in the factory and in the public class: what both the handler and an adapter
- * need is a file of its own in a bundle, and each such file costs every handler some bytes.
+ * The factory and the public class check the options. A bundle keeps code that both the handler and an adapter need in a
+ * file of its own, and each such file costs every handler some bytes.
  *
  * @module
  */
@@ -83,7 +83,7 @@ export class UncheckedDynamoDBStorage implements ICircuitStorage {
     const update = incrementOf(this.#table, version, increment)
     const context: KeyContext = { operation: 'incrementFailures', service: serviceKey }
     const { applied, current, item } = await this.#update(context, update, withoutRetries)
-    // Sent before: the first one counted, and only its reply was lost. A replace would have removed its id.
+    // This increment was sent before and counted, and only the reply was lost. A replace would have removed its id.
     const wasCounted = slots.some((slot) => item?.[slot]?.S === increment.id)
     return { applied: applied || wasCounted, current }
   }
@@ -177,13 +177,13 @@ export class UncheckedDynamoDBStorage implements ICircuitStorage {
       if (cause?.name === 'ValidationException') await this.#refuseDamaged(context, cause)
       if (cause?.name !== 'ConditionalCheckFailedException') throw error
       const { Item, $metadata } = cause as ConditionalCheckFailedException
-      // Without an item there is none, or the service does not return it (dynalite).
+      // The refusal has no item where nothing is stored, or where the service does not return it (dynalite).
       const stored = Item ? storedAs((await this.#open(context)).sdk, Item, context) : await this.#read(context, true)
       return { applied: false, ...stored, attempts: $metadata?.attempts ?? 1 }
     }
   }
 
-  /** An attribute of the wrong type, like a count that is a string, makes an update fail as if it were malformed. */
+  /** Rejects if the record is damaged: an attribute of the wrong type makes an update fail as if it were malformed. */
   async #refuseDamaged(context: KeyContext, cause: unknown): Promise<void> {
     try {
       const { current } = await this.#read(context, true)
@@ -216,7 +216,7 @@ export class UncheckedDynamoDBStorage implements ICircuitStorage {
     }
   }
 
-  /** The SDK and the client, loaded and made at the first operation; a failure is not remembered. */
+  /** Loads the SDK and makes the client at the first operation. After a failure the next operation tries again. */
   #open(context: Context): Promise<Connection> {
     if (!this.#connection) {
       const connection = connect(this.#options, context)
@@ -268,7 +268,7 @@ function storedAs(sdk: Sdk, item: Item | undefined, context: KeyContext): Stored
   return { item, current: item && decodeItem(sdk, item, context) }
 }
 
-/** Our attributes only: the others in the item may be of types that JavaScript cannot hold. */
+/** Decodes our attributes only. The others in the item may be of types that JavaScript cannot hold. */
 function decodeItem({ unmarshall }: Sdk, item: Item, context: KeyContext): CircuitRecord {
   const ours: Item = {}
   for (const field of recordFields) if (item[field]) ours[field] = item[field]

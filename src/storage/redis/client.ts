@@ -13,11 +13,11 @@ import type { Script } from './scripts.ts'
 /** A connection to the server, or what stands for it. */
 export interface Connection {
   readonly client: RedisClientLike
-  /** The same, if it was made here. */
+  /** The same client, if it was made here. */
   readonly own?: Redis
-  /** Called by each operation: the client may connect anew for it. */
+  /** Lets the client try anew to connect. Each operation calls it. */
   readonly allowRetries?: () => void
-  /** Why it is not connected. */
+  /** The reason why the client is not connected. */
   readonly lastError?: () => Error | undefined
 }
 
@@ -36,14 +36,16 @@ export async function connect(
 ): Promise<Connection> {
   if (client) return { client }
   const Client = await loadIoredis(operation)
-  // ioredis begins its own count anew with every connection, even one that is closed as soon as it is made.
+  // ioredis begins its own count anew with every connection, even one that is closed as soon as it is made. This count
+  // goes up with each attempt, and back to 0 with each operation.
   let attempts = 0
   const retryStrategy = () => (++attempts < maxConnectAttempts ? Math.random() * 50 * 2 ** attempts : null)
   // The type of the settings decides on the types of the commands, of which none is used.
   const settings = { ...defaultsFor(options), retryStrategy, ...options } as RedisOptions & { replyMapping?: 'legacy' }
-  // The URL as it is normalised: ioredis tells TLS by a scheme in small letters.
+  // Normalise the URL: ioredis recognises TLS by a scheme in small letters.
   const own = url === undefined ? new Client(settings) : new Client(new URL(url).href, settings)
   awaitDatabase(own)
+  // Set by each error of the connection, unset when it is ready.
   let lastError: Error | undefined
   // Without a listener ioredis writes to the console.
   own.on('error', (error: Error) => {
@@ -60,8 +62,8 @@ export async function connect(
 
 /**
  * Lets no command through before its database is selected: ioredis by itself goes on in database 0 when `SELECT` fails.
- * It does wait for the ready check on every connection. So the ready check becomes the reply to the `SELECT` that ioredis
- * has sent already.
+ * But ioredis waits for the ready check on every connection. So the ready check becomes the reply to the `SELECT` that
+ * ioredis has sent already.
  */
 function awaitDatabase(client: Redis): void {
   const { db, enableReadyCheck } = client.options
@@ -90,7 +92,7 @@ function awaitDatabase(client: Redis): void {
   })
 }
 
-/** Lets the replies that are on their way arrive. A client that has ended would only start a timer. */
+/** Closes a client when the replies on their way have arrived. A client that has ended would only start a timer. */
 export async function hangUp(client: Redis): Promise<void> {
   if (client.status === 'end') return
   await client.quit().catch(() => {
@@ -98,7 +100,7 @@ export async function hangUp(client: Redis): Promise<void> {
   })
 }
 
-/** Imported inside `try`, so that bundlers only warn of a package that is not installed. */
+/** Loads ioredis. The import is inside `try`, so that bundlers only warn of a package that is not installed. */
 async function loadIoredis(operation: StorageOperation): Promise<typeof Redis> {
   try {
     const ioredis = await import('ioredis')
@@ -117,13 +119,13 @@ async function loadIoredis(operation: StorageOperation): Promise<typeof Redis> {
 const longestReply = 2_000
 /**
  * The longest that a connection may take, and the longest silence of a server that owes a reply, in milliseconds. It is
- * less than the above, so that there is time to ask again.
+ * less than {@link longestReply}, so that there is time to ask again.
  */
 const longestSilence = 1_000
 /** The number of connections that are tried for an operation. Then the client ends, and with it its timers. */
 const maxConnectAttempts = 3
 
-/** For a process that is frozen between invocations: it often wakes up with a dead connection, and nobody waits for long. */
+/** Defaults for a process that is frozen between invocations: it often wakes up with a dead connection. */
 function defaultsFor(options: RedisOptions | undefined): RedisOptions {
   return {
     lazyConnect: true,
@@ -168,8 +170,8 @@ function isNoScript(reply: PromiseSettledResult<unknown> | undefined): boolean {
 }
 
 /**
- * Sends the commands as one pipeline; in a cluster as single commands, all at once. Their keys belong to different nodes,
- * and only for single commands does the client follow slots that move. It is one round trip for each node all the same.
+ * Sends the commands as one pipeline, or in a cluster as single commands, all at once. Its keys belong to different
+ * nodes, and the client follows slots that move for single commands only. Each node still has one round trip.
  */
 async function sendAll(
   client: RedisClientLike,

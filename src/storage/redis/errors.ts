@@ -13,7 +13,7 @@ export interface Context {
   readonly service: string
 }
 
-/** Keeps the word `NOPERM` in the cause: ioredis takes a ready check that fails with it for passed. */
+/** A database was not selected. `NOPERM` stays in the cause: ioredis lets a ready check pass that fails with this word. */
 export class DatabaseError extends Error {
   constructor(database: number, cause: unknown) {
     super(`Database ${database} could not be selected`, { cause })
@@ -25,7 +25,7 @@ export function codeOf(error: unknown): string | undefined {
   return /^-?([A-Z]{2,})\b/.exec(messageOf(error))?.[1]
 }
 
-/** A server can repeat the arguments of a command that it does not know, and in `HELLO` there is a password. */
+/** The message without arguments: a server repeats those of a command that it does not know, a password of `HELLO` too. */
 function messageOf(error: unknown): string {
   const message = String((error as Partial<Error> | undefined)?.message ?? error)
   return message.replace(/,? with args beginning with[\s\S]*/, '')
@@ -97,7 +97,7 @@ const throttled: ReadonlySet<string> = new Set([
   'READONLY',
   'TRYAGAIN',
 ])
-/** The words of errors that do not pass. A mere `ERR` can be anything: proxies answer it for servers that they do not reach. */
+/** The words of errors that do not pass. `ERR` alone is none: proxies answer it for servers that they do not reach. */
 const misconfigured: ReadonlySet<string> = new Set([
   'ASK',
   'DENIED',
@@ -118,9 +118,9 @@ function kindOf(error: unknown): StorageErrorKind {
 /** The word of {@link codeOf}, or one of ours where that of Redis is only `ERR`. */
 function wordOf(error: unknown): string {
   const message = messageOf(error)
-  // Before it knows who is there, Redis does not even parse a command with more than ten arguments.
+  // Redis does not parse a command with more than ten arguments from a client that has not authenticated.
   if (message.includes('unauthenticated')) return 'NOAUTH'
-  // In a script.
+  // A command of a script was refused.
   if (message.includes("user executing the script can't")) return 'NOPERM'
   if (message.includes('unknown command')) return 'UNKNOWN'
   return message.includes('max number of clients') ? 'MAXCLIENTS' : (codeOf(error) ?? '')
@@ -149,7 +149,7 @@ function adviceOnDatabase(error: unknown): string {
   }
 }
 
-/** The properties of an error that are kept. Clients hang the command and its arguments on it, those of `AUTH` too. */
+/** The properties of an error that its copy has. Clients add the command and its arguments, those of `AUTH` too. */
 const harmlessProperties = ['code', 'errno', 'syscall', 'hostname', 'address', 'port'] as const
 
 function withoutCommand(error: unknown): Error {

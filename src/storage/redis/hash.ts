@@ -41,7 +41,7 @@ function hashIn(reply: unknown): Map<string, string> | undefined {
   return typeof reply === 'object' && reply !== null ? hashIn(Object.entries(reply).flat()) : undefined
 }
 
-/** A field that is no number or no JSON stays a text: the check of the record complains about it. */
+/** Decodes one field. A text that is no number or no JSON stays as it is: the check of the record refuses it. */
 function decodeField(field: keyof CircuitRecord, text: string): unknown {
   switch (field) {
     case 'version':

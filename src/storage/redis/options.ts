@@ -25,7 +25,7 @@ export interface RedisClientLike {
    * sent by `call` in one go, which many clients pipeline by themselves.
    */
   pipeline?(commands: string[][]): { exec(): Promise<readonly (readonly [Error | null, unknown?])[] | null> }
-  /** `true`: the client sends each command to the node that has its key, so that batches are not pipelined. */
+  /** `true`: the client sends each command to the node that has its key. Batches are then not pipelined. */
   readonly isCluster?: boolean | undefined
 }
 
@@ -46,9 +46,12 @@ export type ClientOptions =
       readonly url?: string | undefined
       /**
        * For the ioredis client that is made at the first operation. It wins over the defaults, which suit Lambda:
-       * `commandTimeout` 2 000 ms, `connectTimeout` and `socketTimeout` 1 000 ms, `maxRetriesPerRequest` 1, a
-       * `retryStrategy` that ends after three attempts (the next operation connects again), `keepAlive` 10 000 ms, a
-       * reconnect on `READONLY`, and neither a ready check nor `CLIENT SETINFO`, which would cost a cold start a round trip.
+       *
+       * - `commandTimeout` 2 000 ms, `connectTimeout` and `socketTimeout` 1 000 ms, `keepAlive` 10 000 ms;
+       * - `maxRetriesPerRequest` 1, and a `retryStrategy` that ends after three attempts: the next operation connects;
+       * - a reconnect on `READONLY`;
+       * - neither a ready check nor `CLIENT SETINFO`, which would cost a cold start a round trip.
+       *
        * With a `db` other than 0 no command is sent before that database is selected, `enableReadyCheck` or not.
        */
       readonly options?: RedisOptions | undefined

@@ -27,7 +27,7 @@ export interface Script {
 
 /**
  * Both scripts begin with this. `version` is the stored one, with a `=` before it; empty where nothing is stored; `false`
- * where the key holds no record, so that nothing fits. The reader of the answer finds that it is none.
+ * where the key holds no record, so that nothing fits. The check of the answer finds that it is none.
  */
 const stored = `
 local key = KEYS[1]
@@ -37,8 +37,8 @@ local function answer(applied) return { applied, redis.call('HGETALL', key) } en
 `
 
 /**
- * Adds to the count, or creates the record first. A count that is no number is refused, for the reader of the answer to
- * find. Only a record that it creates is given a time to live.
+ * Adds to the count, or creates the record first. Refuses a count that is no number, for the check of the answer to find.
+ * Sets a time to live only for a record that it creates.
  *
  * ARGV: expected version, id, count, instant, time to live, then the fields and values of a new record.
  */

@@ -1,8 +1,8 @@
 /**
  * The work of the Redis storage: one hash per circuit, one Lua script per primitive.
  *
- * The check of the options is elsewhere, in the factory and in the public class: what both the handler and an adapter
- * need is a file of its own in a bundle, and each such file costs every handler some bytes.
+ * The factory and the public class check the options. A bundle keeps code that both the handler and an adapter need in a
+ * file of its own, and each such file costs every handler some bytes.
  *
  * @module
  */
@@ -111,7 +111,7 @@ export class UncheckedRedisStorage implements ICircuitStorage {
     return outcome?.value as T
   }
 
-  /** One result for each circuit for which there is one. */
+  /** Sends a batch. A circuit for which nothing is stored has no result. */
   async #all<T>(operation: StorageOperation, requests: readonly Request<T>[]): Promise<Map<string, NonNullable<T>>> {
     const batch = new BatchOutcome<NonNullable<T>>(operation, requests.length)
     for (const { service, value, error } of await this.#send(operation, requests)) {
@@ -144,7 +144,7 @@ export class UncheckedRedisStorage implements ICircuitStorage {
     })
   }
 
-  /** The client, made at the first operation; a failure to make one is not remembered. */
+  /** Makes the client at the first operation. After a failure the next operation tries again. */
   async #open(operation: StorageOperation): Promise<Connection> {
     if (!this.#connection) {
       const connection = connect(this.#options, operation)
@@ -155,7 +155,7 @@ export class UncheckedRedisStorage implements ICircuitStorage {
     }
     const opened = await this.#connection
     opened.allowRetries?.()
-    // It gave up reconnecting: this operation connects it again.
+    // The client has given up reconnecting. This operation connects it again.
     if (opened.own?.status === 'end') opened.own.connect().catch(() => {})
     return opened
   }
