@@ -53,7 +53,8 @@ export class Invocation {
 
   /** The time that is left, in milliseconds; `Infinity` if there is no deadline. */
   timeLeft(): number {
-    return this.#endsAt - this.#runtime.now()
+    // A clock that has stepped back gives no more time than there was at first.
+    return this.#endsAt - Math.max(this.startedAt, this.#runtime.now())
   }
 
   /** When Lambda kills the process, in milliseconds since the epoch; `Infinity` if nobody knows. */

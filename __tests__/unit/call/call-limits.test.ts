@@ -164,6 +164,15 @@ describe('an invocation', () => {
     expect(invocation.timeLeft()).toBe(20_000)
   })
 
+  it('has no more time than at first when the clock has stepped back', () => {
+    const runtime = new FakeRuntime()
+    const invocation = invocationOf(runtime, 30_000)
+
+    runtime.time -= 3_600_000
+
+    expect(invocation.timeLeft()).toBe(30_000)
+  })
+
   it('asks the context that it was given, not a detached function', () => {
     const context = {
       remaining: 5_000,
