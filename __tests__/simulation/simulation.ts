@@ -64,6 +64,8 @@ class Run {
   #born = 0
   /** Counts the phases: what belongs to an earlier one no longer happens. */
   #phase = 0
+  /** The work of operators under way. Written by `#operate`, when work begins and when it has ended. */
+  readonly #operations = new Set<Promise<unknown>>()
 
   constructor(seed: number, engine: Engine, traced: number) {
     this.#seed = seed
@@ -266,9 +268,12 @@ class Run {
       instance.thaw()
       instance.clockOffset = Math.max(-30_000, Math.min(30_000, instance.clockOffset))
     }
-    if (this.#store.peek(service)?.override !== undefined) {
-      void this.#operator().breaker.reset(service)
+    const endOverride = (): void => {
+      if (this.#store.peek(service)?.override !== undefined) void this.#operator().breaker.reset(service)
     }
+    endOverride()
+    // An override that is still on its way is stored after the storm, and would hold for ever.
+    for (const work of this.#operations) void work.then(endOverride)
   }
 
   /** Lets time pass, with the traffic of every instance and whatever the phase has arranged. */
@@ -338,21 +343,26 @@ class Run {
   }
 
   #operate(): void {
+    const work = this.#work().catch(() => {})
+    this.#operations.add(work)
+    void work.then(() => this.#operations.delete(work))
+  }
+
+  #work(): Promise<unknown> {
     const world = this.#world
     const { breaker } = this.#operator()
     const until = world.chance(0.7) ? Math.floor(world.now + world.between(1_000, 20_000)) : undefined
-    const ignore = (): void => {}
     switch (world.pick(['open', 'closed', 'reset', 'set', 'set-closed'])) {
       case 'open':
-        return void breaker.forceOpen(service, { until }).catch(ignore)
+        return breaker.forceOpen(service, { until })
       case 'closed':
-        return void breaker.forceClosed(service, { until }).catch(ignore)
+        return breaker.forceClosed(service, { until })
       case 'set':
-        return void breaker.batchSetState([[service, 'OPEN']]).catch(ignore)
+        return breaker.batchSetState([[service, 'OPEN']])
       case 'set-closed':
-        return void breaker.batchSetState([[service, 'CLOSED']]).catch(ignore)
+        return breaker.batchSetState([[service, 'CLOSED']])
       default:
-        return void breaker.reset(service).catch(ignore)
+        return breaker.reset(service)
     }
   }
 }
