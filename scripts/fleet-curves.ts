@@ -15,16 +15,16 @@ import { type Chart, drawChart, type Line, powersOfTen } from '../__tests__/simu
 import {
   type FleetOptions,
   meanCallsToStreak,
-  measureOpening,
   measureOutage,
   measureTrips,
   type OutageFigures,
   type OutageTimes,
   type Peak,
-  type TripFigures,
 } from '../__tests__/simulation/fleet-measurements.ts'
 import { inMacrotask } from '../__tests__/simulation/microtasks.ts'
 import { hotKeyLimit } from '../__tests__/simulation/store.ts'
+import { measureVerdicts, type Verdicts, verdictCharts, verdictSection } from './fleet-verdict.ts'
+import { count, duration, median, range, rateText, significant, table } from './fleet-words.ts'
 
 const {
   quick,
@@ -44,7 +44,6 @@ const times: OutageTimes = quick
 const outageSeconds = times.outage / 1_000
 /** The fleet whose settings are varied. */
 const middle = quick ? 50 : 1_000
-const day = 86_400
 
 /** Long enough for nearly every instance to have seen a success: after it has started, six mean pauses of its calls. */
 function warmUpOf(rate: number): number {
@@ -75,143 +74,6 @@ function measureOutages(): FleetOutage[] {
     const row = { instances, seeds, shared: measure('shared'), own: measure('own'), none: measure('none') }
     progress(`outage of ${instances} instances`)
     return row
-  })
-}
-
-interface FalseTrip {
-  readonly instances: number
-  readonly rate: number
-  readonly errorRate: number
-  /** In milliseconds. */
-  readonly horizon: number
-  readonly seeds: number
-  /** DESIGN 4.1: held back, ideal. */
-  readonly designed: readonly [string, string]
-}
-
-const falseTripCases: readonly FalseTrip[] = [
-  { instances: 10, rate: 10, errorRate: 0.01, horizon: 600_000, seeds: 7, designed: ['never in 600 s', '10 000 s'] },
-  {
-    instances: 1_000,
-    rate: 10,
-    errorRate: 0.001,
-    horizon: 100_000,
-    seeds: 3,
-    designed: ['never in 100 s', '100 000 s'],
-  },
-  { instances: 1_000, rate: 10, errorRate: 0.01, horizon: 100_000, seeds: 7, designed: ['42 s', '101 s'] },
-  {
-    instances: 5_000,
-    rate: 0.2,
-    errorRate: 0.01,
-    horizon: 600_000,
-    seeds: 3,
-    designed: ['never in 600 s', '1 000 s'],
-  },
-]
-
-interface FalseTripRow extends FalseTrip {
-  readonly ours: readonly TripFigures[]
-}
-
-function measureFalseTrips(): FalseTripRow[] {
-  const cases = quick
-    ? falseTripCases.slice(0, 1).map((one) => ({ ...one, horizon: 60_000, seeds: 2 }))
-    : falseTripCases
-  return cases.map((one) => {
-    const { instances, rate, errorRate, horizon, seeds } = one
-    const ours = range(seeds).map((seed) =>
-      measureTrips({ instances, rate, errorRate, seed }, horizon, { isOnce: true, warmUp: warmUpOf(rate) }),
-    )
-    progress(`false trips of ${instances} × ${rate} at ${percent(errorRate)}`)
-    return { ...one, ours }
-  })
-}
-
-const openings: readonly { readonly instances: number; readonly rate: number; readonly designed: string }[] = [
-  { instances: 3, rate: 1, designed: '1.4 s, 4 calls' },
-  { instances: 1_000, rate: 1, designed: '71 ms, 80 calls' },
-  { instances: 1_000, rate: 10, designed: '5 ms, 48 calls' },
-  { instances: 5_000, rate: 0.2, designed: '123 ms, 140 calls' },
-]
-
-interface OpeningRow {
-  readonly instances: number
-  readonly rate: number
-  readonly designed: string
-  readonly toOpen: number
-  readonly failures: number
-}
-
-function measureOpenings(): OpeningRow[] {
-  return (quick ? openings.slice(0, 1) : openings).map((one) => {
-    const { instances, rate } = one
-    const runs = range(quick ? 2 : 7).map((seed) => measureOpening({ instances, rate, seed }, warmUpOf(rate)))
-    progress(`opening of ${instances} × ${rate}`)
-    return {
-      ...one,
-      toOpen: median(runs.map(({ toOpen }) => toOpen)),
-      failures: median(runs.map(({ failures }) => failures)),
-    }
-  })
-}
-
-const errorRates = [0.0001, 0.001, 0.005, 0.01, 0.02, 0.05]
-const tripFleets = quick ? [1, 10] : [1, 10, 100, 1_000]
-
-interface DailyTrips {
-  readonly instances: number
-  readonly errorRate: number
-  readonly run: TripFigures
-  /** What one counter would do by the formula, per day. */
-  readonly expected: number
-}
-
-function measureDailyTrips(): DailyTrips[] {
-  const invocations = quick ? 5_000 : 200_000
-  return tripFleets.flatMap((instances) => {
-    const cells = errorRates.map((errorRate) => {
-      const run = measureTrips({ instances, rate: 1, errorRate, seed: 1 }, (1_000 * invocations) / instances, {
-        warmUp: warmUpOf(1),
-      })
-      // It is open for 10 s after each trip, as ours is.
-      return { instances, errorRate, run, expected: day / (meanCallsToStreak(errorRate, 3) / instances + 10) }
-    })
-    progress(`false trips of ${instances} instances`)
-    return cells
-  })
-}
-
-interface ColdStart {
-  readonly instances: number
-  readonly within: number
-  readonly horizon: number
-  readonly healthy: TripFigures
-  readonly seeds: number
-  readonly opened: number
-  readonly idealOpened: number
-}
-
-function measureColdStarts(): ColdStart[] {
-  const bursts = [1_000, 10_000].flatMap((instances) => [1_000, 100_000].map((within) => ({ instances, within })))
-  return (quick ? [{ instances: 100, within: 1_000 }] : bursts).map(({ instances, within }) => {
-    const horizon = Math.max(10_000, within)
-    const options = { instances, rate: 1, startsWithin: within }
-    const healthy = measureTrips({ ...options, seed: 1 }, horizon)
-    const seeds = quick ? 2 : 10
-    const runs = range(seeds).map((seed) =>
-      measureTrips({ ...options, seed, errorRate: 0.01 }, horizon, { isOnce: true }),
-    )
-    progress(`cold start of ${instances} within ${within} ms`)
-    return {
-      instances,
-      within,
-      horizon,
-      healthy,
-      seeds,
-      opened: runs.filter(({ trips }) => trips > 0).length,
-      idealOpened: runs.filter(({ idealTrips }) => idealTrips > 0).length,
-    }
   })
 }
 
@@ -294,13 +156,15 @@ const measureAll = () => ({
   outages: measureOutages(),
   overloaded: measureOutage({ instances: overload, rate: 1, seed: 1 }, times),
   limited: measureOutage({ instances: overload, rate: 1, seed: 1, isLimited: true }, times),
-  falseTrips: measureFalseTrips(),
-  openings: measureOpenings(),
-  daily: measureDailyTrips(),
-  coldStarts: measureColdStarts(),
+  verdicts: measureVerdicts(quick, progress),
   settings: measureSettings(),
   hotKey: measureHotKey(),
 })
+
+/** The figures of the rule before. */
+const before: Partial<Verdicts> = JSON.parse(
+  readFileSync(new URL('fleet-verdict-before.json', import.meta.url), 'utf8'),
+)
 
 const measured: ReturnType<typeof measureAll> =
   figures !== undefined && existsSync(figures)
@@ -315,7 +179,7 @@ for (const [name, chart] of Object.entries(charts(measured))) {
 
 // ------------------------------------------------------------------------------------------------------------ charts
 
-function charts({ outages, daily }: ReturnType<typeof measureAll>): Record<string, Chart> {
+function charts({ outages, verdicts }: ReturnType<typeof measureAll>): Record<string, Chart> {
   const instances = {
     label: 'instances, each called once a second',
     isLogarithmic: true,
@@ -379,52 +243,13 @@ function charts({ outages, daily }: ReturnType<typeof measureAll>): Record<strin
         limit('limit of writes', 1, hotKeyLimit.writes),
       ],
     },
-    'false-trips': {
-      title: 'False trips a day of a service with errors',
-      x: {
-        label: 'error rate of the service',
-        isLogarithmic: true,
-        ticks: powersOfTen(-4, -1, percent),
-      },
-      y: { label: 'trips a day', isLogarithmic: true, ticks: powersOfTen(-3, 4, (value) => String(value)) },
-      lines: tripFleets
-        .filter((size) => size !== 10 || quick)
-        .flatMap((size, colour) => {
-          const cells = daily.filter((cell) => cell.instances === size)
-          return [
-            {
-              name: `${plural(size, 'instance')}, measured`,
-              colour,
-              points: cells.map(({ errorRate, run }): [number, number] => [errorRate, perDay(run.trips, run.duration)]),
-            },
-            {
-              name: `${plural(size, 'instance')}, ideal counter`,
-              colour,
-              isDashed: true,
-              points: cells.map(({ errorRate, expected }): [number, number | undefined] => [
-                errorRate,
-                expected < 0.001 ? undefined : expected,
-              ]),
-            },
-          ]
-        }),
-    },
+    ...verdictCharts(verdicts, before),
   }
 }
 
 // -------------------------------------------------------------------------------------------------------------- page
 
-function page({
-  outages,
-  limited,
-  overloaded,
-  falseTrips,
-  openings,
-  daily,
-  coldStarts,
-  settings,
-  hotKey,
-}: ReturnType<typeof measureAll>): string {
+function page({ outages, limited, overloaded, verdicts, settings, hotKey }: ReturnType<typeof measureAll>): string {
   const last = outages.at(-1) as FleetOutage
   const of = (phase: Phase, { shared }: FleetOutage) => `${count(shared[phase].reads)} / ${count(shared[phase].writes)}`
   return `<!-- made by npm run fleet-curves; do not edit -->
@@ -461,7 +286,7 @@ ${table(
 
 "A circuit in each instance" is the same engine with a store of its own in each process. It needs \`failureThreshold\`
 failures in every instance, and probes from every instance. With a shared circuit an instance learns of the outage when it
-next reads the record, at most one \`cacheTtl\` later, or as soon as it reports failures of its own: its second in a row.
+next reads the record, at most one \`cacheTtl\` later, or as soon as it wants to raise a suspicion of its own.
 
 ![Time to protection and to service](fleet/protection.svg)
 
@@ -489,7 +314,7 @@ ${table(
 Protected: the last call has reached the service other than as a probe. Served: the last call has been refused. The times to open in a small
 fleet are those of its calls: three have to fail. How long the circuit takes to close depends on when in its 10 s of
 waiting the service recovers.
-From then on it takes up to one \`cacheTtl\` and one pause between calls until every instance knows.
+From then on it takes a look of each instance, within about a second in a fleet that one item can serve, and a pause between calls.
 
 ## Load on the store
 
@@ -559,123 +384,7 @@ ${table(
   ]),
 )}
 
-## False trips
-
-A working service fails a call now and then. The ideal counter is one counter that sees the outcome of every call in the
-order in which they end. It was fed with the same calls in the same runs.
-In k calls in a row all failing with probability p it trips after (1 − pᵏ) / (pᵏ (1 − p)) calls on average.
-
-### The table of DESIGN 4.1
-
-Time until the circuit opened falsely, median of the seeds, from a warm fleet: before, the service worked without an error
-for 5 s and six times the mean pause between an instance's calls. (What a cold fleet does is a section of its own.) "Ideal, by the formula" is the mean; half of all runs end before 0.69 of it. –: did not open.
-
-${table(
-  [
-    'fleet',
-    'error rate',
-    'seeds',
-    'opens after',
-    'each seed',
-    'DESIGN 4.1',
-    'ideal, same runs',
-    'ideal, by the formula',
-    'ideal in DESIGN 4.1',
-  ],
-  falseTrips.map(({ instances, rate, errorRate, horizon, seeds, ours, designed }) => {
-    const first = ours.map(({ firstTripAt = Infinity }) => firstTripAt)
-    const tripped = ours.filter(({ idealTrips }) => idealTrips > 0).length
-    return [
-      `${count(instances)} × ${rate}`,
-      percent(errorRate),
-      String(seeds),
-      never(median(first), horizon),
-      first.map((at) => (at === Infinity ? '–' : duration(at))).join(', '),
-      designed[0],
-      tripped === 0 ? `in none of ${seeds}` : `in ${tripped} of ${seeds}, before ours ended the run`,
-      duration((1_000 * meanCallsToStreak(errorRate, 3)) / (instances * rate)),
-      designed[1],
-    ]
-  }),
-)}
-
-A run ends at the first false trip, so the ideal counter had no longer than ours.
-
-A real outage, from a fleet that is as warm, median of ${quick ? 2 : 7} seeds:
-
-${table(
-  ['fleet', 'first failure → stored as open', 'failed calls until then', 'DESIGN 4.1'],
-  openings.map(({ instances, rate, toOpen, failures, designed }) => [
-    `${count(instances)} × ${rate}`,
-    duration(toOpen),
-    count(failures),
-    designed,
-  ]),
-)}
-
-An ideal counter opens at the third failed call. Ours is later: an instance that has seen a success holds its first failure
-back, so two calls in a row have to fail in one instance, and the count travels to the store. That is the price of the table above it.
-
-The design's own figures came from another model with other latencies, and are medians of 7 exponentially distributed times: expect
-differences of a factor of two from that alone. Here a call takes about 50 ms, a failure about 10 ms, an increment and the
-trip after it about 4 ms each. Calls that were under way when the service died still succeed.
-The busier the fleet, the more calls fail in those milliseconds: they are under way already.
-
-### A day at other error rates
-
-Each cell: one run, seed 1, from a warm fleet, ${quick ? '5 000' : '200 000'} calls (so ${tripFleets.map((size) => `${duration(((quick ? 5_000 : 200_000) * 1_000) / size)} of ${plural(size, 'instance')}`).join(', ')}).
-First our false trips per day (in brackets how many were seen), then the ideal counter's in the same run, then by the formula λ' = 1 / (calls to a streak / calls a second + 10 s), because the
-circuit is open for 10 s after each.
-
-![False trips a day](fleet/false-trips.svg)
-
-${table(
-  ['instances', ...errorRates.map(percent)],
-  tripFleets.map((size) => [
-    count(size),
-    ...daily
-      .filter(({ instances }) => instances === size)
-      .map(
-        ({ run, expected }) =>
-          `${trips(run.trips, run.duration)}; ideal ${trips(run.idealTrips, run.duration)}; formula ${rateText(expected)}`,
-      ),
-  ]),
-)}
-
-### Where ours is worse
-
-${worseThanIdeal(daily, falseTrips)}
-
-## Bursts of cold starts
-
-All instances start within the given time, each with its first call, then one call a second.
-A cold instance has no success to go by: it reports its first failure at once.
-
-${table(
-  [
-    'instances',
-    'start within',
-    'reads in the busiest second',
-    'writes of a healthy fleet',
-    'opens falsely at 1 % errors',
-    'ideal in the same runs',
-    'watched for',
-  ],
-  coldStarts.map(({ instances, within, horizon, healthy, seeds, opened, idealOpened }) => [
-    count(instances),
-    duration(within),
-    count(healthy.peak.reads),
-    count(healthy.peak.writes),
-    `${opened} of ${seeds} seeds`,
-    `${idealOpened} of ${seeds}`,
-    duration(horizon),
-  ]),
-)}
-
-Lambda adds up to 1 000 environments per function every 10 s, so ${count(10_000)} start in no less than 90 s: the rows with 10 000 within
-1 s are what several functions could do together; their first reads are more than one item serves in that second, and those that
-are throttled do without until they have waited a moment. The longer a fleet is watched, the more of its false trips are those of the sections above.
-
+${verdictSection(verdicts, before)}
 ## What settings change
 
 ${count(middle)} instances, seed 1.
@@ -716,7 +425,7 @@ ${table(
   ]),
 )}
 
-At a threshold of 1 nothing is held back, and the circuit is open most of the time. The ideal counter goes on counting while ours is
+At a threshold of 1 there is no second opinion, and the circuit is open most of the time. The ideal counter goes on counting while ours is
 open or probes; in the formula it is open for 10 s after each trip. Here the outage lasts 30 s; in the other tables ${outageSeconds} s.
 
 ${table(
@@ -755,51 +464,7 @@ function limitVerdict({ instances, shared }: FleetOutage): string {
   return `At ${count(instances)} instances the limit is exceeded:\n\n${beyond.map((one) => `- ${one}`).join('\n')}`
 }
 
-function worseThanIdeal(daily: readonly DailyTrips[], falseTrips: readonly FalseTripRow[]): string {
-  const often = daily.flatMap(({ instances, errorRate, run, expected }) => {
-    const factor = perDay(run.trips, run.duration) / expected
-    const isWorse = run.trips >= 3 && factor > 1.25
-    return isWorse
-      ? [
-          `- ${plural(instances, 'instance')}, one call a second each, at ${percent(errorRate)}: ${significant(factor)} times as many trips a day (${run.trips} seen)`,
-        ]
-      : []
-  })
-  const early = falseTrips.flatMap(({ instances, rate, errorRate, ours }) => {
-    // Over all seeds: the time that was watched for each trip.
-    const seen = ours.reduce((sum, { trips }) => sum + trips, 0)
-    const watched = ours.reduce((sum, run) => sum + run.duration, 0)
-    const expected = (1_000 * meanCallsToStreak(errorRate, 3)) / (instances * rate)
-    return seen >= 3 && watched / seen < expected / 1.25
-      ? [
-          `- ${plural(instances, 'instance')}, ${rate} calls a second each, at ${percent(errorRate)}: a trip every ${duration(watched / seen)} on average, where the formula says ${duration(expected)} (${seen} seen)`,
-        ]
-      : []
-  })
-  const worse = [...often, ...early]
-  return `${
-    worse.length === 0
-      ? 'Nowhere above did ours trip a quarter more often than the formula says, where at least 3 trips were seen.'
-      : `Ours trips at least a quarter more often than the formula says (where at least 3 trips were seen):\n\n${worse.join('\n')}`
-  }
-
-Why it can be worse: two failures in a row in one instance are reported, and count for two of three whatever the rest of
-the fleet did in between. They stay counted until an instance that has learned of them sees a success and has written the
-reset: about one call and two round trips. If a second pair of failures is reported in that time, the circuit opens. Pairs come λp² times a second, so the rate of
-false trips grows with the square of λ, and the ideal counter's only with λ. So it is large, busy fleets with a high error
-rate that trip too often; the slower the service, the more so. They want a higher \`failureThreshold\`.
-
-Why it can be better: failures that follow each other in different instances are held back, and the ideal counter counts them.
-
-`
-}
-
 // ----------------------------------------------------------------------------------------------------------- wording
-
-function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  const line = (cells: readonly string[]) => `| ${cells.join(' | ')} |`
-  return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n')
-}
 
 function isWithinLimit({ reads, writes }: Peak): boolean {
   return reads <= hotKeyLimit.reads && writes <= hotKeyLimit.writes
@@ -810,58 +475,7 @@ function holding({ holds, fails }: { readonly holds: number | undefined; readonl
   return holds === undefined ? `below ${count(fails)}` : `${count(holds)} (not ${count(fails)})`
 }
 
-function count(value: number): string {
-  return String(Math.round(value)).replaceAll(/\B(?=(\d{3})+$)/g, ' ')
-}
-
-function plural(value: number, noun: string): string {
-  return `${count(value)} ${noun}${value === 1 ? '' : 's'}`
-}
-
-/** With two significant digits, more where the number has more before the point. */
-function significant(value: number): string {
-  return value >= 100 ? count(Number(value.toPrecision(3))) : String(Number(value.toPrecision(2)))
-}
-
-function duration(ms: number | undefined): string {
-  if (ms === undefined) return 'never'
-  if (ms === 0) return '0'
-  if (ms < 1_000) return `${significant(ms)} ms`
-  const seconds = ms / 1_000
-  if (seconds < 7_200) return `${significant(seconds)} s`
-  return seconds < 100 * day ? `${significant(seconds / 3_600)} h` : `${significant(seconds / day)} days`
-}
-
-function never(ms: number, horizon: number): string {
-  return ms === Infinity ? `never in ${duration(horizon)}` : duration(ms)
-}
-
-function percent(rate: number): string {
-  return `${Number((rate * 100).toPrecision(3))} %`
-}
-
-function perDay(trips: number, ms: number): number {
-  return (trips * day * 1_000) / ms
-}
-
-function trips(seen: number, ms: number): string {
-  return seen === 0 ? `none in ${duration(ms)}` : `${rateText(perDay(seen, ms))} (${count(seen)})`
-}
-
-function rateText(value: number): string {
-  return value < 0.001 ? '< 0.001' : significant(value)
-}
-
 // -------------------------------------------------------------------------------------------------------- arithmetic
-
-function range(length: number): number[] {
-  return Array.from({ length }, (_, index) => index + 1)
-}
-
-function median(values: readonly number[]): number {
-  const sorted = values.toSorted((one, other) => one - other)
-  return sorted[Math.floor(sorted.length / 2)] as number
-}
 
 /** The median of each figure by itself. */
 function medianOutage(seeds: number, measure: (seed: number) => OutageFigures): OutageFigures {

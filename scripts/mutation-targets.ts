@@ -36,7 +36,7 @@ const engineTests = [
 
 export const mutationTargets: readonly MutationTarget[] = [
   { name: 'state-machine', file: 'src/circuit/state-machine.ts', tests: ['unit/circuit/state-machine.test.ts'] },
-  ...['cached-record', 'streak', 'transition-log', 'outbox', 'probe-claims'].map((name) => ({
+  ...['cached-record', 'streak', 'transition-log', 'outbox', 'shares', 'suspicion', 'probe-claims'].map((name) => ({
     name,
     file: `src/circuit/${name}.ts`,
     tests: [`unit/circuit/${name}.test.ts`, ...engineTests],

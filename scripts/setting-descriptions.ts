@@ -23,7 +23,15 @@ function describeSettings(): SettingDescription[] {
     keyof typeof serviceSettings | keyof typeof breakerSettings,
     readonly [unit: string, meaning: string]
   > = {
-    failureThreshold: ['failures', 'consecutive failures, fleet-wide, that open the circuit'],
+    failureThreshold: [
+      'failures',
+      'so many in a row make an instance refuse by itself; so many more failures than successes, weighed by ' +
+        '`failureRateThreshold`, open the circuit of the fleet',
+    ],
+    failureRateThreshold: [
+      '%',
+      'part of the calls that must fail, of those that follow the first failure; 100: every one of them',
+    ],
     resetTimeout: ['ms', 'how long it stays open before a probe is allowed; at most `maxResetTimeout`'],
     halfOpenSuccessThreshold: ['successes', 'probe successes that close it'],
     halfOpenMaxConcurrent: ['calls', 'probes in flight at once, fleet-wide'],
@@ -32,10 +40,19 @@ function describeSettings(): SettingDescription[] {
     cacheTtl: ['ms', 'how long loaded state is trusted before it is read again; 0: every invocation'],
     timeout: ['ms', 'per call; always also bounded by the Lambda deadline; `false`: by that only'],
     deadlineReserve: ['ms', 'kept back from the Lambda deadline to record a cut call and to answer'],
-    window: ['ms', 'failures further apart than this are no streak'],
+    window: ['ms', 'failures further apart than this do not belong together; no suspicion lasts longer'],
     maxResetTimeout: [
       'ms',
       'no `retryAt` is ever further ahead than this, whatever stored it or `Retry-After` asked for',
+    ],
+    resetBackoff: [
+      '',
+      'each trip in a row multiplies `resetTimeout` by it, give or take 10 %, up to `maxResetTimeout`; 1: none does',
+    ],
+    slowCallThreshold: ['ms', 'a success that took longer counts as a failure; nothing is cut; `false`: none does'],
+    rampUp: [
+      'ms',
+      'so long after the circuit has closed, calls are admitted with a chance that rises from 10 % to 100 %; `false`: all at once',
     ],
     mode: ['', '`observe`: counts, stores and reports, never refuses; `off`: calls pass straight through'],
     isBreakableError: ['', 'which errors count as failures'],

@@ -310,8 +310,9 @@ export class CircuitBreaker<const K extends string = string> {
   }
 
   #emit(change: StateChange): void {
+    const functionName = this.#runtime.env['AWS_LAMBDA_FUNCTION_NAME']
     for (const [listener, { observed }] of this.#listeners) {
-      if (observed === true || !change.observed) notify(listener, change)
+      if (observed === true || !change.observed) notify(listener, { ...change, functionName })
     }
   }
 

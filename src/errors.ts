@@ -51,8 +51,22 @@ export type RefusalReason =
   | 'probing'
   /** An operator forced the circuit open. */
   | 'forced'
+  /** The circuit has closed just now, and admits more and more calls (`rampUp`). */
+  | 'ramping'
   /** The probe could not be claimed in time because the store did not answer. */
   | 'unclaimed'
+
+/** The failure that opened a circuit, without its message and its stack, which can hold secrets. */
+export interface FailureSummary {
+  /** Milliseconds since the epoch. */
+  readonly at: number
+  /** The error's `name`, at most 64 characters. */
+  readonly name: string
+  /** The error's `code`, at most 64 characters. */
+  readonly code?: string | undefined
+  /** The HTTP status that it carried. */
+  readonly status?: number | undefined
+}
 
 /** The details of a {@link CircuitOpenError}. */
 export interface CircuitOpenDetails {
@@ -62,6 +76,8 @@ export interface CircuitOpenDetails {
   readonly retryAfter: number
   /** When the circuit opened, in milliseconds since the epoch; `undefined` if this instance cannot know. */
   readonly openedAt: number | undefined
+  /** The failure that opened the circuit: its name, code and HTTP status, never its message. */
+  readonly lastFailure?: FailureSummary | undefined
   readonly reason: RefusalReason
 }
 
@@ -78,6 +94,8 @@ export class CircuitOpenError extends CircuitBreakerError {
   declare readonly retryAfter: number
   /** When the circuit opened, in milliseconds since the epoch; `undefined` if this instance cannot know. */
   declare readonly openedAt: number | undefined
+  /** The failure that opened the circuit; `undefined` if this instance does not know it. */
+  declare readonly lastFailure: FailureSummary | undefined
   declare readonly reason: RefusalReason
   readonly statusCode = 503
   readonly expose = true
@@ -89,6 +107,7 @@ export class CircuitOpenError extends CircuitBreakerError {
     this.name = 'CircuitOpenError'
     this.retryAfter = details.retryAfter
     this.openedAt = details.openedAt
+    this.lastFailure = details.lastFailure
     this.reason = details.reason
     this.headers = { 'Retry-After': String(seconds) }
   }
@@ -218,7 +237,7 @@ export class ConfigurationError extends CircuitBreakerError {
 export type StorageOperation =
   | 'getState'
   | 'batchGetState'
-  | 'incrementFailures'
+  | 'addOutcomes'
   | 'compareAndSetState'
   | 'batchSetState'
   | 'clearState'

@@ -1,9 +1,9 @@
 import type { CircuitStorageError, StorageOperation } from './errors.ts'
-import type { CircuitState } from './storage/contract.ts'
+import type { CircuitState, FailureSummary } from './storage/contract.ts'
 
 /** Why a circuit changed its state. */
 export type StateChangeReason =
-  /** `failureThreshold` failures in a row. */
+  /** The sample that followed a suspicion spoke against the service. */
   | 'failure-threshold'
   /** `resetTimeout` has passed and a probe was claimed. */
   | 'probe-started'
@@ -21,6 +21,16 @@ export type StateChangeReason =
   | 'set'
   /** Another instance changed it; this one learned of it by reading. */
   | 'observed'
+  /** This instance refuses by itself while the service works for the fleet. */
+  | 'instance-unhealthy'
+
+/** The sample that opened a circuit. */
+export interface Evidence {
+  readonly failures: number
+  readonly successes: number
+  /** How many instances it comes from. */
+  readonly reporters: number
+}
 
 /** A circuit changed its state. */
 export interface StateChange {
@@ -34,6 +44,14 @@ export interface StateChange {
   readonly reason: StateChangeReason
   /** The Lambda request whose call caused it; `undefined` outside an invocation and for observed changes. */
   readonly requestId: string | undefined
+  /** The Lambda function of the instance that says so; `undefined` outside Lambda. */
+  readonly functionName?: string | undefined
+  /** Why the circuit opened; `undefined` for other changes. */
+  readonly evidence: Evidence | undefined
+  /** The failure that opened the circuit last: its name, code and HTTP status, never its message. */
+  readonly lastFailure: FailureSummary | undefined
+  /** When the open circuit lets a probe through, in milliseconds since the epoch; `undefined` if it is closed. */
+  readonly retryAt: number | undefined
   /**
    * `false`: this instance's write made the transition; exactly one instance of the fleet says so. `true`: it learned
    * of the transition by reading, or made it for itself alone while the store was away.

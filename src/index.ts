@@ -38,6 +38,7 @@ export {
   UnknownServiceError,
 } from './errors.ts'
 export type {
+  Evidence,
   StateChange,
   StateChangeListener,
   StateChangeOptions,
@@ -62,10 +63,10 @@ export type {
   CircuitState,
   CompareAndSet,
   ExpectedVersion,
-  FailureIncrement,
   FailureSummary,
   ICircuitStorage,
   Lease,
+  Outcomes,
   WriteResult,
 } from './storage/contract.ts'
 export {

@@ -107,8 +107,10 @@ export async function setCircuits(
   const decisions = new Map<Synchronizer, () => Replacement>()
   for (const [sync, state] of wanted) {
     const { circuit } = sync
+    // An operator's word is no trip in a row.
+    const settings = { ...circuit.settings, resetBackoff: 1 }
     const decide: OperatorDecision = (record, now, tokens) =>
-      state === 'CLOSED' ? reset(record, now, tokens) : open(record, now, circuit.settings, tokens, undefined)
+      state === 'CLOSED' ? reset(record, now, tokens) : open(record, now, settings, tokens, undefined)
     if (!outcome.hasFailed(sync)) decisions.set(sync, circuit.beginOperation('set', decide))
   }
   for (let conflicts = 0; decisions.size > 0; conflicts++) {

@@ -36,7 +36,7 @@ export async function measureItems(server: DynamoDBServer): Promise<StoredItem[]
   const life = new Life(server.client(), await server.createTable(), 'stripe')
   await life.begin()
   await life.fail()
-  await life.note('the first failure is counted')
+  await life.note('the first failure has raised a suspicion')
   await life.fail()
   await life.fail()
   await life.note('open')
@@ -48,16 +48,23 @@ export async function measureItems(server: DynamoDBServer): Promise<StoredItem[]
   await life.note('twelve probes are under way')
   await life.close()
   await life.note('closed again')
-  await life.countAtOnce(16)
-  await life.note('sixteen instances have reported failures at once')
+  await life.fail()
+  await life.reportAtOnce(16)
+  await life.note('sixteen instances have reported under a suspicion')
+  await life.succeed()
+  await life.note('the suspicion is dismissed')
 
   const long = new Life(server.client(), await server.createTable(), longestKey)
   await long.begin()
   for (let failures = 0; failures < 3; failures++) await long.fail()
   for (let probes = 0; probes < 5; probes++) await long.probe(false)
   await long.close()
-  await long.countAtOnce(16)
-  await long.note(`the same, with a key of ${longestKey.length} bytes`)
+  for (let suspicions = 0; suspicions < 2; suspicions++) {
+    await long.fail()
+    await long.reportAtOnce(16)
+    if (suspicions === 0) await long.succeed()
+  }
+  await long.note(`sixteen reports again, with a key of ${longestKey.length} bytes`)
   return [...life.items, ...long.items]
 }
 
@@ -102,7 +109,7 @@ class Life {
   }
 
   async probe(succeeds: boolean, whileItRuns?: () => Promise<void>): Promise<void> {
-    this.#now += resetTimeout
+    this.#waitForProbe()
     const operation = async () => {
       await whileItRuns?.()
       return succeeds ? 'ok' : unavailable()
@@ -111,9 +118,14 @@ class Life {
     await this.#breaker.flush()
   }
 
+  /** Others go first, if there are any. */
+  #waitForProbe(): void {
+    this.#now = Math.max(this.#now, this.#breaker.circuits[this.#service]?.retryAt ?? 0) + resetTimeout
+  }
+
   /** Probes that nobody answers. */
   async probeAtOnce(probes: number): Promise<void> {
-    this.#now += resetTimeout
+    this.#waitForProbe()
     for (let probe = 0; probe < probes; probe++) {
       const { promise: started, resolve } = Promise.withResolvers<void>()
       void this.#breaker.call(this.#service, () => {
@@ -130,12 +142,21 @@ class Life {
     await this.probe(true)
   }
 
-  /** Increments of other instances. */
-  async countAtOnce(instances: number): Promise<void> {
-    const version = (await this.#storage.getState(this.#service))?.version
+  /** Other instances say that it works for them. */
+  async reportAtOnce(instances: number): Promise<void> {
+    const version = (await this.#storage.getState(this.#service))?.version ?? ''
+    const each = { failures: 0, successes: 1, started: 1, early: 0, reporters: 1, at: this.#now }
     for (let instance = 0; instance < instances; instance++) {
-      await this.#storage.incrementFailures(this.#service, version, { count: 1, at: this.#now, id: this.#id() })
+      await this.#storage.addOutcomes(this.#service, version, { ...each, id: this.#id() })
     }
+  }
+
+  /** Works: whoever sees that the sample speaks for the service dismisses the suspicion. */
+  async succeed(): Promise<void> {
+    this.#now += 10_000
+    await this.#breaker.load()
+    await outcomeOf(this.#breaker.call(this.#service, async () => 'ok'))
+    await this.#breaker.flush()
   }
 
   /** Takes down the item that the latest write has made. */

@@ -180,11 +180,11 @@ function ttlTable({ byTtl }: Figures): string {
 }
 
 function errorsText({ withErrors }: Figures): string {
-  const { updateItem, getItem } = perMillion(withErrors)
-  const price = dollars(priceOf({ readUnits: getItem, writeUnits: updateItem }), 1)
+  const { updateItem } = perMillion(withErrors)
+  const price = dollars(priceOf({ readUnits: 0, writeUnits: updateItem }), 1)
   return wrapped(
     `With ten instances and 1 call in ${count(1 / errorRate)} that fails at random, that is about ${rough(updateItem)} \`UpdateItem\``,
-    `and ${rough(getItem)} \`GetItem\` per million invocations: ${price}.`,
+    `per million invocations: ${price}.`,
   )
 }
 
@@ -197,7 +197,6 @@ function outageTable({ outages }: Figures): string {
       'of these probes',
       '`UpdateItem` until it is open',
       '`UpdateItem` in all',
-      '`GetItem`',
       '`BatchGetItem`',
       'price of all',
       'price of eleven healthy minutes',
@@ -209,7 +208,6 @@ function outageTable({ outages }: Figures): string {
       count(probes),
       count(onset.updateItem),
       count(during.updateItem),
-      count(during.getItem),
       count(during.batchGetItem),
       dollars(priceOfRequests(during)),
       dollars(11 * priceOfRequests(before)),
@@ -231,13 +229,13 @@ function redis(): string {
   const { millionEcpus, gigabyteHour, leastGigabytes } = valkeyServerless
   const floor = dollars(leastGigabytes * hoursPerMonth * gigabyteHour, 3)
   const million = dollars(ecpus.hgetall * millionEcpus)
-  const outage = dollars((150 * ecpus.script * millionEcpus) / 1_000_000)
+  const outage = dollars((30 * ecpus.script * millionEcpus) / 1_000_000)
   return wrapped(
     `The least that a cache is billed for is ${leastGigabytes * 1_000} MB: ${leastGigabytes} GB × ${hoursPerMonth} h × $${gigabyteHour} = **${floor} a month**,`,
     'whatever is asked of it. A command costs an ECPU for each kilobyte that it moves, and ours move less than one, or for',
     `the CPU time of a \`GET\`, whichever is more. An \`HGETALL\` keeps Redis busy up to ${ecpus.hgetall} times as long as a \`GET\`, a script`,
     `of ours up to ${ecpus.script} times. With that as ECPUs, a million \`HGETALL\`, the worst case above, cost at most ${million},`,
-    `and the 150 or so writes of an outage ${outage}.`,
+    `and the 30 or so writes of an outage ${outage}.`,
   )
 }
 

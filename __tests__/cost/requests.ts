@@ -89,9 +89,9 @@ class MeteredStore extends SimulatedStore {
         count.circuitsRead += keys.length
         return storage.batchGetState(keys)
       },
-      incrementFailures: (...args) => {
+      addOutcomes: (...args) => {
         count.updateItem++
-        return storage.incrementFailures(...args)
+        return storage.addOutcomes(...args)
       },
       compareAndSetState: (...args) => {
         count.updateItem++

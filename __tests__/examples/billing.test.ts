@@ -328,6 +328,30 @@ describe('an outage of Stripe', () => {
     expect(stripe.payments).toHaveLength(3)
   })
 
+  it('refuses the third payment, whichever warm instances the first two met', async () => {
+    await using stripe = await startStripe()
+    const { start, record } = deploy(stripe)
+    const warm = [await start(), await start(), await start()] as const
+    for (const pay of warm) expect((await pay()).statusCode).toBe(200)
+    stripe.is(unavailable)
+    const requests = stripe.requests.length
+
+    // Two payments, a second apart, each tried twice.
+    expect((await warm[0]()).statusCode).toBe(502)
+    await time.advance(1_000)
+    expect((await warm[1]()).statusCode).toBe(502)
+    expect(stripe.requests).toHaveLength(requests + 4)
+    expect(await record()).toMatchObject({ state: 'OPEN', generation: 1 })
+
+    expect((await warm[1]()).json).toMatchObject({ code: 'circuit_open' })
+    expect((await (await start())()).json).toMatchObject({ code: 'circuit_open' })
+    // The others learn of it when they read again.
+    await time.advance(5_000)
+    for (const pay of warm) expect((await pay()).json).toMatchObject({ code: 'circuit_open' })
+    expect(stripe.requests).toHaveLength(requests + 4)
+    expect(told.mock.calls).toEqual([['{"service":"stripe","from":"CLOSED","to":"OPEN","reason":"failure-threshold"}']])
+  })
+
   it('opens the circuit also where the second attempt is answered with the stored failure of the first', async () => {
     await using stripe = await startStripe()
     const { start, record } = deploy(stripe)

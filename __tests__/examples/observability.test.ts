@@ -51,7 +51,7 @@ describe('a fleet whose payment service fails', () => {
 
     const first = await Promise.all(fleet.map(({ pay }) => pay()))
     const reached = provider.requests.length
-    // Those whose failures were counted before it opened learn of it when they read again.
+    // Failures at once join a second after the first of them: the next touch opens the circuit.
     await time.advance(5_000)
     const second = await Promise.all(fleet.map(({ pay }) => pay()))
 
@@ -75,7 +75,10 @@ describe('a fleet whose payment service fails', () => {
       from: 'CLOSED',
       to: 'OPEN',
       reason: 'failure-threshold',
+      // As far as the instance knew that told of it.
+      evidence: { failures: expect.any(Number), successes: 0, reporters: expect.any(Number) },
       failure: { name: 'BreakableResult', status: 503 },
+      retry_at: new Date(Date.now() + 10_000).toISOString(),
     })
     // Refusals are counted, not logged.
     expect(logLines(printed)).toHaveLength(reached + 1)
@@ -92,8 +95,12 @@ describe('a fleet whose payment service fails', () => {
     const payAll = () => Promise.all(fleet.map(({ pay }) => pay()))
 
     await payAll()
+    // Failures at once join a second after the first of them.
+    await time.advance(1_000)
+    await payAll()
     for (let probes = 0; probes < 5; probes++) {
-      await time.advance(2 * minute)
+      // The longest that a circuit stays open that opens again and again.
+      await time.advance(6 * minute)
       await payAll()
     }
     expect(sums(printed)).toMatchObject({
@@ -104,7 +111,7 @@ describe('a fleet whose payment service fails', () => {
     expect(outageAlarmRings(printed)).toBe(1)
 
     provider.react(paid)
-    await time.advance(minute)
+    await time.advance(6 * minute)
     await payAll()
     expect(sums(printed)).toMatchObject({ CircuitOpened: 1, 'CircuitTransitions to=CLOSED': 1 })
 
@@ -417,7 +424,7 @@ describe('of two services in one breaker', () => {
     const telemetry = await coldStart(() => import('../../examples/observability/telemetry.ts'), {})
     const { measured, allMetrics, tellStateChange, tellStorageError } = telemetry
     const breaker = new CircuitBreaker({ services: ['payments', 'shipping'], storage: 'memory' })
-    breaker.onStateChange((change) => tellStateChange(change, breaker.circuits))
+    breaker.onStateChange(tellStateChange)
     const call = measured(breaker.callExternalFor({}))
     const fail = () => Promise.reject(Object.assign(new Error('secret'), { code: 'ECONNRESET' }))
 

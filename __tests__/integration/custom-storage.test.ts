@@ -60,7 +60,10 @@ describe('the storage in SQLite', () => {
     opened.push(database)
     return database
   }
-  const increment = (count = 1) => ({ count, at: Date.now(), id: randomUUID() })
+  /** One failure of one instance. */
+  const outcomes = () => {
+    return { failures: 1, successes: 0, started: 0, early: 0, reporters: 1, at: Date.now(), id: randomUUID() }
+  }
 
   testCircuitStorage('fulfils the contract:', () => storage, {
     runner: { describe, it },
@@ -75,21 +78,24 @@ describe('the storage in SQLite', () => {
     },
   })
 
-  it('adds up the increments of several processes, and lets one of their replaces win', async () => {
+  it('adds up the outcomes of several processes, and lets one of their replaces win', async () => {
     const [counted, contended] = [randomUUID(), randomUUID()]
+    const keys = [counted, ...Array.from({ length: 50 }, (_, round) => contended + round)]
+    const next = circuitRecord({ version: 'v' })
+    await storage.batchSetState(keys.map((serviceKey) => ({ serviceKey, version: undefined, next })))
     const script = `
       import { SqliteCircuitStorage } from ${JSON.stringify(adapter)}
       const storage = new SqliteCircuitStorage({ path: process.argv[1], busyTimeout: 60_000 })
       const token = () => crypto.randomUUID()
       for (let round = 0; round < 50; round++) {
-        await storage.incrementFailures(process.argv[2], undefined, { count: 1, at: Date.now(), id: token() })
+        const counts = { failures: 1, successes: 2, started: 0, early: 0, reporters: 0 }
+        await storage.addOutcomes(process.argv[2], 'v', { ...counts, at: Date.now(), id: token() })
       }
       let wins = 0
       for (let round = 0; round < 50; round++) {
         const key = process.argv[3] + round
-        const { current } = await storage.incrementFailures(key, undefined, { count: 1, at: Date.now(), id: token() })
-        if (current.version !== current.epoch) continue
-        const { applied } = await storage.compareAndSetState(key, current.version, { ...current, version: token() })
+        const record = await storage.getState(key)
+        const { applied } = await storage.compareAndSetState(key, 'v', { ...record, version: token() })
         wins += applied ? 1 : 0
       }
       console.log(wins)`
@@ -97,27 +103,28 @@ describe('the storage in SQLite', () => {
 
     const outputs = await Promise.all(Array.from({ length: 4 }, () => run(process.execPath, args)))
 
-    await expect(storage.getState(counted)).resolves.toMatchObject({ failureCount: 200 })
+    await expect(storage.getState(counted)).resolves.toMatchObject({ failureCount: 200, successCount: 400 })
     const wins = outputs.map(({ stdout }) => Number(stdout))
     expect(wins.reduce((sum, each) => sum + each, 0)).toBe(50)
-    await storage.batchClearState([counted, ...Array.from({ length: 50 }, (_, round) => contended + round)])
+    await storage.batchClearState(keys)
   })
 
   it('waits for the write of another connection, no longer than busyTimeout, and says so', async () => {
     const key = randomUUID()
     const other = database()
     const impatient = another(50)
+    await storage.compareAndSetState(key, undefined, circuitRecord({ version: 'v' }))
     await impatient.getState(key)
     other.exec('BEGIN IMMEDIATE')
 
-    const error = await impatient.incrementFailures(key, undefined, increment()).catch((error) => error)
+    const error = await impatient.addOutcomes(key, 'v', outcomes()).catch((error) => error)
 
     expect(error).toBeInstanceOf(CircuitStorageError)
-    expect(error).toMatchObject({ operation: 'incrementFailures', service: key, corrupt: false })
+    expect(error).toMatchObject({ operation: 'addOutcomes', service: key, corrupt: false })
     expect(error.message).toContain('locked')
-    await expect(impatient.getState(key)).resolves.toBeUndefined()
+    await expect(impatient.getState(key)).resolves.toMatchObject({ failureCount: 0 })
     other.exec('ROLLBACK')
-    await expect(impatient.incrementFailures(key, undefined, increment())).resolves.toMatchObject({ applied: true })
+    await expect(impatient.addOutcomes(key, 'v', outcomes())).resolves.toMatchObject({ applied: true })
     await storage.clearState(key)
   })
 

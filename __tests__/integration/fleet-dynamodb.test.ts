@@ -5,6 +5,7 @@ import { Fleet, FleetProcess } from '../support/fleet.ts'
 import type { FleetWorkerSetup } from '../support/fleet-worker.ts'
 import { patientDynamoDB } from '../support/patience.ts'
 import { waitFor } from '../support/time.ts'
+import { testWhoOpens } from './fleet-verdict.ts'
 
 const minute = 60_000
 const hour = 60 * minute
@@ -26,8 +27,8 @@ afterEach(async () => {
 })
 afterAll(() => Promise.all([server?.stop(), fleet?.stop()]))
 
-/** Gives each process so many breakers, on a table of their own. */
-async function equip(
+/** Gives each process so many breakers, which are cold, on a table of their own. */
+async function equipCold(
   breakers: number,
   options: FleetWorkerSetup['options'] = {},
 ): Promise<{ setup: FleetWorkerSetup; storage: DynamoDBCircuitStorage }> {
@@ -35,25 +36,45 @@ async function equip(
   const store = { type: 'dynamodb', endpoint: server.endpoint, tableName } as const
   const setup = { store, breakers, options: { ...times, ...options } }
   await fleet.equip(setup)
-  await fleet.load()
   return { setup, storage: new DynamoDBCircuitStorage({ tableName, client: server.client(patientDynamoDB) }) }
 }
 
+/** The same, and all of them have read that nothing is stored. */
+async function equip(...given: Parameters<typeof equipCold>): ReturnType<typeof equipCold> {
+  const equipped = await equipCold(...given)
+  await fleet.load()
+  return equipped
+}
+
+/** Opens the circuit by failures of all breakers at once: they join a second after the first of them. */
+async function open(): Promise<void> {
+  await fleet.call('fail')
+  await fleet.advance(1_000)
+  await fleet.call('fail')
+}
+
 describe('a fleet of processes over one table', () => {
-  it('opens once, with one event and about one write for each failing invocation, when 200 breakers fail at once', async () => {
+  testWhoOpens(() => fleet, equipCold)
+
+  it('opens once, with one event and at most two writes for each failing invocation, when 200 breakers fail at once', async () => {
     const { storage } = await equip(50)
 
     const { ran } = await fleet.call('fail')
+    const { requests } = await fleet.report()
+    await fleet.advance(1_000)
+    const again = await fleet.call('fail')
 
     const record = await storage.getState('stripe')
-    const { events, requests, storageErrors } = await fleet.report()
+    const { events, storageErrors } = await fleet.report()
     expect(storageErrors).toEqual([])
     expect(ran).toBe(200)
     expect(record).toMatchObject({ state: 'OPEN', generation: 1, trips: 1 })
-    expect(record?.failureCount).toBeGreaterThanOrEqual(3)
+    // The first ones were told of no more than their own failure: they learn of the others with their next one.
+    expect(again.ran).toBeLessThanOrEqual(2)
     expect(events).toHaveLength(1)
+    expect(events[0]?.evidence?.failures).toBeGreaterThanOrEqual(3)
     expect(events[0]).toMatchObject({ from: 'CLOSED', to: 'OPEN', reason: 'failure-threshold', generation: 1 })
-    expect(requests['UpdateItem']).toBeLessThanOrEqual(ran + 20)
+    expect(requests['UpdateItem']).toBeLessThanOrEqual(2 * ran + 20)
     console.info(`200 breakers failing at once: ${JSON.stringify(requests)}`)
   })
 
@@ -64,12 +85,19 @@ describe('a fleet of processes over one table', () => {
 
     const { storageErrors } = await fleet.report()
     expect(storageErrors).toEqual([])
-    expect(await storage.getState('stripe')).toMatchObject({ state: 'CLOSED', failureCount: 500 })
+    expect(await storage.getState('stripe')).toMatchObject({
+      state: 'CLOSED',
+      // The one that raised the suspicion, and all of them from their second call on.
+      failureCount: 1 + 4 * 100,
+      // The first failures of the others had merely run into it.
+      earlyCount: 99,
+      reporterCount: 100,
+    })
   })
 
   it('sends one probe, has one author for each transition, and serves everywhere after it', async () => {
     const { storage } = await equip(10)
-    await fleet.call('fail')
+    await open()
     await fleet.advance(times.resetTimeout + spread)
     await fleet.load()
 
@@ -92,7 +120,7 @@ describe('a fleet of processes over one table', () => {
 
   it('replaces a prober that was killed, when its lease expires and not before', async () => {
     const { setup, storage } = await equip(5, { deadlineReserve: 0 })
-    await fleet.call('fail')
+    await open()
     await fleet.advance(times.resetTimeout + spread)
     await fleet.load()
     const prober = await FleetProcess.start()

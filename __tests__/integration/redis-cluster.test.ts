@@ -7,8 +7,9 @@ import { circuitRecord, testCircuitStorage } from '../../src/testing/index.ts'
 import { type RedisCluster, type RedisServer, startRedisCluster } from '../support/redis-server.ts'
 import { outlast, waitFor } from '../support/time.ts'
 
-function increment() {
-  return { count: 1, at: Date.now(), id: randomUUID() }
+/** One failure of one instance. */
+function outcomes() {
+  return { failures: 1, successes: 0, started: 0, early: 0, reporters: 1, at: Date.now(), id: randomUUID() }
 }
 
 describe('the storage in a cluster of three masters', () => {
@@ -31,6 +32,12 @@ describe('the storage in a cluster of three masters', () => {
     const port = ranges.find(([first, last]) => first <= slot && slot <= last)?.[2][1]
     return cluster.nodes.find((node) => node.port === port) as RedisServer
   }
+
+  /** Stores circuits, under a version that the tests know. */
+  const createAll = (services: readonly string[]) =>
+    storage.batchSetState(
+      services.map((serviceKey) => ({ serviceKey, version: undefined, next: circuitRecord({ version: 'v' }) })),
+    )
 
   testCircuitStorage('fulfils the contract:', () => storage, {
     runner: { describe, it },
@@ -63,10 +70,10 @@ describe('the storage in a cluster of three masters', () => {
     await expect(mistaken.getState(service)).rejects.toThrow('Pass a cluster client')
   })
 
-  it('counts every increment once while slots move to nodes that do not know the scripts', async () => {
+  it('counts every addition once while slots move to nodes that do not know the scripts', async () => {
     const services = Array.from({ length: 6 }, () => randomUUID())
     const counting = new RedisCircuitStorage({ client: cluster.client() })
-    await counting.batchGetState(services)
+    await createAll(services)
     const sent = new Map(services.map((service) => [service, 0]))
     /** The one under way has been sent before: the second one counts. */
     const counted = async () => {
@@ -80,7 +87,7 @@ describe('the storage in a cluster of three masters', () => {
     let moving = true
     const traffic = services.map(async (service) => {
       while (moving) {
-        const result = await counting.incrementFailures(service, undefined, increment())
+        const result = await counting.addOutcomes(service, 'v', outcomes())
         expect(result.applied).toBe(true)
         sent.set(service, (sent.get(service) ?? 0) + 1)
       }
@@ -106,18 +113,19 @@ describe('the storage in a cluster of three masters', () => {
     const patient = cluster.client({ maxRedirections: 3, retryDelayOnFailover: 50, retryDelayOnClusterDown: 50 })
     const user = new RedisCircuitStorage({ client: patient })
     const services = Array.from({ length: 30 }, () => randomUUID())
+    await createAll(services)
     await user.batchGetState(services)
     const dead = cluster.nodes[1] as RedisServer
     const owners = await Promise.all(services.map(ownerOf))
     const lost = services.filter((_, index) => owners[index] === dead)
     const alive = services.filter((_, index) => owners[index] !== dead)
 
-    const outcomes = new Map(services.map((service) => [service, { applied: 0, errors: [] as unknown[] }]))
+    const reports = new Map(services.map((service) => [service, { applied: 0, errors: [] as unknown[] }]))
     let down = true
     const traffic = services.map(async (service) => {
-      const outcome = outcomes.get(service) as { applied: number; errors: unknown[] }
+      const outcome = reports.get(service) as { applied: number; errors: unknown[] }
       while (down) {
-        await user.incrementFailures(service, undefined, increment()).then(
+        await user.addOutcomes(service, 'v', outcomes()).then(
           () => outcome.applied++,
           (error) => outcome.errors.push(error),
         )
@@ -127,39 +135,39 @@ describe('the storage in a cluster of three masters', () => {
     await dead.kill()
     await waitFor(
       'each circuit is counted in or fails',
-      () => outcomes,
+      () => reports,
       () =>
-        lost.every((service) => outcomes.get(service)?.errors.length) &&
-        alive.every((service) => outcomes.get(service)?.applied),
+        lost.every((service) => reports.get(service)?.errors.length) &&
+        alive.every((service) => reports.get(service)?.applied),
     )
     const error = await user.batchGetState(services).catch((reason) => reason)
     down = false
     await Promise.all(traffic)
 
-    for (const service of alive) expect(outcomes.get(service)?.errors).toEqual([])
-    for (const { errors } of outcomes.values()) {
+    for (const service of alive) expect(reports.get(service)?.errors).toEqual([])
+    for (const { errors } of reports.values()) {
       for (const each of errors) expect(each).toBeInstanceOf(CircuitStorageError)
     }
     expect(error).toBeInstanceOf(CircuitStorageError)
     expect(new Set(error.errors.keys())).toEqual(new Set(lost))
     expect(new Set(error.results.keys())).toEqual(new Set(alive))
     for (const service of alive) {
-      expect(error.results.get(service).failureCount).toBeLessThanOrEqual(outcomes.get(service)?.applied ?? 0)
+      expect(error.results.get(service).failureCount).toBeLessThanOrEqual(reports.get(service)?.applied ?? 0)
     }
 
     await dead.restart()
     await cluster.settled()
     for (const service of lost) {
-      const first = increment()
+      const next = circuitRecord({ version: 'v', failureCount: 1 })
       await waitFor(
         'a lost circuit is served again',
-        () => user.incrementFailures(service, undefined, first).catch((reason) => reason),
+        () => user.compareAndSetState(service, undefined, next).catch((reason) => reason),
         ({ applied }) => applied === true,
       )
     }
     const records = await user.batchGetState(services)
     expect(records.size).toBe(30)
     for (const service of lost) expect(records.get(service)?.failureCount).toBe(1)
-    for (const service of alive) expect(records.get(service)?.failureCount).toBe(outcomes.get(service)?.applied)
+    for (const service of alive) expect(records.get(service)?.failureCount).toBe(reports.get(service)?.applied)
   })
 })

@@ -3,7 +3,7 @@ import { setImmediate } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals'
 import { Redis } from 'ioredis'
 import { CircuitStorageError } from '../../src/errors.ts'
-import type { CircuitRecord, WriteResult } from '../../src/storage/contract.ts'
+import type { CircuitRecord, Outcomes, WriteResult } from '../../src/storage/contract.ts'
 import { emptyRecord, parseCircuitRecord } from '../../src/storage/record.ts'
 import { RedisCircuitStorage, type RedisClientLike } from '../../src/storage/redis/index.ts'
 import { circuitRecord, testCircuitStorage } from '../../src/testing/index.ts'
@@ -14,34 +14,11 @@ import { outlast, waitFor } from '../support/time.ts'
 
 const at = 1_700_000_000_001
 /** What the documentation says that a user must be allowed. */
-const permissions = '~circuit:* +evalsha +eval +hgetall +hmget +hset +hdel +hincrby +exists +pexpire +persist +del'
+const permissions = '~circuit:* +evalsha +eval +hgetall +hmget +hset +hdel +exists +pexpire +persist +del'
 /** Patient, but without a time for silence: the timer of ioredis for that outlives a lost connection. */
 const patient = { ...patientRedis, socketTimeout: undefined, disconnectTimeout: 200 }
 /** Gives up soon, for tests that wait for that. */
 const impatient = { ...patient, commandTimeout: 500, socketTimeout: 500 }
-
-/** A record of which every field is set. */
-function fullRecord(): CircuitRecord {
-  return {
-    schema: 1,
-    version: randomUUID(),
-    epoch: randomUUID(),
-    generation: 12,
-    state: 'HALF_OPEN',
-    failureCount: 3,
-    lastFailureAt: at - 5,
-    successCount: 1,
-    openedAt: at - 4,
-    retryAt: at + 10_000,
-    resetTimeout: 10_000,
-    leases: [{ id: randomUUID(), expiresAt: at + 30_000.5 }],
-    trips: 2,
-    lastFailure: { at: at - 5, name: 'TimeoutError', code: 'ETIMEDOUT', status: 504 },
-    override: { state: 'OPEN', at, until: at + 60_000 },
-    transitions: Array.from({ length: 8 }, () => randomUUID()),
-    updatedAt: at,
-  }
-}
 
 /** A record that is none is refused: unchecked, or where it cannot be decoded with an error. */
 async function expectRefused(write: Promise<WriteResult>): Promise<void> {
@@ -58,8 +35,14 @@ async function expectNoRecord(read: Promise<CircuitRecord | undefined>): Promise
   })
 }
 
-function increment(count = 1, id: string = randomUUID()) {
-  return { count, at: Date.now(), id }
+/** One failure of one instance. */
+function outcomes(id: string = randomUUID()): Outcomes {
+  return { failures: 1, successes: 0, started: 0, early: 0, reporters: 1, at: Date.now(), id }
+}
+
+/** Stores a circuit, under the version that the tests know. */
+async function create(storage: RedisCircuitStorage, service: string): Promise<void> {
+  await storage.compareAndSetState(service, undefined, circuitRecord({ version: 'v' }))
 }
 
 /** The effect of a write that failed. */
@@ -174,54 +157,31 @@ describe('the storage in Redis', () => {
   fulfilsTheContract('ioredis 6', async () => server.client())
   for (const [name, create] of installed) fulfilsTheContract(name, () => create(server))
 
-  it('gives back every field as it was written, and removes those that a later record lacks', async () => {
-    const key = randomUUID()
-    const full = fullRecord()
-    await expect(storage.compareAndSetState(key, undefined, full)).resolves.toEqual({ applied: true, current: full })
-    await expect(storage.getState(key)).resolves.toEqual(full)
-    expect(await client.pttl(`circuit:${key}`)).toBe(-1)
-
-    const closed = circuitRecord()
-    const before = Date.now()
-    await expect(storage.compareAndSetState(key, full.version, closed)).resolves.toEqual({
-      applied: true,
-      current: closed,
-    })
-    const after = Date.now()
-    await expect(storage.getState(key)).resolves.toEqual(closed)
-    const expiresAt = await client.pexpiretime(`circuit:${key}`)
-    // A second for what the server's clock and that of the record may be behind.
-    expect(expiresAt).toBeGreaterThanOrEqual(before + 172_860_000 - 1_000)
-    expect(expiresAt).toBeLessThanOrEqual(after + 172_860_000 + 1_000)
-    expect(await client.hexists(`circuit:${key}`, 'override')).toBe(0)
-  })
-
   it('keeps a record that is written with an old clock as long as any other', async () => {
     const key = randomUUID()
     await storage.compareAndSetState(key, undefined, { ...emptyRecord('e', 1_000), version: 'v' })
-    await storage.incrementFailures(key, 'v', { count: 1, at: 2_000, id: 'i' })
+    await storage.addOutcomes(key, 'v', { ...outcomes(), at: 2_000 })
     expect(await client.pttl(`circuit:${key}`)).toBeGreaterThan(172_800_000)
-    await storage.incrementFailures(`${key}2`, undefined, { count: 1, at: 2_000, id: 'i' })
-    expect(await client.pttl(`circuit:${key}2`)).toBeGreaterThan(172_800_000)
   })
 
-  it('remembers the ids of 16 increments, whatever they are made of, until the record is replaced', async () => {
+  it('remembers the ids of 16 additions, whatever they are made of, until the record is replaced', async () => {
     const key = randomUUID()
+    await create(storage, key)
     const ids = ['a', 'b\nc', 'c', '"', '\\', 'ä💳', ...Array.from({ length: 14 }, () => randomUUID())]
-    for (const id of ids) await storage.incrementFailures(key, undefined, increment(1, id))
-    for (const id of ids.slice(4)) await storage.incrementFailures(key, undefined, increment(1, id))
+    for (const id of ids) await storage.addOutcomes(key, 'v', outcomes(id))
+    for (const id of ids.slice(4)) await storage.addOutcomes(key, 'v', outcomes(id))
     await expect(storage.getState(key)).resolves.toMatchObject({ failureCount: 20 })
-    await storage.incrementFailures(key, undefined, increment(1, 'a'))
+    await storage.addOutcomes(key, 'v', outcomes('a'))
     await expect(storage.getState(key)).resolves.toMatchObject({ failureCount: 21 })
-    await storage.compareAndSetState(key, 'a', circuitRecord())
-    expect(await client.hexists(`circuit:${key}`, 'increments')).toBe(0)
+    await storage.compareAndSetState(key, 'v', circuitRecord())
+    expect(await client.hexists(`circuit:${key}`, 'additions')).toBe(0)
   })
 
   it('takes a replace that is sent again for what it is, also after others have counted', async () => {
     const key = randomUUID()
     const next = circuitRecord()
     await storage.compareAndSetState(key, undefined, next)
-    await storage.incrementFailures(key, next.version, increment())
+    await storage.addOutcomes(key, next.version, outcomes())
     await expect(storage.compareAndSetState(key, undefined, next)).resolves.toMatchObject({
       applied: true,
       current: { failureCount: 1, version: next.version },
@@ -238,8 +198,8 @@ describe('the storage in Redis', () => {
     await put(`circuit:${service}`)
     const before = await client.dump(`circuit:${service}`)
     await expectNoRecord(storage.getState(service))
+    await expectRefused(storage.addOutcomes(service, 'v1', outcomes()))
     for (const version of [undefined, 'v1']) {
-      await expectRefused(storage.incrementFailures(service, version, increment()))
       await expectRefused(storage.compareAndSetState(service, version, circuitRecord()))
     }
     expect(await client.dump(`circuit:${service}`)).toBe(before)
@@ -247,31 +207,34 @@ describe('the storage in Redis', () => {
     await expect(storage.getState(service)).resolves.toBeUndefined()
   })
 
-  it('adds nothing to a count that is no number, and hands it out', async () => {
+  it.each([
+    ['is no number', 'many'],
+    ['is no number yet', ''],
+    ['is not whole', '1.5'],
+    ['is negative', '-1'],
+    ['is written as Redis does not', '01'],
+    ['is too large for Redis', '9'.repeat(30)],
+    ['is at its limit', String(2n ** 63n - 1n)],
+    ['is missing', undefined],
+  ])('adds nothing to any count where one %s, and hands it out', async (_, count) => {
     const key = randomUUID()
-    await storage.incrementFailures(key, undefined, increment())
-    await client.hset(`circuit:${key}`, 'failureCount', 'many')
-    await expect(storage.incrementFailures(key, undefined, increment())).resolves.toMatchObject({
-      applied: false,
-      current: { failureCount: 'many' },
-    })
-    expect(await client.hget(`circuit:${key}`, 'failureCount')).toBe('many')
+    await create(storage, key)
+    // The last of the five: what comes before it must not be added either.
+    if (count === undefined) await client.hdel(`circuit:${key}`, 'reporterCount')
+    else await client.hset(`circuit:${key}`, 'reporterCount', count)
+    const before = await client.dump(`circuit:${key}`)
+    const { applied, current } = await storage.addOutcomes(key, 'v', outcomes())
+    expect(applied).toBe(false)
+    expect(() => parseCircuitRecord(key, current, 'addOutcomes')).toThrow(/damaged: reporterCount is/)
+    expect(await client.dump(`circuit:${key}`)).toBe(before)
   })
 
-  it('adds up 200 increments at once to 200, and lets one of 50 replaces at once win', async () => {
+  it('adds up 200 additions at once to 200', async () => {
     const key = randomUUID()
-    const results = await Promise.all(
-      Array.from({ length: 200 }, () => storage.incrementFailures(key, undefined, increment())),
-    )
+    await create(storage, key)
+    const results = await Promise.all(Array.from({ length: 200 }, () => storage.addOutcomes(key, 'v', outcomes())))
     const counts = results.map(({ applied, current }) => (applied ? (current?.failureCount ?? 0) : 0))
     expect(counts.sort((a, b) => a - b)).toEqual(Array.from({ length: 200 }, (__, index) => index + 1))
-
-    const writes = Array.from({ length: 50 }, () => circuitRecord())
-    const version = results[0]?.current?.version
-    const replaced = await Promise.all(writes.map((next) => storage.compareAndSetState(key, version, next)))
-    const winners = writes.filter((__, index) => replaced[index]?.applied)
-    expect(winners).toHaveLength(1)
-    for (const { current } of replaced) expect(current).toEqual(winners[0])
   })
 
   it('does each primitive in one round trip, and a batch of 250 circuits as well', async () => {
@@ -287,8 +250,8 @@ describe('the storage in Redis', () => {
       await action()
       return write.mock.calls.length
     }
-    await fresh.incrementFailures('warm', undefined, increment())
-    await fresh.compareAndSetState('warm', undefined, circuitRecord())
+    await create(fresh, 'warm')
+    await fresh.addOutcomes('warm', 'v', outcomes())
 
     await client.config('RESETSTAT')
     expect(await writes(() => fresh.batchSetState(records))).toBe(1)
@@ -302,7 +265,7 @@ describe('the storage in Redis', () => {
     expect(statistics).toContain('cmdstat_hgetall:calls=500,')
 
     expect(await writes(() => fresh.getState('warm'))).toBe(1)
-    expect(await writes(() => fresh.incrementFailures('warm', undefined, increment()))).toBe(1)
+    expect(await writes(() => fresh.addOutcomes('warm', 'v', outcomes()))).toBe(1)
     expect(await writes(() => fresh.compareAndSetState('warm', 'x', circuitRecord()))).toBe(1)
     expect(await writes(() => fresh.clearState('warm'))).toBe(1)
 
@@ -322,66 +285,54 @@ describe('the storage in Redis', () => {
     expect([...(error.errors?.keys() ?? [])]).toEqual([bad])
   })
 
-  it('counts every increment once while the scripts are flushed', async () => {
+  it('counts every addition once while the scripts are flushed', async () => {
     const key = randomUUID()
+    await create(storage, key)
     for (let round = 0; round < 20; round++) {
-      const increments = Array.from({ length: 10 }, () => storage.incrementFailures(key, undefined, increment()))
+      const additions = Array.from({ length: 10 }, () => storage.addOutcomes(key, 'v', outcomes()))
       const flush = server.client().script('FLUSH')
-      await Promise.all([flush, ...increments])
+      await Promise.all([flush, ...additions])
     }
     await expect(storage.getState(key)).resolves.toMatchObject({ failureCount: 200 })
   })
 
   it('begins anew after everything was deleted in the middle of the traffic, and refuses what is older', async () => {
-    const [counted, replaced, seen] = [randomUUID(), randomUUID(), randomUUID()]
-    const before = circuitRecord()
-    await storage.compareAndSetState(replaced, undefined, before)
-    const first = increment()
-    await storage.incrementFailures(seen, undefined, first)
-    const send = () => [
-      ...Array.from({ length: 20 }, () => storage.incrementFailures(counted, undefined, increment())),
-      ...Array.from({ length: 20 }, () => storage.incrementFailures(replaced, before.version, increment())),
-      ...Array.from({ length: 20 }, () => storage.incrementFailures(seen, first.id, increment())),
-    ]
-    // So that the server knows the script, and none of the first increments is sent twice.
-    await storage.incrementFailures(randomUUID(), undefined, increment())
+    const key = randomUUID()
+    await create(storage, key)
+    const send = () => Array.from({ length: 20 }, () => storage.addOutcomes(key, 'v', outcomes()))
     const early = send()
     await setImmediate()
     const flush = client.flushall()
     await Promise.all([...early, flush, ...send()])
-    await expect(storage.getState(counted)).resolves.toMatchObject({ failureCount: 20, generation: 0 })
-    await expect(storage.getState(replaced)).resolves.toBeUndefined()
+    await expect(storage.getState(key)).resolves.toBeUndefined()
     const refused = { applied: false, current: undefined }
-    await expect(storage.incrementFailures(replaced, before.version, increment())).resolves.toEqual(refused)
-    await expect(storage.getState(seen)).resolves.toBeUndefined()
-    await expect(storage.incrementFailures(seen, first.id, increment())).resolves.toEqual(refused)
-    await storage.incrementFailures(seen, undefined, increment())
-    await expect(storage.incrementFailures(seen, first.id, increment())).resolves.toMatchObject({ applied: false })
-    await expect(storage.getState(seen)).resolves.toMatchObject({ failureCount: 1 })
+    await expect(storage.addOutcomes(key, 'v', outcomes())).resolves.toEqual(refused)
+
+    const next = circuitRecord()
+    await storage.compareAndSetState(key, undefined, next)
+    await expect(storage.addOutcomes(key, 'v', outcomes())).resolves.toEqual({ applied: false, current: next })
+    await expect(storage.getState(key)).resolves.toEqual(next)
   })
 
   it('counts once what the client sends again because the reply was lost, and replaces once', async () => {
     const proxy = await proxyFor(server)
     const behind = withOwnClient({ url: `redis://127.0.0.1:${proxy.port}`, options: patient })
-    for (const [index, seesVersion] of [false, true].entries()) {
-      const key = randomUUID()
-      const first = increment()
-      await behind.incrementFailures(key, undefined, first)
+    const key = randomUUID()
+    await create(behind, key)
+    await behind.addOutcomes(key, 'v', outcomes())
 
-      proxy.loseNextReply()
-      const seen = seesVersion ? first.id : undefined
-      await expect(behind.incrementFailures(key, seen, increment())).resolves.toMatchObject({
-        applied: true,
-        current: { failureCount: 2 },
-      })
-      await expect(storage.getState(key)).resolves.toMatchObject({ failureCount: 2 })
+    proxy.loseNextReply()
+    await expect(behind.addOutcomes(key, 'v', outcomes())).resolves.toMatchObject({
+      applied: true,
+      current: { failureCount: 2 },
+    })
+    await expect(storage.getState(key)).resolves.toMatchObject({ failureCount: 2 })
 
-      const next = circuitRecord()
-      proxy.loseNextReply()
-      const replaced = await behind.compareAndSetState(key, first.id, next)
-      expect(replaced).toEqual({ applied: true, current: next })
-      expect(proxy.connections()).toBe(3 + 2 * index)
-    }
+    const next = circuitRecord()
+    proxy.loseNextReply()
+    const replaced = await behind.compareAndSetState(key, 'v', next)
+    expect(replaced).toEqual({ applied: true, current: next })
+    expect(proxy.connections()).toBe(3)
   })
 
   const withIoredis5 = installed.has('ioredis 5') ? it : it.skip
@@ -395,9 +346,10 @@ describe('the storage in Redis', () => {
       const user = new fresh.RedisCircuitStorage({ url, options: patient })
       const key = randomUUID()
       await expect(user.batchGetState([key, 'absent'])).resolves.toEqual(new Map())
-      await user.incrementFailures(key, undefined, increment())
+      await create(user, key)
+      await user.addOutcomes(key, 'v', outcomes())
       proxy.loseNextReply()
-      const again = await user.incrementFailures(key, undefined, increment())
+      const again = await user.addOutcomes(key, 'v', outcomes())
       expect(again).toMatchObject({ applied: true, current: { failureCount: 2 } })
       expect(proxy.connections()).toBe(2)
       await user.close()
@@ -490,13 +442,13 @@ describe('the storage in Redis', () => {
     const record = circuitRecord()
     await storage.compareAndSetState(key, undefined, record)
     await client.config('SET', 'maxmemory', '1')
-    const outcomes = await Promise.allSettled([
+    const settled = await Promise.allSettled([
       storage.compareAndSetState(key, record.version, circuitRecord()),
-      storage.incrementFailures(key, record.version, increment()),
-      storage.incrementFailures(`${key}2`, undefined, increment()),
+      storage.addOutcomes(key, record.version, outcomes()),
+      storage.compareAndSetState(`${key}2`, undefined, circuitRecord()),
     ])
     await client.config('SET', 'maxmemory', '0')
-    for (const outcome of outcomes) {
+    for (const outcome of settled) {
       expect(outcome).toMatchObject({ status: 'rejected', reason: { message: expect.stringContaining('maxmemory') } })
     }
     await expect(storage.getState(key)).resolves.toEqual(record)
@@ -527,11 +479,11 @@ describe('the storage in Redis', () => {
 
   it('uses the database of the URL, and connects again after it was closed', async () => {
     const user = withOwnClient({ url: `${server.url}/3`, keyPrefix: 'breaker:', options: patient })
-    await user.incrementFailures('stripe', undefined, increment())
+    await create(user, 'stripe')
     await user.close()
     await user.close()
     const found = await user.batchGetState(['stripe', 'absent'])
-    expect([...found].map(([key, { failureCount }]) => [key, failureCount])).toEqual([['stripe', 1]])
+    expect([...found].map(([key, { version }]) => [key, version])).toEqual([['stripe', 'v']])
     expect(await server.client({ db: 3 }).exists('breaker:stripe')).toBe(1)
     expect(await client.exists('breaker:stripe')).toBe(0)
   })
@@ -593,7 +545,8 @@ describe('a database other than 0', () => {
         await admin.flushall()
         const storage = open('breaker/3', {}, Storage)
         const key = randomUUID()
-        const count = () => storage.incrementFailures(key, undefined, increment())
+        await create(storage, key)
+        const count = () => storage.addOutcomes(key, 'v', outcomes())
         await Promise.all([count(), count(), storage.batchGetState([key, 'absent'])])
         for (let round = 0; round < 5; round++) {
           const flying = [count(), count()]
@@ -624,7 +577,7 @@ describe('a database other than 0', () => {
         for (let round = 0; round < 3; round++) {
           for (const operation of [
             storage.getState(key),
-            storage.incrementFailures(key, undefined, increment()),
+            storage.addOutcomes(key, 'v', outcomes()),
             storage.compareAndSetState(key, undefined, next),
             storage.clearState(key),
             storage.batchGetState([key, 'b']),
@@ -651,7 +604,8 @@ describe('a database other than 0', () => {
         closing.push(() => proxy.stop())
         await admin.acl('SETUSER', 'changing', '+select')
         const storage = open('changing/3', {}, Storage, proxy.port)
-        const count = () => storage.incrementFailures('stripe', undefined, increment())
+        await create(storage, 'stripe')
+        const count = () => storage.addOutcomes('stripe', 'v', outcomes())
         await count()
         await admin.acl('SETUSER', 'changing', '-select')
         const connections = proxy.connections()
@@ -730,10 +684,10 @@ describe('a server that dies', () => {
   it('is found again when it is back, by a client that had given up', async () => {
     const server = await startRedis()
     const storage = new RedisCircuitStorage({ url: server.url, options: patient })
-    await storage.incrementFailures('stripe', undefined, increment())
+    await create(storage, 'stripe')
     await server.kill()
     const keys = Array.from({ length: 20 }, (_, index) => `service-${index}`)
-    const errors = await Promise.all(keys.map((key) => errorOf(storage.incrementFailures(key, undefined, increment()))))
+    const errors = await Promise.all(keys.map((key) => errorOf(storage.addOutcomes(key, 'v', outcomes()))))
     for (const error of errors) {
       expect(error).toBeInstanceOf(CircuitStorageError)
       expect(error.message).toMatch(/ECONNREFUSED|ECONNRESET/)
@@ -742,10 +696,11 @@ describe('a server that dies', () => {
     expect(batch.errors?.size).toBe(20)
 
     await server.restart()
-    const count = () => storage.incrementFailures('stripe', undefined, increment()).catch(failed)
-    const { current } = await waitFor('it counts', count, ({ applied }) => applied)
+    const next = circuitRecord()
+    const store = () => storage.compareAndSetState('stripe', undefined, next).catch(failed)
+    await waitFor('it writes', store, ({ applied }) => applied)
     // Its memory is lost, and so is whatever waited to be sent.
-    expect(current?.failureCount).toBe(1)
+    await expect(storage.getState('stripe')).resolves.toEqual(next)
     await expect(storage.batchGetState(keys)).resolves.toEqual(new Map())
     await storage.close()
     await server.stop()
@@ -767,10 +722,11 @@ describe('a replica', () => {
     const primary = await startRedis({ settings: { 'repl-diskless-sync-delay': '3600' } })
     const replica = await startRedis({ settings: { replicaof: `127.0.0.1 ${primary.port}` } })
     const storage = new RedisCircuitStorage({ url: replica.url, options: patient })
-    const error = await errorOf(storage.incrementFailures('stripe', undefined, increment()))
+    const write = () => storage.compareAndSetState('stripe', undefined, circuitRecord())
+    const error = await errorOf(write())
     expect(error.message).toContain('the server is a replica. Connect to the primary (Redis: READONLY')
     await replica.client().replicaof('NO', 'ONE')
-    await expect(storage.incrementFailures('stripe', undefined, increment())).resolves.toMatchObject({ applied: true })
+    await expect(write()).resolves.toMatchObject({ applied: true })
     await storage.close()
     await Promise.all([primary.stop(), replica.stop()])
   })
@@ -802,10 +758,10 @@ describe('a server that asks who is there', () => {
   const everything = async (storage: RedisCircuitStorage) => {
     const key = randomUUID()
     const [forced, next] = [circuitRecord({ override: { state: 'OPEN', at } }), circuitRecord()]
-    await storage.incrementFailures(key, undefined, increment())
-    await storage.incrementFailures(key, undefined, increment())
-    const counting = await storage.getState(key)
-    await storage.compareAndSetState(key, counting?.version, forced)
+    await create(storage, key)
+    await storage.addOutcomes(key, 'v', outcomes())
+    await storage.getState(key)
+    await storage.compareAndSetState(key, 'v', forced)
     await storage.batchSetState([{ serviceKey: key, version: forced.version, next }])
     await expect(storage.batchGetState([key])).resolves.toEqual(new Map([[key, next]]))
     await storage.clearState(key)
@@ -824,7 +780,7 @@ describe('a server that asks who is there', () => {
     ['a user that may only read', `reader:${escaped}@`, 'the Redis user lacks a permission'],
   ])('says what is wrong with %s, and repeats no secret', async (_, user, what) => {
     const storage = storageAs(user)
-    const error = await errorOf(storage.incrementFailures('stripe', undefined, increment()))
+    const error = await errorOf(storage.addOutcomes('stripe', 'v', outcomes()))
     expect(error.message).toContain(what)
     const shown = `${error.stack} ${JSON.stringify(error.cause)} ${(error.cause as Error).stack}`
     for (const word of ['SECRET', secret, escaped]) expect(shown).not.toContain(word)

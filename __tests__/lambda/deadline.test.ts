@@ -107,12 +107,14 @@ describe('a service that hangs under a function with a timeout of 3 s', () => {
         },
       ])
     }
-    expect(await storage.getState('stripe')).toMatchObject({ state: 'OPEN', failureCount: 3 })
-    const opened = cut.flatMap(({ logs }) => logs.filter(({ message }) => message.includes('"to":"OPEN"')))
-    expect(opened).toHaveLength(1)
+    // Failures at once have run into the suspicion that the first of them raised. A second after it they join.
+    expect(await storage.getState('stripe')).toMatchObject({ failureCount: 1, earlyCount: 2, reporterCount: 3 })
 
     const requests = service.requests.length
     const refused = await platform.invokeCold({})
+    expect(await storage.getState('stripe')).toMatchObject({ state: 'OPEN', generation: 1 })
+    const logs = [...cut, refused].flatMap((invocation) => invocation.logs)
+    expect(logs.filter(({ message }) => message.includes('"to":"OPEN"'))).toHaveLength(1)
     expect(of(refused.payload)).toMatchObject({ error: { name: 'CircuitOpenError', reason: 'open' }, state: 'OPEN' })
     expect(of(refused.payload).took).toBe(0)
     expect(service.requests).toHaveLength(requests)

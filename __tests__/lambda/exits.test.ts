@@ -166,9 +166,9 @@ describe('an invocation that ends otherwise than by its handler', () => {
     expect(await record()).toBeUndefined()
     await Promise.all([platform.invoke(idle), platform.invoke(idle)])
     expect(platform.coldStarts()).toBe(2)
-    expect(await record()).toMatchObject({ failureCount: 2 })
+    expect(await record()).toMatchObject({ failureCount: 1, earlyCount: 1, reporterCount: 2 })
     await Promise.all([platform.invoke(idle), platform.invoke(idle)])
-    expect(await record()).toMatchObject({ failureCount: 2 })
+    expect(await record()).toMatchObject({ failureCount: 1, earlyCount: 1, reporterCount: 2 })
   })
 })
 

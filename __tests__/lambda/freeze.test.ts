@@ -102,6 +102,9 @@ const messagesOf = ({ logs }: Pick<InvocationResult, 'logs'>): string[] => logs.
 
 const timedOut = '{"detached":{"error":{"name":"CircuitTimeoutError","reason":"timeout","attempted":true}}}'
 
+/** A circuit that does not open by the failures of a test. */
+const patientCircuit = { CIRCUIT_BREAKER_FAILURE_THRESHOLD: '9' }
+
 describe('an environment that was frozen for longer than every setting', () => {
   it('takes what it knew for stale, and refuses at once what others have found out', async () => {
     const variables = { CIRCUIT_BREAKER_RESET_TIMEOUT: '60000' }
@@ -170,10 +173,14 @@ describe('an environment that was frozen for longer than every setting', () => {
   })
 
   it('hears what the store answered while it was frozen', async () => {
-    await using deployment = await deployPayment({ status: 503 }, { handler: 'handledByOther' })
+    await using deployment = await deployPayment(
+      { status: 503 },
+      { handler: 'handledByOther', variables: patientCircuit },
+    )
     const { platform, storage, clock } = deployment
     const administrator = redis.client(patientRedis)
-    // Redis knows the script from now on.
+    // Redis knows the scripts from now on: that of a suspicion, and that of an addition.
+    await platform.invoke({})
     await platform.invoke({})
     // Writes wait, and another middleware ends the invocation before ours can wait for them.
     await administrator.call('CLIENT', 'PAUSE', String(10 * patience), 'WRITE')
@@ -182,21 +189,25 @@ describe('an environment that was frozen for longer than every setting', () => {
     await waitFor(
       'the store has written',
       () => storage.getState('stripe'),
-      (record) => record?.failureCount === 2,
+      (record) => record?.failureCount === 3,
     )
     // Longer than storageTimeout, and far from the 2 s after which ioredis itself gives up.
     clock.pass(700)
     const { logs } = await platform.invoke({ skips: true })
     expect(logs).toEqual([])
-    expect(await storage.getState('stripe')).toMatchObject({ failureCount: 2 })
+    expect(await storage.getState('stripe')).toMatchObject({ failureCount: 3 })
   })
 
   it('sends again what the store’s client has given up by then, and it is counted once', async () => {
     // The client gives up its command, but not the connection: to connect anew takes time.
     const url = `${redis.url}?socketTimeout=${patience}`
-    await using deployment = await deployPayment({ status: 503 }, { handler: 'handledByOther', url })
+    await using deployment = await deployPayment(
+      { status: 503 },
+      { handler: 'handledByOther', variables: patientCircuit, url },
+    )
     const { platform, storage, clock } = deployment
     const administrator = redis.client(patientRedis)
+    await platform.invoke({})
     await platform.invoke({})
     await administrator.call('CLIENT', 'PAUSE', String(10 * patience), 'WRITE')
     expect((await platform.invoke({ throws: 'at once' })).payload).toBe('handled by another')
@@ -204,13 +215,13 @@ describe('an environment that was frozen for longer than every setting', () => {
     await waitFor(
       'the store has written',
       () => storage.getState('stripe'),
-      (record) => record?.failureCount === 2,
+      (record) => record?.failureCount === 3,
     )
     clock.pass(2_300)
     const messages = messagesOf(await platform.invoke({ skips: true }))
     expect(messages).toEqual([expect.stringContaining('did not answer within commandTimeout')])
     await platform.invoke({ skips: true })
-    expect(await storage.getState('stripe')).toMatchObject({ failureCount: 2 })
+    expect(await storage.getState('stripe')).toMatchObject({ failureCount: 3 })
   })
 
   it('credits an outcome to the generation in which its call began: after a trip and a recovery it is of none', async () => {

@@ -2,16 +2,15 @@
  * What DESIGN's section 4 says of one circuit, told a second time and as plainly as possible: the state machine is
  * compared with it command by command. It shares nothing with the code, not even the shape: failures, trips, successes
  * and changes of state are lists of what happened, from which counts, generation and epoch follow. Where the page is
- * silent a comment here says what is taken for right.
+ * silent a comment here says what is taken for right. Who may open the circuit is not its subject.
  */
 
 export interface Settings {
-  readonly failureThreshold: number
   readonly resetTimeout: number
   readonly halfOpenSuccessThreshold: number
   readonly halfOpenMaxConcurrent: number
-  readonly window: number
   readonly maxResetTimeout: number
+  readonly resetBackoff: number
 }
 
 export type State = 'CLOSED' | 'OPEN' | 'HALF_OPEN'
@@ -22,15 +21,17 @@ export interface Circuit {
   readonly born: string
   /** … and the changes since: the last of them is the epoch, their number the generation. */
   readonly changes: readonly string[]
-  /** The last write that replaced the circuit, or the first epoch; failures that are merely added leave it alone. */
+  /** The last write, or the first epoch. */
   readonly write: string
   readonly writtenAt: number
-  /** When each failure in a row happened. */
-  readonly streak: readonly number[]
-  /** The last failure, in a row or not. */
+  /** When each probe failed since the circuit was closed. */
+  readonly failures: readonly number[]
+  /** When the last of all did. */
   readonly failedAt: number | undefined
   /** Since when the circuit is not closed, from when on it may be probed, and how long that was meant to take. */
   readonly opened: { readonly at: number; readonly retryAt: number; readonly span: number } | undefined
+  /** When a probe closed it. */
+  readonly closedAt: number | undefined
   /** When the lease of each probe expires. */
   readonly leases: Readonly<Record<string, number>>
   /** The leases of the probes that succeeded. */
@@ -62,18 +63,14 @@ export const tolerance = 60_000
 export const longestLease = 900_000
 
 export function nothingKnown(born: string, at: number): Circuit {
-  const nothing = { write: born, failedAt: undefined, opened: undefined, cause: undefined, forced: undefined }
-  const none = { changes: [], streak: [], leases: {}, successes: [], trips: [] }
-  return { state: 'CLOSED', born, writtenAt: at, ...nothing, ...none }
+  const unknown = { failedAt: undefined, opened: undefined, closedAt: undefined, cause: undefined, forced: undefined }
+  const none = { changes: [], failures: [], leases: {}, successes: [], trips: [] }
+  return { state: 'CLOSED', born, write: born, writtenAt: at, ...unknown, ...none }
 }
 
 /** Whether an instant lies ahead, and no further than `span` can explain. */
 const isAhead = (instant: number, now: number, span: number): boolean =>
   instant > now && instant <= now + span + tolerance
-
-/** Whether no more than a window has passed since an instant. */
-const isRecent = (instant: number, now: number, { window }: Settings): boolean =>
-  now <= instant + window && instant <= now + tolerance
 
 export const override = (circuit: Circuit, now: number): Circuit['forced'] =>
   circuit.forced !== undefined && now < circuit.forced.until ? circuit.forced : undefined
@@ -94,12 +91,6 @@ export function effective(circuit: Circuit, now: number, settings: Settings): St
 export const liveLeases = ({ leases }: Circuit, now: number): Circuit['leases'] =>
   Object.fromEntries(Object.entries(leases).filter(([, expiresAt]) => isAhead(expiresAt, now, longestLease)))
 
-/** The failures in a row; after a gap longer than `window` they are none. */
-export function liveStreak({ streak }: Circuit, now: number, settings: Settings): readonly number[] {
-  const last = streak.at(-1)
-  return last !== undefined && isRecent(last, now, settings) ? streak : []
-}
-
 /** What a call may do. */
 export function verdict(circuit: Circuit, now: number, settings: Settings): string {
   const state = effective(circuit, now, settings)
@@ -115,59 +106,40 @@ function changeState(circuit: Circuit, state: State, at: number, { version, epoc
 }
 
 /**
- * The circuit opens: because of failures, of a probe that failed, or of an operator (who has no `cause`). What the service
- * asked for makes it longer, never shorter, and what is beyond `maxResetTimeout` is not granted.
+ * The circuit opens: by a verdict, because of a probe that failed, or by an operator (both of these have no `cause`). What
+ * the service asked for makes it longer, never shorter, and what is beyond `maxResetTimeout` is not granted.
  */
 export function trip(
   circuit: Circuit,
   at: number,
-  { resetTimeout, maxResetTimeout }: Settings,
+  settings: Settings,
   write: Write,
   cause: Cause | undefined,
 ): Circuit {
   const { asked = 0 } = cause ?? {}
-  const granted = asked > maxResetTimeout ? maxResetTimeout : asked
-  const span = granted > resetTimeout ? granted : resetTimeout
+  const granted = Math.min(asked, settings.maxResetTimeout)
+  const usual = backedOff(circuit.trips.length, settings, write)
+  const span = Math.max(granted, usual)
   const trips = [...circuit.trips, at]
   const opened = { at, retryAt: at + span, span }
-  return { ...changeState(circuit, 'OPEN', at, write), opened, trips, cause: cause?.name ?? circuit.cause }
+  const next = changeState(circuit, 'OPEN', at, write)
+  return { ...next, opened, closedAt: undefined, trips, cause: cause?.name ?? circuit.cause }
 }
 
-/**
- * How calls that were let pass came out: maybe a success, then failures, the last of them at `at`. The result is what is
- * stored instead, or the instant at which the failures are added to what is stored; `undefined`: nothing is written.
- */
-export function count(
-  circuit: Circuit,
-  outcomes: { readonly success: boolean; readonly failures: number; readonly at: number; readonly cause: Cause },
-  now: number,
-  settings: Settings,
-  write: Write,
-): Circuit | number | undefined {
-  const { success, failures, cause } = outcomes
-  const alive = liveStreak(circuit, now, settings)
-  const kept = success ? [] : alive
-  const isNews = failures > 0 || kept.length < alive.length
-  if (circuit.state !== 'CLOSED' || override(circuit, now) !== undefined || !isNews) return undefined
-  // Outcomes that waited do not take a streak back in time.
-  const at = Math.max(outcomes.at, alive.at(-1) ?? outcomes.at)
-  const streak = [...kept, ...Array<number>(failures).fill(at)]
-  const isQuiet = !isRecent(Math.max(circuit.writtenAt, circuit.failedAt ?? 0), at, settings)
-  const trips = isQuiet ? [] : circuit.trips
-  const failedAt = failures > 0 ? at : circuit.failedAt
-  const next = { ...circuit, streak, failedAt, trips, write: write.version, writtenAt: at, forced: undefined }
-  if (streak.length >= settings.failureThreshold) return trip(next, outcomes.at, settings, write, cause)
-  const onlyAdds = failures > 0 && kept.length === circuit.streak.length && trips.length === circuit.trips.length
-  return onlyAdds ? at : next
+/** Each trip in a row makes it longer, by a factor that the epoch moves by up to 10 %: see {@link lot}. */
+function backedOff(trips: number, { resetTimeout, resetBackoff, maxResetTimeout }: Settings, { epoch }: Write): number {
+  if (trips === 0 || resetBackoff === 1) return resetTimeout
+  let span = resetTimeout
+  for (let trip = 0; trip < trips; trip++) span *= resetBackoff
+  // A reset timeout that is longer than allowed is not cut.
+  return Math.min(Math.round(span * lot(epoch)), Math.max(resetTimeout, maxResetTimeout))
 }
 
-/** What the store does to add failures. */
-export const add = (circuit: Circuit, failures: number, at: number): Circuit => ({
-  ...circuit,
-  streak: [...circuit.streak, ...Array<number>(failures).fill(at)],
-  failedAt: at,
-  writtenAt: at,
-})
+/** The epoch, read as the digits of a number to the base of 31, is the lot that is drawn of 2,001: from 0.9 to 1.1. */
+function lot(epoch: string): number {
+  const number = [...epoch].reduce((read, letter) => read * 31n + BigInt(letter.charCodeAt(0)), 0n)
+  return 0.9 + Number(number % 2_001n) / 10_000
+}
 
 /** A probe takes a lease. Leases that have expired are taken over where there is no room without. */
 export function claim(
@@ -197,17 +169,20 @@ export function settle(
   const { [id]: lease, ...leases } = circuit.leases
   if (lease === undefined) return undefined
   if (outcome === 'failure') {
-    return trip({ ...circuit, streak: [...circuit.streak, at], failedAt: at }, at, settings, write, cause)
+    return trip({ ...circuit, failures: [...circuit.failures, at], failedAt: at }, at, settings, write, cause)
   }
   const successes = outcome === 'success' ? [...circuit.successes, id] : circuit.successes
   const isDone = outcome === 'success' && successes.length >= settings.halfOpenSuccessThreshold
-  return isDone ? close(circuit, at, write) : { ...circuit, leases, successes, write: write.version, writtenAt: at }
+  return isDone
+    ? { ...close(circuit, at, write), closedAt: at }
+    : { ...circuit, leases, successes, write: write.version, writtenAt: at }
 }
 
 export const close = (circuit: Circuit, at: number, write: Write): Circuit => ({
   ...changeState(circuit, 'CLOSED', at, write),
-  streak: [],
+  failures: [],
   opened: undefined,
+  closedAt: undefined,
 })
 
 /** An operator forces a state; when that ends by itself the circuit goes on from there. */
@@ -222,7 +197,8 @@ export function force(
   const end = until ?? at + resetTimeout
   const opened = state === 'OPEN' ? { at, retryAt: end, span: end - at } : undefined
   const forced = { state, until: until ?? Number.POSITIVE_INFINITY }
-  return { ...changeState(circuit, state, at, write), streak: [], opened, forced }
+  const closedAt = state === 'OPEN' ? circuit.closedAt : undefined
+  return { ...changeState(circuit, state, at, write), failures: [], opened, closedAt, forced }
 }
 
 /** An operator's `reset`: closed, with no past. */

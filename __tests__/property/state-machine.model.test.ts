@@ -20,13 +20,6 @@ import { type Cause, longestLease, type Settings, tolerance, type Write } from '
 type StateMachine = typeof stateMachine
 type Outcome = 'success' | 'failure' | 'release'
 
-interface Outcomes {
-  readonly success: boolean
-  readonly failures: number
-  readonly at: number
-  readonly cause: Cause
-}
-
 type ForcedState = 'OPEN' | 'CLOSED'
 
 /** All that can be seen of a circuit by one clock and one actor's settings. */
@@ -43,6 +36,7 @@ interface Observation {
   readonly storedRetryAt: number | undefined
   readonly retryAt: number | undefined
   readonly span: number | undefined
+  readonly closedAt: number | undefined
   readonly forced: string | undefined
   readonly override: { readonly state: string; readonly until: number } | undefined
   readonly generation: number
@@ -58,10 +52,6 @@ interface Observation {
 interface Side<C> {
   nothingKnown(epoch: string, at: number): C
   observe(circuit: C, now: number, settings: Settings): Observation
-  liveFailures(circuit: C, now: number, settings: Settings): number
-  /** What to store instead, or the instant at which the failures are added. */
-  count(circuit: C, outcomes: Outcomes, now: number, settings: Settings, write: Write): C | number | undefined
-  add(circuit: C, failures: number, at: number): C
   trip(circuit: C, at: number, settings: Settings, write: Write, cause: Cause | undefined): C
   claim(circuit: C, now: number, id: string, expiresAt: number, settings: Settings, write: Write): C
   settle(
@@ -79,18 +69,16 @@ interface Side<C> {
 
 const modelSide: Side<specification.Circuit> = {
   ...specification,
-  liveFailures: (circuit, now, settings) => specification.liveStreak(circuit, now, settings).length,
   claim: (circuit, now, id, expiresAt, settings, write) =>
     specification.claim(circuit, now, id, expiresAt, settings.halfOpenMaxConcurrent, write),
   observe(circuit, now, settings) {
     const { state, changes, opened, forced } = circuit
     const override = specification.override(circuit, now)
-    const counted = state === 'CLOSED' ? specification.liveStreak(circuit, now, settings) : circuit.streak
     return {
       state,
       effective: specification.effective(circuit, now, settings),
       verdict: specification.verdict(circuit, now, settings),
-      failures: counted.length,
+      failures: circuit.failures.length,
       failedAt: circuit.failedAt,
       leases: circuit.leases,
       liveLeases: Object.keys(specification.liveLeases(circuit, now)),
@@ -99,6 +87,7 @@ const modelSide: Side<specification.Circuit> = {
       storedRetryAt: opened?.retryAt,
       retryAt: specification.retryAt(circuit, settings),
       span: opened?.span,
+      closedAt: circuit.closedAt,
       forced: override?.state,
       override: forced,
       generation: changes.length,
@@ -117,15 +106,6 @@ function realSide(machine: StateMachine): Side<CircuitRecord> {
   const failure = ({ name, asked }: Cause, at: number) => ({ name, at, retryAfter: asked })
   return {
     nothingKnown: emptyRecord,
-    liveFailures: (record, now, { window }) => machine.liveFailureCount(record, now, window),
-    count(record, { success, failures, at, cause }, now, settings, write) {
-      const outcomes = { success, failures, at, lastFailure: failure(cause, at) }
-      const decision = machine.decideCount(record, outcomes, now, settings, write)
-      return 'next' in decision ? decision.next : 'at' in decision ? decision.at : undefined
-    },
-    add(record, count, at) {
-      return { ...record, failureCount: record.failureCount + count, lastFailureAt: at, updatedAt: at }
-    },
     trip: (record, at, settings, write, cause) =>
       machine.open(record, at, settings, write, cause === undefined ? undefined : failure(cause, at)),
     claim: (record, now, id, expiresAt, settings, write) =>
@@ -136,12 +116,11 @@ function realSide(machine: StateMachine): Side<CircuitRecord> {
     reset: (record, at, write) => machine.reset(record, at, write),
     observe(record, now, settings) {
       const { state, override, openedAt } = record
-      const isClosed = state === 'CLOSED'
       return {
         state,
         effective: machine.effectiveState(record, now, settings),
         verdict: machine.admit(record, now, settings),
-        failures: isClosed ? machine.liveFailureCount(record, now, settings.window) : record.failureCount,
+        failures: record.failureCount,
         failedAt: record.lastFailureAt,
         leases: Object.fromEntries(record.leases.map((lease) => [lease.id, lease.expiresAt])),
         liveLeases: machine.liveLeases(record, now).map((lease) => lease.id),
@@ -150,6 +129,7 @@ function realSide(machine: StateMachine): Side<CircuitRecord> {
         storedRetryAt: record.retryAt,
         retryAt: openedAt === undefined ? undefined : machine.retryTime(record, settings),
         span: record.resetTimeout,
+        closedAt: record.closedAt,
         forced: machine.activeOverride(record, now)?.state,
         override: override && { state: override.state, until: override.until ?? Number.POSITIVE_INFINITY },
         generation: record.generation,
@@ -165,6 +145,9 @@ function realSide(machine: StateMachine): Side<CircuitRecord> {
 }
 
 const start = 1_800_000_000_000
+
+/** Outcomes are not older than this, in milliseconds. */
+const longestAge = 60_000
 
 /** How long services ask to be left alone, in milliseconds. */
 const askedFor = [1, 700, 2_500, 40_000, 3_600_000]
@@ -240,55 +223,29 @@ class Fleet<C> {
     const call = this.#calls.at(-1 - (which % Math.max(1, this.#calls.length)))
     if (call === undefined) return 'nothing to end'
     if (!again) this.#calls.splice(this.#calls.indexOf(call), 1)
-    if (call.lease !== undefined) return this.settle(call.actor, call.lease, outcome, age)
-    if (outcome === 'release') return 'ignored'
-    return this.#count(call.actor, call.epoch, outcome === 'success', outcome === 'failure' ? 1 : 0, age, false)
+    // What others came to says something of the service, and nothing to the state machine.
+    return call.lease === undefined ? 'ignored' : this.settle(call.actor, call.lease, outcome, age)
   }
 
-  /** Outcomes that waited are written together. `dies`: before it opens the circuit, if its count turns out complete. */
-  batch(actor: number, success: boolean, failures: number, age: number, dies: boolean): string {
-    const now = this.clock(actor)
-    const { epoch } = this.side.observe(this.#known(actor, now), now, this.#actor(actor).settings)
-    return this.#count(actor, epoch, success, failures, age, dies)
-  }
-
-  #count(actor: number, epoch: string, success: boolean, failures: number, age: number, dies: boolean): string {
+  /** The verdict on the service of a closed circuit: it opens. */
+  verdict(actor: number, age: number): string {
     const { settings } = this.#actor(actor)
     const now = this.clock(actor)
-    const at = now - Math.min(age, settings.window)
+    const at = now - Math.min(age, longestAge)
     const begins = this.#draw('epoch')
     const cause = this.#cause()
     for (let conflicts = 0; ; conflicts++) {
       const circuit = this.#known(actor, at)
-      const known = this.side.observe(circuit, now, settings)
-      if (known.epoch !== epoch) return afterConflict(conflicts, 'another epoch')
-      const decided = this.side.count(circuit, { success, failures, at, cause }, now, settings, this.#write(begins))
-      if (decided === undefined) return afterConflict(conflicts, 'nothing to write')
-      if (typeof decided === 'number') {
-        if (!this.#increment(actor, epoch, failures, decided)) continue
-        return afterConflict(conflicts, dies ? 'added, dies' : this.#finishTrip(actor, failures, at, cause))
-      }
-      const next = decided as C
-      if (!this.#compareAndSet(actor, next)) continue
-      if (this.side.observe(next, now, settings).state === 'CLOSED') return afterConflict(conflicts, 'replaced')
-      const isOrphaned = !success && known.failures >= settings.failureThreshold
-      return afterConflict(conflicts, isOrphaned ? 'opened for one that died' : 'opened')
+      const { state, forced } = this.side.observe(circuit, now, settings)
+      if (state !== 'CLOSED' || forced !== undefined) return afterConflict(conflicts, 'not closed')
+      const next = this.side.trip(circuit, at, settings, this.#write(begins), cause)
+      if (this.#compareAndSet(actor, next)) return afterConflict(conflicts, 'opened')
     }
-  }
-
-  /** Whose failures completed the count opens the circuit. */
-  #finishTrip(actor: number, added: number, at: number, cause: Cause): string {
-    const { settings } = this.#actor(actor)
-    const known = this.#known(actor, at)
-    const total = this.side.liveFailures(known, at, settings)
-    if (total < settings.failureThreshold || total - added >= settings.failureThreshold) return 'added'
-    this.#compareAndSet(actor, this.side.trip(known, at, settings, this.#write(this.#draw('epoch')), cause))
-    return 'added, opened'
   }
 
   settle(actor: number, lease: string, outcome: Outcome, age: number): string {
     const { settings } = this.#actor(actor)
-    const at = this.clock(actor) - Math.min(age, settings.window)
+    const at = this.clock(actor) - Math.min(age, longestAge)
     const begins = this.#draw('epoch')
     const cause = this.#cause()
     for (let conflicts = 0; ; conflicts++) {
@@ -345,9 +302,8 @@ class Fleet<C> {
     const { settings } = this.#actor(actor)
     const seen = this.stored && this.side.observe(this.stored, this.clock(actor), settings)
     if (seen === undefined) return []
-    const { failedAt, retryAt, span = 0, override, writtenAt } = seen
-    const instants: [number, number][] = [[writtenAt + settings.window, settings.window]]
-    if (failedAt !== undefined) instants.push([failedAt + settings.window, settings.window])
+    const { retryAt, span = 0, override } = seen
+    const instants: [number, number][] = []
     if (retryAt !== undefined) instants.push([retryAt, Math.min(span, settings.maxResetTimeout)])
     if (override !== undefined && Number.isFinite(override.until)) instants.push([override.until, 0])
     for (const expiresAt of Object.values(seen.leases)) instants.push([expiresAt, longestLease])
@@ -398,15 +354,9 @@ class Fleet<C> {
     return this.side.observe(circuit, this.time, this.#actor(0).settings)
   }
 
-  /** Whether what is stored is what the actor knows, but for failures that others added. */
+  /** Whether what is stored is what the actor knows. */
   #isCurrent({ known }: Actor<C>): boolean {
     return (known && this.#seen(known))?.version === (this.stored && this.#seen(this.stored))?.version
-  }
-
-  /** Whether nothing has replaced what is stored: who knows nothing may add to it. */
-  get #isUnreplaced(): boolean {
-    const stored = this.stored && this.#seen(this.stored)
-    return stored?.version === stored?.epoch
   }
 
   /** Replaces what is stored unless others did so since; either way the actor knows it afterwards. */
@@ -415,17 +365,6 @@ class Fleet<C> {
     const isApplied = this.#isCurrent(author)
     if (this.#seen(next).version !== `version ${this.#drawn}`) throw new Error('The write has no new version')
     if (isApplied) this.stored = deepFreeze(next)
-    author.known = this.stored
-    return isApplied
-  }
-
-  /** Adds failures unless others replaced what is stored. */
-  #increment(actor: number, epoch: string, failures: number, at: number): boolean {
-    const author = this.#actor(actor)
-    const isApplied = this.#isCurrent(author) || (author.known === undefined && this.#isUnreplaced)
-    if (isApplied) {
-      this.stored = deepFreeze(this.side.add(this.stored ?? this.side.nothingKnown(epoch, at), failures, at))
-    }
     author.known = this.stored
     return isApplied
   }
@@ -489,7 +428,6 @@ function commandsFor(withClockSteps: boolean, sightings: Sightings) {
   const duration = fc.oneof(fc.nat(3), fc.nat(3_000), fc.nat(120_000))
   const next = fc.constantFrom(-1, 0, 1)
   const rarely = fc.nat(5).map((drawn) => drawn === 0)
-  const sometimes = fc.nat(2).map((drawn) => drawn === 0)
 
   const call = fc
     .tuple(actor, lease)
@@ -499,13 +437,9 @@ function commandsFor(withClockSteps: boolean, sightings: Sightings) {
     .map(([which, as, ago, again]) =>
       command(`end(${which}, ${as}, ${ago}, ${again})`, (fleet) => fleet.end(which, as, ago, again)),
     )
-  const batch = fc
-    .tuple(actor, rarely, fc.constantFrom(0, 1, 1, 1, 2, 2, 4), age, sometimes)
-    .map(([by, success, failures, ago, dies]) =>
-      command(`batch(${by}, ${success}, ${failures}, ${ago}, ${dies})`, (fleet) =>
-        fleet.batch(by, success, failures, ago, dies),
-      ),
-    )
+  const verdict = fc
+    .tuple(actor, age)
+    .map(([by, ago]) => command(`verdict(${by}, ${ago})`, (fleet) => fleet.verdict(by, ago)))
   const stranger = fc
     .tuple(actor, outcome)
     .map(([by, as]) => command(`stranger(${by}, ${as})`, (fleet) => fleet.settle(by, 'lease of nobody', as, 0)))
@@ -532,7 +466,7 @@ function commandsFor(withClockSteps: boolean, sightings: Sightings) {
   const commands = fc.oneof(
     { weight: 24, arbitrary: call },
     { weight: 16, arbitrary: end },
-    { weight: 20, arbitrary: batch },
+    { weight: 14, arbitrary: verdict },
     { weight: 14, arbitrary: waitFor },
     { weight: 10, arbitrary: read },
     { weight: 4, arbitrary: wait },
@@ -551,12 +485,11 @@ function commandsFor(withClockSteps: boolean, sightings: Sightings) {
 // ------------------------------------------------------------------------------------------------------ properties
 
 const settingsArbitrary: fc.Arbitrary<Settings> = fc.record({
-  failureThreshold: fc.integer({ min: 1, max: 5 }),
   resetTimeout: fc.oneof(fc.integer({ min: 1, max: 2_000 }), fc.integer({ min: 1, max: 90_000 })),
   halfOpenSuccessThreshold: fc.integer({ min: 1, max: 3 }),
   halfOpenMaxConcurrent: fc.integer({ min: 1, max: 3 }),
-  window: fc.oneof(fc.integer({ min: 1, max: 2_000 }), fc.integer({ min: 1, max: 120_000 })),
   maxResetTimeout: fc.oneof(fc.constant(300_000), fc.integer({ min: 1, max: 3_000 })),
+  resetBackoff: fc.constantFrom(1, 1.5, 2, 10),
 })
 
 interface Clocks {
@@ -593,10 +526,9 @@ function behavesAsSpecified(machine: StateMachine, { offset, stepping }: Clocks,
 const reached = [
   ...['pass', 'forced', 'open', 'probing', 'probe', 'probe takes over'],
   ...['settled', 'settled though expired', 'lease lost', 'ignored'],
-  ...['added', 'added, dies', 'added, opened', 'opened', 'opened for one that died', 'replaced'],
-  ...['another epoch', 'nothing to write', 'operated', 'forgotten'],
+  ...['opened', 'not closed', 'operated', 'forgotten'],
   ...['conflict, then probe', 'conflict, then probing', 'conflict, then settled', 'conflict, then lease lost'],
-  ...['conflict, then opened', 'conflict, then replaced', 'conflict, then another epoch', 'conflict, then operated'],
+  ...['conflict, then opened', 'conflict, then not closed', 'conflict, then operated'],
 ]
 
 describe('the state machine', () => {
@@ -630,44 +562,29 @@ const mistakes: readonly (readonly [mistake: string, code: string, mutated: stri
   ],
   ['counts expired leases as live', 'ahead > 0 && ahead <= maxLease', 'ahead <= maxLease'],
   ['never doubts a lease', 'ahead > 0 && ahead <= maxLease + clockTolerance', 'ahead > 0'],
-  ['counts a streak 1 ms too short', 'now - at <= window', 'now - at < window'],
-  ['never ends a streak by time', 'now - at <= window && ', ''],
-  ['never doubts a failure', ' && at - now <= clockTolerance', ''],
-  ['takes a streak back in time', 'live > 0 ? Math.max(outcomes.at, record.lastFailureAt ?? 0)', 'false ? 0'],
-  ['opens as of the last failure known', 'open(counted, outcomes.at,', 'open(counted, at,'],
-  ['forgets the streak before', '(success ? 0 : live) + failures', 'failures'],
-  ['does not let a success end a streak', '(success ? 0 : live) + failures', 'live + failures'],
-  ['counts on from a streak that is over', 'record.failureCount > 0 && (success || live === 0)', 'false'],
-  ['opens one failure late', 'total >= settings.failureThreshold', 'total > settings.failureThreshold'],
-  ['opens only at exactly the threshold', 'total >= settings.failureThreshold', 'total === settings.failureThreshold'],
-  ['counts in any state', "record.state !== 'CLOSED' || activeOverride", 'activeOverride'],
-  [
-    'counts under an override',
-    " || activeOverride(record, now) !== undefined) return { kind: 'nothing' }",
-    ") return { kind: 'nothing' }",
-  ],
-  ['writes a healthy circuit', 'success && live > 0', 'success'],
-  ['forgets a success', 'success && live > 0', 'false'],
-  ['never forgets a trip', 'record.trips > 0 && hasBeenIdle(record, at, settings.window)', 'false'],
-  [
-    'takes a pause without writes for quiet',
-    'Math.max(record.lastFailureAt ?? 0, record.updatedAt)',
-    'record.updatedAt',
-  ],
-  ['keeps an override that is over', '    override: undefined,\n    updatedAt: at,', '    updatedAt: at,'],
+  ['keeps an override that is over', 'override: undefined, updatedAt: now }', 'updatedAt: now }'],
   ['counts no trip', 'trips: Math.min(record.trips + 1,', 'trips: Math.min(record.trips,'],
   ['opens for no time', 'retryAt: now + resetTimeout', 'retryAt: now'],
   ['does not hear when it may ask again', 'failure?.retryAfter ?? 0', '0'],
   [
     'stays open for as long as it was asked to',
-    'Math.min(failure?.retryAfter ?? 0, settings.maxResetTimeout)',
+    'Math.min(failure?.retryAfter ?? 0, maxResetTimeout)',
     'failure?.retryAfter ?? 0',
   ],
   [
     'opens for less time because it was asked to',
-    'Math.max(settings.resetTimeout, asked)',
-    'asked || settings.resetTimeout',
+    'return Math.max(resetBackoff',
+    'return asked || Math.max(resetBackoff',
   ],
+  ['never backs off', 'resetBackoff ** trips', 'resetBackoff ** 0'],
+  ['backs off from the first trip', 'resetBackoff ** trips', 'resetBackoff ** (trips + 1)'],
+  ['retries in step', 'trips === 0 ? 1 : jitter(epoch)', '1'],
+  ['jitters the first trip', 'trips === 0 ? 1 : jitter(epoch)', 'jitter(epoch)'],
+  ['jitters though it does not back off', 'resetBackoff === 1 ? resetTimeout :', 'false ? resetTimeout :'],
+  ['backs off for longer than allowed', 'Math.min(longer, Math.max(resetTimeout, maxResetTimeout))', 'longer'],
+  ['cuts a long reset timeout', 'Math.max(resetTimeout, maxResetTimeout)', 'maxResetTimeout'],
+  ['forgets when it was closed', 'closedAt: now }', 'closedAt: undefined }'],
+  ['remembers the close before', '    closedAt: undefined,\n    retryAt: now', '    retryAt: now'],
   [
     'does not tell how long it was asked to stay open',
     '    resetTimeout,\n    trips',
@@ -690,11 +607,11 @@ const mistakes: readonly (readonly [mistake: string, code: string, mutated: stri
     'failureCount: Math.min(record.failureCount + 1, largestCount), lastFailureAt: now',
     'lastFailureAt: now',
   ],
-  ['closes with old failures', '    failureCount: 0,\n    openedAt: undefined,', '    openedAt: undefined,'],
+  ['closes with old failures', '    failureCount: 0,\n    reporterCount: 0,', '    reporterCount: 0,'],
   ['stays open beyond the end of an override', 'until ?? at + settings.resetTimeout', 'at + settings.resetTimeout'],
-  ['resets without forgetting its trips', 'lastFailureAt: undefined, trips: 0,', 'lastFailureAt: undefined,'],
+  ['resets without forgetting its trips', '    trips: 0,\n', ''],
   ['goes on in the same epoch', '    epoch: tokens.epoch,\n', ''],
-  ['writes the version that it has read', '    version: tokens.version,\n    epoch', '    epoch'],
+  ['writes the version that it has read', '{ ...record, version, override', '{ ...record, override'],
   ['goes on in the same generation', 'record.generation + 1', 'record.generation'],
   ['keeps successes from before', '    successCount: 0,\n', ''],
   ['keeps leases from before', '    leases: [],\n', ''],

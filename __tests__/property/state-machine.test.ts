@@ -5,22 +5,29 @@ import {
   claim,
   clockTolerance,
   close,
-  decideCount,
   effectiveState,
   force,
-  liveFailureCount,
   liveLeases,
   type MachineSettings,
   maxLease,
   open,
   type ProbeOutcome,
   reset,
-  retryTime,
   settle,
   type Tokens,
 } from '../../src/circuit/state-machine.ts'
+import {
+  dismiss,
+  isAlone,
+  longestShare,
+  raise,
+  raisingChance,
+  reportingChance,
+  suspicion,
+  type VerdictSettings,
+} from '../../src/circuit/suspicion.ts'
 import type { CircuitRecord, CircuitState, FailureSummary } from '../../src/storage/contract.ts'
-import { emptyRecord } from '../../src/storage/record.ts'
+import { emptyRecord, parseCircuitRecord } from '../../src/storage/record.ts'
 
 const start = 1_800_000_000_000
 const day = 86_400_000
@@ -28,11 +35,10 @@ const failure: FailureSummary = { at: start, name: 'Error' }
 
 const settingsArbitrary: fc.Arbitrary<MachineSettings> = fc
   .record({
-    failureThreshold: fc.integer({ min: 1, max: 6 }),
     resetTimeout: fc.integer({ min: 1, max: 300_000 }),
     halfOpenSuccessThreshold: fc.integer({ min: 1, max: 4 }),
     halfOpenMaxConcurrent: fc.integer({ min: 1, max: 4 }),
-    window: fc.integer({ min: 1, max: 120_000 }),
+    resetBackoff: fc.constantFrom(1, 1.5, 2, 10),
     slack: fc.integer({ min: 0, max: 600_000 }),
   })
   .map(({ slack, ...settings }) => ({ ...settings, maxResetTimeout: settings.resetTimeout + slack }))
@@ -52,7 +58,17 @@ const recordArbitrary: fc.Arbitrary<CircuitRecord> = fc.record({
   epoch: fc.constantFrom('e-1', 'e-2'),
   generation: fc.nat(1_000),
   state: fc.constantFrom<CircuitState>('CLOSED', 'OPEN', 'HALF_OPEN'),
+  suspectedAt: fc.option(instantArbitrary, { nil: undefined }),
   failureCount: fc.nat(12),
+  startedCount: fc.nat(12),
+  earlyCount: fc.nat(12),
+  reporterCount: fc.nat(12),
+  dismissals: fc.double({ min: 0, max: 1e6, noNaN: true }),
+  dismissedAt: fc.option(instantArbitrary, { nil: undefined }),
+  noise: fc.option(fc.double({ min: 0.005, max: 0.45, noNaN: true }), { nil: undefined }),
+  pace: fc.option(fc.nat(100_000), { nil: undefined }),
+  othersAt: fc.option(instantArbitrary, { nil: undefined }),
+  closedAt: fc.option(instantArbitrary, { nil: undefined }),
   lastFailureAt: fc.option(instantArbitrary, { nil: undefined }),
   successCount: fc.nat(6),
   openedAt: fc.option(instantArbitrary, { nil: undefined }),
@@ -85,311 +101,6 @@ function deepFreeze<T>(value: T): T {
   return value
 }
 
-/**
- * What DESIGN's table says, for one circuit and one clock, told a second time: periods are numbered, a streak is a list
- * of instants, and nothing is shared with the code.
- */
-class Specification {
-  period = 0
-  state: CircuitState = 'CLOSED'
-  streak: number[] = []
-  successes = 0
-  retryAt = 0
-  leases = new Map<string, number>()
-  forced: { state: 'OPEN' | 'CLOSED'; until: number } | undefined
-  readonly settings: MachineSettings
-
-  constructor(settings: MachineSettings) {
-    this.settings = settings
-  }
-
-  #become(state: CircuitState): void {
-    this.period++
-    this.state = state
-    this.successes = 0
-    this.leases.clear()
-    if (state === 'CLOSED') this.streak = []
-    this.forced = undefined
-  }
-
-  isForced(now: number): boolean {
-    return this.forced !== undefined && now < this.forced.until
-  }
-
-  liveStreak(now: number): number {
-    const last = this.streak.at(-1)
-    return last !== undefined && now - last <= this.settings.window ? this.streak.length : 0
-  }
-
-  inFlight(now: number): number {
-    return [...this.leases.values()].filter((expiresAt) => expiresAt > now).length
-  }
-
-  call(now: number): 'pass' | 'claim' | 'open' | 'probing' | 'forced' {
-    if (this.isForced(now)) return this.forced?.state === 'OPEN' ? 'forced' : 'pass'
-    if (this.state === 'CLOSED') return 'pass'
-    if (this.state === 'OPEN') return now < this.retryAt ? 'open' : 'claim'
-    return this.inFlight(now) < this.settings.halfOpenMaxConcurrent ? 'claim' : 'probing'
-  }
-
-  claim(id: string, now: number, expiresAt: number): void {
-    if (this.state === 'OPEN') this.#become('HALF_OPEN')
-    if (this.leases.size >= this.settings.halfOpenMaxConcurrent) {
-      for (const [other, expiry] of this.leases) if (expiry <= now) this.leases.delete(other)
-    }
-    this.leases.set(id, expiresAt)
-  }
-
-  #trip(now: number): void {
-    this.#become('OPEN')
-    this.retryAt = now + this.settings.resetTimeout
-  }
-
-  callEnded(period: number, isSuccess: boolean, now: number): void {
-    if (period !== this.period || this.state !== 'CLOSED' || this.isForced(now)) return
-    if (isSuccess || this.liveStreak(now) === 0) this.streak = []
-    if (isSuccess) return
-    this.streak.push(now)
-    if (this.streak.length >= this.settings.failureThreshold) this.#trip(now)
-  }
-
-  probeEnded(id: string, outcome: ProbeOutcome, now: number): void {
-    if (!this.leases.delete(id)) return
-    if (outcome === 'failure') this.#trip(now)
-    if (outcome !== 'success') return
-    this.successes++
-    if (this.successes >= this.settings.halfOpenSuccessThreshold) this.#become('CLOSED')
-  }
-
-  observe(now: number): object {
-    const isDue = this.state === 'OPEN' && now >= this.retryAt
-    return {
-      call: this.call(now),
-      state: this.state,
-      effective: this.isForced(now) ? this.forced?.state : isDue ? 'HALF_OPEN' : this.state,
-      generation: this.period,
-      transitions: Math.min(8, this.period),
-      successes: this.successes,
-      leases: [...this.leases.keys()],
-      inFlight: this.inFlight(now),
-      tooMany: false,
-      streak: this.state === 'CLOSED' ? this.liveStreak(now) : 0,
-      retryAt: this.state === 'OPEN' && this.forced === undefined ? this.retryAt : 0,
-    }
-  }
-
-  force(state: 'OPEN' | 'CLOSED', now: number, until: number | undefined): void {
-    this.#become(state)
-    this.streak = []
-    this.retryAt = until ?? now + this.settings.resetTimeout
-    this.forced = { state, until: until ?? Number.POSITIVE_INFINITY }
-  }
-
-  reset(): void {
-    this.#become('CLOSED')
-  }
-}
-
-interface InFlight {
-  readonly epoch: string
-  readonly period: number
-  readonly lease: string | undefined
-}
-
-type Step =
-  | { readonly kind: 'wait'; readonly for: number }
-  | { readonly kind: 'waitForRetry' }
-  | { readonly kind: 'call'; readonly lease: number }
-  | { readonly kind: 'end'; readonly which: number; readonly outcome: ProbeOutcome }
-  | { readonly kind: 'die'; readonly which: number }
-  | { readonly kind: 'force'; readonly state: 'OPEN' | 'CLOSED'; readonly for: number | undefined }
-  | { readonly kind: 'reset' }
-
-const stepArbitrary: fc.Arbitrary<Step> = fc.oneof(
-  {
-    weight: 3,
-    arbitrary: fc.record({ kind: fc.constant('wait' as const), for: fc.integer({ min: 0, max: 150_000 }) }),
-  },
-  { weight: 2, arbitrary: fc.record({ kind: fc.constant('wait' as const), for: fc.integer({ min: 0, max: 50 }) }) },
-  { weight: 3, arbitrary: fc.record({ kind: fc.constant('waitForRetry' as const) }) },
-  {
-    weight: 10,
-    arbitrary: fc.record({ kind: fc.constant('call' as const), lease: fc.integer({ min: 1, max: maxLease }) }),
-  },
-  {
-    weight: 10,
-    arbitrary: fc.record({
-      kind: fc.constant('end' as const),
-      which: fc.nat(30),
-      outcome: fc.constantFrom<ProbeOutcome>('success', 'failure', 'failure', 'release'),
-    }),
-  },
-  { weight: 1, arbitrary: fc.record({ kind: fc.constant('die' as const), which: fc.nat(30) }) },
-  {
-    weight: 1,
-    arbitrary: fc.record({
-      kind: fc.constant('force' as const),
-      state: fc.constantFrom('OPEN' as const, 'CLOSED' as const),
-      for: fc.option(fc.integer({ min: 1, max: 400_000 }), { nil: undefined }),
-    }),
-  },
-  { weight: 1, arbitrary: fc.record({ kind: fc.constant('reset' as const) }) },
-)
-
-/** One circuit in a store that does what the storage contract says, with the calls that are in flight. */
-class Circuit {
-  record: CircuitRecord = deepFreeze(emptyRecord('epoch-0', start))
-  readonly #settings: MachineSettings
-  readonly #tokens = tokenSource()
-
-  constructor(settings: MachineSettings) {
-    this.#settings = settings
-  }
-
-  #write(next: CircuitRecord): void {
-    expect(next.version).not.toBe(this.record.version)
-    const isNewState = next.state !== this.record.state
-    if (isNewState) {
-      expect(next.epoch).not.toBe(this.record.epoch)
-      expect(next.generation).toBe(this.record.generation + 1)
-    }
-    this.record = deepFreeze(next)
-  }
-
-  claim(id: string, now: number, expiresAt: number): void {
-    this.#write(claim(this.record, now, { id, expiresAt }, this.#settings, this.#tokens()))
-  }
-
-  callEnded(epoch: string, isSuccess: boolean, now: number): void {
-    if (epoch !== this.record.epoch) return
-    const outcomes = { success: isSuccess, failures: isSuccess ? 0 : 1, at: now, lastFailure: failure }
-    const decision = decideCount(this.record, outcomes, now, this.#settings, this.#tokens())
-    if (decision.kind === 'replace' || decision.kind === 'trip') this.#write(decision.next)
-    if (decision.kind === 'increment') {
-      const failureCount = this.record.failureCount + 1
-      this.record = deepFreeze({ ...this.record, failureCount, lastFailureAt: decision.at, updatedAt: decision.at })
-    }
-  }
-
-  probeEnded(id: string, outcome: ProbeOutcome, now: number): void {
-    const next = settle(this.record, id, outcome, now, this.#settings, this.#tokens(), failure)
-    if (next !== undefined) this.#write(next)
-  }
-
-  force(state: 'OPEN' | 'CLOSED', now: number, until: number | undefined): void {
-    this.#write(force(this.record, { state, at: now, until }, this.#settings, this.#tokens()))
-  }
-
-  reset(now: number): void {
-    this.#write(reset(this.record, now, this.#tokens()))
-  }
-}
-
-/** What is compared with {@link Specification.observe}. */
-function observe(record: CircuitRecord, now: number, settings: MachineSettings): object {
-  return {
-    call: admit(record, now, settings),
-    state: record.state,
-    effective: effectiveState(record, now, settings),
-    generation: record.generation,
-    transitions: record.transitions.length,
-    successes: record.successCount,
-    leases: record.leases.map(({ id }) => id),
-    inFlight: liveLeases(record, now).length,
-    tooMany: liveLeases(record, now).length > settings.halfOpenMaxConcurrent,
-    streak: record.state === 'CLOSED' ? liveFailureCount(record, now, settings.window) : 0,
-    retryAt: record.state === 'OPEN' && record.override === undefined ? retryTime(record, settings) : 0,
-  }
-}
-
-function play(settings: MachineSettings, steps: readonly Step[], seen: Map<string, number>): void {
-  const specification = new Specification(settings)
-  const circuit = new Circuit(settings)
-  const calls: InFlight[] = []
-  let now = start
-  let lease = 0
-
-  for (const step of steps) {
-    switch (step.kind) {
-      case 'wait':
-        now += step.for
-        break
-      case 'waitForRetry':
-        now = Math.max(now, circuit.record.retryAt ?? now)
-        break
-      case 'call': {
-        const verdict = admit(circuit.record, now, settings)
-        expect(verdict).toBe(specification.call(now))
-        seen.set(verdict, (seen.get(verdict) ?? 0) + 1)
-        const id = verdict === 'claim' ? `lease-${lease++}` : undefined
-        if (id !== undefined) {
-          circuit.claim(id, now, now + step.lease)
-          specification.claim(id, now, now + step.lease)
-        }
-        if (verdict === 'pass' || id !== undefined) {
-          calls.push({ epoch: circuit.record.epoch, period: specification.period, lease: id })
-        }
-        break
-      }
-      case 'end': {
-        const [call] = calls.splice(calls.length === 0 ? 0 : step.which % calls.length, 1)
-        if (call === undefined) break
-        if (call.lease !== undefined) {
-          circuit.probeEnded(call.lease, step.outcome, now)
-          specification.probeEnded(call.lease, step.outcome, now)
-        } else if (step.outcome !== 'release') {
-          circuit.callEnded(call.epoch, step.outcome === 'success', now)
-          specification.callEnded(call.period, step.outcome === 'success', now)
-        }
-        break
-      }
-      case 'die':
-        calls.splice(calls.length === 0 ? 0 : step.which % calls.length, 1)
-        break
-      case 'force': {
-        const until = step.for === undefined ? undefined : now + step.for
-        circuit.force(step.state, now, until)
-        specification.force(step.state, now, until)
-        break
-      }
-      case 'reset':
-        circuit.reset(now)
-        specification.reset()
-        break
-    }
-
-    const { record } = circuit
-    expect(observe(record, now, settings)).toEqual(specification.observe(now))
-    seen.set(record.state, (seen.get(record.state) ?? 0) + 1)
-  }
-}
-
-describe('the state machine', () => {
-  it('does what the table says under any sequence of calls, outcomes, deaths, waits and operators', () => {
-    const seen = new Map<string, number>()
-
-    fc.assert(
-      fc.property(settingsArbitrary, fc.array(stepArbitrary, { maxLength: 120, size: 'max' }), (settings, steps) =>
-        play(settings, steps, seen),
-      ),
-      { numRuns: 400 },
-    )
-
-    // The sequences reach everything that they are to test.
-    expect([...seen.keys()].sort()).toEqual([
-      'CLOSED',
-      'HALF_OPEN',
-      'OPEN',
-      'claim',
-      'forced',
-      'open',
-      'pass',
-      'probing',
-    ])
-    expect(Math.min(...seen.values())).toBeGreaterThan(50)
-  })
-})
-
 describe('an open circuit', () => {
   it('lets nothing pass before retryAt, and a refusal changes nothing (invariant 7)', () => {
     fc.assert(
@@ -407,23 +118,6 @@ describe('an open circuit', () => {
           expect(effectiveState(record, now, settings)).toBe('OPEN')
           expect(record).toEqual(before)
           expect(admit(record, start + settings.resetTimeout, settings)).toBe('claim')
-        },
-      ),
-    )
-  })
-
-  it('is not changed by outcomes of calls, however many', () => {
-    fc.assert(
-      fc.property(
-        recordArbitrary,
-        settingsArbitrary,
-        fc.boolean(),
-        fc.nat(100),
-        (record, settings, success, failures) => {
-          fc.pre(record.state !== 'CLOSED')
-          const outcomes = { success, failures, at: start, lastFailure: failure }
-
-          expect(decideCount(record, outcomes, start, settings, tokenSource()())).toEqual({ kind: 'nothing' })
         },
       ),
     )
@@ -547,7 +241,6 @@ describe('a probe', () => {
         )
 
         expect(next).toMatchObject({ state: 'CLOSED', failureCount: 0, successCount: 0, leases: [] })
-        expect(liveFailureCount(next as CircuitRecord, start, settings.window)).toBe(0)
       }),
     )
   })
@@ -676,86 +369,93 @@ describe('a circuit that nobody can get stuck in (invariants 2 and 8)', () => {
   })
 })
 
-describe('a streak', () => {
-  it('trips at a total of the threshold or more, overshoot and orphaned trips included (invariant 6)', () => {
+/** The settings of a verdict. */
+const verdictArbitrary: fc.Arbitrary<VerdictSettings> = fc.record({
+  failureThreshold: fc.integer({ min: 1, max: 12 }),
+  failureRateThreshold: fc.integer({ min: 1, max: 100 }),
+  window: fc.integer({ min: 1, max: 120_000 }),
+  cacheTtl: fc.constantFrom(0, 1, 1_000, 5_000, 60_000),
+})
+
+/** A service under suspicion for at most two windows. */
+const suspectedArbitrary: fc.Arbitrary<CircuitRecord> = fc
+  .tuple(recordArbitrary, fc.nat(240_000))
+  .map(([record, age]) => ({ ...record, state: 'CLOSED', suspectedAt: start - age }))
+
+describe('a suspicion', () => {
+  it('always ends, at the latest when its window and what clocks may be apart are over (invariant 14)', () => {
     fc.assert(
-      fc.property(
-        recordArbitrary,
-        settingsArbitrary,
-        fc.boolean(),
-        fc.integer({ min: 1, max: 20 }),
-        fc.integer({ min: -clockTolerance, max: 240_000 }),
-        (record, settings, success, count, age) => {
-          const closed: CircuitRecord = { ...record, state: 'CLOSED', lastFailureAt: start - age }
-          const outcomes = { success, failures: count, at: start, lastFailure: failure }
-          const before = success || age > settings.window ? 0 : record.failureCount
+      fc.property(recordArbitrary, verdictArbitrary, (record, settings) => {
+        const verdicts = [start, start + settings.window + clockTolerance + 1].map((now) =>
+          suspicion(record, now, settings),
+        )
 
-          const decision = decideCount(closed, outcomes, start, settings, tokenSource()())
-
-          expect(decision.kind === 'trip').toBe(before + count >= settings.failureThreshold)
-          if (decision.kind === 'trip') expect(decision.next.failureCount).toBe(before + count)
-          if (decision.kind === 'replace') expect(decision.next.failureCount).toBe(count)
-          if (decision.kind === 'increment' && record.failureCount > 0) expect(before).toBe(record.failureCount)
-        },
-      ),
-      { numRuns: 1_000 },
+        expect(verdicts).not.toEqual(['open', 'open'])
+      }),
+      { numRuns: 2_000 },
     )
   })
 
-  it('is never taken back in time by outcomes that waited, and what they count is the same', () => {
+  it('is not made less by another failure, nor more by another success', () => {
+    const order = { innocent: 0, open: 1, guilty: 2, none: 3 }
     fc.assert(
-      fc.property(
-        recordArbitrary,
-        settingsArbitrary,
-        fc.boolean(),
-        fc.integer({ min: 1, max: 20 }),
-        fc.integer({ min: -clockTolerance, max: 240_000 }),
-        fc.integer({ min: 0, max: 240_000 }),
-        (record, settings, success, count, age, waited) => {
-          const closed: CircuitRecord = { ...record, state: 'CLOSED', lastFailureAt: start - age }
-          const isLive = record.failureCount > 0 && age <= settings.window
-          const decide = (at: number) => {
-            const outcomes = { success, failures: count, at, lastFailure: undefined }
-            return decideCount(closed, outcomes, start, settings, tokenSource()())
-          }
+      fc.property(suspectedArbitrary, verdictArbitrary, (record, settings) => {
+        const verdict = (changes: Partial<CircuitRecord>) =>
+          order[suspicion({ ...record, ...changes }, start, settings)]
 
-          const late = decide(start - waited)
-          const at = late.kind === 'increment' ? late.at : 'next' in late ? late.next.lastFailureAt : undefined
-
-          expect(at).toBe(isLive ? Math.max(start - age, start - waited) : start - waited)
-          expect(late.kind === 'trip').toBe(decide(start).kind === 'trip')
-          if (late.kind === 'trip') {
-            expect(late.next.failureCount).toBe((success || !isLive ? 0 : record.failureCount) + count)
-          }
-        },
-      ),
-      { numRuns: 1_000 },
+        expect(verdict({ failureCount: record.failureCount + 1 })).toBeGreaterThanOrEqual(verdict({}))
+        expect(verdict({ successCount: record.successCount + 1 })).toBeLessThanOrEqual(verdict({}))
+      }),
+      { numRuns: 2_000 },
     )
   })
 
-  it('is zero after an idle gap longer than the window', () => {
+  it('is decided against the service by failures alone, at the latest when its first second is over', () => {
     fc.assert(
-      fc.property(
-        recordArbitrary,
-        settingsArbitrary,
-        fc.integer({ min: 1, max: day }),
-        (record, { window }, excess) => {
-          const idle: CircuitRecord = { ...record, lastFailureAt: start }
+      fc.property(suspectedArbitrary, verdictArbitrary, (record, settings) => {
+        const sample = { failureCount: 100, successCount: 0, suspectedAt: start - 1_000 }
 
-          expect(liveFailureCount(idle, start + window, window)).toBe(record.failureCount)
-          expect(liveFailureCount(idle, start + window + excess, window)).toBe(0)
-        },
-      ),
+        expect(suspicion({ ...record, ...sample }, start, { ...settings, window: 60_000 })).toBe('guilty')
+      }),
     )
   })
 
-  it('of a healthy circuit is never written', () => {
+  it('is not decided against the service by one instance while others are known (invariant 13)', () => {
     fc.assert(
-      fc.property(recordArbitrary, settingsArbitrary, (record, settings) => {
-        const healthy: CircuitRecord = { ...record, state: 'CLOSED', failureCount: 0 }
-        const outcomes = { success: true, failures: 0, at: start, lastFailure: undefined }
+      fc.property(suspectedArbitrary, verdictArbitrary, (record, settings) => {
+        fc.pre(settings.failureThreshold > 1)
+        const known = { ...record, othersAt: start, reporterCount: 1, earlyCount: 1, startedCount: 0 }
+        fc.pre(!isAlone(known, start, settings))
+        const own = { ...known, failureCount: longestShare(known, start, settings) }
 
-        expect(decideCount(healthy, outcomes, start, settings, tokenSource()())).toEqual({ kind: 'nothing' })
+        expect(suspicion(own, start, settings)).not.toBe('guilty')
+      }),
+      { numRuns: 2_000 },
+    )
+  })
+
+  it('leaves behind a record that a store can hold, whatever it held', () => {
+    fc.assert(
+      fc.property(suspectedArbitrary, verdictArbitrary, fc.nat(20), (record, settings, failures) => {
+        const tokens = tokenSource()()
+        const cause = { failures, at: start, lastFailure: failure }
+
+        for (const next of [raise(record, start, cause, settings, tokens), dismiss(record, start, tokens)]) {
+          expect(parseCircuitRecord('stripe', next, 'getState')).toEqual(next)
+          expect(next).toMatchObject({ state: 'CLOSED', epoch: record.epoch, version: tokens.version })
+        }
+      }),
+    )
+  })
+})
+
+describe('chances', () => {
+  it('are numbers, whatever a record holds', () => {
+    fc.assert(
+      fc.property(recordArbitrary, fc.integer({ min: 1, max: 50 }), (record, failures) => {
+        expect(raisingChance(record, failures, start)).toBeGreaterThan(0)
+        expect(reportingChance(record)).toBeGreaterThan(0)
+        expect(reportingChance(record)).toBeLessThanOrEqual(1)
       }),
     )
   })
@@ -764,28 +464,28 @@ describe('a streak', () => {
 describe('trip, recover, trip', () => {
   it('repeats for ever, each time by as many failures and successes as the settings say (invariant 12)', () => {
     fc.assert(
-      fc.property(settingsArbitrary, fc.integer({ min: 1, max: 30 }), (settings, rounds) => {
-        const circuit = new Circuit(settings)
+      fc.property(settingsArbitrary, verdictArbitrary, fc.integer({ min: 1, max: 30 }), (settings, verdict, rounds) => {
+        const draw = tokenSource()
+        let record = emptyRecord('epoch-0', start)
         let now = start
         for (let round = 1; round <= rounds; round++) {
-          for (let n = 1; n <= settings.failureThreshold; n++) {
-            expect(circuit.record.state).toBe('CLOSED')
-            circuit.callEnded(circuit.record.epoch, false, now)
+          record = raise(record, now, { failures: 1, at: now, lastFailure: failure }, verdict, draw())
+          for (let n = 1; n < verdict.failureThreshold; n++) {
+            expect(suspicion(record, now, verdict)).toBe('open')
+            record = { ...record, failureCount: record.failureCount + 1 }
           }
-          expect(circuit.record).toMatchObject({
-            state: 'OPEN',
-            generation: round * 3 - 2,
-            retryAt: now + settings.resetTimeout,
-          })
-          now += settings.resetTimeout
+          expect(suspicion(record, now, verdict)).toBe('guilty')
+          record = open(record, now, settings, draw(), failure)
+          expect(record).toMatchObject({ state: 'OPEN', generation: round * 3 - 2 })
+          now = record.retryAt as number
           for (let n = 1; n <= settings.halfOpenSuccessThreshold; n++) {
-            expect(admit(circuit.record, now, settings)).toBe('claim')
-            circuit.claim(`lease-${round}-${n}`, now, now + 1_000)
-            circuit.probeEnded(`lease-${round}-${n}`, 'success', now)
+            expect(admit(record, now, settings)).toBe('claim')
+            record = claim(record, now, { id: `lease-${n}`, expiresAt: now + 1_000 }, settings, draw())
+            record = settle(record, `lease-${n}`, 'success', now, settings, draw(), undefined) as CircuitRecord
           }
-          expect(circuit.record).toMatchObject({ state: 'CLOSED', failureCount: 0, successCount: 0, leases: [] })
+          expect(record).toMatchObject({ state: 'CLOSED', failureCount: 0, successCount: 0, leases: [] })
         }
-        expect(circuit.record.transitions).toHaveLength(Math.min(8, rounds * 3))
+        expect(record.transitions).toHaveLength(Math.min(8, rounds * 3))
       }),
     )
   })

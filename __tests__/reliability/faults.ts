@@ -323,7 +323,7 @@ interface RedisCondition {
   heal(server: RedisServer, admin: Admin, services: readonly string[]): Promise<unknown>
 }
 
-const breakerRules = '~circuit:* +evalsha +eval +hgetall +hmget +hset +hdel +hincrby +exists +pexpire +persist +del'
+const breakerRules = '~circuit:* +evalsha +eval +hgetall +hmget +hset +hdel +exists +pexpire +persist +del'
 
 const redisConditions: readonly [
   name: string,

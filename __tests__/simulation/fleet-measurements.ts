@@ -55,6 +55,29 @@ class IdealCounter {
   }
 }
 
+/** For each instance a window of its own last calls, as many breakers have it: opens at half of them failed. */
+class RateWindows {
+  openings = 0
+  /** When each instance first refused, by index. */
+  readonly openedAt: number[] = []
+  readonly #windows: boolean[][] = []
+
+  count(index: number, isFailure: boolean, at: number): void {
+    this.#windows[index] ??= []
+    const calls = this.#windows[index] as boolean[]
+    calls.push(isFailure)
+    if (calls.length > windowSize) calls.shift()
+    if (calls.length < leastCalls || calls.filter(Boolean).length * 2 < calls.length) return
+    this.openings++
+    this.openedAt[index] ??= at
+    calls.length = 0
+  }
+}
+
+const windowSize = 100
+/** A window says nothing before it has so many calls. */
+const leastCalls = 10
+
 /** The most requests in a second. */
 export interface Peak {
   readonly reads: number
@@ -62,11 +85,12 @@ export interface Peak {
 }
 
 /** A fleet of the real engine, with its traffic. */
-class Fleet {
+export class Fleet {
   readonly world: World
   readonly service: SimulatedService
   readonly store: SimulatedStore
   readonly ideal: IdealCounter
+  readonly windows = new RateWindows()
   /** Calls that the service failed. */
   failures = 0
   /** Calls that reached the service while it was down: as probes, and otherwise. */
@@ -80,6 +104,12 @@ class Fleet {
   lastReachedAt: number | undefined
   closedAt: number | undefined
   lastRefusedAt: number | undefined
+  /** By instance. */
+  readonly calls: number[] = []
+  readonly refused: number[] = []
+  /** When the fleet's circuit opened. */
+  readonly openings: number[] = []
+  readonly instances: Instance[] = []
   stopsWhenOpened = false
   readonly #options: FleetOptions
   /** How many invocations wait for their instance, which does one at a time. */
@@ -143,7 +173,10 @@ class Fleet {
 
   callEnded = (call: CallRecord): void => {
     const { elapsed } = this.world
+    const { index } = call.instance
+    this.calls[index] = (this.calls[index] ?? 0) + 1
     if (call.outcome === undefined) {
+      this.refused[index] = (this.refused[index] ?? 0) + 1
       this.lastRefusedAt = elapsed
       return
     }
@@ -153,12 +186,14 @@ class Fleet {
       if (this.isDown) this.firstFailureAt ??= elapsed
     }
     this.ideal.count(isFailure, elapsed)
+    this.windows.count(index, isFailure, elapsed)
   }
 
   written = (before: { readonly state: string } | undefined, after: { readonly state: string } | undefined): void => {
     if (before?.state === after?.state) return
     if (after?.state === 'OPEN' && (before?.state ?? 'CLOSED') === 'CLOSED') {
       this.opened++
+      this.openings.push(this.world.elapsed)
       this.openedAt ??= this.world.elapsed
       this.failuresUntilOpen ??= this.failures
       if (this.stopsWhenOpened) this.world.stop()
@@ -189,12 +224,19 @@ class Fleet {
         freezesBetween: true,
       })
       this.#waiting[index] = 0
+      this.instances.push(instance)
+      if (rate === 0) continue
       const come = (): void => {
         this.#invoke(instance)
         world.after(world.exponential(interval), come)
       }
       world.after(world.between(0, startsWithin), come)
     }
+  }
+
+  /** One invocation of an instance, beside its traffic. */
+  invoke(index: number): void {
+    this.#invoke(this.instances[index] as Instance)
   }
 
   #invoke(instance: Instance): void {

@@ -225,6 +225,7 @@ export class Instance implements Runtime {
       endsAt: invokedAt + plan.deadline,
       freezes: this.freezes,
       operationAt: undefined,
+      startedIn: undefined,
       epoch: undefined,
       shownState: undefined,
       endedAt: undefined,
@@ -258,6 +259,7 @@ export class Instance implements Runtime {
   #ask(call: CallRecord): Promise<unknown> {
     const { snapshot } = this
     call.operationAt = this.#world.now
+    call.startedIn = this.#world.events
     call.epoch = snapshot.epoch
     call.shownState = snapshot.state
     this.running.add(call)

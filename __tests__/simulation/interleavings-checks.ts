@@ -42,6 +42,8 @@ export class Checks {
   readonly #names: Names
   /** Failures that ended, by the generation of the circuit that they were admitted in. */
   readonly #failures: number[] = []
+  /** The same of successes. */
+  readonly #successes: number[] = []
 
   constructor(fleet: Fleet, engine: Engine, names: Names) {
     this.#fleet = fleet
@@ -91,6 +93,10 @@ export class Checks {
   /** Failures that count at most once: those that ended, and those that were stored at the start. */
   failed(generation: number, times: number = 1): void {
     this.#failures[generation] = (this.#failures[generation] ?? 0) + times
+  }
+
+  succeeded(generation: number, times: number = 1): void {
+    this.#successes[generation] = (this.#successes[generation] ?? 0) + times
   }
 
   /** Whoever asked the service gets its answer; whoever did not is told that the circuit refused. */
@@ -166,11 +172,13 @@ export class Checks {
     if (isSettled && !past.leases.some(({ id }) => isOf(author, id)))
       this.violated(`${author.name} settled a probe without holding a lease`)
     if (past.state === 'CLOSED') this.#checkCount(past.generation, after)
+    if (past.state === 'CLOSED' && after.state === 'CLOSED') this.#checkSample(author, past, after)
   }
 
   #checkSameState(author: Instance, before: CircuitRecord, after: CircuitRecord): void {
     if (after.state === 'OPEN') this.violated(`${author.name} wrote to an open circuit`)
-    if (after.successCount < before.successCount) this.violated(`${author.name} erased a success`)
+    if (after.state !== 'CLOSED' && after.successCount < before.successCount)
+      this.violated(`${author.name} erased a success`)
     if (after.state === 'HALF_OPEN' && after.failureCount !== before.failureCount)
       this.violated(`${author.name} counted in a half-open circuit`)
     for (const lease of before.leases) {
@@ -181,10 +189,26 @@ export class Checks {
   }
 
   /** No failure is counted twice, and none of another time. */
-  #checkCount(generation: number, { failureCount }: CircuitRecord): void {
+  #checkCount(generation: number, { failureCount, earlyCount, successCount, state }: CircuitRecord): void {
     const happened = this.#failures[generation] ?? 0
-    if (failureCount > happened)
-      this.violated(`${failureCount} failures are counted, but ${happened} happened in generation ${generation}`)
+    const failures = failureCount + earlyCount
+    if (failures > happened)
+      this.violated(`${failures} failures are counted, but ${happened} happened in generation ${generation}`)
+    const succeeded = this.#successes[generation] ?? 0
+    if (state === 'CLOSED' && successCount > succeeded)
+      this.violated(`${successCount} successes are counted, but ${succeeded} happened in generation ${generation}`)
+  }
+
+  /** A suspicion is raised, added to or dismissed; none takes another's place. */
+  #checkSample(author: Instance, before: CircuitRecord, after: CircuitRecord): void {
+    const isAddition = before.version === after.version
+    if (isAddition && before.suspectedAt === undefined) this.violated(`${author.name} added to no suspicion`)
+    const hasLost = after.failureCount < before.failureCount || after.successCount < before.successCount
+    if (isAddition && hasLost) this.violated(`${author.name} erased outcomes`)
+    if (!isAddition && before.suspectedAt !== undefined && after.suspectedAt !== undefined)
+      this.violated(`${author.name} raised a suspicion over another`)
+    if (after.suspectedAt === undefined && after.failureCount + after.earlyCount + after.successCount > 0)
+      this.violated(`${author.name} left a count without a suspicion`)
   }
 
   // ---------------------------------------------------------------------------------------------------- the listeners
@@ -230,7 +254,7 @@ function recordIn(reply: unknown): CircuitRecord | undefined {
 
 /** Of an instance that also works, not every write is the operator's. */
 function isOperators({ isOperators, operation }: StoreRequest, after: CircuitRecord): boolean {
-  if (!isOperators || operation === 'incrementFailures') return false
+  if (!isOperators || operation === 'addOutcomes') return false
   const isReset = after.state === 'CLOSED' && after.lastFailureAt === undefined
   return after.override !== undefined || isReset || after.state === 'OPEN'
 }

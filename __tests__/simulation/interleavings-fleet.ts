@@ -32,7 +32,6 @@ import {
   type Step,
   service,
   start,
-  window,
 } from './interleavings-scenario.ts'
 import { drainMicrotasks } from './microtasks.ts'
 
@@ -244,14 +243,20 @@ export class Instance implements ICircuitStorage {
     return this.#request('batchGetState', 'any', true, (memory) => memory.batchGetState(keys))
   }
 
-  incrementFailures(...request: Parameters<ICircuitStorage['incrementFailures']>): Promise<WriteResult> {
-    const [, version, { count, id }] = request
+  addOutcomes(...request: Parameters<ICircuitStorage['addOutcomes']>): Promise<WriteResult> {
+    const [, version, { id, failures, successes, started, early }] = request
     const carryOut = async (memory: MemoryCircuitStorage): Promise<WriteResult> => {
-      const result = await memory.incrementFailures(...request)
-      if (result.applied) this.#fleet.incremented(id)
+      const result = await memory.addOutcomes(...request)
+      if (result.applied) this.#fleet.added(id)
       return result
     }
-    return this.#request('incrementFailures', version, false, carryOut, `${count} more, if ${version ?? 'none'}`)
+    return this.#request(
+      'addOutcomes',
+      version,
+      false,
+      carryOut,
+      `${failures} failures, ${successes} successes, ${started} started, ${early} early more, if ${version ?? 'none'}`,
+    )
   }
 
   compareAndSetState(...request: Parameters<ICircuitStorage['compareAndSetState']>): Promise<WriteResult> {
@@ -321,8 +326,8 @@ export class Fleet {
   readonly #trace: string[] | undefined
   /** What is left of each fault. */
   readonly #left: { -readonly [Fault in Exclude<keyof Faults, 'mortals'>]-?: number }
-  /** The increments of the stored version: the memory adapter remembers them. */
-  #increments: string[] = []
+  /** The additions to the stored version: the memory adapter remembers them. */
+  #additions: string[] = []
   #isRecovering = false
   #carriedOut = 0
 
@@ -359,7 +364,8 @@ export class Fleet {
     this.memory.clearState(service)
     this.memory.compareAndSetState(service, undefined, record)
     this.#look()
-    this.checks.failed(record.generation, record.failureCount)
+    this.checks.failed(record.generation, record.failureCount + record.earlyCount)
+    this.checks.succeeded(record.generation, record.successCount)
   }
 
   /** Before the scenario begins: one instance does something, and nothing disturbs it. */
@@ -481,10 +487,8 @@ export class Fleet {
   }
 
   /** A write whose condition does not hold changes nothing. */
-  #readsOnly({ operation, isRead, expected }: StoreRequest): boolean {
-    const { record } = this
-    if (isRead || expected === 'any' || expected === record?.version) return isRead
-    return operation !== 'incrementFailures' || expected !== undefined || record?.version !== record?.epoch
+  #readsOnly({ isRead, expected }: StoreRequest): boolean {
+    return isRead || (expected !== 'any' && expected !== this.record?.version)
   }
 
   /** Any two things that reach the same instance, one after the other in the same turn. */
@@ -534,7 +538,7 @@ export class Fleet {
   situation(): string {
     const { timeouts, lostReplies, lostRequests, deaths, deletions } = this.#left
     let name = `${this.now - start} ${timeouts}${lostReplies}${lostRequests}${deaths}${deletions} ${this.checks.past}`
-    name += ` ${this.#names.ofRecord(this.record)} ${this.#increments.join()}`
+    name += ` ${this.#names.ofRecord(this.record)} ${this.#additions.join()}`
     for (const { name: track, position, owner } of this.#tracks) if (owner < 0) name += ` ${track}${position}`
     for (const { history, requests } of this.instances) {
       name += ` ${history}`
@@ -649,7 +653,9 @@ export class Fleet {
     this.calls.push(call)
     const operation = () =>
       new Promise<unknown>((resolve, reject) => {
-        const { state, generation } = instance.snapshot
+        const { state: shown, scope, generation } = instance.snapshot
+        // An instance that refuses by itself needs nobody's lease for its own probe.
+        const state = scope === 'instance' && shown === 'HALF_OPEN' ? 'CLOSED' : shown
         call.startedIn = state
         const number = instance.nextOperation()
         this.note(`${instance.name}*${number} runs: the service is called, in ${state}`)
@@ -682,6 +688,7 @@ export class Fleet {
     call.ending = ending
     call.evidence = ending === '+' ? { ok: true } : ending === '-' ? new Unavailable() : new BadRequest()
     if (ending === '-') this.checks.failed(generation)
+    if (ending === '+') this.checks.succeeded(generation)
     if (ending === '+') operation.resolve(call.evidence)
     else operation.reject(call.evidence)
   }
@@ -742,7 +749,7 @@ export class Fleet {
   #look(): void {
     this.memory.getState(service).then((record) => {
       const isReplaced = this.record !== undefined && record?.version !== this.record.version
-      if (isReplaced || record === undefined) this.#increments = []
+      if (isReplaced || record === undefined) this.#additions = []
       if (record === undefined && this.record !== undefined) this.checks.destroyed()
       this.record = record
     })
@@ -750,9 +757,9 @@ export class Fleet {
   }
 
   /** The memory adapter remembers it, for as long as the version is stored. */
-  incremented(id: string): void {
-    if (this.#increments.includes(id)) return
-    this.#increments = [...this.#increments, id].sort()
+  added(id: string): void {
+    if (this.#additions.includes(id)) return
+    this.#additions = [...this.#additions, id].sort()
   }
 
   // ------------------------------------------------------------------------------------------------------- recovering
@@ -792,9 +799,7 @@ export class Fleet {
     }
     if (this.violation !== undefined) return
     if (this.state !== 'CLOSED') this.checks.violated(`it stays ${show(this.record)}`)
-    const { failureCount = 0, lastFailureAt = 0 } = this.record ?? {}
-    if (failureCount > 0 && this.now - lastFailureAt <= window)
-      this.checks.violated(`a success left ${show(this.record)}`)
+    if (this.record?.suspectedAt !== undefined) this.checks.violated(`a suspicion does not end: ${show(this.record)}`)
     for (const instance of fleet) this.#checkPermits(instance)
     this.checks.everythingIsTold()
   }
@@ -861,7 +866,9 @@ function requestOf(instance: Instance, number: number): StoreRequest {
 export function show(record: CircuitRecord | undefined): string {
   if (record === undefined) return 'nothing'
   const { state, generation, failureCount, successCount, leases, override, epoch, version } = record
-  const counts = `${failureCount > 0 ? ` failures ${failureCount}` : ''}${successCount > 0 ? ` successes ${successCount}` : ''}`
+  const early = record.earlyCount > 0 ? ` early ${record.earlyCount}` : ''
+  const suspected = record.suspectedAt === undefined ? '' : ' suspected'
+  const counts = `${suspected}${early}${failureCount > 0 ? ` failures ${failureCount}` : ''}${successCount > 0 ? ` successes ${successCount}` : ''}`
   const held = leases.length > 0 ? ` leases ${leases.map(({ id, expiresAt }) => `${id} to ${expiresAt - start}`)}` : ''
   const forced = override === undefined ? '' : ` forced ${override.state}`
   return `${state} generation ${generation}${counts}${held}${forced} (epoch ${epoch}, version ${version})`

@@ -1,9 +1,11 @@
-import { clockTolerance } from '../../src/circuit/state-machine.ts'
+import { clockTolerance, retryTime } from '../../src/circuit/state-machine.ts'
+import { isAlone, knowsOthers, suspicion } from '../../src/circuit/suspicion.ts'
 import type { StateChange } from '../../src/index.ts'
 import type { ServiceSettings } from '../../src/settings/table.ts'
 import type { CircuitRecord } from '../../src/storage/contract.ts'
 import type { Engine } from './engine.ts'
 import type { Instance } from './instance.ts'
+import { type Kind, Ledger, type Spent, unstored } from './ledger.ts'
 import type { CallRecord, Observer, StoreRequest } from './observer.ts'
 import { show } from './store.ts'
 import type { World } from './world.ts'
@@ -12,16 +14,18 @@ import type { World } from './world.ts'
 export const invariants = {
   1: 'at most halfOpenMaxConcurrent unexpired leases, fleet-wide',
   2: 'a prober that dies or hangs never wedges recovery',
-  3: 'an outcome from another epoch or of a lost lease changes nothing',
+  3: 'an outcome from another epoch, of a lost lease or from before a suspicion counts for nothing there',
   4: 'one event per transition; none only if its author died or the record was destroyed',
   5: 'what is ignored, cancelled or refused counts for nothing; permits and leases come back once',
-  6: 'a complete count trips, whoever completed it',
+  6: 'a sample that is guilty opens the circuit, whoever sees it, and nothing else does',
   7: 'OPEN never runs the operation, and a refusal changes nothing',
   8: 'no clock and no freeze wedges, un-trips or hurries anything',
   9: 'the store is never the outage, and a lone trip never opens a healthy fleet',
   10: 'the healthy path writes nothing and reads once per cacheTtl',
   11: 'an override is never lost, beats everything automatic and arrives within cacheTtl',
-  12: 'a close empties the counters, and a success counted is never erased',
+  12: 'a close empties the counters, and what is counted is never erased',
+  13: 'one instance alone never opens a circuit that others are known to use, nor keeps it open',
+  14: 'a suspicion always ends: in a verdict, dismissed, or with its window',
 } as const
 
 export type InvariantNumber = keyof typeof invariants
@@ -38,7 +42,9 @@ export interface Assumptions {
   readonly settings: Pick<
     ServiceSettings,
     | 'failureThreshold'
+    | 'failureRateThreshold'
     | 'resetTimeout'
+    | 'maxResetTimeout'
     | 'halfOpenMaxConcurrent'
     | 'cacheTtl'
     | 'window'
@@ -56,6 +62,9 @@ export interface Assumptions {
   readonly mustStayClosed: boolean
 }
 
+/** A store knows the ids of so many additions. */
+const rememberedAdditions = 16
+
 /** A transition that is stored. */
 interface Transition {
   readonly author: Instance
@@ -72,10 +81,24 @@ interface Transition {
   later: number
 }
 
-/** Outcomes of an instance's calls, by the epoch that they were admitted in, that were not yet counted. */
-interface Ledger {
-  readonly failures: Map<string, number>
-  readonly successes: Map<string, number>
+/** A suspicion, by the version of its record. */
+interface Sample {
+  /** Who has contributed failures. */
+  readonly accusers: Set<Instance>
+  readonly reporters: Set<Instance>
+  /** Whose failures have run into it. */
+  readonly early: Set<Instance>
+  /** The ids of the additions. */
+  readonly additions: string[]
+}
+
+/** A suspicion as an instance was shown it. */
+interface Shown {
+  /** The event in which it was shown first. */
+  readonly since: number
+  readonly records: CircuitRecord[]
+  /** The records, and what the instance's clock showed when it asked for each. */
+  readonly looks: { readonly record: CircuitRecord; readonly at: number }[]
 }
 
 const legal: ReadonlySet<string> = new Set(['CLOSED>OPEN', 'OPEN>HALF_OPEN', 'HALF_OPEN>CLOSED', 'HALF_OPEN>OPEN'])
@@ -90,15 +113,19 @@ export class Checker implements Observer {
   readonly #world: World
   readonly #engine: Engine
   readonly #assumed: Assumptions
-  readonly #ledgers = new Map<Instance, Ledger>()
+  readonly #ledger = new Ledger()
+  readonly #samples = new Map<string, Sample>()
+  readonly #shown = new Map<Instance, Map<string, Shown>>()
+  /** The last record that each instance was shown. */
+  readonly #lastShown = new Map<Instance, CircuitRecord | undefined>()
+  /** What the clock of a request's author showed when it left … */
+  readonly #clocks = new WeakMap<StoreRequest, number>()
+  /** … and the last record that it had been shown by then. */
+  readonly #knownBy = new WeakMap<StoreRequest, CircuitRecord>()
   readonly #storedEpochs = new Set<string>()
+  readonly #versions = new Map<string, number>()
   /** The writes of each instance that were not answered. */
   readonly #open = new Map<Instance, Set<StoreRequest>>()
-  /** What was counted by an instance of which a write was not answered: it may be one that was sent twice. */
-  readonly #unanswered = new Map<
-    StoreRequest,
-    { readonly instance: Instance; readonly kind: keyof Ledger; readonly amount: number }
-  >()
   readonly #transitions: Transition[] = []
   readonly #owners = new Map<string, Instance>()
   readonly #readAt = new Map<Instance, number>()
@@ -106,8 +133,11 @@ export class Checker implements Observer {
   readonly #newsIn = new Map<Instance, number>()
   /** When an instance was last answered anything but a regular read. */
   readonly #answeredAt = new Map<Instance, number>()
-  /** The version of a record whose count was complete, as an instance was shown it. */
-  readonly #shownComplete = new Map<Instance, { readonly version: string | undefined; readonly at: number }>()
+  /** Who opened the circuit last, and has heard that it did. */
+  #opener: { readonly instance: Instance; readonly version: string; isTold: boolean } | undefined
+  /** How often a closed circuit was opened. */
+  openings = 0
+  #openTime = 0
   #openSince: number | undefined
   #forcedOpenSince: number | undefined
   #hasFailed = false
@@ -136,9 +166,9 @@ export class Checker implements Observer {
     request: StoreRequest | undefined,
   ): void {
     if (after === undefined) {
-      // What was counted goes with the record. Who has not heard that it was may count it again.
-      for (const { instance, kind, amount } of this.#unanswered.values()) this.#add(kind, amount, instance, unstored)
-      this.#unanswered.clear()
+      this.#ledger.destroyed()
+      this.#samples.clear()
+      this.#opener = undefined
       for (const transition of this.#transitions) transition.isExcused = true
       this.#noteState(undefined)
       return
@@ -151,13 +181,16 @@ export class Checker implements Observer {
     this.#checkOverride(before, after, request)
     if (!request.isOperators) {
       this.#checkCounts(before, after, request)
-      this.#checkCompletion(before, after, request)
-      this.#checkNeed(before, after, instance)
+      this.check(10, this.#hasFailed, () => `${instance.name} wrote although nothing has ever failed: ${show(after)}`)
     }
+    if (after.state === 'CLOSED' || request.isOperators) this.#opener = undefined
+    else if (after.state === 'OPEN') this.#opener = { instance, version: after.version, isTold: false }
     this.#storedEpochs.add(after.epoch)
+    if (!this.#versions.has(after.version)) this.#versions.set(after.version, this.#versions.size)
     this.#noteState(after)
     if (before?.state !== after.state && (before !== undefined || after.state !== 'CLOSED')) {
       this.transitions++
+      if ((before?.state ?? 'CLOSED') === 'CLOSED') this.openings++
       for (const transition of this.#transitions) transition.later++
       this.#transitions.push({
         author: instance,
@@ -177,8 +210,10 @@ export class Checker implements Observer {
   #noteState(record: CircuitRecord | undefined): void {
     const { now } = this.#world
     const isForcedOpen = record?.override?.state === 'OPEN'
-    if (record?.state !== 'OPEN') this.#openSince = undefined
-    else this.#openSince ??= now
+    if ((record?.state ?? 'CLOSED') === 'CLOSED') {
+      this.#openTime = this.openTime
+      this.#openSince = undefined
+    } else this.#openSince ??= now
     this.#forcedOpenSince = isForcedOpen ? (this.#forcedOpenSince ?? now) : undefined
   }
 
@@ -200,6 +235,20 @@ export class Checker implements Observer {
       this.check(1, after.state === 'HALF_OPEN', () => `leases in a circuit that is not half-open: ${show(after)}`)
     }
     if (added.length > 0 && before?.state === 'OPEN' && !isOperators) this.#checkClaimTime(before, instance)
+    if (added.length > 0 && before !== undefined && !isOperators) this.#checkTurn(before, instance)
+  }
+
+  /** Who opened the circuit, or failed the last probe, lets the others probe first. */
+  #checkTurn(before: CircuitRecord, instance: Instance): void {
+    const opener = this.#opener
+    const { cacheTtl } = this.#assumed.settings
+    if (opener?.instance !== instance || !opener.isTold || !this.#assumed.clocksAgree) return
+    const clock = instance.now()
+    if (!knowsOthers(before, clock) || cacheTtl === 0) return
+    const from = before.state === 'OPEN' ? retryTime(before, this.#assumed.settings) : before.updatedAt
+    this.check(13, clock - from >= cacheTtl, () => {
+      return `${instance.name}, which opened the circuit, probes it again after ${clock - from} ms: ${show(before)}`
+    })
   }
 
   /** An open circuit is not claimed before its time, by the clock of whoever claims it. */
@@ -261,32 +310,152 @@ export class Checker implements Observer {
   /** Every failure and every success that is counted is one that this instance saw, in this epoch, and only once. */
   #checkCounts(before: CircuitRecord | undefined, after: CircuitRecord, request: StoreRequest): void {
     const { instance } = request
-    const count = (record: CircuitRecord | undefined): number => record?.failureCount ?? 0
     const epoch = before?.epoch ?? after.epoch
-    if (after.state === 'CLOSED' && (before === undefined || before.state === 'CLOSED')) {
-      const isReplaced = before?.version !== after.version
-      this.#consume('failures', isReplaced ? count(after) : count(after) - count(before), request, epoch)
-    } else if (after.state === 'OPEN' && (before === undefined || before.state === 'CLOSED')) {
-      this.#consume('failures', Math.max(0, count(after) - count(before)), request, epoch)
-    } else if (before?.state === 'HALF_OPEN' && after.state === 'OPEN') {
+    if (before === undefined || before.state === 'CLOSED') {
+      if (before !== undefined && before.version === after.version) this.#checkAddition(before, after, request)
+      else if (before?.suspectedAt === undefined) this.#checkRaised(before, after, request)
+      else if (after.state === 'CLOSED') this.#checkDismissed(before, after, request)
+      else this.#checkVerdict(before, after, request)
+    } else if (before.state === 'HALF_OPEN' && after.state === 'OPEN') {
       this.#checkSettlement(before, after, instance)
-      this.#consume('failures', 1, request, epoch)
-    } else if (before?.state === 'HALF_OPEN') {
+      this.#spent(this.#ledger.spend('failure', 1, request, epoch), 'failure', 1, request, epoch)
+    } else if (before.state === 'HALF_OPEN') {
       const successes = after.state === 'CLOSED' ? 1 : after.successCount - before.successCount
-      if (successes > 0) this.#checkSettlement(before, after, instance)
-      this.#consume('successes', successes, request, epoch)
+      if (successes <= 0) return
+      this.#checkSettlement(before, after, instance)
+      this.#spent(this.#ledger.spend('success', successes, request, epoch), 'success', successes, request, epoch)
     }
   }
 
-  /** Who has seen a complete count that nobody acted on opens the circuit with its next failure, and adds no more. */
-  #checkCompletion(before: CircuitRecord | undefined, after: CircuitRecord, { instance, sentAt }: StoreRequest): void {
-    const shown = this.#shownComplete.get(instance)
-    // Where answers are late or lost, what was shown may have been discarded, and a write may be sent twice.
-    if (!this.#assumed.storeIsSound || before?.state !== 'CLOSED' || shown === undefined || shown.at > sentAt) return
-    const isMore = after.state === 'CLOSED' && after.failureCount > before.failureCount
-    this.check(6, !isMore || before.version !== shown.version, () => {
-      return `${instance.name} knew of a complete count and added to it: ${show(before)} became ${show(after)}`
+  /** Outcomes are added to the sample of a suspicion. */
+  #checkAddition(before: CircuitRecord, after: CircuitRecord, request: StoreRequest): void {
+    const { instance } = request
+    const { version, epoch, suspectedAt } = before
+    const said = (): string => `${instance.name} made ${show(before)} into ${show(after)}`
+    const failures = after.failureCount - before.failureCount
+    const successes = after.successCount - before.successCount
+    const early = after.earlyCount - before.earlyCount
+    const reporters = after.reporterCount - before.reporterCount
+    const started = after.startedCount - before.startedCount
+    this.check(12, Math.min(failures, successes, early, reporters, started) >= 0, () => `erased: ${said()}`)
+    this.check(10, failures + successes + early + started > 0, () => `nothing was added: ${said()}`)
+    this.check(10, suspectedAt !== undefined, () => `no suspicion is known: ${said()}`)
+    if (suspectedAt === undefined) return
+    const { additions } = this.#sampleOf(version)
+    const { additionId = '' } = request
+    // A request that arrives after it was repeated, and after so many others that the store has forgotten that.
+    if (additions.includes(additionId) && !additions.slice(-rememberedAdditions).includes(additionId)) return
+    additions.push(additionId)
+    const clock = this.#clocks.get(request) ?? instance.now()
+    const age = clock - suspectedAt
+    this.check(14, age <= this.#assumed.settings.window, () => `a suspicion that is ${age} ms old goes on: ${said()}`)
+    const latest = this.#knownBy.get(request)
+    const knew = latest?.version === version && suspicion(latest, clock, this.#assumed.settings) === 'guilty'
+    this.check(6, !knew || !this.#assumed.storeIsSound, () => `the sample was guilty already: ${said()}`)
+
+    const shown = this.#shown.get(instance)?.get(version)
+    const mayBeAlone = shown?.records.some((record) => isAlone(record, clock, this.#assumed.settings)) === true
+    const since = shown?.since ?? Number.POSITIVE_INFINITY
+    const spend = (kind: Kind, amount: number, from: number): void => {
+      if (amount <= 0) return
+      this.#spent(this.#ledger.spend(kind, amount, request, epoch, from), kind, amount, request, epoch)
+    }
+    // What it counts apart may be any failure: the oldest are of the least use for the sample.
+    spend('failure', early, 0)
+    spend('failure', failures, mayBeAlone ? 0 : since)
+    spend('success', successes, since)
+    const sample = this.#sampleOf(version)
+    this.check(5, reporters === 0 || (reporters === 1 && !sample.reporters.has(instance)), () => `again: ${said()}`)
+    this.check(5, early === 0 || (early === 1 && !sample.early.has(instance)), () => `more than one early: ${said()}`)
+    if (reporters > 0) sample.reporters.add(instance)
+    if (early > 0) sample.early.add(instance)
+    if (failures + early > 0) sample.accusers.add(instance)
+  }
+
+  /** A suspicion is raised; it may open the circuit at once. */
+  #checkRaised(before: CircuitRecord | undefined, after: CircuitRecord, request: StoreRequest): void {
+    const { instance } = request
+    const { failureThreshold, window } = this.#assumed.settings
+    const said = (): string => `${instance.name} made ${show(before)} into ${show(after)}`
+    const isTrip = after.state === 'OPEN'
+    this.check(10, isTrip || after.suspectedAt !== undefined, () => `wrote what was there already: ${said()}`)
+    const { failureCount, earlyCount } = after
+    const epoch = before?.epoch ?? after.epoch
+    const amount = Math.max(failureCount, earlyCount)
+    // By a clock that was set back the past lasts longer.
+    const longest = this.#assumed.clocksRun ? window : Number.POSITIVE_INFINITY
+    const spent = this.#ledger.spendRow(amount, request, epoch, longest)
+    this.#spent(spent, 'failure', amount, request, epoch)
+    const clock = this.#clocks.get(request) ?? instance.now()
+    this.check(6, !isTrip || failureCount >= failureThreshold, () => `opened by too few failures: ${said()}`)
+    const isContradictable = failureThreshold > 1 && knowsOthers(before, clock)
+    this.check(13, !isTrip || !isContradictable, () => `opened alone, though others are known: ${said()}`)
+    if (isTrip) return
+    const { accusers, reporters, early } = this.#sampleOf(after.version)
+    accusers.add(instance)
+    reporters.add(instance)
+    if (earlyCount > 0) early.add(instance)
+  }
+
+  /** A suspicion is dismissed, by a sample that speaks for the service or because it is too old. */
+  #checkDismissed(before: CircuitRecord, after: CircuitRecord, request: StoreRequest): void {
+    const said = (): string => `${request.instance.name} made ${show(before)} into ${show(after)}`
+    const { failureCount, successCount, earlyCount, startedCount, reporterCount } = after
+    this.check(12, after.suspectedAt === undefined, () => `a suspicion erased another: ${said()}`)
+    this.check(12, failureCount + successCount + earlyCount + startedCount + reporterCount === 0, () => {
+      return `dismissed, and not empty: ${said()}`
     })
+    this.check(6, this.#saw('innocent', before, request), () => `dismissed without a verdict: ${said()}`)
+  }
+
+  /** The circuit is opened by a sample. */
+  #checkVerdict(before: CircuitRecord, after: CircuitRecord, request: StoreRequest): void {
+    const { instance } = request
+    const { failureThreshold, cacheTtl, window } = this.#assumed.settings
+    const said = (): string => `${instance.name} made ${show(before)} into ${show(after)}`
+    const clock = this.#clocks.get(request) ?? instance.now()
+    const { accusers, reporters } = this.#sampleOf(before.version)
+    // In that time everyone else has read it, and nobody has spoken when its author looked again.
+    const silence = Math.max(1_000, Math.min(2 * cacheTtl, window / 2))
+    const isAbandoned = this.#shown
+      .get(instance)
+      ?.get(before.version)
+      ?.looks.some(({ record, at }) => {
+        return record.reporterCount <= 1 && at - (before.suspectedAt ?? at) >= silence
+      })
+    // Others that are first heard in this sample could not contradict what had been said before.
+    const isKnown = failureThreshold > 1 && knowsOthers({ ...before, reporterCount: 0 }, clock)
+    if (isKnown && !isAbandoned && this.#assumed.clocksRun)
+      this.check(13, accusers.size > 1, () => {
+        const names = [...accusers].map(({ name }) => name).join(' and ')
+        return `opened by ${names} alone, though others are known (${reporters.size} have spoken): ${said()}`
+      })
+    this.check(6, this.#saw('guilty', before, request), () => `opened without a verdict: ${said()}`)
+  }
+
+  /** Whether the author of a write was shown the sample with this verdict. */
+  #saw(verdict: 'guilty' | 'innocent', { version }: CircuitRecord, request: StoreRequest): boolean {
+    const { instance } = request
+    const clock = this.#clocks.get(request) ?? instance.now()
+    const records = this.#shown.get(instance)?.get(version)?.records ?? []
+    return records.some((record) => suspicion(record, clock, this.#assumed.settings) === verdict)
+  }
+
+  #sampleOf(version: string): Sample {
+    let sample = this.#samples.get(version)
+    if (sample === undefined) {
+      sample = { accusers: new Set(), reporters: new Set(), early: new Set(), additions: [] }
+      this.#samples.set(version, sample)
+    }
+    return sample
+  }
+
+  /** Nothing is counted that has not happened, or not here. */
+  #spent({ missing, elsewhere }: Spent, kind: Kind, amount: number, request: StoreRequest, epoch: string): void {
+    this.check(missing > 0 && elsewhere < missing ? 5 : 3, missing <= 0, () => {
+      return `${request.instance.name} counted ${amount} times ${kind} in epoch ${epoch}, but had ${amount - missing} (and ${elsewhere} elsewhere)`
+    })
+    this.checks[5]++
   }
 
   /** Whoever settles a probe holds its lease. */
@@ -298,37 +467,6 @@ export class Checker implements Observer {
     })
   }
 
-  #consume(kind: keyof Ledger, amount: number, request: StoreRequest, epoch: string): void {
-    if (amount <= 0) return
-    const { instance } = request
-    this.#unanswered.set(request, { instance, kind, amount })
-    const ledger = this.#ledgerOf(instance)[kind]
-    let missing = amount
-    for (const from of [epoch, unstored]) {
-      const there = ledger.get(from) ?? 0
-      const taken = Math.min(there, missing)
-      ledger.set(from, there - taken)
-      missing -= taken
-    }
-    const elsewhere = [...ledger.values()].reduce((sum, number) => sum + number, 0)
-    this.check(missing > 0 && elsewhere < missing ? 5 : 3, missing <= 0, () => {
-      return `${instance.name} counted ${amount} ${kind} of epoch ${epoch}, but had ${amount - missing} (and ${elsewhere} of other epochs)`
-    })
-    this.checks[5]++
-  }
-
-  /** A write has something to say. */
-  #checkNeed(before: CircuitRecord | undefined, after: CircuitRecord, instance: Instance): void {
-    const isSame =
-      after.state === 'CLOSED' &&
-      (before?.state ?? 'CLOSED') === 'CLOSED' &&
-      after.failureCount === (before?.failureCount ?? 0)
-    this.check(10, !isSame || (before?.failureCount ?? 0) > 0, () => {
-      return `${instance.name} wrote what was there already: ${show(before)} became ${show(after)}`
-    })
-    this.check(10, this.#hasFailed, () => `${instance.name} wrote although nothing has ever failed: ${show(after)}`)
-  }
-
   arrived(request: StoreRequest): void {
     const { instance, operation } = request
     if (request.isOperators || operation !== 'batchGetState' || !this.#assumed.storeIsSound) return
@@ -336,6 +474,8 @@ export class Checker implements Observer {
     const before = this.#readAt.get(instance)
     this.#readAt.set(instance, request.sentAt)
     if (before === undefined || !this.#assumed.clocksAgree || cacheTtl === 0) return
+    // An open circuit is looked at sooner.
+    if ((this.#lastShown.get(instance)?.state ?? 'CLOSED') !== 'CLOSED') return
     // What is read while a write is on its way is discarded, and read again.
     if (before <= (this.#answeredAt.get(instance) ?? 0)) return
     // A whole millisecond either way: an instance's clock has no fractions.
@@ -346,6 +486,9 @@ export class Checker implements Observer {
 
   sent(request: StoreRequest): void {
     const { instance, operation } = request
+    this.#clocks.set(request, instance.now())
+    const known = this.#lastShown.get(instance)
+    if (known !== undefined) this.#knownBy.set(request, known)
     if (operation === 'getState' || operation === 'batchGetState') return
     let open = this.#open.get(instance)
     if (open === undefined) {
@@ -355,26 +498,42 @@ export class Checker implements Observer {
     open.add(request)
   }
 
-  #forgetUnanswered(instance: Instance): void {
-    for (const [request, { instance: author }] of this.#unanswered) {
-      if (author === instance) this.#unanswered.delete(request)
-    }
-  }
-
   answered(request: StoreRequest, record: CircuitRecord | undefined, isError: boolean): void {
     const { instance, operation } = request
     this.#open.get(instance)?.delete(request)
     this.#newsIn.set(instance, this.#world.events)
     if (operation !== 'batchGetState') this.#answeredAt.set(instance, this.#world.now)
     if (isError) return
-    if (this.#open.get(instance)?.size === 0) this.#forgetUnanswered(instance)
-    const { failureThreshold } = this.#assumed.settings
-    const isComplete = record?.state === 'CLOSED' && record.failureCount >= failureThreshold
-    if (isComplete) this.#shownComplete.set(instance, { version: record.version, at: this.#world.now })
-    else this.#shownComplete.delete(instance)
+    if (this.#open.get(instance)?.size === 0) this.#ledger.answered(instance)
+    // What was read before it was overtaken is no news.
+    const isOld = record !== undefined && this.#orderOf(record) < this.#orderOf(this.#lastShown.get(instance))
+    if (!isOld) this.#lastShown.set(instance, record)
+    if (record?.suspectedAt !== undefined) this.#show(request, record)
+    const opener = this.#opener
+    if (opener?.instance === instance && opener.version === record?.version) opener.isTold = true
     for (const transition of this.#transitions) {
       if (transition.author === instance && record?.transitions.includes(transition.id)) transition.isShown = true
     }
+  }
+
+  /** When the version of a record was stored, in the order of all versions. */
+  #orderOf(record: CircuitRecord | undefined): number {
+    return record === undefined ? -1 : (this.#versions.get(record.version) ?? 0)
+  }
+
+  #show(request: StoreRequest, record: CircuitRecord): void {
+    const { instance } = request
+    let shown = this.#shown.get(instance)
+    if (shown === undefined) {
+      shown = new Map()
+      this.#shown.set(instance, shown)
+    }
+    const { records, since, looks } = shown.get(record.version) ?? { records: [], since: this.#world.events, looks: [] }
+    looks.push({ record, at: this.#clocks.get(request) ?? instance.now() })
+    shown.delete(record.version)
+    shown.set(record.version, { since, records: records.includes(record) ? records : [...records, record], looks })
+    const [oldest] = shown.keys()
+    if (shown.size > 8 && oldest !== undefined) shown.delete(oldest)
   }
 
   // -------------------------------------------------------------------------------------------------------- calls
@@ -391,7 +550,12 @@ export class Checker implements Observer {
     this.check(5, instance.running.size <= maxConcurrent, () => {
       return `${instance.name} runs ${instance.running.size} operations at once, with maxConcurrent ${maxConcurrent}`
     })
-    if (!this.#assumed.storeIsSound || !this.#assumed.clocksAgree) return
+    if (!this.#assumed.storeIsSound) return
+    const shown = this.#lastShown.get(instance)
+    this.check(6, isNews || suspicion(shown, instance.now(), this.#assumed.settings) !== 'guilty', () => {
+      return `${instance.name} called the service although it knew that its sample is guilty: ${show(shown)}`
+    })
+    if (!this.#assumed.clocksAgree) return
     // Before its invocation it read what was older than cacheTtl; within a long one it does so in the background.
     const known = (since: number | undefined): boolean =>
       since !== undefined && call.invokedAt - since > cacheTtl + 4 * this.#assumed.storageTimeout
@@ -417,13 +581,13 @@ export class Checker implements Observer {
     }
     this.#checkDelay(call, operationAt - call.startedAt)
     const isTimeout = isError && isCircuitTimeoutError(result)
-    if (isAnswer && call.outcome === 'success') this.#enter('successes', call)
+    if (isAnswer && call.outcome === 'success') this.#enter('success', call)
     // When the invocation's time is over, be it by a clock that was set forward, whoever gives up does so because of that.
     const isOver = this.#world.now >= call.endsAt - this.#assumed.settings.deadlineReserve - 51
     const mayBeDeadline = isAbort && (isOver || !this.#assumed.clocksRun)
     if ((isAnswer && call.outcome === 'failure') || isTimeout || mayBeDeadline) {
       this.#hasFailed = true
-      this.#enter('failures', call)
+      this.#enter('failure', call)
     }
   }
 
@@ -438,24 +602,17 @@ export class Checker implements Observer {
     this.check(9, wasFrozen || took <= this.#assumed.storageTimeout + 2, () => {
       return `${instance.name} spent ${took} ms in "${hook}"`
     })
+    if (!this.#assumed.storeIsSound || !this.#assumed.clocksRun || wasFrozen || hook === 'before') return
+    const shown = this.#lastShown.get(instance)
+    this.check(6, suspicion(shown, instance.now() - took - 1, this.#assumed.settings) !== 'guilty', () => {
+      return `${instance.name} ended an invocation and left it to others to open the circuit: ${show(shown)}`
+    })
   }
 
-  #enter(kind: keyof Ledger, { instance, epoch }: CallRecord): void {
-    this.#add(kind, 1, instance, epoch !== undefined && this.#storedEpochs.has(epoch) ? epoch : unstored)
-  }
-
-  #add(kind: keyof Ledger, amount: number, instance: Instance, page: string): void {
-    const ledger = this.#ledgerOf(instance)[kind]
-    ledger.set(page, (ledger.get(page) ?? 0) + amount)
-  }
-
-  #ledgerOf(instance: Instance): Ledger {
-    let ledger = this.#ledgers.get(instance)
-    if (ledger === undefined) {
-      ledger = { failures: new Map(), successes: new Map() }
-      this.#ledgers.set(instance, ledger)
-    }
-    return ledger
+  #enter(kind: Kind, call: CallRecord): void {
+    const { epoch } = call
+    const page = epoch !== undefined && this.#storedEpochs.has(epoch) ? epoch : unstored
+    this.#ledger.enter(kind, call, page, this.#world.now)
   }
 
   // ------------------------------------------------------------------------------------------------------- events
@@ -503,11 +660,8 @@ export class Checker implements Observer {
     this.check(5, (left?.length ?? 0) === 0, () => `${instance.name} is idle and holds a lease: ${show(record)}`)
   }
 
-  /** How long the stored circuit has been open, in milliseconds; 0 if it is not. */
-  get openFor(): number {
-    return this.#openSince === undefined ? 0 : this.#world.now - this.#openSince
+  /** How long the stored circuit has not been closed, in milliseconds. */
+  get openTime(): number {
+    return this.#openTime + (this.#openSince === undefined ? 0 : this.#world.now - this.#openSince)
   }
 }
-
-/** The page of outcomes whose epoch was never stored: of an instance that knew nothing, or was on its own. */
-const unstored = '(none stored)'

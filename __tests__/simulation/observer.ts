@@ -11,6 +11,8 @@ export interface StoreRequest {
   readonly sentAt: number
   /** Whether an operator asked for it. */
   readonly isOperators: boolean
+  /** The id of an addition. */
+  readonly additionId?: string
 }
 
 /** How a call was meant to be answered, and what came of it. */
@@ -25,6 +27,8 @@ export interface CallRecord {
   readonly freezes: number
   /** When the operation started, if it did … */
   operationAt: number | undefined
+  /** … the event of the world that it was in … */
+  startedIn: number | undefined
   /** … the epoch that the instance was in … */
   epoch: string | undefined
   /** … and the state that it showed. */

@@ -42,7 +42,10 @@ const tooMuchForLateStores: ReadonlySet<string> = new Set(['steppingClocks', 'de
 /** The settings of a run; milliseconds. */
 export interface SimulatedSettings {
   readonly failureThreshold: number
+  readonly failureRateThreshold: number
   readonly resetTimeout: number
+  readonly resetBackoff: number
+  readonly maxResetTimeout: number
   readonly halfOpenSuccessThreshold: number
   readonly halfOpenMaxConcurrent: number
   readonly cacheTtl: number
@@ -55,10 +58,11 @@ export interface SimulatedSettings {
 /**
  * What a run is made of. A `storm` is troubles of all kinds with calm in between; `late`: the same, and for the whole run the
  * store carries out every request and replies to none in time; `healthy`: nothing ever fails; `lone`: one instance, cut off
- * from the store, sees nothing but failures while the service is well for everyone else.
+ * from the store, sees nothing but failures while the service is well for everyone else; `bad`: the same of one that
+ * reaches the store.
  */
 export interface Scenario {
-  readonly kind: 'storm' | 'late' | 'healthy' | 'lone'
+  readonly kind: 'storm' | 'late' | 'healthy' | 'lone' | 'bad'
   readonly instances: number
   /** The mean distance of an instance's invocations, in milliseconds. */
   readonly interval: number
@@ -74,15 +78,20 @@ export interface Scenario {
 /** Draws a scenario: about every fifth run has no trouble but the service's own and deaths. */
 export function drawScenario(world: World): Scenario {
   const chance = world.random()
-  const kind = chance < 0.05 ? 'healthy' : chance < 0.12 ? 'lone' : chance < 0.18 ? 'late' : 'storm'
+  const kind =
+    chance < 0.05 ? 'healthy' : chance < 0.12 ? 'lone' : chance < 0.18 ? 'late' : chance < 0.3 ? 'bad' : 'storm'
   const isStormy = kind === 'storm' || kind === 'late'
   const isPlain = !isStormy || world.chance(0.2)
+  const resetTimeout = world.pick(kind === 'bad' ? [500, 500, 1_000, 5_000] : [500, 1_000, 2_000, 5_000, 10_000])
   const settings: SimulatedSettings = {
-    failureThreshold: kind === 'lone' ? world.pick([2, 3, 5]) : world.pick([1, 2, 3, 3, 3, 5]),
-    resetTimeout: world.pick([500, 1_000, 2_000, 5_000, 10_000]),
+    failureThreshold: kind === 'bad' ? world.pick([2, 3, 3, 5, 5]) : world.pick([1, 2, 3, 3, 3, 5]),
+    failureRateThreshold: kind === 'bad' ? 50 : world.pick([50, 50, 50, 20, 80, 100]),
+    resetTimeout,
+    resetBackoff: world.pick([1, 2, 2, 3]),
+    maxResetTimeout: Math.max(resetTimeout, 20_000),
     halfOpenSuccessThreshold: world.pick([1, 1, 2, 3]),
     halfOpenMaxConcurrent: world.pick([1, 1, 1, 2, 3]),
-    cacheTtl: world.pick([0, 500, 2_000, 5_000]),
+    cacheTtl: kind === 'bad' ? world.pick([2_000, 5_000]) : world.pick([0, 500, 2_000, 5_000]),
     window: world.pick([10_000, 60_000, 60_000]),
     maxConcurrent: world.pick([1, 3, 10]),
     storageTimeout: world.pick([100, 250, 500]),
@@ -97,8 +106,8 @@ export function drawScenario(world: World): Scenario {
   ) as unknown as Troubles
   return {
     kind,
-    instances: kind === 'lone' ? world.pick([3, 5, 8]) : world.pick([1, 2, 3, 3, 5, 8, 12]),
-    interval: world.pick([100, 300, 1_000, 2_000]),
+    instances: kind === 'lone' || kind === 'bad' ? world.pick([3, 5, 8]) : world.pick([1, 2, 3, 3, 5, 8, 12]),
+    interval: kind === 'bad' ? world.pick([100, 300]) : world.pick([100, 300, 1_000, 2_000]),
     settings,
     troubles,
     stormFor: world.between(20_000, 60_000),
@@ -107,13 +116,40 @@ export function drawScenario(world: World): Scenario {
   }
 }
 
-/** Draws how the service does during a storm. */
-export function drawService(world: World): ServiceCondition {
+const weathers = [
+  'healthy',
+  'noise',
+  'noise',
+  'partial outage',
+  'bad instance',
+  'rejections',
+  'brown-out',
+  'outage',
+  'outage',
+  'slow outage',
+  'silence',
+  'overload',
+] as const
+
+/**
+ * Draws how the service does during a storm.
+ *
+ * @param fleet the indexes of the instances
+ */
+export function drawService(world: World, fleet: readonly number[]): ServiceCondition {
   const latency = world.pick([5, 50, 300])
   const rejectionRate = world.pick([0, 0, 0.1])
-  switch (world.pick(['healthy', 'errors', 'brown-out', 'outage', 'outage', 'slow outage', 'silence', 'overload'])) {
-    case 'errors':
-      return { errorRate: world.pick([0.01, 0.1, 0.3]), rejectionRate, latency }
+  switch (world.pick(weathers)) {
+    case 'noise':
+      return { errorRate: world.pick([0.01, 0.02, 0.05, 0.1, 0.2]), rejectionRate, latency }
+    case 'partial outage':
+      return { errorRate: 0.6, rejectionRate, latency }
+    case 'bad instance': {
+      const bad = world.pick(fleet)
+      return { errorRate: world.pick([1, 1, 0.6]), latency, affects: (index) => index === bad }
+    }
+    case 'rejections':
+      return { errorRate: world.pick([0, 0.05]), rejectionRate: 1, latency }
     case 'brown-out':
       return { errorRate: world.pick([0.3, 0.6]), rejectionRate, latency: 1_500, silenceRate: 0.1 }
     case 'outage':

@@ -45,7 +45,7 @@ describe('a fleet of the real engine, under troubles of all kinds', () => {
       const runs = scenarios.filter(({ troubles }) => troubles[trouble]).length
       expect({ trouble, isOften: runs >= 50 }).toEqual({ trouble, isOften: true })
     }
-    for (const kind of ['storm', 'late', 'healthy', 'lone']) {
+    for (const kind of ['storm', 'late', 'healthy', 'lone', 'bad']) {
       expect(scenarios.filter((scenario) => scenario.kind === kind).length).toBeGreaterThanOrEqual(5)
     }
   })

@@ -1,10 +1,11 @@
+import { suspicion } from '../../src/circuit/suspicion.ts'
 import { type Engine, engine as source } from './engine.ts'
 import { Instance, type Plan, service } from './instance.ts'
 import { Checker, type InvariantNumber, type Violation } from './invariants.ts'
 import { inMacrotask } from './microtasks.ts'
 import { drawLateStore, drawPlan, drawScenario, drawService, drawStore, type Scenario } from './scenario.ts'
-import { healthy, SimulatedService } from './service.ts'
-import { quiet, SimulatedStore } from './store.ts'
+import { healthy, type ServiceCondition, SimulatedService } from './service.ts'
+import { quiet, SimulatedStore, show } from './store.ts'
 import { World } from './world.ts'
 
 /** What a run came to. */
@@ -107,6 +108,7 @@ class Run {
   report(): Report {
     const { kind, storms } = this.#scenario
     if (kind === 'lone') this.#loneFailures()
+    else if (kind === 'bad') this.#badInstance()
     else if (kind === 'healthy') this.#pass(this.#scenario.stormFor, calmPlan)
     else for (let storm = 0; storm < storms; storm++) this.#storm()
     this.#checkRecovery()
@@ -135,8 +137,11 @@ class Run {
     const { kind, troubles, settings, stormFor, freezesBetween } = this.#scenario
     const { storageTimeout } = settings
     this.#often(5_000, () => {
-      this.#service.condition = drawService(world)
-      world.trace?.(world.now, 'service', JSON.stringify(this.#service.condition))
+      this.#service.condition = drawService(
+        world,
+        this.#fleet.map(({ index }) => index),
+      )
+      world.trace?.(world.now, 'service', describe(this.#service.condition, this.#fleet))
     })
     if (kind === 'late') this.#store.condition = drawLateStore(world, storageTimeout)
     this.#often(4_000, () => {
@@ -192,13 +197,34 @@ class Run {
     this.#store.partitions.clear()
   }
 
+  /** One instance fails all the time; for everyone else the service is well. */
+  #badInstance(): void {
+    const { settings, interval } = this.#scenario
+    const checker = this.#checker
+    this.#pass(5 * interval + 1_000, calmPlan)
+    const bad = this.#anyone()
+    this.#service.condition = { errorRate: 1, latency: 10, affects: (index) => index === bad.index }
+    const opened = checker.openings
+    this.#pass(60_000, calmPlan)
+    // Nobody can contradict the first suspicion of all. Then one more opinion is known.
+    checker.check(13, checker.openings - opened <= 2, () => {
+      return `${bad.name}, alone with its failures, opened the circuit ${checker.openings - opened} times`
+    })
+    const { resetTimeout, cacheTtl, halfOpenSuccessThreshold } = settings
+    const share = checker.openTime / 60_000
+    const longest = 2 * (resetTimeout + 10_000 + (1 + halfOpenSuccessThreshold) * (cacheTtl + 10 * interval))
+    checker.check(13, checker.openTime <= longest, () => {
+      return `${bad.name}, alone with its failures, kept the circuit open for ${Math.round(100 * share)} % of the time`
+    })
+  }
+
   /** Whatever was wrong is over: in the end everyone passes, nothing is left over, and nothing is owed. */
   #checkRecovery(): void {
     const { kind, settings, troubles, interval } = this.#scenario
     this.#calm()
     const skew = troubles.skewedClocks || troubles.steppingClocks ? 60_000 : 0
     // An open circuit, then the longest lease, then the longest pause of the store, then the probes.
-    const { resetTimeout, halfOpenSuccessThreshold, cacheTtl } = settings
+    const { maxResetTimeout: resetTimeout, halfOpenSuccessThreshold, cacheTtl } = settings
     // A lease that comes too late for its call may lie ready until it expires.
     const lateLease = kind === 'late' ? 15_000 : 0
     const probes = (halfOpenSuccessThreshold + 2) * (2 * interval + cacheTtl + 2_000 + lateLease)
@@ -211,7 +237,25 @@ class Run {
     })
     checker.check(12, (record?.leases.length ?? 0) === 0, () => 'a closed circuit holds leases')
     for (const instance of this.#fleet) this.#checkInstance(instance, wedged)
+    this.#checkSuspicion()
     checker.settleAccounts()
+  }
+
+  /** Nothing has failed for longer than a suspicion lasts, or than a sample takes. */
+  #checkSuspicion(): void {
+    const world = this.#world
+    const record = this.#store.peek(service)
+    const now = Math.floor(world.now)
+    const skew = this.#scenario.troubles.skewedClocks || this.#scenario.troubles.steppingClocks ? 60_000 : 0
+    const { window } = this.#scenario.settings
+    const age = record?.suspectedAt === undefined ? 0 : now - record.suspectedAt
+    this.#checker.check(
+      14,
+      age <= window + skew && suspicion(record, now, this.#scenario.settings) !== 'innocent',
+      () => {
+        return `all is well, and a suspicion is ${age} ms old: ${show(record)}`
+      },
+    )
   }
 
   #checkInstance(instance: Instance, wedged: InvariantNumber): void {
@@ -220,7 +264,8 @@ class Run {
     const world = this.#world
     // What a handler left behind when its instance was frozen is over by now.
     for (let turn = 0; instance.isBusy && turn < 40; turn++) world.run(500)
-    this.#service.condition = { errorRate: 0, latency: 5_000, spread: 0 }
+    // For nobody else: whoever is in the middle of an invocation would be cut by its deadline, and that is a failure.
+    this.#service.condition = { errorRate: 0, latency: 5_000, spread: 0, affects: (index) => index === instance.index }
     instance.invoke({ ...simplePlan, calls: maxConcurrent, atOnce: true })
     world.run(500)
     const ran = instance.running.size
@@ -244,8 +289,13 @@ class Run {
     const checker = this.#checker
     const plan = (): Plan => simplePlan
     this.#service.condition = { errorRate: 1, latency: 10 }
-    this.#pass((failureThreshold + 1) * (8 * interval + storageTimeout) + 2 * cacheTtl, plan)
+    // An instance that refuses by itself adds a failure to the sample with each of its own probes.
+    this.#pass((failureThreshold + 1) * (8 * interval + storageTimeout) + 2 * cacheTtl + 3 * resetTimeout, plan)
     const record = this.#store.peek(service)
+    // Where an instance refuses for longer, or clocks are further apart, than a suspicion lasts, each protects itself. The
+    // same holds where clocks that are apart make a suspicion seem so short that most leave it to others.
+    const isTooShort = settings.window < 5 * resetTimeout || (skewed && settings.window < 60_000)
+    if (record?.state !== 'OPEN' && (isTooShort || (skewed && (record?.pace ?? 0) > 100))) return
     checker.check(6, record !== undefined && record.state !== 'CLOSED', () => {
       return `the service is down for everyone, and the circuit is ${record?.state ?? 'unknown'} with ${record?.failureCount ?? 0} failures`
     })
@@ -374,3 +424,8 @@ function calmPlan(world: World): Plan {
 }
 
 const simplePlan: Plan = { calls: 1, atOnce: false, timeout: false, deadline: 15_000 }
+
+function describe({ affects, ...condition }: ServiceCondition, fleet: readonly Instance[]): string {
+  const affected = affects === undefined ? [] : fleet.filter(({ index }) => affects(index)).map(({ name }) => name)
+  return `${JSON.stringify(condition)} ${affected.join(' ')}`
+}

@@ -3,14 +3,14 @@ import type {
   CircuitRecord,
   CompareAndSet,
   ExpectedVersion,
-  FailureIncrement,
   ICircuitStorage,
+  Outcomes,
   WriteResult,
 } from '../../src/storage/contract.ts'
 import type { Engine } from './engine.ts'
 import type { Instance } from './instance.ts'
 import type { Observer, StoreRequest } from './observer.ts'
-import type { World } from './world.ts'
+import { type World, worldStart } from './world.ts'
 
 /** How the way to the store is doing. Probabilities and milliseconds. */
 export interface StoreCondition {
@@ -97,16 +97,24 @@ export class SimulatedStore {
   /** The way of one instance to the store. `isOperators`: an operator sits at it. */
   storageFor(instance: Instance, isOperators = false): ICircuitStorage {
     const inner = this.#inner
-    const send = <T>(operation: StorageOperation, key: string, apply: () => Promise<T>): Promise<T> =>
-      this.#send({ instance, operation, key, sentAt: this.#world.now, isOperators }, apply)
+    const send = <T>(
+      operation: StorageOperation,
+      key: string,
+      apply: () => Promise<T>,
+      additionId?: string,
+    ): Promise<T> =>
+      this.#send(
+        { instance, operation, key, sentAt: this.#world.now, isOperators, ...(additionId && { additionId }) },
+        apply,
+      )
     const write = (operation: StorageOperation, key: string, apply: () => Promise<WriteResult>): Promise<WriteResult> =>
       send(operation, key, apply)
     return {
       shared: true,
       getState: (key) => send('getState', key, () => inner.getState(key)),
       batchGetState: (keys) => send('batchGetState', keys[0] as string, () => inner.batchGetState(keys)),
-      incrementFailures: (key: string, version: ExpectedVersion, increment: FailureIncrement) =>
-        write('incrementFailures', key, () => inner.incrementFailures(key, version, increment)),
+      addOutcomes: (key: string, version: string, outcomes: Outcomes) =>
+        send('addOutcomes', key, () => inner.addOutcomes(key, version, outcomes), outcomes.id),
       compareAndSetState: (key: string, version: ExpectedVersion, next: CircuitRecord) =>
         write('compareAndSetState', key, () => inner.compareAndSetState(key, version, next)),
       batchSetState: (writes: readonly CompareAndSet[]) =>
@@ -237,9 +245,13 @@ export class SimulatedStore {
 /** A record in a line. */
 export function show(record: CircuitRecord | undefined): string {
   if (record === undefined) return '(nothing)'
-  const { state, generation, failureCount, successCount, leases, override, version, epoch } = record
+  const { state, generation, failureCount, successCount, leases, override, version, epoch, suspectedAt } = record
+  const { earlyCount, startedCount, reporterCount, dismissals, othersAt } = record
   const probes = leases.length === 0 ? '' : ` leases ${leases.map(({ id }) => id).join(' ')}`
   const forced = override === undefined ? '' : ` forced ${override.state}`
+  const sample = `${earlyCount} early, ${startedCount} started, ${reporterCount} reporters`
+  const since = suspectedAt === undefined ? '' : ` suspected since ${suspectedAt - worldStart}, ${sample}`
+  const past = `${dismissals} dismissals${othersAt === undefined ? '' : ', others known'}`
   const counts = `${failureCount} failures, ${successCount} successes`
-  return `${state} generation ${generation}, ${counts}${probes}${forced} (version ${version}, epoch ${epoch})`
+  return `${state} generation ${generation}, ${counts}${since}, ${past}${probes}${forced} (version ${version}, epoch ${epoch})`
 }

@@ -28,6 +28,8 @@ export interface FleetWorkerSetup {
 
 /** How a call is made. */
 export interface CallOptions {
+  /** The only breaker that makes one, by its number; `undefined`: all of them do. */
+  readonly only?: number
   /** Whether the operation takes until it is released. */
   readonly isHeld?: boolean
   /** The rest of the invocation, in milliseconds. */
@@ -210,6 +212,7 @@ async function call(command: Extract<FleetCommand, { kind: 'call' }>): Promise<C
   released = Promise.withResolvers()
   await Promise.all(
     breakers.map(async (breaker, index) => {
+      if (command.only !== undefined && command.only !== index) return
       const result = await invoke(breaker, `${process.pid}-${index}`, command.does, command)
       if (result !== undefined) results[result]++
       await breaker.flush()

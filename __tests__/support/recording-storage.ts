@@ -4,8 +4,8 @@ import type {
   CircuitRecord,
   CompareAndSet,
   ExpectedVersion,
-  FailureIncrement,
   ICircuitStorage,
+  Outcomes,
   WriteResult,
 } from '../../src/storage/contract.ts'
 import { MemoryCircuitStorage } from '../../src/storage/memory.ts'
@@ -143,9 +143,9 @@ export class RecordingStorage implements ICircuitStorage {
     return this.#request('batchGetState', [serviceKeys], () => this.#inner.batchGetState(serviceKeys))
   }
 
-  incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement): Promise<WriteResult> {
-    const apply = () => this.#shown(key, this.#inner.incrementFailures(key, version, increment))
-    return this.#request('incrementFailures', [key, version, increment], apply)
+  addOutcomes(key: string, version: string, outcomes: Outcomes): Promise<WriteResult> {
+    const apply = () => this.#shown(key, this.#inner.addOutcomes(key, version, outcomes))
+    return this.#request('addOutcomes', [key, version, outcomes], apply)
   }
 
   compareAndSetState(key: string, version: ExpectedVersion, next: CircuitRecord): Promise<WriteResult> {

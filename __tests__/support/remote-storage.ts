@@ -8,16 +8,16 @@ import type {
   CircuitRecord,
   CompareAndSet,
   ExpectedVersion,
-  FailureIncrement,
   ICircuitStorage,
+  Outcomes,
   WriteResult,
 } from '../../src/storage/contract.ts'
-import { emptyRecord, expiryOf } from '../../src/storage/record.ts'
+import { expiryOf, plus } from '../../src/storage/record.ts'
 
 /** What is behind the adapters. */
 export class RemoteStore {
   readonly records = new Map<string, CircuitRecord>()
-  readonly increments = new Map<string, readonly string[]>()
+  readonly additions = new Map<string, readonly string[]>()
   readonly expiries = new Map<string, number | undefined>()
   readonly damaged = new Set<string>()
   down = false
@@ -45,12 +45,12 @@ export class RemoteStorage implements ICircuitStorage {
     return new Map([...found].filter((entry): entry is [string, CircuitRecord] => entry[1] !== undefined))
   }
 
-  async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement): Promise<WriteResult> {
-    this.check('incrementFailures', key)
+  async addOutcomes(key: string, version: string, outcomes: Outcomes): Promise<WriteResult> {
+    this.check('addOutcomes', key)
     const current = this.store.records.get(this.nameOf(key))
-    if (!this.matches(current, version) && !this.isUnreplaced(current, version)) return this.refuse(current)
-    if (this.isKnown(key, increment)) return { applied: true, current: this.handOut(current) }
-    return this.add(key, current, increment)
+    if (!current || !this.matches(current, version)) return this.refuse(current)
+    if (this.isKnown(key, outcomes)) return { applied: true, current: this.handOut(current) }
+    return this.add(key, current, outcomes)
   }
 
   async compareAndSetState(key: string, version: ExpectedVersion, next: CircuitRecord): Promise<WriteResult> {
@@ -79,16 +79,16 @@ export class RemoteStorage implements ICircuitStorage {
     this.check(operation, key)
     const current = this.store.records.get(this.nameOf(key))
     if (!this.matches(current, version)) return this.refuse(current)
-    this.store.increments.delete(key)
+    this.store.additions.delete(key)
     return this.write(key, this.merged(current, next))
   }
 
-  /** Adds an increment to what was read. */
-  protected add(key: string, current: CircuitRecord | undefined, increment: FailureIncrement): WriteResult {
-    this.store.increments.set(key, [...(this.store.increments.get(key) ?? []).slice(-15), increment.id])
+  /** Adds outcomes to what was read. */
+  protected add(key: string, current: CircuitRecord, outcomes: Outcomes): WriteResult {
+    this.store.additions.set(key, [...(this.store.additions.get(key) ?? []).slice(-15), outcomes.id])
     const expiry = this.store.expiries.get(key)
-    const result = this.write(key, this.counted(current, increment))
-    if (current !== undefined) this.store.expiries.set(key, expiry)
+    const result = this.write(key, this.plus(current, outcomes))
+    this.store.expiries.set(key, expiry)
     return result
   }
 
@@ -105,7 +105,7 @@ export class RemoteStorage implements ICircuitStorage {
 
   protected forget(key: string): void {
     this.store.records.delete(this.nameOf(key))
-    this.store.increments.delete(key)
+    this.store.additions.delete(key)
     this.store.expiries.delete(key)
     this.store.damaged.delete(key)
   }
@@ -114,18 +114,12 @@ export class RemoteStorage implements ICircuitStorage {
     return current?.version === version
   }
 
-  /** Whether an increment that saw nothing may be added to a record: until that is replaced. */
-  protected isUnreplaced(current: CircuitRecord | undefined, version: ExpectedVersion): boolean {
-    return version === undefined && current?.version === current?.epoch
+  protected isKnown(key: string, { id }: Outcomes): boolean {
+    return this.store.additions.get(key)?.includes(id) ?? false
   }
 
-  protected isKnown(key: string, { id }: FailureIncrement): boolean {
-    return this.store.increments.get(key)?.includes(id) ?? false
-  }
-
-  protected counted(current: CircuitRecord | undefined, { count, at, id }: FailureIncrement): CircuitRecord {
-    const record = current ?? emptyRecord(id, at)
-    return { ...record, failureCount: record.failureCount + count, lastFailureAt: at, updatedAt: at }
+  protected plus(record: CircuitRecord, outcomes: Outcomes): CircuitRecord {
+    return plus(record, outcomes)
   }
 
   /** What a replace stores. */

@@ -15,6 +15,9 @@ import {
   type CircuitSnapshot,
   type CircuitState,
   circuitBreaker,
+  type Evidence,
+  type FailureSummary,
+  isCircuitOpenError,
 } from '../../src/index.ts'
 import { createTestContext } from '../../src/testing/index.ts'
 
@@ -182,6 +185,21 @@ const claims = {
         // @ts-expect-error neither has it
         circuits.adyen
       })
+  },
+
+  'why a circuit is open': () => {
+    assertType<'fleet' | 'instance'>()(snapshot.scope)
+    const breaker = new CircuitBreaker({ services: ['stripe'] })
+    breaker.onStateChange(({ evidence, lastFailure, retryAt, functionName }) => {
+      assertType<Evidence | undefined>()(evidence)
+      assertType<FailureSummary | undefined>()(lastFailure)
+      assertType<number | undefined>()(retryAt)
+      assertType<string | undefined>()(functionName)
+    })
+    const error: unknown = undefined
+    if (isCircuitOpenError(error)) assertType<FailureSummary | undefined>()(error.lastFailure)
+    // @ts-expect-error a chance in words
+    circuitBreaker({ services: ['stripe'], rampUp: 'slowly' })
   },
 
   'the engine': () => {

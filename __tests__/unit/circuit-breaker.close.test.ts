@@ -14,11 +14,11 @@ describe('close', () => {
     const storage = new ClosableStorage()
     CircuitBreakerStorageFactory.register('closable', () => storage)
     const breaker = new CircuitBreaker({ services: ['stripe'], storage: { type: 'closable' } }, { env: {} })
-    const increment = jest.spyOn(storage, 'incrementFailures')
+    const write = jest.spyOn(storage, 'compareAndSetState')
     await breaker.execute('stripe', () => Promise.reject(new Error('down'))).catch(() => {})
     await breaker.close()
     expect(storage.close).toHaveBeenCalledTimes(1)
-    expect(increment.mock.invocationCallOrder[0]).toBeLessThan(storage.close.mock.invocationCallOrder[0] as number)
+    expect(write.mock.invocationCallOrder[0]).toBeLessThan(storage.close.mock.invocationCallOrder[0] as number)
     expect(await storage.getState('stripe')).toMatchObject({ failureCount: 1 })
   })
 

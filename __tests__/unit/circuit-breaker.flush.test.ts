@@ -6,7 +6,7 @@ describe('a flush', () => {
     const { start, storage } = createFleet({ services: ['a', 'b'] })
     const breaker = start()
     await breaker.load()
-    storage.holdRequest('incrementFailures')
+    storage.holdRequest('compareAndSetState')
     await failTimes(breaker, 1, 'b')
     expect(breaker.needsFlush).toBe(true)
   })

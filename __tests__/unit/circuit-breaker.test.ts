@@ -6,13 +6,16 @@ import {
   isConfigurationError,
   isUnknownServiceError,
   MemoryCircuitStorage,
+  type StateChange,
 } from '../../src/index.ts'
+import { emptyRecord } from '../../src/storage/record.ts'
 import { createFakeRuntime, epochStart } from '../support/fake-runtime.ts'
 import {
   BadRequest,
   createFleet,
   failTimes,
   isSettled,
+  observedBy,
   ok,
   outcomeOf,
   trip,
@@ -114,10 +117,11 @@ describe('a call', () => {
     held.release()
   })
 
-  it('is refused with how long to wait, when it opened and headers for HTTP', async () => {
+  it('is refused with how long to wait, when and why it opened, and headers for HTTP', async () => {
     const { start, runtime } = createFleet()
     const breaker = start()
-    await trip(breaker)
+    await trip(start())
+    await breaker.load()
     await runtime.advance(2_500)
     const error = (await outcomeOf(breaker.call('stripe', ok))).error as CircuitOpenError
     expect(error).toMatchObject({
@@ -127,6 +131,7 @@ describe('a call', () => {
       reason: 'open',
       retryAfter: 7_500,
       openedAt: epochStart,
+      lastFailure: { at: epochStart, name: 'ServiceUnavailable', status: 503 },
       statusCode: 503,
       expose: true,
       headers: { 'Retry-After': '8' },
@@ -301,6 +306,7 @@ describe('the snapshots', () => {
         service: 'stripe',
         mode: 'enforce',
         state: 'OPEN',
+        scope: 'fleet',
         failureCount: 3,
         successCount: 0,
         openedAt: runtime.now(),
@@ -316,7 +322,8 @@ describe('the snapshots', () => {
   it('read HALF_OPEN from retryAt on, so that a handler that only asks for OPEN lets the probe through', async () => {
     const { start, runtime } = createFleet()
     const breaker = start()
-    await trip(breaker)
+    await trip(start())
+    await breaker.load()
     await runtime.advance(9_999)
     expect(breaker.circuits.stripe?.state).toBe('OPEN')
     await runtime.advance(1)
@@ -325,7 +332,7 @@ describe('the snapshots', () => {
     expect(breaker.circuits.stripe?.state).toBe('CLOSED')
   })
 
-  it('show the failures in a row, those that are held back included, until the window has passed', async () => {
+  it('show the failures in a row until the window has passed', async () => {
     const { start, runtime } = createFleet()
     const breaker = start()
     await breaker.call('stripe', ok)
@@ -338,12 +345,12 @@ describe('the snapshots', () => {
   })
 
   it('are empty again after the circuit has closed, and trip and recovery repeat for ever', async () => {
-    const { start, runtime, storage } = createFleet()
+    const { start, runtime, storage } = createFleet({ resetBackoff: 1 })
     const breaker = start()
     for (let round = 1; round <= 5; round++) {
       await trip(breaker)
       expect(breaker.circuits.stripe).toMatchObject({ state: 'OPEN', generation: 3 * round - 2 })
-      await runtime.advance(10_000)
+      await runtime.advance(11_000)
       await breaker.call('stripe', ok)
       await breaker.flush()
       expect(breaker.circuits.stripe).toMatchObject({
@@ -364,6 +371,74 @@ describe('the snapshots', () => {
     const breaker = start()
     await breaker.load()
     expect(breaker.circuits.stripe?.retryAt).toBe(runtime.now() + 300_000)
+  })
+})
+
+describe('why a circuit opened', () => {
+  it('is told by the event, with the function, the request, the evidence and the time of the next try', async () => {
+    const { storage, runtime } = createFleet()
+    const events: StateChange[] = []
+    const breaker = new CircuitBreaker(
+      { services: ['stripe'], storage, onStateChange: (change) => events.push(change) },
+      { ...runtime, env: { AWS_LAMBDA_FUNCTION_NAME: 'checkout' } },
+    )
+    await breaker.load()
+    for (const awsRequestId of ['first', 'second', 'third']) {
+      await outcomeOf(breaker.callExternalFor({ awsRequestId })('stripe', unavailable))
+    }
+    await breaker.flush()
+    await runtime.advance(11_000)
+    await breaker.callExternalFor({ awsRequestId: 'probe' })('stripe', ok)
+    await breaker.flush()
+    const lastFailure = { at: epochStart, name: 'ServiceUnavailable', status: 503 }
+    const common = { service: 'stripe', functionName: 'checkout', observed: false, lastFailure }
+    expect(events).toEqual([
+      {
+        ...common,
+        ...{
+          from: 'CLOSED',
+          to: 'OPEN',
+          generation: 1,
+          at: epochStart,
+          reason: 'failure-threshold',
+          requestId: 'third',
+        },
+        evidence: { failures: 3, successes: 0, reporters: 1 },
+        retryAt: epochStart + 10_000,
+      },
+      expect.objectContaining({ ...common, to: 'HALF_OPEN', requestId: 'probe', evidence: undefined }),
+      expect.objectContaining({ ...common, to: 'CLOSED', evidence: undefined, retryAt: undefined }),
+    ])
+  })
+
+  it('is this instance alone where the others contradict: it says so once, and refuses by itself', async () => {
+    const { start, storage, runtime, events } = createFleet({ cacheTtl: 0 })
+    const [bad, well] = [start(), start()]
+    await storage.put('stripe', { ...emptyRecord('e', runtime.now()), version: 'v', othersAt: runtime.now() })
+    const observed = observedBy(bad)
+    await bad.load()
+    await failTimes(bad, 3)
+    await bad.flush()
+    expect(bad.circuits.stripe).toMatchObject({ state: 'OPEN', scope: 'instance', retryAt: runtime.now() + 10_000 })
+    expect((await outcomeOf(bad.call('stripe', ok))).error).toMatchObject({
+      reason: 'open',
+      lastFailure: { name: 'ServiceUnavailable', status: 503 },
+    })
+    await well.load()
+    for (let call = 0; call < 6; call++) await well.call('stripe', ok)
+    await well.flush()
+    for (let round = 0; round < 3; round++) {
+      await runtime.advance(100)
+      await bad.load()
+    }
+    expect(observed).toMatchObject([{ to: 'OPEN', reason: 'instance-unhealthy', observed: true, evidence: undefined }])
+    expect(events).toEqual([])
+    expect(well.circuits.stripe).toMatchObject({ state: 'CLOSED', scope: 'fleet' })
+
+    await runtime.advance(10_000)
+    expect(bad.circuits.stripe).toMatchObject({ state: 'HALF_OPEN', scope: 'instance' })
+    expect(await bad.call('stripe', ok)).toBe('ok')
+    expect(bad.circuits.stripe).toMatchObject({ state: 'CLOSED', scope: 'fleet' })
   })
 })
 

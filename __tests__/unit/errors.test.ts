@@ -4,6 +4,7 @@ import httpErrorHandler from '@middy/http-error-handler'
 import {
   BreakableResultError,
   CircuitBreakerError,
+  type CircuitOpenDetails,
   type CircuitOpenError,
   CircuitStorageError,
   type CircuitTimeoutError,
@@ -50,7 +51,7 @@ const own: Errors = await import('../../src/errors.ts')
 /** The same source, loaded a second time: other classes, as with two copies of the package in one bundle. */
 const copy: Errors = await import('../../src/errors.ts?copy' as string)
 
-function openError(details: { retryAfter?: number } = {}, errors: Errors = own): CircuitOpenError {
+function openError(details: Partial<CircuitOpenDetails> = {}, errors: Errors = own): CircuitOpenError {
   return new errors.CircuitOpenError({
     service: 'stripe',
     retryAfter: 10_000,
@@ -155,6 +156,12 @@ describe('CircuitOpenError', () => {
       headers: { 'Retry-After': '10' },
       message: 'The circuit of stripe is open. Try again in 10 s.',
     })
+  })
+
+  it('carries the failure that opened the circuit, where that is known', () => {
+    const lastFailure = { at: 1_800_000_000_000, name: 'TypeError', code: 'ECONNREFUSED' }
+    expect(openError({ lastFailure }).lastFailure).toEqual(lastFailure)
+    expect(openError().lastFailure).toBeUndefined()
   })
 
   it.each([

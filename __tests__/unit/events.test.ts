@@ -10,6 +10,9 @@ const change: StateChange = {
   reason: 'failure-threshold',
   requestId: undefined,
   observed: false,
+  evidence: { failures: 3, successes: 0, reporters: 2 },
+  lastFailure: { at: 1_800_000_000_000, name: 'Error', status: 503 },
+  retryAt: 1_800_000_010_000,
 }
 
 /** Long enough for Node to report a rejection that nobody handles: Jest fails the test then. */

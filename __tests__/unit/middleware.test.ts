@@ -85,7 +85,7 @@ describe('circuitBreaker', () => {
   it('recovers through a handler that only branches on OPEN', async () => {
     const { start, runtime, storage } = createFleet()
     const breaker = start()
-    await trip(breaker)
+    await trip(start())
     const handler = middy()
       .use(circuitBreaker(breaker))
       .handler(async (_event, { circuits, callExternal }) =>
@@ -98,8 +98,9 @@ describe('circuitBreaker', () => {
   })
 
   it('lets @middy/http-error-handler answer a refusal with 503 and Retry-After, and a timeout with 504', async () => {
-    const breaker = createFleet().start()
-    await trip(breaker)
+    const { start } = createFleet()
+    await trip(start())
+    const breaker = start()
     const answerTo = (context: object) =>
       middy()
         .use(httpErrorHandler({ logger: false } as never))
@@ -155,7 +156,7 @@ describe('the hooks', () => {
     const loading = hooks.before(request)
     expect(loading).toBeInstanceOf(Promise)
     expect(await loading).toBeUndefined()
-    const held = storage.holdReply('incrementFailures')
+    const held = storage.holdReply('compareAndSetState')
     await failTimes(breaker, 1)
     const flushing = hooks.after(request)
     expect(flushing).toBeInstanceOf(Promise)
@@ -268,7 +269,7 @@ describe('the hooks', () => {
       .use(circuitBreaker(breaker))
       .use(early)
       .handler(async () => 'late')
-    storage.inject('fail', 'incrementFailures')
+    storage.inject('fail', 'compareAndSetState')
     expect(await handler({}, createTestContext())).toBe('early')
     isEarly = false
     expect(await handler({}, createTestContext())).toBe('late')

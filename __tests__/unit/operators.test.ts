@@ -86,7 +86,7 @@ describe('forceOpen', () => {
   it('drops the outcome of a probe that was in flight', async () => {
     const { start, storage, runtime } = createFleet()
     const breaker = start()
-    await trip(breaker)
+    await trip(start())
     await runtime.advance(10_000)
     const probe = controlled()
     const call = breaker.call('stripe', probe.operation)
@@ -104,7 +104,7 @@ describe('forceOpen', () => {
     const { start, storage, runtime } = createFleet()
     const breaker = start()
     await breaker.load()
-    const held = storage.holdReply('incrementFailures')
+    const held = storage.holdReply('compareAndSetState')
     await failTimes(breaker, 1)
     await held.arrived
     await breaker.forceOpen('stripe')
@@ -150,7 +150,9 @@ describe('forceClosed', () => {
     await Promise.all(breakers.map((breaker) => breaker.load()))
     await Promise.all(breakers.map((breaker) => failTimes(breaker, 1)))
     await Promise.all(breakers.map((breaker) => breaker.flush()))
-    expect(await storage.peek('stripe')).toMatchObject({ failureCount: 3, state: 'OPEN' })
+    await runtime.advance(1_000)
+    await breakers[2]?.load()
+    expect(await storage.peek('stripe')).toMatchObject({ failureCount: 1, earlyCount: 0, state: 'OPEN' })
   })
 })
 

@@ -118,8 +118,9 @@ function targetsOf(alone: ReadonlyMap<string, Timings>, refusals: Timings): Targ
       return target(`${what}: ${subject}`, ratioOf(timings, subject), limit, `faster than ${rival}, ${times(limit)}`)
     })
   return [
-    target('Closed circuit, no timeout: call', ratioOf(plain, 'call'), 2, 'at most 2.00 × the bare call'),
-    target(`Closed circuit, no timeout: ${ours}`, ratioOf(plain, ours), 2, 'at most 2.00 × the bare call'),
+    target('Closed circuit, no timeout: call', ratioOf(plain, 'call'), 2.5, 'at most 2.50 × the bare call'),
+    target(`Closed circuit, no timeout: ${ours}`, ratioOf(plain, ours), 3.5, 'at most 3.50 × the bare call'),
+    target(`With a timeout: ${ours}`, ratioOf(timed, ours), 8, 'at most 8.00 × the bare call'),
     ...faster('Closed circuit, no timeout', plain, 'call', peers),
     ...faster('Closed circuit, no timeout', plain, ours, peers),
     ...faster('With a limit of 10', limited, 'call', peers),

@@ -68,9 +68,9 @@ export async function run({ quick }: Effort): Promise<Section> {
     title: 'Contention on one key',
     blocks: [
       `So many breakers of new instances, in one process, with a cache that is fresh, each with one call that fails at the same
-moment; a fleet of fewer than the threshold of ${failureThreshold} fails again until the circuit is open. Medians of ${rounds} rounds. The other side is
-a naive loop over the same adapter: read, add one to the count, open at the threshold, compare and set; in a conflict again with
-what is stored now, until the failure is counted or the circuit is open. The clients have ${crowd} connections to DynamoDB and one to
+moment, and again until the circuit is open: the first failures raise a suspicion, those of the second time are its evidence.
+Medians of ${rounds} rounds. The other side is a naive loop over the same adapter: read, add one to the count, open at the threshold of
+${failureThreshold}, compare and set; in a conflict again with what is stored now, until the failure is counted or the circuit is open. The clients have ${crowd} connections to DynamoDB and one to
 Redis, and \`storageTimeout\` is 30 s, so that one process can stand for a fleet: the times are those of a queue in front of this
 machine's store, the requests would be much the same.`,
       table,
@@ -178,8 +178,8 @@ class WatchedStorage implements ICircuitStorage {
     return this.#asked(this.#inner.batchGetState(...args))
   }
 
-  incrementFailures(...args: Parameters<ICircuitStorage['incrementFailures']>): Promise<WriteResult> {
-    return this.#watched(this.#inner.incrementFailures(...args))
+  addOutcomes(...args: Parameters<ICircuitStorage['addOutcomes']>): Promise<WriteResult> {
+    return this.#watched(this.#inner.addOutcomes(...args))
   }
 
   compareAndSetState(...args: Parameters<ICircuitStorage['compareAndSetState']>): Promise<WriteResult> {

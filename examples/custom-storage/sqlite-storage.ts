@@ -2,7 +2,7 @@
  * Circuits in a SQLite database file, shared by every process that opens it: the worked example of
  * `docs/custom-storage.md`. It uses nothing but what the package exports and `node:sqlite` (Node.js 22.16 or later).
  *
- * The whole job of an adapter is in `incrementFailures` and `compareAndSetState`: compare one token, write, and say what
+ * The whole job of an adapter is in `addOutcomes` and `compareAndSetState`: compare one token, write, and say what
  * is stored now, as one step that nobody can come between. Here a transaction makes it one step; elsewhere it is a
  * conditional update or a script on the server.
  *
@@ -16,11 +16,10 @@ import {
   type CompareAndSet,
   ConfigurationError,
   type ExpectedVersion,
-  emptyRecord,
   expiryOf,
-  type FailureIncrement,
   type ICircuitStorage,
   isCircuitStorageError,
+  type Outcomes,
   type StorageOperation,
   type WriteResult,
 } from '../../src/index.ts'
@@ -38,18 +37,18 @@ export interface SqliteCircuitStorageOptions {
 
 /**
  * One row per circuit. The record is one JSON text, because nothing in the database looks into it. Beside it is what the
- * contract wants but the record does not hold: the ids of the latest increments, and when the row may be deleted.
+ * contract wants but the record does not hold: the ids of the latest additions, and when the row may be deleted.
  */
 const schema = `
   CREATE TABLE IF NOT EXISTS circuits (
     service_key TEXT PRIMARY KEY,
     record TEXT NOT NULL,
-    increments TEXT NOT NULL,
+    additions TEXT NOT NULL,
     expires_at REAL
   ) STRICT, WITHOUT ROWID`
 
-/** The ids of so many increments are kept per circuit. A copy that comes after as many others counts again. */
-const rememberedIncrements = 16
+/** The ids of so many additions are kept per circuit. A copy that comes after as many others counts again. */
+const rememberedAdditions = 16
 
 /** Keeps circuits in a SQLite database file. Making one does no I/O. */
 export class SqliteCircuitStorage implements ICircuitStorage {
@@ -95,26 +94,27 @@ export class SqliteCircuitStorage implements ICircuitStorage {
 
   // -------------------------------------------------------------------------------------------------------- writing
 
-  async incrementFailures(
-    serviceKey: string,
-    version: ExpectedVersion,
-    { count, at, id }: FailureIncrement,
-  ): Promise<WriteResult> {
-    const operation = 'incrementFailures'
+  async addOutcomes(serviceKey: string, version: string, outcomes: Outcomes): Promise<WriteResult> {
+    const operation = 'addOutcomes'
     return this.#transaction(operation, serviceKey, (database) => {
-      const { record, increments = [], expiresAt } = read(database, operation, serviceKey) ?? {}
-      // An increment that saw nothing is added to a new record as well, until that is replaced for the first time.
-      const isExpected = version === undefined ? record?.version === record?.epoch : record?.version === version
-      if (!isExpected) return { applied: false, current: record }
+      const stored = read(database, operation, serviceKey)
+      if (stored?.record.version !== version) return { applied: false, current: stored?.record }
+      const { record, additions, expiresAt } = stored
       // Sent twice: it was counted the first time, so it is applied, and nothing is added.
-      if (increments.includes(id)) return { applied: true, current: record }
-      const counting = record ?? emptyRecord(id, at)
-      // The version stays as it is: so any number of instances can count at once and none refuses another.
-      const next = { ...counting, failureCount: counting.failureCount + count, lastFailureAt: at, updatedAt: at }
-      const latest = [id, ...increments].slice(0, rememberedIncrements)
+      if (additions.includes(outcomes.id)) return { applied: true, current: record }
+      // The version stays as it is: so any number of instances can report at once and none refuses another.
+      const next = {
+        ...record,
+        failureCount: record.failureCount + outcomes.failures,
+        successCount: record.successCount + outcomes.successes,
+        startedCount: record.startedCount + outcomes.started,
+        earlyCount: record.earlyCount + outcomes.early,
+        reporterCount: record.reporterCount + outcomes.reporters,
+        updatedAt: outcomes.at,
+      }
+      const latest = [outcomes.id, ...additions].slice(0, rememberedAdditions)
       // So does the time at which it may be deleted.
-      const expiry = record === undefined ? expiryOf(next) : expiresAt
-      return { applied: true, current: store(database, operation, serviceKey, next, latest, expiry) }
+      return { applied: true, current: store(database, operation, serviceKey, next, latest, expiresAt) }
     })
   }
 
@@ -230,8 +230,8 @@ export class SqliteCircuitStorage implements ICircuitStorage {
 
 interface Stored {
   readonly record: CircuitRecord
-  /** The ids of the latest increments since the last replace, the last one first. */
-  readonly increments: readonly string[]
+  /** The ids of the latest additions since the last replace, the last one first. */
+  readonly additions: readonly string[]
   /** From then on the row may be deleted; `undefined`: never. */
   readonly expiresAt: number | undefined
 }
@@ -239,7 +239,7 @@ interface Stored {
 /** The row as it is now. Decoded anew each time, so that nobody can change it through a record that was handed out. */
 function read(database: DatabaseSync, operation: StorageOperation, serviceKey: string): Stored | undefined {
   const row = database
-    .prepare('SELECT record, increments, expires_at FROM circuits WHERE service_key = ?')
+    .prepare('SELECT record, additions, expires_at FROM circuits WHERE service_key = ?')
     .get(serviceKey)
   return row && decode(row, operation, serviceKey)
 }
@@ -251,7 +251,7 @@ function replace(
 ): WriteResult {
   const current = read(database, operation, serviceKey)?.record
   if (current?.version !== version) return { applied: false, current }
-  // The whole record, and no increment ids: one of the old version that is sent again is refused by the new version.
+  // The whole record, and no addition ids: one to the old version that is sent again is refused by the new version.
   return { applied: true, current: store(database, operation, serviceKey, next, [], expiryOf(next)) }
 }
 
@@ -261,12 +261,12 @@ function store(
   operation: StorageOperation,
   serviceKey: string,
   record: CircuitRecord,
-  increments: readonly string[],
+  additions: readonly string[],
   expiresAt: number | undefined,
 ): CircuitRecord {
   const row = database
-    .prepare('REPLACE INTO circuits VALUES (?, ?, ?, ?) RETURNING record, increments, expires_at')
-    .get(serviceKey, JSON.stringify(record), JSON.stringify(increments), expiresAt ?? null)
+    .prepare('REPLACE INTO circuits VALUES (?, ?, ?, ?) RETURNING record, additions, expires_at')
+    .get(serviceKey, JSON.stringify(record), JSON.stringify(additions), expiresAt ?? null)
   return decode(row ?? {}, operation, serviceKey).record
 }
 
@@ -281,9 +281,9 @@ function remove(database: DatabaseSync, serviceKey: string): void {
  */
 function decode(row: Record<string, unknown>, operation: StorageOperation, service: string): Stored {
   try {
-    const [record, increments] = [JSON.parse(String(row['record'])), JSON.parse(String(row['increments']))]
+    const [record, additions] = [JSON.parse(String(row['record'])), JSON.parse(String(row['additions']))]
     if (typeof record.version !== 'string') throw new TypeError('it has no version')
-    return { record, increments, expiresAt: (row['expires_at'] as number | null) ?? undefined }
+    return { record, additions, expiresAt: (row['expires_at'] as number | null) ?? undefined }
   } catch (cause) {
     const message = `The record stored for ${JSON.stringify(service)} is damaged: ${(cause as Error).message}`
     throw new CircuitStorageError(message, { operation, service, corrupt: true, cause })

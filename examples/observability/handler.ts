@@ -39,7 +39,7 @@ const aMoment = 5_000
 
 // An option and not one of the call, so that CIRCUIT_BREAKER_TIMEOUT can change it.
 const breaker = new CircuitBreaker({ services: ['payments'], timeout: 3_000 })
-breaker.onStateChange((change) => tellStateChange(change, breaker.circuits))
+breaker.onStateChange(tellStateChange)
 breaker.onStorageError(tellStorageError)
 
 export const handler = middy<APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2>()

@@ -14,7 +14,6 @@ import type { APIGatewayProxyEventV2 } from 'aws-lambda'
 import {
   type CallExternal,
   type CallOptions,
-  type Circuits,
   isBreakableResultError,
   isCircuitOpenError,
   isCircuitTimeoutError,
@@ -70,11 +69,9 @@ export const correlation: MiddlewareObj<APIGatewayProxyEventV2> = {
  * It is published at once and not with the metrics of an invocation. It may become known when `logMetrics` has published
  * those already, or in a later invocation, or in none: what is kept for the next one would then be late, or lost with the
  * process. Its time is that of telling, because an alarm does not look at minutes that are long over.
- *
- * @param circuits of the breaker; the snapshot of the circuit knows why it opened
  */
-export function tellStateChange(change: StateChange, circuits: Circuits): void {
-  const { service, from, to, reason, generation, at, requestId } = change
+export function tellStateChange(change: StateChange): void {
+  const { service, from, to, reason, generation, at, requestId, evidence, lastFailure, retryAt } = change
   const metrics = metricsOf(service)
   metrics.singleMetric().addDimension('to', to).addMetric('CircuitTransitions', MetricUnit.Count, 1)
   // From HALF_OPEN a probe has failed: that is still the outage that was told when it began.
@@ -91,7 +88,9 @@ export function tellStateChange(change: StateChange, circuits: Circuits): void {
     // Of the invocation whose call caused it, which need not be the one that is running.
     function_request_id: requestId,
     correlation_id: requestId && correlationIds.get(requestId),
-    ...(to === 'OPEN' && { failure: circuits[service]?.lastFailure }),
+    // Why it opened, and until when nobody is let through. An operator's word needs no evidence.
+    ...(evidence !== undefined && { evidence }),
+    ...(to === 'OPEN' && { failure: lastFailure, retry_at: retryAt && new Date(retryAt).toISOString() }),
   }
   if (isOutage) circuitLogger.error(`The circuit of ${service} has opened`, line)
   else circuitLogger.info(`The circuit of ${service} is ${to} now`, line)

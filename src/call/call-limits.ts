@@ -38,14 +38,14 @@ const fairTime = 1_000
  * and it is its own node in the list of its invocation.
  */
 export class CallLimits implements OperationContext, Watched {
-  /** When the invocation's time for this call is over, in milliseconds since the epoch. */
-  readonly deadlineAt: number
   /** When the call began, in milliseconds since the epoch. */
   readonly startedAt: number
   /** How long it may take, in milliseconds. */
   readonly timeout: number | false
   /** Whether a fallback may answer in place of what the call came to. */
   fallbackApplies = false
+  /** Whether what the operation comes to is ignored from now on. Set by `end`. */
+  isOver = false
   /** Whether it is in the list of its invocation. The invocation alone writes this and the next two. */
   isWatched = false
   previous: Watched | undefined
@@ -53,6 +53,7 @@ export class CallLimits implements OperationContext, Watched {
   readonly #service: string
   readonly #runtime: Runtime
   readonly #callerSignal: AbortSignal | undefined
+  readonly #deadlineReserve: number
   readonly #invocation: Invocation | undefined
   /** The timer of the call's own timeout. Set by `start`, ended by `dispose`. */
   #timer: TimerHandle | undefined
@@ -66,7 +67,7 @@ export class CallLimits implements OperationContext, Watched {
   #operationStartedAt: number | undefined
   /** The listener at the caller's signal. Set by `start`, removed by `dispose`. */
   #onCallerAbort: (() => void) | undefined
-  /** Whether the timer was late once and has given its grace. Set by `#timeIsOver`. */
+  /** Whether the timer was late once and has given its grace. Set by `timeIsOver`. */
   #hasHadGrace = false
   /** Whether the process may have been frozen during the call. Set by `stall`. */
   #wasFrozen = false
@@ -78,15 +79,20 @@ export class CallLimits implements OperationContext, Watched {
     callerSignal: AbortSignal | undefined,
     invocation: Invocation | undefined,
     deadlineReserve: number,
-    startedAt: number = runtime.now(),
+    startedAt?: number,
   ) {
     this.#service = service
     this.#runtime = runtime
-    this.startedAt = startedAt
+    this.startedAt = startedAt ?? runtime.now()
     this.timeout = timeout
     this.#callerSignal = callerSignal
-    this.deadlineAt = invocation === undefined ? Number.POSITIVE_INFINITY : invocation.endsAt - deadlineReserve
-    this.#invocation = this.deadlineAt === Number.POSITIVE_INFINITY ? undefined : invocation
+    this.#invocation = invocation
+    this.#deadlineReserve = deadlineReserve
+  }
+
+  /** When the invocation's time for this call is over, in milliseconds since the epoch. A field would cost a number on the heap. */
+  get deadlineAt(): number {
+    return this.#invocation === undefined ? Number.POSITIVE_INFINITY : this.#invocation.endsAt - this.#deadlineReserve
   }
 
   get signal(): AbortSignal {
@@ -127,13 +133,13 @@ export class CallLimits implements OperationContext, Watched {
     const signal = this.#callerSignal
     if (signal !== undefined) {
       if (signal.aborted) {
-        this.#cutBy('caller', signal.reason)
+        this.cutBy('caller', signal.reason)
         return
       }
-      this.#onCallerAbort = () => this.#cutBy('caller', signal.reason)
+      this.#onCallerAbort = () => this.cutBy('caller', signal.reason)
       signal.addEventListener('abort', this.#onCallerAbort, { once: true })
     }
-    if (this.#invocation !== undefined) {
+    if (this.#invocation !== undefined && this.#invocation.endsAt !== Number.POSITIVE_INFINITY) {
       if (this.deadlineAt <= this.startedAt) {
         this.timeOut('deadline')
         return
@@ -141,7 +147,7 @@ export class CallLimits implements OperationContext, Watched {
       this.#invocation.watch(this)
     }
     if (this.timeout !== false) {
-      this.#timer = this.#runtime.setTimeout(() => this.#timeIsOver(), this.timeout)
+      this.#timer = this.#runtime.setTimeout(() => this.timeIsOver(), this.timeout)
     }
   }
 
@@ -155,7 +161,8 @@ export class CallLimits implements OperationContext, Watched {
    * it comes to is ignored. One step at a time.
    */
   race<T>(step: PromiseLike<T> | T): PromiseLike<T> | T {
-    const isCuttable = this.timeout !== false || this.#invocation !== undefined || this.#callerSignal !== undefined
+    const hasDeadline = this.deadlineAt !== Number.POSITIVE_INFINITY
+    const isCuttable = this.timeout !== false || hasDeadline || this.#callerSignal !== undefined
     if (!isCuttable) return step
     return new Promise<T>((resolve, reject) => {
       Promise.resolve(step).then(resolve, reject)
@@ -166,11 +173,11 @@ export class CallLimits implements OperationContext, Watched {
 
   /** Its timer was late. Lambda freezes the process between invocations; within one, the process was busy. */
   stall(): void {
-    this.#wasFrozen ||= this.#invocation?.hasEnded === true
+    this.#wasFrozen ||= this.deadlineAt !== Number.POSITIVE_INFINITY && this.#invocation?.hasEnded === true
   }
 
   /** After a freeze the answer may lie in the socket: it is given the time to arrive. */
-  #timeIsOver(): void {
+  timeIsOver(): void {
     const grace = graceAfter(this.#runtime.now() - this.startedAt - (this.timeout || 0))
     if (grace > 0 && !this.#hasHadGrace) {
       this.#hasHadGrace = true
@@ -204,7 +211,14 @@ export class CallLimits implements OperationContext, Watched {
     const end = reason === 'timeout' ? this.startedAt + (this.timeout || 0) : this.deadlineAt
     const attempted = this.#operationStartedAt !== undefined
     const timeout = Math.max(0, end - this.startedAt)
-    this.#cutBy(reason, new CircuitTimeoutError({ service: this.#service, reason, timeout, attempted }))
+    this.cutBy(reason, new CircuitTimeoutError({ service: this.#service, reason, timeout, attempted }))
+  }
+
+  /** The call has ended, with this much left for a fallback. */
+  end(fallbackApplies: boolean): void {
+    this.isOver = true
+    this.fallbackApplies = fallbackApplies
+    this.dispose()
   }
 
   /** The call has ended, however it did: lets go of timers and listeners. */
@@ -214,7 +228,7 @@ export class CallLimits implements OperationContext, Watched {
     if (this.#onCallerAbort !== undefined) this.#callerSignal?.removeEventListener('abort', this.#onCallerAbort)
   }
 
-  #cutBy(by: TimeoutReason | 'caller', error: unknown): void {
+  cutBy(by: TimeoutReason | 'caller', error: unknown): void {
     if (this.#cut !== undefined) return
     this.#cut = { error, by }
     this.#controller?.abort(error)

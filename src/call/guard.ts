@@ -3,6 +3,9 @@
  *
  * Nothing in here is `async` that need not be: each turn of a promise costs as much as all the rest.
  *
+ * The file is longer than it should be. It has a short way for the calls of a healthy circuit, one for those that only the
+ * deadline can cut, and one for all others. They end alike, so that they stay together.
+ *
  * @module
  */
 
@@ -16,8 +19,10 @@ import type { Synchronizer } from '../sync/synchronizer.ts'
 import { warnOfFairTime, warnOfReserve } from '../warnings.ts'
 import { CallLimits, type OperationContext, UnboundContext } from './call-limits.ts'
 import { type CallOptions, checkCall, type Operation } from './call-options.ts'
+import { DeadlineCall, type DeadlineHost, reactionsFor } from './deadline-call.ts'
 import type { Invocation } from './invocation.ts'
 import type { Semaphore } from './semaphore.ts'
+import { type TurnClock, turnClockOf } from './turn-clock.ts'
 
 /** How a call ended, as far as the circuit is concerned. */
 type Outcome = 'success' | 'failure' | 'ignored'
@@ -26,17 +31,28 @@ type Outcome = 'success' | 'failure' | 'ignored'
 interface Admission {
   /** The period of the circuit in which it was admitted; `undefined`: its outcome counts for nothing. */
   readonly period: number | undefined
-  /** When it was admitted, in milliseconds since the epoch, if it had to wait for nothing. */
-  readonly at: number | undefined
+  /** When it was admitted, in milliseconds since the epoch. */
+  readonly at: number
   readonly lease: ProbeLease | undefined
   readonly holdsPermit: boolean
+}
+
+/** The reactions to the ends of operations. */
+interface Reactions {
+  readonly period: number
+  readonly invocation: Invocation | undefined
+  readonly succeeded: (value: unknown) => unknown
+  readonly failed: (error: unknown) => never
 }
 
 const settled = Promise.resolve()
 /** Attached like `await`: also to a promise that has a `then` of its own. */
 const thenOf = Promise.prototype.then
 const noOptions: object = Object.freeze({})
-const passThrough: Admission = { period: undefined, at: undefined, lease: undefined, holdsPermit: false }
+const passThrough: Admission = { period: undefined, at: 0, lease: undefined, holdsPermit: false }
+
+/** A success that took too long, as it is stored. */
+const slow = { name: 'SlowCall' }
 
 /** An abort this close to the call's deadline is the deadline, in milliseconds. */
 const deadlineTolerance = 50
@@ -45,12 +61,21 @@ const defaultLease = 30_000
 /** With `cacheTtl: 0` the state is read in every invocation, and in one that is longer than this also within it. */
 const longInvocation = 1_000
 
-export class Guard {
+export class Guard implements DeadlineHost {
   readonly circuit: Circuit
   readonly sync: Synchronizer
   readonly permits: Semaphore
+  /** As in the settings, in milliseconds. */
+  readonly deadlineReserve: number
   readonly #runtime: Runtime
+  readonly #clock: TurnClock
+  /** Whether a call without options takes permits and has no limits of its own, so that a success leaves nothing to learn. */
+  readonly #isPlain: boolean
   readonly #load: (sync: Synchronizer) => Promise<void>
+  /** A reading of the clock at which the circuit need not be read. Written by `#isFresh`. */
+  #freshAt = Number.NaN
+  /** The last reactions of calls that nothing could cut. Written by `#runPlain`. */
+  #reactions: Reactions | undefined
 
   /** @param load reads the circuit, together with others that are due; never rejects */
   constructor(
@@ -64,7 +89,11 @@ export class Guard {
     this.sync = sync
     this.permits = permits
     this.#runtime = runtime
+    this.#clock = turnClockOf(runtime)
     this.#load = load
+    const { mode, timeout, slowCallThreshold, deadlineReserve } = circuit.settings
+    this.deadlineReserve = deadlineReserve
+    this.#isPlain = mode === 'enforce' && timeout === false && slowCallThreshold === false
   }
 
   /** Runs an operation; see `CircuitBreaker.call`. */
@@ -73,49 +102,94 @@ export class Guard {
     given: CallOptions<T, F> | undefined,
     invocation: Invocation | undefined,
   ): Promise<T | F> {
-    const options: CallOptions<T, F> = given ?? noOptions
-    const { settings } = this.circuit
+    const { circuit } = this
+    // The way of nearly every call. It is kept short, so that the compiler makes one piece of it.
+    if (given === undefined && this.#isPlain && circuit.isQuiet) {
+      const now = this.#clock.now()
+      const endsAt = invocation === undefined ? Number.POSITIVE_INFINITY : invocation.endsAt
+      const isInTime = endsAt - this.deadlineReserve > now
+      if (isInTime && (now === this.#freshAt || this.#isFresh(now, invocation)) && this.permits.tryAcquire()) {
+        return endsAt === Number.POSITIVE_INFINITY
+          ? this.#runPlain(operation, invocation)
+          : this.#runUntilDeadline(operation, invocation as Invocation, now)
+      }
+    }
+    return this.#callWith(operation, given ?? noOptions, invocation)
+  }
+
+  /** A call that nothing can cut. Calls of one period and invocation end alike: they share their reactions. */
+  #runPlain<T>(operation: Operation<T>, invocation: Invocation | undefined): Promise<T> {
+    const { period } = this.circuit
+    let reactions = this.#reactions
+    if (reactions?.period !== period || reactions.invocation !== invocation) {
+      const admission: Admission = { period, at: 0, lease: undefined, holdsPermit: true }
+      reactions = { period, invocation, ...this.#reactionsTo(noOptions, invocation, admission) }
+      this.#reactions = reactions
+    }
+    return thenOf.call(begin(operation, new UnboundContext()), reactions.succeeded, reactions.failed) as Promise<T>
+  }
+
+  /** A call that its invocation's deadline can cut, and nothing else. */
+  #runUntilDeadline<T>(operation: Operation<T>, invocation: Invocation, now: number): Promise<T> {
+    const call = new DeadlineCall(this, invocation, this.circuit.period, now)
+    const { succeeded, failed } = reactionsFor(call)
+    return new Promise<T>((resolve, reject) => {
+      call.start(resolve, reject)
+      thenOf.call(begin(operation, call), succeeded, failed)
+    })
+  }
+
+  /** Any other call. */
+  #callWith<T, F>(
+    operation: Operation<T>,
+    options: CallOptions<T, F>,
+    invocation: Invocation | undefined,
+  ): Promise<T | F> {
+    const { circuit } = this
+    const { settings } = circuit
     const timeout = options.timeout ?? settings.timeout
     // As with fetch, null is none.
     const signal = options.signal ?? undefined
     const fallback = options.fallback ?? undefined
-    const isPlain = timeout === settings.timeout && signal === undefined && fallback === undefined
-    try {
-      if (!isPlain) checkCall(timeout, signal, fallback)
-    } catch (error) {
-      return Promise.reject(error)
+    if (timeout !== settings.timeout || signal !== undefined || fallback !== undefined) {
+      try {
+        checkCall(timeout, signal, fallback)
+      } catch (error) {
+        return Promise.reject(error)
+      }
     }
-    const now = this.#runtime.now()
-    const deadlineAt =
-      invocation === undefined ? Number.POSITIVE_INFINITY : invocation.endsAt - settings.deadlineReserve
-    const isOver = deadlineAt <= now || signal?.aborted === true
+    // A duration is measured from an instant, not from the beginning of the turn.
+    const needsInstant = !circuit.isQuiet || settings.slowCallThreshold !== false
+    const now = needsInstant ? this.#runtime.now() : this.#clock.now()
+    const endsAt = invocation === undefined ? Number.POSITIVE_INFINITY : invocation.endsAt
+    const isOver = endsAt - settings.deadlineReserve <= now || signal?.aborted === true
     const admission = isOver ? undefined : this.#admitAtOnce(invocation, now)
-    if (typeof admission === 'string') {
-      // Reject one turn later: Node tracks rejections without a handler, which costs more than the refusal.
-      const refused = settled.then((): never => {
-        throw this.circuit.refusal(admission, now)
-      })
-      return fallback === undefined ? refused : refused.catch(fallback)
-    }
-    const isBound = timeout !== false || signal !== undefined || deadlineAt !== Number.POSITIVE_INFINITY
+    if (typeof admission === 'string') return this.#refuse(admission, now, fallback)
+    const isBound = timeout !== false || signal !== undefined || endsAt !== Number.POSITIVE_INFINITY
     if (admission !== undefined && !isBound && fallback === undefined) {
-      return this.#run(operation, options, invocation, admission)
+      return this.#runUnbound(operation, options, invocation, admission)
     }
-    const limits = new CallLimits(
-      this.circuit.service,
-      this.#runtime,
-      timeout,
-      signal,
-      invocation,
-      settings.deadlineReserve,
-      now,
-    )
+    const { service } = circuit
+    const limits = new CallLimits(service, this.#runtime, timeout, signal, invocation, settings.deadlineReserve, now)
     limits.start()
     const attempt =
       admission === undefined
         ? this.#admit(invocation, limits).then((later) => this.#runBound(operation, options, invocation, later, limits))
         : this.#runBound(operation, options, invocation, admission, limits)
     return fallback === undefined ? attempt : this.#replace(attempt, fallback, limits)
+  }
+
+  /** The answer to a call that the circuit refuses. */
+  #refuse<F>(
+    verdict: Exclude<Verdict, 'pass'>,
+    now: number,
+    fallback: ((error: unknown) => PromiseLike<F> | F) | undefined,
+  ): Promise<F> {
+    // Reject one turn later: Node tracks rejections without a handler, which costs more than the refusal.
+    const refused = settled.then((): never => {
+      throw this.circuit.refusal(verdict, now)
+    })
+    return fallback === undefined ? refused : refused.catch(fallback)
   }
 
   async #replace<T, F>(
@@ -134,21 +208,32 @@ export class Guard {
   }
 
   /** Runs the operation of a call that nothing can cut. */
-  #run<T, F>(
+  #runUnbound<T, F>(
     operation: Operation<T>,
     options: CallOptions<T, F>,
     invocation: Invocation | undefined,
     admission: Admission,
   ): Promise<T> {
-    const succeeded = (value: T): T => {
-      this.#settle(admission, this.#judgeValue(options, value), value, invocation, admission.at)
-      return value
-    }
-    const failed = (error: unknown): never => {
-      this.#settle(admission, this.#judgeError(options, error), error, invocation)
-      throw error
-    }
+    const { succeeded, failed } = this.#reactionsTo(options, invocation, admission)
     return thenOf.call(begin(operation, new UnboundContext()), succeeded, failed) as Promise<T>
+  }
+
+  /** What becomes of the end of an operation that nothing can cut. */
+  #reactionsTo<T, F>(
+    options: CallOptions<T, F>,
+    invocation: Invocation | undefined,
+    admission: Admission,
+  ): Pick<Reactions, 'succeeded' | 'failed'> {
+    return {
+      succeeded: (value) => {
+        this.#settle(admission, this.#judgeValue(options, value as T), value, invocation)
+        return value
+      },
+      failed: (error) => {
+        this.#settle(admission, this.#judgeError(options, error), error, invocation)
+        throw error
+      },
+    }
   }
 
   /** Runs the operation of a call that ends when it is cut, whatever the operation does then. */
@@ -160,36 +245,62 @@ export class Guard {
     limits: CallLimits,
   ): Promise<T> {
     // It may have been cut in the turn in which it got what it waited for.
-    if (limits.cut !== undefined) {
-      limits.fallbackApplies = limits.hasTimedOut
-      limits.dispose()
-      this.#settle(admission, 'ignored', undefined, invocation)
-      return Promise.reject(limits.cut.error)
-    }
+    if (limits.cut !== undefined) return this.#giveUp(limits.cut.error, invocation, admission, limits)
     return new Promise<T>((resolve, reject) => {
-      let isOver = false
       const succeeded = (value: T): void => {
-        if (isOver) return
-        isOver = true
+        if (limits.isOver) return
         const outcome = this.#judgeValue(options, value)
-        limits.fallbackApplies = outcome === 'failure'
-        limits.dispose()
+        limits.end(outcome === 'failure')
         this.#settle(admission, outcome, value, invocation)
         resolve(value)
       }
       const failed = (error: unknown): void => {
-        if (isOver) return
-        isOver = true
+        if (limits.isOver) return
         const outcome = this.#judgeBoundError(options, error, limits, invocation)
-        limits.fallbackApplies = outcome === 'failure' || limits.hasTimedOut
-        limits.dispose()
+        limits.end(outcome === 'failure' || limits.hasTimedOut)
         this.#settle(admission, outcome, error, invocation)
         reject(error)
       }
-      limits.markOperationStart(admission.at)
+      limits.markOperationStart(admission === passThrough ? undefined : admission.at)
       thenOf.call(begin(operation, limits), succeeded as (value: unknown) => void, failed)
       limits.onCut(failed)
     })
+  }
+
+  #giveUp(
+    error: unknown,
+    invocation: Invocation | undefined,
+    admission: Admission,
+    limits: CallLimits,
+  ): Promise<never> {
+    limits.end(limits.hasTimedOut)
+    this.#settle(admission, 'ignored', undefined, invocation)
+    return Promise.reject(error)
+  }
+
+  // ------------------------------------------------------------------------------------- calls until the deadline
+
+  /** Called by {@link DeadlineCall}, as the next three are. */
+  limitsOf(invocation: Invocation, startedAt: number): CallLimits {
+    const { service, settings } = this.circuit
+    return new CallLimits(service, this.#runtime, false, undefined, invocation, settings.deadlineReserve, startedAt)
+  }
+
+  callSucceeded(call: DeadlineCall, value: unknown): void {
+    this.#ended(call, this.#judgeValue(noOptions, value), value)
+  }
+
+  callFailed(call: DeadlineCall, error: unknown): void {
+    this.#ended(call, this.#judgeError(noOptions, error), error)
+  }
+
+  callWasCut(call: DeadlineCall, error: unknown, limits: CallLimits): void {
+    this.#ended(call, this.#judgeBoundError(noOptions, error, limits, call.invocation), error)
+  }
+
+  #ended({ period, startedAt, invocation }: DeadlineCall, outcome: Outcome, evidence: unknown): void {
+    if (outcome === 'success' && this.circuit.isQuiet && period === this.circuit.period) this.permits.release()
+    else this.#settle({ period, at: startedAt, lease: undefined, holdsPermit: true }, outcome, evidence, invocation)
   }
 
   // ---------------------------------------------------------------------------------------------------- admission
@@ -205,7 +316,23 @@ export class Guard {
     const takesPermit = mode === 'enforce'
     if (verdict !== 'pass') return takesPermit && verdict !== 'claim' ? verdict : undefined
     if (takesPermit && !this.permits.tryAcquire()) return undefined
-    return { period: circuit.period, at: now, lease: undefined, holdsPermit: takesPermit }
+    return { period: this.#started(now, invocation), at: now, lease: undefined, holdsPermit: takesPermit }
+  }
+
+  /** A call begins: the period that it has to remember. */
+  #started(now: number, invocation: Invocation | undefined): number {
+    const { circuit, sync } = this
+    if (circuit.isQuiet) return circuit.period
+    const period = circuit.callStarted(now, invocation?.requestId)
+    void sync.drain()
+    return period
+  }
+
+  /** Whether the circuit was read and need not be read again. */
+  #isFresh(now: number, invocation: Invocation | undefined): boolean {
+    if (!this.sync.loadAttempted || this.#isStale(now, invocation)) return false
+    this.#freshAt = now
+    return true
   }
 
   /** Within an invocation `before` has read the circuits that were stale; later only those that have become so. */
@@ -225,12 +352,15 @@ export class Guard {
         throw limits.cut.error
       }
       if (circuit.settings.mode === 'off') return passThrough
-      if (!sync.loadAttempted) await limits.race(this.#load(sync))
+      // The lot of a ramp is drawn once: where the state was known, `#admitAtOnce` has done so.
+      const hasDrawn = sync.loadAttempted
+      if (!hasDrawn) await limits.race(this.#load(sync))
       if (enforces) {
         const now = this.#runtime.now()
         const verdict = circuit.admit(now)
+        const isAdmitted = verdict === 'pass' || verdict === 'claim' || (verdict === 'ramping' && hasDrawn)
         // A refusal never queues.
-        if (verdict !== 'pass' && verdict !== 'claim') throw circuit.refusal(verdict, now)
+        if (!isAdmitted) throw circuit.refusal(verdict, now)
         if (!permits.tryAcquire()) await this.#waitForPermit(limits)
         holdsPermit = true
         // The permit may come from a call that was cut in this turn, in which this one's time is over too.
@@ -239,6 +369,7 @@ export class Guard {
       }
       // A permit may have been waited for: the circuit of this moment decides.
       let verdict = circuit.admit(this.#runtime.now())
+      if (verdict === 'ramping') verdict = 'pass'
       let lease: ProbeLease | undefined
       if (verdict === 'claim') {
         lease = await this.#claim(invocation, limits)
@@ -246,11 +377,12 @@ export class Guard {
       }
       const isAdmitted = lease !== undefined || verdict === 'pass'
       if (!isAdmitted && enforces) throw circuit.refusal(verdict as Exclude<Verdict, 'pass'>, this.#runtime.now())
-      return { period: isAdmitted ? circuit.period : undefined, at: undefined, lease, holdsPermit }
+      const at = this.#runtime.now()
+      const period = isAdmitted ? this.#started(at, invocation) : undefined
+      return { period, at, lease, holdsPermit }
     } catch (error) {
       if (holdsPermit) permits.release()
-      limits.fallbackApplies = limits.cut === undefined || limits.hasTimedOut
-      limits.dispose()
+      limits.end(limits.cut === undefined || limits.hasTimedOut)
       throw error
     }
   }
@@ -314,27 +446,35 @@ export class Guard {
   }
 
   /** Gives everything back once, and lets the circuit learn. */
-  #settle(
-    { period, lease, holdsPermit }: Admission,
-    outcome: Outcome,
+  #settle(admission: Admission, outcome: Outcome, evidence: unknown, invocation: Invocation | undefined): void {
+    if (admission.holdsPermit) this.permits.release()
+    if (outcome === 'success' && this.#changesNothing(admission)) return
+    this.#learn(admission, outcome, evidence, invocation)
+  }
+
+  /** Whether a success leaves nothing to learn. */
+  #changesNothing({ period, lease }: Admission): boolean {
+    const { isQuiet, settings } = this.circuit
+    return isQuiet && lease === undefined && period === this.circuit.period && settings.slowCallThreshold === false
+  }
+
+  /** Tells the circuit how the call ended. */
+  #learn(
+    { period, at, lease }: Admission,
+    given: Outcome,
     evidence: unknown,
     invocation: Invocation | undefined,
-    endedAt?: number | undefined,
   ): void {
+    if (lease === undefined && (period === undefined || given === 'ignored')) return
     const { circuit } = this
-    if (holdsPermit) this.permits.release()
-    if (lease === undefined && (period === undefined || outcome === 'ignored')) return
-    const isSuccess = outcome === 'success' && lease === undefined
-    if (isSuccess && circuit.isQuiet && period === circuit.period) {
-      // To read the clock again would cost as much as the rest: where nothing bounds a call, its beginning will do.
-      circuit.callSucceededQuietly(endedAt ?? this.#runtime.now())
-      return
-    }
     const now = this.#runtime.now()
+    const isSlow = given === 'success' && this.#isSlow(now - at)
+    const outcome = isSlow ? 'failure' : given
+    if (outcome === 'success' && lease === undefined && circuit.isQuiet && period === circuit.period) return
     const requestId = invocation?.requestId
     const failure: Failure | undefined =
       outcome === 'failure'
-        ? { at: now, ...describeFailure(evidence), retryAfter: retryAfterOf(evidence, now) }
+        ? { at: now, ...(isSlow ? slow : describeFailure(evidence)), retryAfter: retryAfterOf(evidence, now) }
         : undefined
     if (lease !== undefined) {
       this.#probeEnded(lease, outcome === 'ignored' ? 'release' : outcome, now, failure, requestId)
@@ -343,6 +483,12 @@ export class Guard {
       else circuit.callFailed(period, now, failure, requestId)
       void this.sync.drain()
     }
+  }
+
+  /** Whether a success took so long that it counts as a failure. */
+  #isSlow(duration: number): boolean {
+    const { slowCallThreshold } = this.circuit.settings
+    return slowCallThreshold !== false && duration > slowCallThreshold
   }
 
   #probeEnded(...ended: Parameters<Circuit['probeEnded']>): void {

@@ -6,6 +6,7 @@
 
 import type { TimeoutReason } from '../errors.ts'
 import { graceAfter, longestTimer, type Runtime, type TimerHandle } from '../runtime.ts'
+import { type TurnClock, type TurnListener, turnClockOf } from './turn-clock.ts'
 
 /** The part of a Lambda context that tells how much time is left. */
 export interface TimeSource {
@@ -31,7 +32,7 @@ export interface Watched {
 }
 
 /** One Lambda invocation: its request id and its deadline, with one timer for all of its calls. */
-export class Invocation {
+export class Invocation implements TurnListener {
   readonly requestId: string | undefined
   readonly startedAt: number
   readonly #runtime: Runtime
@@ -41,6 +42,10 @@ export class Invocation {
   #hasEnded = false
   #timer: TimerHandle | undefined
   #timerAt = Number.POSITIVE_INFINITY
+  /** Looked up when the timer is set. */
+  #clock: TurnClock | undefined
+  /** Whether the timer is let go of when the turn ends. Written by `unwatch`, ended by `turnEnded`. */
+  #rests = false
   /** Whether the timer was late and this is the time that it gives. */
   #isGrace = false
 
@@ -70,7 +75,7 @@ export class Invocation {
     this.#first = call
     call.isWatched = true
     if (call.deadlineAt < this.#timerAt) this.#schedule(call.deadlineAt)
-    else if (first === undefined) this.#timer?.ref?.()
+    else if (first === undefined && !this.#rests) this.#timer?.ref?.()
   }
 
   /** The call has ended. */
@@ -84,9 +89,18 @@ export class Invocation {
     call.previous = undefined
     call.next = undefined
     if (this.#first !== undefined) return
-    // Kept for the next call, but not what holds the process.
     if (this.#hasEnded) this.#clear()
-    else this.#timer?.unref?.()
+    else if (!this.#rests && this.#clock !== undefined) {
+      // To let a timer go and to take it again costs a tenth of a call: once in a turn is enough.
+      this.#rests = true
+      this.#clock.whenOver(this)
+    }
+  }
+
+  /** The timer is kept for the next call, but is not what holds the process. */
+  turnEnded(): void {
+    this.#rests = false
+    if (this.#first === undefined) this.#timer?.unref?.()
   }
 
   /** Whether it has ended: from then on Lambda may freeze the process. */
@@ -102,6 +116,7 @@ export class Invocation {
 
   #schedule(at: number, now: number = this.#runtime.now()): void {
     this.#clear()
+    this.#clock ??= turnClockOf(this.#runtime)
     this.#timerAt = Math.min(at, now + longestTimer)
     this.#timer = this.#runtime.setTimeout(() => this.#cutDue(), Math.max(0, this.#timerAt - now))
   }

@@ -12,10 +12,18 @@
  * A record can be in doubt: the store has failed since it was read, or holds an addition of ours that the record may lack.
  * `isOutOfTouch` says so, until an answer comes whose request left after the doubt arose.
  *
+ * The record of an open circuit is read again soon after `retryAt`, so that a recovery is noticed; then at growing intervals.
+ * Where the fleet is large, only a part of it looks so soon.
+ *
  * @module
  */
 
+import type { ServiceSettings } from '../settings/table.ts'
 import type { CircuitRecord, ExpectedVersion, WriteResult } from '../storage/contract.ts'
+import { retryTime } from './state-machine.ts'
+
+/** Times in milliseconds. */
+type CacheSettings = Pick<ServiceSettings, 'cacheTtl' | 'resetTimeout' | 'maxResetTimeout'>
 
 /** The state of knowledge when a request left. */
 export interface Exchange {
@@ -33,20 +41,24 @@ export interface Condition {
   readonly version: ExpectedVersion
 }
 
-/**
- * Whether the condition of a write holds of a record. An addition that expects nothing also fits a record that has not been
- * replaced since its birth: additions never conflict.
- */
-export function holds({ kind, version }: Condition, record: CircuitRecord | undefined): boolean {
-  if (version !== undefined) return record?.version === version
-  return record === undefined || (kind === 'add' && record.version === record.epoch)
+/** Whether the condition of a write holds of a record. */
+export function holds({ version }: Pick<Condition, 'version'>, record: CircuitRecord | undefined): boolean {
+  return record?.version === version
 }
+
+/** The instances of a fleet look at an open circuit within this time after `retryAt`, in milliseconds. */
+export function lookTime(resetTimeout: number): number {
+  return Math.min(1_000, resetTimeout / 10)
+}
+
+/** So many instances of a fleet look so soon, about. */
+const lookers = 1_500
 
 /** The lifetime of a cached record is drawn from this part of `cacheTtl` up: a fleet does not read in step. */
 const shortestLifetime = 0.8
 
 export class CachedRecord {
-  readonly #cacheTtl: number
+  readonly #settings: CacheSettings
   readonly #random: () => number
   /** The record; `undefined`: nothing is stored, or nothing is known. Written with each answer. */
   #current: CircuitRecord | undefined
@@ -65,8 +77,8 @@ export class CachedRecord {
   /** The count of doubts when the request left that a read has answered last. Written by `heard`. */
   #doubtsSettled = 0
 
-  constructor(cacheTtl: number, random: () => number) {
-    this.#cacheTtl = cacheTtl
+  constructor(settings: CacheSettings, random: () => number) {
+    this.#settings = settings
     this.#random = random
   }
 
@@ -98,7 +110,9 @@ export class CachedRecord {
 
   /** Whether it is old enough to be read along with one that is stale. */
   isAging(now: number): boolean {
-    return now - this.#readAt >= shortestLifetime * this.#cacheTtl || now < this.#readAt
+    return (
+      now >= this.#staleAt || now - this.#readAt >= shortestLifetime * this.#settings.cacheTtl || now < this.#readAt
+    )
   }
 
   /** A request leaves. */
@@ -114,14 +128,14 @@ export class CachedRecord {
   /**
    * The same of a write. Where other answers came meanwhile, its reply is still the younger one if the cache holds the
    * version that the write was conditional on and that is gone now. An addition that was applied keeps the version, so that
-   * the greater count is the younger one.
+   * the greater sum of its counts is the younger one.
    */
   isOvertaken(exchange: Exchange, write: Condition, { applied, current }: WriteResult): boolean {
     if (exchange.answers < this.#clearedAt) return true
     if (!this.isLate(exchange)) return false
     const cached = this.#current
     if (write.kind === 'replace' || !applied) return !holds(write, cached)
-    return cached === undefined || cached.version !== current?.version || cached.failureCount > current.failureCount
+    return cached === undefined || cached.version !== current?.version || sumOf(cached) > sumOf(current)
   }
 
   /** Believes an answer to a request that left at `sentAt`. */
@@ -155,6 +169,26 @@ export class CachedRecord {
 
   #date(sentAt: number): void {
     this.#readAt = sentAt
-    this.#staleAt = sentAt + this.#cacheTtl * (shortestLifetime + (1 - shortestLifetime) * this.#random())
+    const { cacheTtl } = this.#settings
+    const lifetime = shortestLifetime + (1 - shortestLifetime) * this.#random()
+    this.#staleAt = Math.min(sentAt + cacheTtl * lifetime, this.#looksAt(sentAt, lifetime))
   }
+
+  /** When the record of an open circuit is looked at, whatever `cacheTtl` says. */
+  #looksAt(sentAt: number, lifetime: number): number {
+    const record = this.#current
+    if (record === undefined || record.state === 'CLOSED' || record.retryAt === undefined)
+      return Number.POSITIVE_INFINITY
+    const dueAt = retryTime(record, this.#settings)
+    const window = lookTime(this.#settings.resetTimeout)
+    if (sentAt >= dueAt) return sentAt + Math.max(window / 2, sentAt - dueAt) * lifetime
+    // As many outcomes as were reported in a second, as many records are read: each instance reads once in `cacheTtl`.
+    const instances = ((record.pace ?? 0) * this.#settings.cacheTtl) / 1_000
+    return this.#random() * instances < lookers ? dueAt + window * this.#random() : Number.POSITIVE_INFINITY
+  }
+}
+
+/** Everything that was added to a record since it was replaced. */
+function sumOf({ failureCount, successCount, startedCount, earlyCount, reporterCount }: CircuitRecord): number {
+  return failureCount + successCount + startedCount + earlyCount + reporterCount
 }

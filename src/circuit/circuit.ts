@@ -11,9 +11,9 @@
  * | --- | --- | --- |
  * | `CachedRecord` | the store's last answer, its age, which answers come too late | each answer, each failure of the store |
  * | `View` | the record that calls are judged by, epochs and periods | each change of the view, each epoch of the fleet |
- * | `Outbox` | outcomes that are not stored | ended calls and probes, replies to its writes |
- * | `ProbeClaims` | when this instance probes, and its lease | wishes, records, each epoch of the view |
- * | `Streak` | failures in a row of this instance's own calls | outcomes that count |
+ * | `Outbox` | outcomes that are not stored, the verdict that is due | ended calls and probes, replies to its writes |
+ * | `ProbeClaims` | when this instance probes, and its lease | wishes, records, the opening of the view |
+ * | `Streak` | failures in a row of this instance's own calls; whether it refuses by itself | outcomes that count |
  * | `TransitionLog` | events that are due | writes that leave, records |
  *
  * The order inside taking an answer is fixed: cache, epoch, log, claims, observers, outbox, view, flag, events. The epoch
@@ -23,8 +23,8 @@
  * The file is longer than it should be: it is the one place that may touch more than one machine, and to cut it in two
  * would make two of them.
  *
- * One thing is ugly: a decision made alone (`claimAlone`, a trip while the store is away) lives in the view only, so that
- * `#isAhead` has to tell from the outbox whether the view still waits for something.
+ * One thing is ugly: a probe granted alone (`claimAlone`) lives in the view only, so that `#isAhead` has to tell from the
+ * outbox whether the view still waits for something.
  *
  * @module
  */
@@ -36,24 +36,24 @@ import type { ServiceSettings } from '../settings/table.ts'
 import type { CircuitRecord, WriteResult } from '../storage/contract.ts'
 import { emptyRecord } from '../storage/record.ts'
 import { CachedRecord, type Exchange } from './cached-record.ts'
-import { Outbox, reportsFailures, stateChange } from './outbox.ts'
+import { Outbox, stateChange } from './outbox.ts'
 import { ProbeClaims } from './probe-claims.ts'
 import { refusalOf } from './refusal.ts'
 import {
   admit,
+  admittedPart,
   claim,
   type Failure,
-  liveFailureCount,
   open,
   type ProbeOutcome,
   retryTime,
-  setFailureCount,
   settle,
   type Tokens,
   type Verdict,
 } from './state-machine.ts'
-import type { Replacement, Report, Step, Write } from './step.ts'
+import type { Replacement, Step, Write } from './step.ts'
 import { Streak } from './streak.ts'
+import { isContradictable, raisingChance, reportingChance, suspicion } from './suspicion.ts'
 import { TransitionLog } from './transition-log.ts'
 import { View } from './view.ts'
 
@@ -89,13 +89,6 @@ export interface CircuitWorld {
 /** The decision of an operator, made from the latest record. */
 export type OperatorDecision = (record: CircuitRecord, now: number, tokens: Tokens) => CircuitRecord
 
-/**
- * Of the instances whose record is older than their streak, this part looks at the record before it reports. When a service
- * dies under a large fleet, nearly all of them would write to a record that has long been open. The others tell the fleet
- * a round trip sooner.
- */
-const lookingPart = 0.5
-
 export class Circuit {
   readonly service: string
   readonly settings: ServiceSettings
@@ -106,10 +99,7 @@ export class Circuit {
   readonly #streak: Streak
   readonly #log: TransitionLog
   readonly #view: View
-  /**
-   * Whether a success changes nothing: the circuit is closed and no failure is known. Written by `#changed`. While it
-   * is `false` without need, a success only takes the longer way.
-   */
+  /** Whether a success changes nothing: the circuit is closed, and nobody suspects the service. Written after each change. */
   #isQuiet = true
 
   constructor(service: string, settings: ServiceSettings, world: CircuitWorld) {
@@ -117,10 +107,10 @@ export class Circuit {
     this.service = service
     this.settings = settings
     this.#world = world
-    this.#cached = new CachedRecord(settings.cacheTtl, runtime.random)
+    this.#cached = new CachedRecord(settings, runtime.random)
     this.#outbox = new Outbox(service, settings, runtime.id)
-    this.#claims = new ProbeClaims(service, settings, runtime.id)
-    this.#streak = new Streak(settings.window)
+    this.#claims = new ProbeClaims(service, settings, runtime.id, world.isShared)
+    this.#streak = new Streak(settings)
     this.#log = new TransitionLog(service)
     this.#view = new View(runtime.id())
   }
@@ -132,7 +122,7 @@ export class Circuit {
     return this.#view.record
   }
 
-  /** The number of the view's epoch: an outcome counts in the period in which its call was admitted. */
+  /** The present period: an outcome is judged by the period in which its call was admitted. */
   get period(): number {
     return this.#view.period
   }
@@ -144,30 +134,37 @@ export class Circuit {
 
   /** The verdict on a call at `now`. */
   admit(now: number): Verdict {
+    if (this.#isQuiet) return 'pass'
+    // A suspicion may have come of age.
+    if (this.#view.record.state === 'CLOSED' && this.#outbox.tripOf(this.#cached.current, now)) this.#followRecord()
     const view = this.#view.record
+    if (view.state === 'CLOSED' && view.override === undefined) {
+      const part = admittedPart(view, now, this.settings.rampUp)
+      return part < 1 && this.#world.runtime.random() >= part ? 'ramping' : this.#streak.admit(now)
+    }
     const verdict = admit(view, now, this.settings)
     if (verdict === 'claim' && view.state === 'OPEN') {
       const late = now - retryTime(view, this.settings)
-      return late >= 0 && (late < this.#claims.delay || this.#leavesProbesToOthers(now)) ? 'open' : 'claim'
+      return late >= 0 && (late < this.#claims.delayAt(view, now) || this.#leavesProbesToOthers(now)) ? 'open' : 'claim'
     }
+    if (verdict === 'claim' && !this.isAlone && this.#claims.yields(view, this.#cached.current, now)) return 'probing'
     return verdict === 'probing' && this.#claims.isReady(this.#cached.current, now) ? 'claim' : verdict
   }
 
   #leavesProbesToOthers(now: number): boolean {
-    if (!this.#world.isShared || this.isAlone || this.#cached.isStale(now)) return false
-    return this.#claims.leavesToOthers(this.#view.record, this.#cached.readAt)
+    return (
+      !this.isAlone && this.#claims.leavesToOthers(this.#view.record, this.#cached.readAt, this.#cached.isStale(now))
+    )
   }
 
   /** The error for a call that is refused. */
   refusal(verdict: Exclude<Verdict, 'pass'>, now: number): CircuitOpenError {
-    const { delay } = this.#claims
+    const view = this.acting
+    const delay = view === this.#view.record ? this.#claims.delayAt(view, now) : 0
     const { staleAt } = this.#cached
     const { storageTimeout } = this.#world
-    return refusalOf(
-      { service: this.service, settings: this.settings, view: this.#view.record, delay, staleAt, storageTimeout },
-      verdict,
-      now,
-    )
+    const { service, settings } = this
+    return refusalOf({ service, settings, view, delay, staleAt, storageTimeout }, verdict, now)
   }
 
   /** The store is away, or what it holds for this service is damaged. */
@@ -221,13 +218,23 @@ export class Circuit {
     return this.isAlone || this.#claims.unanswered > 1
   }
 
+  /** Whether a probe needs nobody's consent: the store cannot be asked, or this instance alone refuses. */
+  get probesAlone(): boolean {
+    return this.isAlone || this.#view.record.state === 'CLOSED'
+  }
+
   /** Grants this instance a probe of its own. */
   claimAlone(duration: number): ProbeLease {
     const { runtime } = this.#world
     const now = runtime.now()
     const lease = this.#claims.leaseUntil(runtime.id(), now, duration)
+    if (this.#view.record.state === 'CLOSED') {
+      this.#streak.claim(lease, this.#view.period)
+      return { id: lease.id, isLocal: true }
+    }
     this.#setView(claim(this.#view.record, now, lease, this.settings, this.#tokens()))
     this.#observeView(now)
+    this.#changed()
     return { id: lease.id, isLocal: true }
   }
 
@@ -239,96 +246,93 @@ export class Circuit {
     lastFailure: Failure | undefined,
     requestId: string | undefined,
   ): void {
+    const own = this.#streak.probeEnded(lease.id, outcome === 'failure' ? lastFailure : undefined)
+    if (own !== undefined) {
+      if (outcome === 'success') {
+        this.callSucceeded(own, at, requestId)
+        // Observers may have heard that this instance had opened the circuit for itself.
+        this.#log.observe(this.acting, at)
+        this.#changed()
+      }
+      if (outcome === 'failure' && lastFailure !== undefined) this.callFailed(own, at, lastFailure, requestId)
+      return
+    }
     const tokens = this.#tokens()
-    if (outcome === 'success') this.#streak.succeeded(at)
+    if (outcome === 'success') this.#streak.succeeded()
     const next = settle(this.#view.record, lease.id, outcome, at, this.settings, tokens, lastFailure)
     if (next !== undefined) this.#setView(next)
     if (!lease.isLocal) {
-      this.#outbox.addSettlement({ leaseId: lease.id, outcome, at, lastFailure, requestId, epoch: tokens.epoch })
+      const isSecondOpinion = !this.#claims.isInvolved
+      const { epoch } = tokens
+      this.#outbox.addSettlement({ leaseId: lease.id, outcome, at, lastFailure, requestId, epoch, isSecondOpinion })
       this.#standAloneIfCutOff()
     } else if (next !== undefined) {
-      if (outcome === 'failure') {
-        this.#outbox.addFailures(1, { period: this.#view.period, at, lastFailure, requestId, looksFirst: false })
-        this.#outbox.toBacklog()
-      }
-      if (outcome === 'success') this.#addSuccess(at, requestId)
       this.#observeView(at)
     }
+    this.#changed()
   }
 
   // ----------------------------------------------------------------------------------------------------- outcomes
 
-  /** A call of `period` succeeded, and {@link isQuiet} says that nothing hangs on it. */
-  callSucceededQuietly(at: number): void {
-    this.#streak.noteSuccess(at)
+  /**
+   * A call has been admitted at `now`: the period that it has to remember. Under a young suspicion it is announced, so that
+   * the fleet does not take for granted that it fails.
+   */
+  callStarted(now: number, requestId: string | undefined): number {
+    const { period, suspicion: version } = this.#view
+    const record = this.#cached.current
+    if (this.#view.knew(period) && record !== undefined && this.#outbox.announces(record, now)) {
+      const announcement = { kind: 'started' as const, period, suspicion: version, row: 0, at: now }
+      this.#outbox.add({ ...announcement, lastFailure: undefined, requestId })
+    }
+    return period
   }
 
   /** A call that was admitted in `period` succeeded. */
   callSucceeded(period: number, at: number, requestId: string | undefined): void {
     if (!this.#view.counts(period, at)) return
-    this.#streak.succeeded(at)
-    this.#addSuccess(at, requestId)
+    this.#streak.succeeded()
+    const outcome = { kind: 'success' as const, period, suspicion: this.#view.suspicion, row: 0, at }
+    if (this.#view.knew(period)) this.#outbox.add({ ...outcome, lastFailure: undefined, requestId })
+    else this.#outbox.endRow()
+    this.#standAloneIfCutOff()
     this.#changed()
   }
 
   /** A call that was admitted in `period` failed. */
   callFailed(period: number, at: number, lastFailure: Failure, requestId: string | undefined): void {
     if (!this.#view.counts(period, at)) return
-    this.#takeFailure(at, lastFailure, requestId)
+    this.#streak.failed(lastFailure)
+    const known = this.#view.knew(period) ? this.#view.suspicion : undefined
+    const row = this.#raisesSuspicion(at) ? this.#streak.length : 0
+    if (!this.#view.isSilent)
+      this.#outbox.add({ kind: 'failure', period, suspicion: known, row, at, lastFailure, requestId })
+    if (this.#streak.openedAt === at) this.#refuseWaiting(at)
+    this.#standAloneIfCutOff()
     this.#changed()
   }
 
-  #takeFailure(at: number, lastFailure: Failure, requestId: string | undefined): void {
-    const { runtime, isShared } = this.#world
-    const { failureThreshold } = this.settings
-    const streak = this.#streak
-    const isOlderThanStreak = this.#cached.readAt < streak.lastFailureAt
-    streak.failed(at)
-    const mayHaveChanged = streak.isWithheld && isOlderThanStreak && isShared
-    const looksFirst = mayHaveChanged && streak.length < failureThreshold && runtime.random() < lookingPart
-    const stored = this.#storedCount(at)
-    // An isolated failure of a service that works is withheld until a second one follows. A count that is complete although
-    // nobody opened the circuit needs no second one.
-    if (streak.length === 1 && failureThreshold > 1 && streak.hasSucceeded(at) && stored < failureThreshold) {
-      streak.withhold()
-      return
-    }
-    this.#outbox.addFailures(streak.takeFailures(), {
-      period: this.#view.period,
-      at,
-      lastFailure,
-      requestId,
-      looksFirst,
-    })
-    const count = Math.max(streak.length, this.#outbox.count(stored))
-    if (count >= failureThreshold) this.#tripView(count, at, lastFailure)
-    this.#standAloneIfCutOff()
-  }
-
-  /** A success is written only if there is something to end. */
-  #addSuccess(at: number, requestId: string | undefined): void {
-    if (this.#storedCount(at) === 0 && !this.#outbox.hasReport) return
-    this.#outbox.addSuccess(this.#view.period, at, requestId)
-  }
-
-  /** The fleet's failures in a row that are stored. */
-  #storedCount(at: number): number {
+  /**
+   * An isolated failure of a service that works is not worth a write where many such suspicions have come to nothing. A
+   * streak that opens the circuit by itself always is.
+   */
+  #raisesSuspicion(at: number): boolean {
+    const { length, hasWorked } = this.#streak
     const record = this.#cached.current
-    return record?.state === 'CLOSED' ? liveFailureCount(record, at, this.settings.window) : 0
-  }
-
-  /** This instance refuses from now on. The write that is on its way decides whether the fleet does. */
-  #tripView(count: number, at: number, lastFailure: Failure | undefined): void {
-    const tokens = this.#tokens(this.#outbox.beginTrip())
-    const counted = setFailureCount(this.#view.record, count, at, this.settings, tokens)
-    this.#setView(open(counted, at, this.settings, tokens, lastFailure))
+    const opens = length >= this.settings.failureThreshold && !isContradictable(record, at, this.settings)
+    return !hasWorked || opens || this.#world.runtime.random() < raisingChance(record, length, at)
   }
 
   // -------------------------------------------------------------------------------------------------------- steps
 
   /** Whether anything waits to be stored. */
   get hasWork(): boolean {
-    return !this.#outbox.isEmpty
+    return !this.#outbox.isEmpty || this.#isVerdictDue
+  }
+
+  get #isVerdictDue(): boolean {
+    if (this.#cached.current?.suspectedAt === undefined) return false
+    return suspicion(this.#cached.current, this.#now(), this.settings) !== 'open'
   }
 
   /** Whether anything waits that can be written now. */
@@ -340,14 +344,17 @@ export class Circuit {
   next(): Step | undefined {
     if (this.#cached.isDamaged) return undefined
     const now = this.#now()
-    const mayFollow = this.#outbox.hasSettlement || this.#outbox.tripEpoch !== undefined
-    const { isOutOfTouch, current: record } = this.#cached
+    const mayFollow = this.#outbox.hasSettlement
+    const { isOutOfTouch, current: record, readAt } = this.#cached
     const { canRead } = this.#world.store
     const { epoch, since } = this.#view
-    const step = this.#outbox.next({ record, epoch, since, now, isOutOfTouch, canRead })
+    const { lastFailure } = this.#streak
+    const step = this.#outbox.next({ record, epoch, since, now, readAt, isOutOfTouch, canRead, lastFailure })
     // An outcome may have been dropped that the view waited for. Keep a decision made alone until the store answers.
     if (mayFollow && !isOutOfTouch) this.#followRecord()
-    return step ?? this.#claims.next(record, now, this.admit(now) === 'claim')
+    const next = step ?? this.#claims.next(record, now, this.admit(now) === 'claim')
+    this.#changed()
+    return next
   }
 
   /** A backlog comes next, which needs a read, and reading is left alone. */
@@ -373,35 +380,25 @@ export class Circuit {
    */
   answered(write: Write, exchange: Exchange, reply: WriteResult): boolean {
     const { applied, current } = reply
-    const isOwn = write.next !== undefined && current?.version === write.next.version
-    const isProven = write.change !== undefined && current?.transitions.includes(write.next.epoch) === true
+    const { next, change } = write
+    const isOwn = next !== undefined && current?.version === next.version
+    const isProven = change !== undefined && current?.transitions.includes(write.next.epoch) === true
     const isStored = applied || isOwn || isProven
     // A read that has overtaken this reply may have ruled the transition out.
-    if (isStored && write.change !== undefined) this.#log.sent(write.next.epoch, write.version, write.change)
+    if (isStored && change !== undefined) this.#log.sent(write.next.epoch, write.version, change)
     const isOvertaken = this.#cached.isOvertaken(exchange, write, reply)
     if (isOvertaken) this.#log.proven(current)
-    else this.#take(current ?? (applied ? write.next : undefined), exchange.sentAt)
+    else this.#take(current ?? (applied ? next : undefined), exchange.sentAt)
     // The cached record may lack this addition: a backlog is measured by a fresh one.
     if (isOvertaken && isStored && write.kind === 'add') this.#cached.doubt()
     const { cause } = write
     if (cause.kind === 'claim') this.#claims.answered()
-    const hasReported = this.#outbox.answered(write, isStored)
-    if (isStored && reportsFailures(write)) this.#claims.involve()
-    if (hasReported && cause.kind === 'report') this.#afterCounting(cause, write)
+    this.#outbox.answered(write, isStored)
     // Keep a decision made alone until the store answers: a reply that was overtaken is no news.
     if (isOvertaken && this.#cached.isOutOfTouch) this.#changed()
     else this.#followRecord()
+    this.#changed()
     return isStored
-  }
-
-  /** The failure that completes the count opens the circuit. If a mere backlog completed it, the next failure of anyone does. */
-  #afterCounting(report: Report, write: Write): void {
-    const { failureThreshold } = this.settings
-    const total = this.#storedCount(report.at)
-    if (total < failureThreshold || report.failures === report.backlog) return
-    const added = write.kind === 'add' ? write.increment.count : write.next.failureCount
-    if (total - added < failureThreshold) this.#outbox.tripIsDue(report)
-    if (this.#view.record.state === 'CLOSED') this.#tripView(total, report.at, report.lastFailure)
   }
 
   /** A request for this circuit has failed: what waits is a backlog now, and what this instance decided it decided alone. */
@@ -418,7 +415,8 @@ export class Circuit {
   #standAlone(): void {
     this.#cached.doubt()
     this.#outbox.toBacklog()
-    this.#observeView(this.#now())
+    this.#log.observe(this.acting, this.#now())
+    this.#changed()
   }
 
   // ------------------------------------------------------------------------------------------------------ answers
@@ -477,51 +475,80 @@ export class Circuit {
     this.#outbox.clear()
     this.#take(undefined, this.#now())
     this.#cached.cleared()
+    this.#streak.end()
     this.#followRecord()
   }
 
   /** The view follows the record, except while it is ahead of it. Then the events fire. */
   #followRecord(): void {
-    if (!this.#isAhead()) this.#setView(this.#cached.current ?? emptyRecord(this.#view.epoch, this.#cached.readAt))
+    if (!this.#isAhead()) {
+      const now = this.#now()
+      const record = this.#cached.current ?? emptyRecord(this.#view.epoch, this.#cached.readAt)
+      const trip = this.#outbox.tripOf(record, now)
+      const tokens = trip && { epoch: trip.epoch, version: record.version }
+      this.#setView(tokens === undefined ? record : open(record, trip?.at ?? now, this.settings, tokens, undefined))
+      const verdict = suspicion(record, now, this.settings)
+      this.#view.suspect(verdict === 'open' ? record.version : undefined, () => {
+        return this.#outbox.hasSpokenTo(record.version) || this.#world.runtime.random() < reportingChance(record)
+      })
+      const isWell = verdict !== 'open' && this.acting !== this.#view.record
+      if (isWell && this.#streak.isAlone(this.#cached.readAt)) this.#log.unhealthy(this.acting, now)
+    }
     this.#changed()
   }
 
-  /** Whether the view shows a change that is still being written. */
+  /** Whether the view shows the end of a probe that is still being written. */
   #isAhead(): boolean {
     const record = this.#cached.current
-    const view = this.#view.record
-    const outbox = this.#outbox
-    if (outbox.hasSettlement) return record?.state === 'HALF_OPEN'
-    if (view.epoch !== outbox.tripEpoch) return false
-    if (outbox.mayTrip) return true
-    // The count is complete, so that another instance is about to open the circuit; if it dies, the next failure does.
-    const now = this.#now()
-    const isComplete = this.#storedCount(now) >= this.settings.failureThreshold
-    return isComplete && now - (view.openedAt ?? now) < 2 * this.#world.storageTimeout
+    const { record: view, epoch } = this.#view
+    if (!this.#outbox.hasSettlement) return false
+    return record?.state === 'HALF_OPEN' || (view.epoch === epoch && view.state === record?.state)
   }
 
   #setView(view: CircuitRecord): void {
     if (!this.#view.show(view)) return
-    if (this.#outbox.tripEpoch !== view.epoch) this.#outbox.endTrip()
-    const { isShared, runtime, onRefusing } = this.#world
-    this.#claims.drawDelay(isShared, runtime.random)
-    const now = runtime.now()
-    const verdict = this.admit(now)
-    // A call that waits for a permit is refused at once.
-    if (verdict !== 'pass' && verdict !== 'claim') onRefusing(() => this.refusal(verdict, now))
+    const { runtime } = this.#world
+    this.#claims.drawDelay(runtime.random)
+    this.#changed()
+    this.#refuseWaiting(runtime.now())
   }
 
-  #observeView(at: number): void {
-    this.#log.observe(this.#view.record, at)
-    this.#changed()
+  /** A call that waits for a permit is refused at once. */
+  #refuseWaiting(now: number): void {
+    const verdict = this.admit(now)
+    if (verdict !== 'pass' && verdict !== 'claim') this.#world.onRefusing(() => this.refusal(verdict, now))
   }
 
   /** Ends a change: writes the flag, then fires the events, so that a listener finds the flag up to date. */
   #changed(): void {
     const { state, override } = this.#view.record
-    const hasFailures = (this.#cached.current?.failureCount ?? 0) > 0 || this.#streak.length > 0
-    this.#isQuiet = state === 'CLOSED' && override === undefined && !hasFailures && !this.#outbox.hasReport
-    for (const change of this.#log.takeDue()) this.#world.emit(change)
+    const isClosed = state === 'CLOSED' && override === undefined
+    const isSuspected = this.#cached.current?.suspectedAt !== undefined
+    const { rampUp } = this.settings
+    const isRamping = rampUp !== false && admittedPart(this.#view.record, this.#now(), rampUp) < 1
+    this.#isQuiet = isClosed && !isRamping && !isSuspected && this.#streak.isQuiet && !this.#outbox.hasReport
+    for (const change of this.#log.takeDue()) {
+      const { to, reason, generation } = change
+      const isOwn = to === 'OPEN' && (reason === 'failure-threshold' || reason === 'probe-failed')
+      const { current } = this.#cached
+      // Its proof may come late, when the circuit has closed again; or with an answer that is not believed any more.
+      if (isOwn && (current?.state !== 'CLOSED' || current.generation < generation)) this.#claims.involve()
+      this.#world.emit(change)
+    }
+  }
+
+  /** The record that this instance acts on: the view, or its own refusal. */
+  get acting(): CircuitRecord {
+    const view = this.#view.record
+    const { openedAt, retryAt, lastFailure } = this.#streak
+    if (openedAt === undefined || view.state !== 'CLOSED' || view.override !== undefined) return view
+    const resetTimeout = retryAt - openedAt
+    return { ...view, state: 'OPEN', openedAt, retryAt, resetTimeout, lastFailure: lastFailure ?? view.lastFailure }
+  }
+
+  #observeView(at: number): void {
+    this.#log.observe(this.#view.record, at)
+    this.#changed()
   }
 
   // ----------------------------------------------------------------------------------------------------- operators
@@ -545,7 +572,9 @@ export class Circuit {
   get failureCount(): number {
     if (this.#view.record.state !== 'CLOSED') return this.#view.record.failureCount
     const now = this.#now()
-    return Math.max(this.#streak.liveLength(now), this.#outbox.count(this.#storedCount(now)))
+    const { state, suspectedAt = now, failureCount = 0 } = this.#cached.current ?? {}
+    const stored = state === 'CLOSED' && now - suspectedAt <= this.settings.window ? failureCount : 0
+    return Math.max(this.#streak.liveLength(now), stored + this.#outbox.liveFailures(now))
   }
 
   #now(): number {

@@ -6,8 +6,9 @@
  * grants lies ready until a call takes it, or until it is given back. A reply may be lost: a record that lists the lease
  * grants it just as well, so that the id of a lease is kept over all attempts of an epoch.
  *
- * Claims are spread: each instance waits a small random fraction of `resetTimeout` after `retryAt`, and those that had no
- * part in opening the circuit leave the probe to others until their cache is stale.
+ * Claims are spread: each instance waits a small random fraction of `resetTimeout` after `retryAt`, and then until its cache
+ * is stale. The instance that opened the circuit, or failed the last probe, may be the only one that cannot reach the
+ * service: it lets the others probe first, for a `cacheTtl`. If no others are known it waits as long as it takes them to look.
  *
  * A store that leaves a second claim in a row unanswered must not keep the circuit open: then this instance probes alone.
  *
@@ -18,9 +19,11 @@
 
 import type { ServiceSettings } from '../settings/table.ts'
 import type { CircuitRecord, Lease } from '../storage/contract.ts'
+import { lookTime } from './cached-record.ts'
 import { stateChange } from './outbox.ts'
 import { admit, claim, liveLeases, maxLease, retryTime } from './state-machine.ts'
 import type { Step } from './step.ts'
+import { knowsOthers } from './suspicion.ts'
 
 /** A call waits for a probe. */
 export interface Wish {
@@ -40,6 +43,7 @@ export class ProbeClaims {
   readonly #service: string
   readonly #settings: ServiceSettings
   readonly #id: () => string
+  readonly #isShared: boolean
   /** How much later than `retryAt` this instance claims, in milliseconds. Drawn for each epoch of the view. */
   #delay = 0
   /** The claim that is under way. Written by `wish`, ended by `next` or `withdraw`. */
@@ -50,17 +54,27 @@ export class ProbeClaims {
   #ready: Lease | undefined
   /** Claims in a row that the store left unanswered. */
   #unanswered = 0
-  /** Whether this instance had a part in opening the circuit, or has probed it since. */
+  /** Whether this instance opened the circuit, or failed the last probe. Written by `involve`, ended by `epochBegan`. */
   #isInvolved = false
 
-  constructor(service: string, settings: ServiceSettings, id: () => string) {
+  constructor(service: string, settings: ServiceSettings, id: () => string, isShared: boolean) {
     this.#service = service
     this.#settings = settings
     this.#id = id
+    this.#isShared = isShared
   }
 
-  get delay(): number {
-    return this.#delay
+  /** How much later than `retryAt` this instance may claim, in milliseconds. */
+  delayAt(view: CircuitRecord, now: number): number {
+    if (!this.#isShared || !this.#isInvolved) return this.#delay
+    const { cacheTtl, resetTimeout } = this.#settings
+    return knowsOthers(view, now) ? cacheTtl : lookTime(resetTimeout)
+  }
+
+  /** Whether this instance, whose last probe failed, lets the others go on with theirs. */
+  yields({ state, updatedAt }: CircuitRecord, record: CircuitRecord | undefined, now: number): boolean {
+    if (!this.#isShared || !this.#isInvolved || state !== 'HALF_OPEN' || this.#ready !== undefined) return false
+    return knowsOthers(record, now) && now >= updatedAt && now - updatedAt < this.#settings.cacheTtl
   }
 
   get unanswered(): number {
@@ -72,13 +86,18 @@ export class ProbeClaims {
   }
 
   /** The view is in another epoch. */
-  drawDelay(isShared: boolean, random: () => number): void {
-    this.#delay = isShared ? Math.min(longestDelay, spread * this.#settings.resetTimeout) * random() : 0
+  drawDelay(random: () => number): void {
+    this.#delay = this.#isShared ? Math.min(longestDelay, spread * this.#settings.resetTimeout) * random() : 0
   }
 
-  /** This instance has helped to open the circuit. */
+  /** This instance has opened the circuit, or failed a probe. */
   involve(): void {
     this.#isInvolved = true
+  }
+
+  /** Whether this instance opened the circuit, or failed the last probe. */
+  get isInvolved(): boolean {
+    return this.#isInvolved
   }
 
   wish(wish: Wish): void {
@@ -138,15 +157,22 @@ export class ProbeClaims {
     this.#tokens ??= { leaseId: this.#id(), epoch: this.#id() }
     const { leaseId, epoch } = this.#tokens
     const lease = this.leaseUntil(leaseId, now, wish.duration)
-    const next = claim(record, now, lease, this.#settings, { epoch, version: this.#id() })
+    const claimed = claim(record, now, lease, this.#settings, { epoch, version: this.#id() })
+    // Who opened the circuit learns that it is not alone before the probe has ended, and lets it end.
+    const next = this.#isInvolved ? claimed : { ...claimed, othersAt: now }
     const change = stateChange(this.#service, record, next, 'probe-started', now, wish.requestId)
     return { kind: 'replace', version: record.version, next, change, cause: { kind: 'claim' } }
   }
 
-  /** Whether others should claim first, for all that this instance knows. */
-  leavesToOthers(view: CircuitRecord, readAt: number): boolean {
+  /**
+   * Whether others should claim first, for all that this instance knows.
+   *
+   * @param isStale whether the record is due to be read again
+   */
+  leavesToOthers(view: CircuitRecord, readAt: number, isStale: boolean): boolean {
     const { cacheTtl, resetTimeout } = this.#settings
-    return !this.#isInvolved && 2 * cacheTtl <= resetTimeout && readAt < retryTime(view, this.#settings)
+    if (!this.#isShared || this.#isInvolved || isStale) return false
+    return 2 * cacheTtl <= resetTimeout && readAt < retryTime(view, this.#settings)
   }
 
   /** The fleet's circuit is in another epoch, of which `record` is the first that is known. */
@@ -161,7 +187,6 @@ export class ProbeClaims {
     if (granted !== undefined) {
       this.#ready = granted
       this.#tokens = undefined
-      this.#isInvolved = true
     }
     const ready = this.#ready
     if (ready !== undefined && !record?.leases.some(({ id }) => id === ready.id)) this.#ready = undefined

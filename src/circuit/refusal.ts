@@ -27,7 +27,8 @@ export function refusalOf(refusal: Refusal, verdict: Exclude<Verdict, 'pass'>, n
   const { service, view } = refusal
   const reason: RefusalReason = verdict === 'claim' ? 'unclaimed' : verdict
   const retryAfter = Math.max(0, waitFor(refusal, verdict, now))
-  return new CircuitOpenError({ service, retryAfter, openedAt: view.openedAt, reason })
+  const { openedAt, lastFailure } = view
+  return new CircuitOpenError({ service, retryAfter, openedAt, lastFailure, reason })
 }
 
 /** How long it takes until another try can succeed. */
@@ -43,6 +44,7 @@ function waitFor(refusal: Refusal, verdict: Exclude<Verdict, 'pass'>, now: numbe
     return until - now
   }
   if (verdict === 'claim') return storageTimeout
+  if (verdict === 'ramping') return (view.closedAt ?? now) + (settings.rampUp || 0) - now
   const expiries = liveLeases(view, now).map((lease) => lease.expiresAt - now)
   return Math.min(resetTimeout, Math.max(cacheTtl, 1_000), ...expiries)
 }

@@ -24,6 +24,11 @@ export interface CircuitSnapshot {
    */
   readonly state: CircuitState
   readonly mode: Mode
+  /**
+   * Whose state it is: the fleet's; or the `instance`'s own, which refuses by itself after `failureThreshold` failures in a row
+   * although the fleet's circuit is closed.
+   */
+  readonly scope: 'fleet' | 'instance'
   /** Failures in a row, fleet-wide as far as known here. */
   readonly failureCount: number
   /** Successful probes of the current half-open period. */
@@ -59,7 +64,7 @@ export function snapshotOf(circuit: Circuit, { now }: Pick<Runtime, 'now'>): Cir
     service,
     mode: settings.mode,
     get state() {
-      return effectiveState(circuit.view, now(), settings)
+      return effectiveState(circuit.acting, now(), settings)
     },
     get failureCount() {
       return circuit.failureCount
@@ -67,19 +72,23 @@ export function snapshotOf(circuit: Circuit, { now }: Pick<Runtime, 'now'>): Cir
     get successCount() {
       return circuit.view.successCount
     },
+    get scope() {
+      return circuit.acting === circuit.view ? 'fleet' : 'instance'
+    },
     get openedAt() {
-      return circuit.view.openedAt
+      return circuit.acting.openedAt
     },
     get retryAt() {
       const forced = activeOverride(circuit.view, now())
       if (forced !== undefined) return forced.state === 'OPEN' ? forced.until : undefined
-      return circuit.view.retryAt === undefined ? undefined : retryTime(circuit.view, settings)
+      const { acting } = circuit
+      return acting.retryAt === undefined ? undefined : retryTime(acting, settings)
     },
     get lastFailureAt() {
       return circuit.view.lastFailureAt
     },
     get lastFailure() {
-      return circuit.view.lastFailure
+      return circuit.acting.lastFailure
     },
     get generation() {
       return circuit.view.generation

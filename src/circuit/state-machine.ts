@@ -11,12 +11,11 @@ import type { CircuitOverride, CircuitRecord, CircuitState, FailureSummary, Leas
 
 /** The settings that the state machine reads; durations in milliseconds. */
 export interface MachineSettings {
-  readonly failureThreshold: number
   readonly resetTimeout: number
   readonly halfOpenSuccessThreshold: number
   readonly halfOpenMaxConcurrent: number
-  readonly window: number
   readonly maxResetTimeout: number
+  readonly resetBackoff: number
 }
 
 /** A failure as it reaches the state machine: what is stored of it, and what the service asked for. */
@@ -35,9 +34,9 @@ export interface Tokens {
 
 /**
  * The verdict on a call: `pass`; `claim` a probe first; or be refused because the circuit is `open`, because its probes
- * are in flight (`probing`) or because an operator `forced` it open.
+ * are in flight (`probing`), because an operator `forced` it open, or because it is `ramping` up after it has closed.
  */
-export type Verdict = 'pass' | 'claim' | 'open' | 'probing' | 'forced'
+export type Verdict = 'pass' | 'claim' | 'open' | 'probing' | 'forced' | 'ramping'
 
 /** How a probe ended. `release`: it proved nothing (an ignored error, a cancelled call). */
 export type ProbeOutcome = 'success' | 'failure' | 'release'
@@ -68,6 +67,13 @@ export function admit(record: CircuitRecord, now: number, settings: MachineSetti
   return liveLeases(record, now).length < settings.halfOpenMaxConcurrent ? 'claim' : 'probing'
 }
 
+/** The part of the calls that is admitted at `now`: it rises from a tenth, from the instant in which a probe closed the circuit. */
+export function admittedPart({ closedAt }: CircuitRecord, now: number, rampUp: number | false): number {
+  if (rampUp === false || closedAt === undefined) return 1
+  const elapsed = now - closedAt
+  return elapsed < 0 || elapsed >= rampUp ? 1 : 0.1 + (0.9 * elapsed) / rampUp
+}
+
 /** The state that callers should act on: an open circuit reads HALF_OPEN once it may be probed. */
 export function effectiveState(record: CircuitRecord, now: number, settings: MachineSettings): CircuitState {
   const forced = activeOverride(record, now)
@@ -82,7 +88,7 @@ export function activeOverride(record: CircuitRecord, now: number): CircuitOverr
 }
 
 /** When an open circuit may be probed: as stored, but never later than `maxResetTimeout` after it opened. */
-export function retryTime(record: CircuitRecord, settings: MachineSettings): number {
+export function retryTime(record: CircuitRecord, settings: Pick<MachineSettings, 'maxResetTimeout'>): number {
   const { retryAt = 0, openedAt } = record
   return openedAt === undefined ? retryAt : Math.min(retryAt, openedAt + settings.maxResetTimeout)
 }
@@ -99,92 +105,10 @@ export function liveLeases(record: CircuitRecord, now: number): readonly Lease[]
   return record.leases.filter((lease) => isLive(lease, now))
 }
 
-function isLive(lease: Lease, now: number): boolean {
+/** Whether a lease has not expired. */
+export function isLive(lease: Lease, now: number): boolean {
   const ahead = lease.expiresAt - now
   return ahead > 0 && ahead <= maxLease + clockTolerance
-}
-
-/** The failures in a row that still count at `now`: none after a gap longer than `window`. */
-export function liveFailureCount(record: CircuitRecord, now: number, window: number): number {
-  return record.failureCount > 0 && isRecent(record.lastFailureAt, now, window) ? record.failureCount : 0
-}
-
-function isRecent(at: number | undefined, now: number, window: number): boolean {
-  return at !== undefined && now - at <= window && at - now <= clockTolerance
-}
-
-/**
- * The streak begins anew with these failures, or ends with none of them: the count is set instead of added to.
- * The count of consecutive trips ends with it when a whole `window` has passed without a failure.
- */
-export function setFailureCount(
-  record: CircuitRecord,
-  count: number,
-  at: number,
-  settings: MachineSettings,
-  tokens: Tokens,
-): CircuitRecord {
-  return {
-    ...record,
-    version: tokens.version,
-    failureCount: count,
-    lastFailureAt: count > 0 ? at : record.lastFailureAt,
-    trips: hasBeenIdle(record, at, settings.window) ? 0 : record.trips,
-    override: undefined,
-    updatedAt: at,
-  }
-}
-
-/** Whether a whole `window` has passed since the circuit last failed or changed, so that old trips no longer count. */
-function hasBeenIdle(record: CircuitRecord, at: number, window: number): boolean {
-  return !isRecent(Math.max(record.lastFailureAt ?? 0, record.updatedAt), at, window)
-}
-
-/** The write for failures (after a success, if there was one) of a CLOSED circuit. */
-export type CountDecision =
-  | { readonly kind: 'nothing' }
-  | { readonly kind: 'increment'; readonly at: number }
-  | { readonly kind: 'replace'; readonly next: CircuitRecord }
-  | { readonly kind: 'trip'; readonly next: CircuitRecord }
-
-/** Outcomes of a CLOSED circuit that wait to be written: never a sum, because a success ends what was before it. */
-export interface Outcomes {
-  /** Whether there was a success, before the failures. */
-  readonly success: boolean
-  /** How many failures followed. */
-  readonly failures: number
-  /** When the last of them happened. */
-  readonly at: number
-  readonly lastFailure: Failure | undefined
-}
-
-/** Decides at `now` how outcomes reach the record. They may have waited: a streak is never taken back in time. */
-export function decideCount(
-  record: CircuitRecord,
-  outcomes: Outcomes,
-  now: number,
-  settings: MachineSettings,
-  tokens: Tokens,
-): CountDecision {
-  const { success, failures, lastFailure } = outcomes
-  if (record.state !== 'CLOSED' || activeOverride(record, now) !== undefined) return { kind: 'nothing' }
-  const live = liveFailureCount(record, now, settings.window)
-  const at = live > 0 ? Math.max(outcomes.at, record.lastFailureAt ?? 0) : outcomes.at
-  if (failures === 0) {
-    return success && live > 0
-      ? { kind: 'replace', next: setFailureCount(record, 0, at, settings, tokens) }
-      : { kind: 'nothing' }
-  }
-  const total = Math.min((success ? 0 : live) + failures, largestCount)
-  if (total >= settings.failureThreshold) {
-    const counted = setFailureCount(record, total, at, settings, tokens)
-    return { kind: 'trip', next: open(counted, outcomes.at, settings, tokens, lastFailure) }
-  }
-  const startsAnew = record.failureCount > 0 && (success || live === 0)
-  const endsTrips = record.trips > 0 && hasBeenIdle(record, at, settings.window)
-  return startsAnew || endsTrips
-    ? { kind: 'replace', next: setFailureCount(record, failures, at, settings, tokens) }
-    : { kind: 'increment', at }
 }
 
 /**
@@ -198,12 +122,12 @@ export function open(
   tokens: Tokens,
   failure: Failure | undefined,
 ): CircuitRecord {
-  const asked = Math.min(failure?.retryAfter ?? 0, settings.maxResetTimeout)
-  const resetTimeout = Math.max(settings.resetTimeout, asked)
+  const resetTimeout = resetTimeoutAfter(failure, settings, record.trips, tokens.epoch)
   const lastFailure = failure && summaryOf(failure)
   return {
     ...changeState(record, 'OPEN', now, tokens),
     openedAt: now,
+    closedAt: undefined,
     retryAt: now + resetTimeout,
     resetTimeout,
     trips: Math.min(record.trips + 1, largestCount),
@@ -211,7 +135,32 @@ export function open(
   }
 }
 
-function summaryOf({ retryAfter: _, ...summary }: Failure): FailureSummary {
+/**
+ * How long the service is left alone after a failure, in milliseconds: longer with each trip in a row, or as the service asks.
+ *
+ * @param trips how many trips in a row there were before
+ * @param epoch where trips are in a row, it makes the times differ by up to 10 %, so that circuits do not retry in step
+ */
+export function resetTimeoutAfter(
+  failure: Failure | undefined,
+  { resetTimeout, resetBackoff, maxResetTimeout }: MachineSettings,
+  trips = 0,
+  epoch = '',
+): number {
+  const longer = Math.round(resetTimeout * resetBackoff ** trips * (trips === 0 ? 1 : jitter(epoch)))
+  const asked = Math.min(failure?.retryAfter ?? 0, maxResetTimeout)
+  return Math.max(resetBackoff === 1 ? resetTimeout : Math.min(longer, Math.max(resetTimeout, maxResetTimeout)), asked)
+}
+
+/** A number from 0.9 to 1.1 that a random token determines. */
+function jitter(token: string): number {
+  let sum = 0
+  for (const character of token) sum = (31 * sum + character.charCodeAt(0)) % 2_001
+  return 0.9 + sum / 10_000
+}
+
+/** The part of a failure that is stored. */
+export function summaryOf({ retryAfter: _, ...summary }: Failure): FailureSummary {
   return summary
 }
 
@@ -257,7 +206,7 @@ export function settle(
   }
   const successCount = Math.min(record.successCount + (outcome === 'success' ? 1 : 0), largestCount)
   return outcome === 'success' && successCount >= settings.halfOpenSuccessThreshold
-    ? close(record, now, tokens)
+    ? { ...close(record, now, tokens), closedAt: now }
     : { ...record, version: tokens.version, leases, successCount, updatedAt: now }
 }
 
@@ -266,7 +215,9 @@ export function close(record: CircuitRecord, now: number, tokens: Tokens): Circu
   return {
     ...changeState(record, 'CLOSED', now, tokens),
     failureCount: 0,
+    reporterCount: 0,
     openedAt: undefined,
+    closedAt: undefined,
     retryAt: undefined,
     resetTimeout: undefined,
   }
@@ -293,21 +244,35 @@ export function force(
 
 /** An operator's `reset`: closed and empty, with no override and no past. */
 export function reset(record: CircuitRecord, now: number, tokens: Tokens): CircuitRecord {
-  return { ...close(record, now, tokens), lastFailureAt: undefined, trips: 0, lastFailure: undefined }
+  return {
+    ...close(record, now, tokens),
+    lastFailureAt: undefined,
+    trips: 0,
+    lastFailure: undefined,
+    dismissals: 0,
+    dismissedAt: undefined,
+    noise: undefined,
+    pace: undefined,
+  }
 }
 
 /** A new state is a new epoch: outcomes of calls that were admitted before no longer count. */
 function changeState(record: CircuitRecord, state: CircuitState, now: number, tokens: Tokens): CircuitRecord {
   return {
-    ...record,
-    version: tokens.version,
+    ...changed(record, now, tokens),
     epoch: tokens.epoch,
     generation: Math.min(record.generation + 1, largestCount),
     state,
+    suspectedAt: undefined,
     successCount: 0,
+    startedCount: 0,
+    earlyCount: 0,
     leases: [],
-    override: undefined,
     transitions: [...record.transitions, tokens.epoch].slice(-keptTransitions),
-    updatedAt: now,
   }
+}
+
+/** The record with a new version, without an override that is over. */
+export function changed(record: CircuitRecord, now: number, { version }: Tokens): CircuitRecord {
+  return { ...record, version, override: undefined, updatedAt: now }
 }

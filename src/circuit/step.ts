@@ -7,7 +7,7 @@
  */
 
 import type { StateChange } from '../events.ts'
-import type { CircuitRecord, ExpectedVersion, FailureIncrement } from '../storage/contract.ts'
+import type { CircuitRecord, ExpectedVersion, Outcomes } from '../storage/contract.ts'
 import type { Failure, ProbeOutcome } from './state-machine.ts'
 
 /** The next thing that this instance does at the store. Nothing in here waits: `sync/` carries steps out. */
@@ -16,18 +16,16 @@ export type Step = Read | Write
 /** The record is read again. */
 export interface Read {
   readonly kind: 'read'
-  /** The longest that the next step waits for it, in milliseconds; absent: as long as the store may take. */
-  readonly longest?: number
 }
 
 /** One conditional write. */
 export type Write = Addition | Replacement
 
-/** Failures are added, unless the record is another one than `version` says. */
+/** Outcomes are added, unless the record is another one than `version` says. */
 export interface Addition {
   readonly kind: 'add'
-  readonly version: ExpectedVersion
-  readonly increment: FailureIncrement
+  readonly version: string
+  readonly outcomes: Outcomes
   readonly cause: Report
   /** Whether it was sent before and not answered. */
   readonly isRepeated: boolean
@@ -48,26 +46,34 @@ export interface Replacement {
   readonly isRepeated?: boolean
 }
 
-/** The reason for a replacement: something in the outbox, a wish for a probe, or an operator. */
-export type Cause = Settlement | DueTrip | Report | { readonly kind: 'claim' } | { readonly kind: 'operation' }
+/** The reason for a replacement: something in the outbox, a verdict, a wish for a probe, or an operator. */
+export type Cause = Settlement | Report | { readonly kind: 'verdict' | 'claim' | 'operation' }
 
-/** Failures of a closed circuit, after a success if there was one. A report that may have been counted never grows. */
+/** Outcomes of a closed circuit. A report that may have been counted never grows. */
 export interface Report {
   readonly kind: 'report'
   /** Identifies its addition. */
   readonly id: string
   /** The period in which it was made. */
   readonly period: number
-  /** Whether there was a success, before the failures. */
-  readonly success: boolean
+  /** The version of the suspicion that the next four speak to; `undefined`: none was known. */
+  readonly suspicion: string | undefined
+  /** Calls that began under it, and were announced. */
+  readonly started: number
+  /** Failures of calls that began when this instance knew of the suspicion. */
   readonly failures: number
-  /** How many of the failures waited while the store was away. */
-  readonly backlog: number
-  /** Whether the record is looked at before anything is written: the circuit may be open already. */
-  readonly looksFirst: boolean
-  /** When the last failure happened, in milliseconds since the epoch. */
+  /** Successes of such calls. */
+  readonly successes: number
+  /** Failures of other calls. */
+  readonly early: number
+  /** Failures in a row, with which this instance would raise a suspicion; 0: it would not. */
+  readonly row: number
+  /** Whether it waited while the store was away. */
+  readonly isBacklog: boolean
+  /** When the last outcome came, in milliseconds since the epoch. */
   readonly at: number
   readonly lastFailure: Failure | undefined
+  /** The request of the last failure. */
   readonly requestId: string | undefined
 }
 
@@ -81,12 +87,6 @@ export interface Settlement {
   readonly requestId: string | undefined
   /** The epoch that begins if the state changes. */
   readonly epoch: string
-}
-
-/** A trip that is due because a failure of this instance has completed the count. */
-export interface DueTrip {
-  readonly kind: 'trip'
-  readonly at: number
-  readonly lastFailure: Failure | undefined
-  readonly requestId: string | undefined
+  /** Whether another instance has opened the circuit, so that this probe is a second opinion. */
+  readonly isSecondOpinion: boolean
 }

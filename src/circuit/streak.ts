@@ -1,85 +1,129 @@
 /**
- * The service as this instance has seen it by its own calls: how often it failed in a row, and when it last worked.
+ * The service as this instance has seen it by its own calls, and whether this instance refuses by itself.
  *
- * It knows nothing of the fleet. `Circuit` alone writes it, with the outcome of each call that counts. Its couplings: the
- * first failure of a service that has worked within `window` is withheld until a second one follows, and is then reported
- * with it; and a success ends what is withheld.
+ * It knows nothing of the fleet. `failureThreshold` failures in a row make this instance refuse its calls at once, whatever
+ * the fleet's circuit says: it is *tripped*. After `resetTimeout` it lets one call through at a time, until one succeeds.
+ *
+ * `Circuit` alone writes it, with the outcome of each call that counts. Its couplings: a trip that the fleet does not
+ * confirm is reported as the instance's own trouble; a new epoch of the fleet's circuit ends everything but the memory that
+ * the service has worked.
  *
  * @module
  */
 
-/** A success cannot lie further back than the longest call: otherwise the clock has stepped back. In milliseconds. */
-const longestCall = 900_000
+import type { ServiceSettings } from '../settings/table.ts'
+import type { Lease } from '../storage/contract.ts'
+import { clockTolerance, type Failure, isLive, resetTimeoutAfter, type Verdict } from './state-machine.ts'
 
 export class Streak {
-  readonly #window: number
+  readonly #settings: ServiceSettings
   /** Failures in a row. Written with each outcome. */
   #length = 0
-  /** When the last of them happened, in milliseconds since the epoch. Written with each failure. */
-  #lastFailureAt = 0
-  /** Whether the first one is withheld. Written with each outcome. */
-  #isWithheld = false
-  /** When the service last worked, in milliseconds since the epoch. Written with each success. */
-  #lastSuccessAt = Number.NEGATIVE_INFINITY
+  /** The last of them. Written with each failure. */
+  #lastFailure: Failure | undefined
+  /** Whether a call of this instance has ever succeeded. Written by `succeeded`. */
+  #hasWorked = false
+  /** When this instance began to refuse. Written by `failed` and `probeEnded`, ended by `end`. */
+  #openedAt: number | undefined
+  /** From then on one call is let through. Written with `#openedAt`. */
+  #retryAt = 0
+  /** Whether it was reported that this instance alone refuses. Written by `isAlone`, ended by `end`. */
+  #isReported = false
+  /** The call that is let through. Written by `claim`, ended by its outcome. */
+  #probe: (Lease & { readonly period: number }) | undefined
 
-  constructor(window: number) {
-    this.#window = window
+  constructor(settings: ServiceSettings) {
+    this.#settings = settings
   }
 
   get length(): number {
     return this.#length
   }
 
-  get lastFailureAt(): number {
-    return this.#lastFailureAt
+  /** The last failure of the present streak. */
+  get lastFailure(): Failure | undefined {
+    return this.#length === 0 ? undefined : this.#lastFailure
   }
 
-  get isWithheld(): boolean {
-    return this.#isWithheld
+  get hasWorked(): boolean {
+    return this.#hasWorked
+  }
+
+  /** When this instance began to refuse; `undefined`: it does not. In milliseconds since the epoch. */
+  get openedAt(): number | undefined {
+    return this.#openedAt
+  }
+
+  get retryAt(): number {
+    return this.#retryAt
+  }
+
+  /** Whether a success changes nothing. */
+  get isQuiet(): boolean {
+    return this.#length === 0 && this.#hasWorked
+  }
+
+  /** Whether this instance refuses although a record that was read at `readAt` says that the service works: said once. */
+  isAlone(readAt: number): boolean {
+    if (this.#openedAt === undefined || this.#isReported || readAt < this.#openedAt) return false
+    this.#isReported = true
+    return true
   }
 
   /** The failures in a row that still count at `now`. */
   liveLength(now: number): number {
-    return now - this.#lastFailureAt <= this.#window ? this.#length : 0
+    return now - (this.#lastFailure?.at ?? 0) <= this.#settings.window ? this.#length : 0
   }
 
-  succeeded(at: number): void {
-    this.#lastSuccessAt = at
+  /** The verdict on a call of a circuit that the fleet keeps closed. */
+  admit(now: number): Exclude<Verdict, 'forced' | 'ramping'> {
+    if (this.#openedAt === undefined) return 'pass'
+    const ahead = this.#retryAt - now
+    if (ahead > 0 && ahead <= this.#settings.maxResetTimeout + clockTolerance) return 'open'
+    return this.#probe !== undefined && isLive(this.#probe, now) ? 'probing' : 'claim'
+  }
+
+  /** A call is let through although this instance refuses. */
+  claim(lease: Lease, period: number): void {
+    this.#probe = { ...lease, period }
+  }
+
+  /**
+   * Ends the call that was let through. Where it failed, this instance refuses anew, however long ago the last failure was.
+   *
+   * @returns the period in which it was let through; `undefined`: it was another call
+   */
+  probeEnded(id: string, failure: Failure | undefined): number | undefined {
+    if (this.#probe?.id !== id) return undefined
+    const { period } = this.#probe
+    this.#probe = undefined
+    if (failure !== undefined) this.#refuse(failure)
+    return period
+  }
+
+  succeeded(): void {
+    this.#hasWorked = true
     this.end()
   }
 
-  /** The same where there is no failure to end. Calls end in another order than they begin. */
-  noteSuccess(at: number): void {
-    const last = this.#lastSuccessAt
-    if (at > last || last - at > longestCall) this.#lastSuccessAt = at
-  }
-
   /** One more failure; after a gap that is longer than the window it is the first. */
-  failed(at: number): void {
-    if (at - this.#lastFailureAt > this.#window) this.end()
+  failed(failure: Failure): void {
+    if (this.#openedAt === undefined && this.liveLength(failure.at) === 0) this.end()
     this.#length++
-    this.#lastFailureAt = at
+    this.#lastFailure = failure
+    if (this.#length >= this.#settings.failureThreshold && this.#openedAt === undefined) this.#refuse(failure)
   }
 
-  /** Whether the service has worked within the window before `at`. */
-  hasSucceeded(at: number): boolean {
-    return at - this.#lastSuccessAt <= this.#window
-  }
-
-  withhold(): void {
-    this.#isWithheld = true
-  }
-
-  /** The failures to report with the present one: itself, and the one that was withheld. */
-  takeFailures(): number {
-    const failures = this.#isWithheld ? 2 : 1
-    this.#isWithheld = false
-    return failures
+  #refuse(failure: Failure): void {
+    this.#openedAt = failure.at
+    this.#retryAt = failure.at + resetTimeoutAfter(failure, this.#settings)
   }
 
   /** A new epoch begins, or the service works. */
   end(): void {
     this.#length = 0
-    this.#isWithheld = false
+    this.#openedAt = undefined
+    this.#probe = undefined
+    this.#isReported = false
   }
 }

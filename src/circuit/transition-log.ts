@@ -14,9 +14,12 @@
  * @module
  */
 
-import type { StateChange } from '../events.ts'
+import type { StateChange, StateChangeReason } from '../events.ts'
 import type { CircuitRecord, CircuitState, ExpectedVersion } from '../storage/contract.ts'
 import { keptTransitions } from './state-machine.ts'
+
+/** The state of a circuit, for observers. */
+export type Observed = Pick<CircuitRecord, 'state' | 'generation' | 'lastFailure' | 'retryAt'>
 
 interface Unconfirmed {
   /** The version that the write was conditional on. */
@@ -72,13 +75,20 @@ export class TransitionLog {
   }
 
   /** The event of a state that this instance did not make for the fleet. For observers. */
-  observe({ state, generation }: Pick<CircuitRecord, 'state' | 'generation'>, at: number): void {
-    if (state === this.#announced) return
-    const from = this.#announced
-    this.#announced = state
-    const reason = 'observed'
-    const service = this.#service
-    this.#due.push({ service, from, to: state, generation, at, reason, requestId: undefined, observed: true })
+  observe(seen: Observed, at: number): void {
+    if (seen.state === this.#announced) return
+    this.#due.push(this.#observed(seen, at, 'observed'))
+    this.#announced = seen.state
+  }
+
+  /** The event of an instance that refuses although the fleet's circuit is closed. */
+  unhealthy(seen: Observed, at: number): void {
+    this.#due.push(this.#observed(seen, at, 'instance-unhealthy'))
+  }
+
+  #observed({ state, generation, lastFailure, retryAt }: Observed, at: number, reason: StateChangeReason): StateChange {
+    const change = { service: this.#service, from: this.#announced, to: state, generation, at, reason }
+    return { ...change, requestId: undefined, observed: true, evidence: undefined, lastFailure, retryAt }
   }
 
   /** The events to be fired, in order; each is handed out once. */

@@ -37,6 +37,15 @@ export function milliseconds(fallback: number | false, min: number, max: number 
   return whole(fallback, min, max, 'of milliseconds ')
 }
 
+export function factor(fallback: number, min: number, max: number): Setting {
+  return {
+    default: fallback,
+    allowed: `a number from ${min} to ${max}`,
+    accepts: (value) => typeof value === 'number' && value >= min && value <= max,
+    fromText: (text) => (/^\d+(\.\d+)?$/.test(text) ? Number(text) : text),
+  }
+}
+
 export function flag(): Setting {
   return {
     default: false,

@@ -8,7 +8,7 @@ import type { StateChangeListener, StorageErrorListener } from '../events.ts'
 import { isBreakableError, isBreakableResult } from '../failures/classification.ts'
 import type { StorageOption } from '../storage/factory.ts'
 import { isText, textAllowed } from './problems.ts'
-import { callback, flag, milliseconds, oneOf, type Setting, whole } from './rules.ts'
+import { callback, factor, flag, milliseconds, oneOf, type Setting, whole } from './rules.ts'
 
 /** `enforce`: refuses calls. `observe`: counts, stores and reports, never refuses. `off`: calls pass straight through. */
 export type Mode = 'enforce' | 'observe' | 'off'
@@ -21,8 +21,13 @@ export type IsBreakableResult = (result: unknown) => boolean
 
 /** The settings of one service, complete. Times are milliseconds. */
 export interface ServiceSettings {
-  /** Consecutive failures, fleet-wide, that open the circuit. Default: 3. */
+  /**
+   * So many failures in a row make an instance refuse by itself; and so many more failures than successes, weighed by
+   * `failureRateThreshold`, open the circuit of the fleet. Default: 3.
+   */
   readonly failureThreshold: number
+  /** The part of the sampled calls that must fail, in per cent; 100: every one of them. Default: 50. */
+  readonly failureRateThreshold: number
   /** How long the circuit stays open before a probe is allowed, in milliseconds. Default: 10 000. */
   readonly resetTimeout: number
   /** Probe successes that close the circuit. Default: 1. */
@@ -43,6 +48,15 @@ export interface ServiceSettings {
   readonly window: number
   /** The longest a circuit stays open, whatever its record or `Retry-After` says, in milliseconds. Default: 300 000. */
   readonly maxResetTimeout: number
+  /** Each trip in a row multiplies `resetTimeout` by it, give or take 10 %, up to `maxResetTimeout`; 1: none does. Default: 2. */
+  readonly resetBackoff: number
+  /** A success that took longer counts as a failure, in milliseconds; nothing is cut. Default: `false`. */
+  readonly slowCallThreshold: number | false
+  /**
+   * So long after the circuit has closed, in milliseconds, calls are admitted with a chance that rises from 10 % to 100 %.
+   * Default: `false`.
+   */
+  readonly rampUp: number | false
   /** Default: `enforce`. */
   readonly mode: Mode
   /** Which errors count as failures. Default: the exported `isBreakableError`. */
@@ -87,6 +101,7 @@ export interface CircuitBreakerOptions<K extends string = string> extends Servic
 /** The settings that each service can have of its own. */
 export const serviceSettings: Readonly<Record<keyof ServiceSettings, Setting>> = {
   failureThreshold: whole(3, 1),
+  failureRateThreshold: whole(50, 1, 100, 'of per cent '),
   resetTimeout: milliseconds(10_000, 1),
   halfOpenSuccessThreshold: whole(1, 1),
   // A stored record with more leases than that is taken for damaged.
@@ -99,6 +114,9 @@ export const serviceSettings: Readonly<Record<keyof ServiceSettings, Setting>> =
   // A store keeps a record for two days after its last replace.
   window: milliseconds(60_000, 1, 86_400_000),
   maxResetTimeout: milliseconds(300_000, 1),
+  resetBackoff: factor(2, 1, 10),
+  slowCallThreshold: milliseconds(false, 1),
+  rampUp: milliseconds(false, 1),
   mode: oneOf('enforce', 'observe', 'off'),
   isBreakableError: callback(isBreakableError),
   isBreakableResult: callback(isBreakableResult),

@@ -5,7 +5,9 @@
  * @module
  */
 
-import type { CircuitStorageError } from '../errors.ts'
+import type { CircuitStorageError, FailureSummary } from '../errors.ts'
+
+export type { FailureSummary }
 
 /** The three states of a circuit. */
 export type CircuitState = 'CLOSED' | 'OPEN' | 'HALF_OPEN'
@@ -18,19 +20,7 @@ export interface Lease {
   readonly expiresAt: number
 }
 
-/** The failure that opened a circuit, without its message and its stack, which can hold secrets. */
-export interface FailureSummary {
-  /** Milliseconds since the epoch. */
-  readonly at: number
-  /** The error's `name`, at most 64 characters. */
-  readonly name: string
-  /** The error's `code`, at most 64 characters. */
-  readonly code?: string | undefined
-  /** The HTTP status that it carried. */
-  readonly status?: number | undefined
-}
-
-/** An operator's decision. While it holds, nothing else changes the record. */
+/** An operator's decision; while it holds nothing else changes the record. */
 export interface CircuitOverride {
   /** The state that the operator forced. */
   readonly state: 'CLOSED' | 'OPEN'
@@ -44,19 +34,38 @@ export interface CircuitOverride {
 export interface CircuitRecord {
   /** The version of this format. */
   readonly schema: 1
-  /** Random token, new on every replace, compared for equality only. Until the first replace it is the epoch. */
+  /** Random token, new on every replace, compared for equality only. */
   readonly version: string
   /** Random token, new on every change of state: an outcome from another epoch does not count. */
   readonly epoch: string
   /** Counts the changes of state, for people to read. */
   readonly generation: number
   readonly state: CircuitState
-  /** Failures in a row, fleet-wide. */
+  /** When the service of a closed circuit came under suspicion; `undefined`: it is under none. */
+  readonly suspectedAt: number | undefined
+  /** Closed: the failures that count against the service. Else: those that opened the circuit, and failed probes. */
   readonly failureCount: number
-  readonly lastFailureAt: number | undefined
-  /** Successful probes of the current half-open period. */
+  /** Closed: the successes that speak for the service under suspicion. Half-open: successful probes. */
   readonly successCount: number
+  /** Calls that began under the suspicion: in its first second those that have not ended are taken for successes. */
+  readonly startedCount: number
+  /** Failures of calls that had begun before their instance knew of the suspicion, one for each instance. */
+  readonly earlyCount: number
+  /** The instances that have reported under the suspicion. */
+  readonly reporterCount: number
+  /** Suspicions that came to nothing, as of `dismissedAt`. They fade, so that it need not be whole. */
+  readonly dismissals: number
+  readonly dismissedAt: number | undefined
+  /** The part of the calls that fails while nothing is wrong, from 0 to 1, by the samples of dismissed suspicions. */
+  readonly noise: number | undefined
+  /** The outcomes that the whole fleet would report in a second, by the last dismissed suspicion. */
+  readonly pace: number | undefined
+  /** When a second instance was last heard. */
+  readonly othersAt: number | undefined
+  readonly lastFailureAt: number | undefined
   readonly openedAt: number | undefined
+  /** When a probe closed the circuit last; `undefined`: it is open, or no probe has. */
+  readonly closedAt: number | undefined
   /** When an open circuit lets a probe through. */
   readonly retryAt: number | undefined
   /** How long the circuit stays open, as the function that opened it has set or the service has asked for. */
@@ -82,13 +91,21 @@ export interface WriteResult {
   readonly current: CircuitRecord | undefined
 }
 
-/** Failures to add to a circuit's count. */
-export interface FailureIncrement {
-  /** How many, a positive integer. */
-  readonly count: number
+/** Outcomes to add to a circuit's counts: integers that are not negative. */
+export interface Outcomes {
+  /** Is added to `failureCount`. */
+  readonly failures: number
+  /** Is added to `successCount`. */
+  readonly successes: number
+  /** Is added to `startedCount`. */
+  readonly started: number
+  /** Is added to `earlyCount`. */
+  readonly early: number
+  /** Is added to `reporterCount`. */
+  readonly reporters: number
   /** When the last of them happened, in milliseconds since the epoch. */
   readonly at: number
-  /** Random token: the same increment sent twice counts once. */
+  /** Random token: the same outcomes sent twice count once. */
   readonly id: string
 }
 
@@ -130,14 +147,10 @@ export interface ICircuitStorage {
   /** Reads several circuits in as few round trips as possible. A key without a record is absent from the map. */
   batchGetState(serviceKeys: readonly string[]): Promise<Map<string, CircuitRecord>>
   /**
-   * Adds `count` to `failureCount` and sets `lastFailureAt` and `updatedAt` to `at`, if the stored version equals
-   * `version`. Leaves `version` alone, so that increments never conflict with each other.
-   *
-   * With `version: undefined` it applies where nothing is stored, and while the stored version equals the stored epoch:
-   * that is, until the first replace. Where nothing is stored it first creates a CLOSED record, with `id` as its version
-   * and as its epoch.
+   * Adds outcomes to the counts and sets `updatedAt` to `at`, if the stored version equals `version`. Creates nothing, and
+   * leaves everything else alone, `version` as well: so additions never conflict with each other.
    */
-  incrementFailures(serviceKey: string, version: ExpectedVersion, increment: FailureIncrement): Promise<WriteResult>
+  addOutcomes(serviceKey: string, version: string, outcomes: Outcomes): Promise<WriteResult>
   /**
    * Replaces the record if the stored version equals `version`; with `version: undefined` creates it where nothing is
    * stored. `next` carries a new version.

@@ -223,7 +223,7 @@ function completed(
 const operations = [
   'getState',
   'batchGetState',
-  'incrementFailures',
+  'addOutcomes',
   'compareAndSetState',
   'batchSetState',
   'clearState',

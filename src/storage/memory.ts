@@ -9,11 +9,11 @@ import type {
   CircuitRecord,
   CompareAndSet,
   ExpectedVersion,
-  FailureIncrement,
   ICircuitStorage,
+  Outcomes,
   WriteResult,
 } from './contract.ts'
-import { emptyRecord } from './record.ts'
+import { plus } from './record.ts'
 
 /**
  * A store that lives and dies with its process. It forgets nothing.
@@ -42,21 +42,11 @@ export class MemoryCircuitStorage implements ICircuitStorage {
     return found
   }
 
-  async incrementFailures(
-    serviceKey: string,
-    version: ExpectedVersion,
-    { count, at, id }: FailureIncrement,
-  ): Promise<WriteResult> {
-    const { record: current, increments = [] } = this.#circuits.get(serviceKey) ?? {}
-    const isExpected = version === undefined ? current?.version === current?.epoch : current?.version === version
-    if (!isExpected) return { applied: false, current }
-    if (increments.includes(id)) return { applied: true, current }
-    const record = current ?? emptyRecord(id, at)
-    const failureCount = record.failureCount + count
-    return this.#write(serviceKey, { ...record, failureCount, lastFailureAt: at, updatedAt: at }, [
-      ...increments.slice(1 - rememberedIncrements),
-      id,
-    ])
+  async addOutcomes(serviceKey: string, version: string, outcomes: Outcomes): Promise<WriteResult> {
+    const { record: current, additions = [] } = this.#circuits.get(serviceKey) ?? {}
+    if (current?.version !== version) return { applied: false, current }
+    if (additions.includes(outcomes.id)) return { applied: true, current }
+    return this.#write(serviceKey, plus(current, outcomes), [...additions.slice(1 - rememberedAdditions), outcomes.id])
   }
 
   async compareAndSetState(serviceKey: string, version: ExpectedVersion, next: CircuitRecord): Promise<WriteResult> {
@@ -77,25 +67,25 @@ export class MemoryCircuitStorage implements ICircuitStorage {
 
   #replace({ serviceKey, version, next }: CompareAndSet): WriteResult {
     const current = this.#circuits.get(serviceKey)?.record
-    // The new version refuses any increment of the old one that is sent again: its id need not be kept.
+    // The new version refuses any addition to the old one that is sent again: its id need not be kept.
     return current?.version === version ? this.#write(serviceKey, next, []) : { applied: false, current }
   }
 
-  #write(serviceKey: string, next: CircuitRecord, increments: readonly string[]): WriteResult {
+  #write(serviceKey: string, next: CircuitRecord, additions: readonly string[]): WriteResult {
     const record = frozenCopy(next)
-    this.#circuits.set(serviceKey, { record, increments })
+    this.#circuits.set(serviceKey, { record, additions })
     return { applied: true, current: record }
   }
 }
 
 interface StoredCircuit {
   readonly record: CircuitRecord
-  /** The ids of the latest increments of this version. */
-  readonly increments: readonly string[]
+  /** The ids of the latest additions to this version. */
+  readonly additions: readonly string[]
 }
 
-/** The number of increment ids that a circuit keeps. A resend that comes after more increments than that counts again. */
-const rememberedIncrements = 16
+/** So many ids of additions are kept per circuit; a resend that comes after more additions than that counts again. */
+const rememberedAdditions = 16
 
 function frozenCopy<T>(value: T): T {
   if (typeof value !== 'object' || value === null) return value

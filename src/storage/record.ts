@@ -5,7 +5,7 @@
  */
 
 import { CircuitStorageError, type StorageOperation } from '../errors.ts'
-import type { CircuitOverride, CircuitRecord } from './contract.ts'
+import type { CircuitOverride, CircuitRecord, Outcomes } from './contract.ts'
 
 /** An empty, CLOSED record, for a circuit of which nothing is known. The epoch is its version, too. */
 export function emptyRecord(epoch: string, at: number): CircuitRecord {
@@ -15,10 +15,20 @@ export function emptyRecord(epoch: string, at: number): CircuitRecord {
     epoch,
     generation: 0,
     state: 'CLOSED',
+    suspectedAt: undefined,
     failureCount: 0,
-    lastFailureAt: undefined,
     successCount: 0,
+    startedCount: 0,
+    earlyCount: 0,
+    reporterCount: 0,
+    dismissals: 0,
+    dismissedAt: undefined,
+    noise: undefined,
+    pace: undefined,
+    othersAt: undefined,
+    lastFailureAt: undefined,
     openedAt: undefined,
+    closedAt: undefined,
     retryAt: undefined,
     resetTimeout: undefined,
     leases: [],
@@ -28,6 +38,24 @@ export function emptyRecord(epoch: string, at: number): CircuitRecord {
     transitions: [],
     updatedAt: at,
   }
+}
+
+/** The counts of a record that outcomes add to, and the outcomes that each is of. */
+export const counts = {
+  failureCount: 'failures',
+  successCount: 'successes',
+  startedCount: 'started',
+  earlyCount: 'early',
+  reporterCount: 'reporters',
+} as const
+
+type Count = keyof typeof counts
+
+/** A record with outcomes added to its counts. */
+export function plus(record: CircuitRecord, outcomes: Outcomes): CircuitRecord {
+  const sums: Partial<Record<Count, number>> = {}
+  for (const count of Object.keys(counts) as Count[]) sums[count] = record[count] + outcomes[counts[count]]
+  return { ...record, ...sums, updatedAt: outcomes.at }
 }
 
 /** The names of a record's fields. */
@@ -43,7 +71,7 @@ const window = 60_000
  * When a store may forget a record, in milliseconds since the epoch: two days after the latest of its `retryAt`, its
  * leases and the end of its window. `undefined` (never) while an operator's override is set.
  *
- * A store sets this at a replace, and at the increment that creates the record. Other increments may leave it alone.
+ * A store sets this at a replace. Additions may leave it alone.
  */
 export function expiryOf(record: CircuitRecord): number | undefined {
   if (record.override) return undefined
@@ -90,7 +118,7 @@ export function parseCircuitRecord(serviceKey: string, raw: unknown, operation: 
 
   checked(isSchema, 'schema')
   const state = checked(isState, 'state')
-  const retryAt = state === 'OPEN' ? checked(isMilliseconds, 'retryAt') : optional(isMilliseconds, 'retryAt')
+  const retryAt = state === 'OPEN' ? checked(isAmount, 'retryAt') : optional(isAmount, 'retryAt')
   const lastFailure = optional(isObject, 'lastFailure')
   const override = optional(isObject, 'override')
 
@@ -100,31 +128,41 @@ export function parseCircuitRecord(serviceKey: string, raw: unknown, operation: 
     epoch: checked(isShortText, 'epoch'),
     generation: checked(isCount, 'generation'),
     state,
+    suspectedAt: optional(isAmount, 'suspectedAt'),
     failureCount: checked(isCount, 'failureCount'),
-    lastFailureAt: optional(isMilliseconds, 'lastFailureAt'),
     successCount: checked(isCount, 'successCount'),
-    openedAt: optional(isMilliseconds, 'openedAt'),
+    startedCount: checked(isCount, 'startedCount'),
+    earlyCount: checked(isCount, 'earlyCount'),
+    reporterCount: checked(isCount, 'reporterCount'),
+    dismissals: checked(isAmount, 'dismissals'),
+    dismissedAt: optional(isAmount, 'dismissedAt'),
+    noise: optional(isShare, 'noise'),
+    pace: optional(isAmount, 'pace'),
+    othersAt: optional(isAmount, 'othersAt'),
+    lastFailureAt: optional(isAmount, 'lastFailureAt'),
+    openedAt: optional(isAmount, 'openedAt'),
+    closedAt: optional(isAmount, 'closedAt'),
     retryAt,
-    resetTimeout: optional(isMilliseconds, 'resetTimeout'),
+    resetTimeout: optional(isAmount, 'resetTimeout'),
     leases: (optional(isList, 'leases') ?? []).map((lease, index) => {
       if (!isObject(lease) || !isShortText(lease['id'])) return fail(`leases[${index}]`, lease)
-      const expiresAt = checked(isMilliseconds, 'expiresAt', lease, `leases[${index}].expiresAt`)
+      const expiresAt = checked(isAmount, 'expiresAt', lease, `leases[${index}].expiresAt`)
       return { id: lease['id'], expiresAt }
     }),
     trips: checked(isCount, 'trips'),
     lastFailure: lastFailure && {
-      at: checked(isMilliseconds, 'at', lastFailure, 'lastFailure.at'),
+      at: checked(isAmount, 'at', lastFailure, 'lastFailure.at'),
       name: summaryOf(lastFailure['name']) ?? 'Error',
       code: summaryOf(lastFailure['code']),
       status: typeof lastFailure['status'] === 'number' ? lastFailure['status'] : undefined,
     },
     override: override && {
       state: checked(isForced, 'state', override, 'override.state'),
-      at: checked(isMilliseconds, 'at', override, 'override.at'),
-      until: optional(isMilliseconds, 'until', override, 'override.until'),
+      at: checked(isAmount, 'at', override, 'override.at'),
+      until: optional(isAmount, 'until', override, 'override.until'),
     },
     transitions: (optional(isListOfTexts, 'transitions') ?? []).slice(-8),
-    updatedAt: checked(isMilliseconds, 'updatedAt'),
+    updatedAt: checked(isAmount, 'updatedAt'),
   }
 }
 
@@ -143,7 +181,12 @@ function isShortText(value: unknown): value is string {
   return typeof value === 'string' && value.length <= maxText
 }
 
-function isMilliseconds(value: unknown): value is number {
+function isShare(value: unknown): value is number {
+  return isAmount(value) && value <= 1
+}
+
+/** An instant, a duration, or a count that need not be whole. */
+function isAmount(value: unknown): value is number {
   return typeof value === 'number' && value >= 0 && value <= maxInstant
 }
 

@@ -92,7 +92,7 @@ export function parseReply(operation: StorageOperation, reply: unknown, service:
   switch (operation) {
     case 'getState':
       return parseStored(service, reply, operation)
-    case 'incrementFailures':
+    case 'addOutcomes':
     case 'compareAndSetState':
       return parseWriteResult(service, reply, operation)
     case 'batchGetState':

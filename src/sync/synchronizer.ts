@@ -72,8 +72,8 @@ export class Synchronizer {
     }
     circuit.dropExpiredLease()
     if (!circuit.hasReadyLease) {
-      if (circuit.isAlone) return circuit.claimAlone(duration)
-      // A claim that waited for another has less than its time. An answer that does not come says nothing of the store.
+      if (circuit.probesAlone) return circuit.claimAlone(duration)
+      // A claim that waited for another has less than its time: that it is not answered says nothing of the store.
       if (isFirst) circuit.asked()
       this.#claiming = this.#acquire(duration, requestId).finally(() => {
         this.#claiming = undefined
@@ -105,10 +105,10 @@ export class Synchronizer {
       take(reply)
       void this.drain()
     }
-    const operation = write.kind === 'add' ? 'incrementFailures' : 'compareAndSetState'
+    const operation = write.kind === 'add' ? 'addOutcomes' : 'compareAndSetState'
     const run = (storage: ICircuitStorage): Promise<WriteResult> =>
       write.kind === 'add'
-        ? storage.incrementFailures(this.storageKey, write.version, write.increment)
+        ? storage.addOutcomes(this.storageKey, write.version, write.outcomes)
         : storage.compareAndSetState(this.storageKey, write.version, write.next)
     return take(await this.store.run(operation, [circuit.service], run, late, operator))
   }
@@ -148,9 +148,7 @@ export class Synchronizer {
   /** @returns `false` where the next step has to be decided anew */
   async #carryOut(step: Step): Promise<boolean> {
     if (step.kind !== 'read') return this.send(step)
-    const reading = this.loading ?? this.read()
-    if (step.longest === undefined) await reading
-    else await this.#within(reading, this.#runtime.now() + step.longest)
+    await (this.loading ?? this.read())
     return false
   }
 

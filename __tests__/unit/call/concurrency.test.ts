@@ -150,7 +150,7 @@ describe('the concurrency limit', () => {
     const running = outcomeOf(breaker.call('stripe', first.operation))
     const waiting = outcomeOf(breaker.call('stripe', ok))
     await failTimes(other, 3)
-    await runtime.advance(1_000)
+    await runtime.advance(1_100)
     const probing = other.call('stripe', probe.operation)
     await runtime.advance(4_000)
     expect(probe.started).toBe(1)

@@ -41,8 +41,9 @@ describe('a refusal', () => {
   it('gives back the permit that was taken before the probe went to another instance', async () => {
     const { start, runtime } = createFleet({ maxConcurrent: 1 })
     const [breaker, other] = [start(), start()]
-    await trip(breaker)
+    await trip(start())
     await runtime.advance(10_000)
+    await breaker.load()
     const probe = controlled()
     const probing = other.call('stripe', probe.operation)
     await runtime.settle()
@@ -94,7 +95,7 @@ describe('a call that is cut', () => {
   it('while it claims a probe that goes to another instance has nothing to give back', async () => {
     const { start, runtime, storage } = createFleet()
     const [breaker, other] = [start(), start()]
-    await trip(breaker)
+    await trip(start())
     await runtime.advance(10_000)
     const held = storage.holdRequest(isClaimOrRead)
     const controller = new AbortController()

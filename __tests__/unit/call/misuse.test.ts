@@ -1,14 +1,6 @@
 import { describe, expect, it, jest } from '@jest/globals'
 import type { CallOptions } from '../../../src/index.ts'
-import {
-  controlled,
-  createFleet,
-  failTimes,
-  isSettled,
-  ok,
-  outcomeOf,
-  unavailable,
-} from '../../support/virtual-fleet.ts'
+import { createFleet, failTimes, isSettled, ok, outcomeOf, unavailable } from '../../support/virtual-fleet.ts'
 
 /** As a JavaScript user calls it. */
 const options = (given: unknown): CallOptions<string, string> => given as CallOptions<string, string>
@@ -122,7 +114,7 @@ describe('a call that is cut in the turn in which what it waited for comes', () 
       await breaker.load()
       await failTimes(breaker, 1)
       await breaker.flush()
-      await runtime.advance(10_000)
+      await runtime.advance(11_000)
       const stop = new AbortController()
       let hasStarted = false
       let wasAborted = false
@@ -151,39 +143,6 @@ describe('a call that is cut in the turn in which what it waited for comes', () 
       expect(await breaker.call('stripe', ok)).toBe('ok')
     },
   )
-})
-
-describe('a success', () => {
-  it.each([{ timeout: 120_000 }])('is as old as its end where the call was long: with %j', async (limits) => {
-    const { start, runtime, storage } = createFleet({ window: 1_000 })
-    const breaker = start()
-    await breaker.load()
-    const call = controlled()
-    const long = breaker.call('stripe', call.operation, limits)
-    await runtime.advance(1_500)
-    call.succeed('ok')
-    await long
-    storage.forget()
-    await failTimes(breaker, 1)
-    await breaker.flush()
-    expect(storage.writes).toEqual([])
-  })
-
-  it('of a call that began long ago leaves a later one what it is', async () => {
-    const { start, runtime, storage } = createFleet()
-    const breaker = start({ cacheTtl: 600_000 })
-    await breaker.load()
-    const call = controlled()
-    const long = breaker.call('stripe', call.operation)
-    await runtime.advance(61_000)
-    await breaker.call('stripe', ok)
-    call.succeed('ok')
-    await long
-    storage.forget()
-    await failTimes(breaker, 1)
-    await breaker.flush()
-    expect(storage.writes).toEqual([])
-  })
 })
 
 describe('an adapter that does not get ready', () => {

@@ -19,7 +19,7 @@ describe('mode observe', () => {
     const { start, storage, runtime, events } = createFleet({ mode: 'observe' })
     const breaker = start()
     await trip(breaker)
-    await runtime.advance(10_000)
+    await runtime.advance(11_000)
     const probe = controlled()
     const calls = [1, 2, 3].map(() => breaker.call('stripe', probe.operation))
     await runtime.settle()

@@ -25,7 +25,9 @@ describe('Retry-After on the failure that opens the circuit', () => {
     ['is absurd', '604800', 10_000],
     ['is no time', 'later', 10_000],
   ])('keeps it open as long as is right where it %s', async (_, retryAfter, resetTimeout) => {
-    const { fleet, breaker } = await openedWith(retryAfter)
+    const { fleet } = await openedWith(retryAfter)
+    const breaker = fleet.start()
+    await breaker.load()
     const now = fleet.runtime.now()
 
     const record = await fleet.storage.peek('stripe')
@@ -97,10 +99,10 @@ describe('Retry-After on the failure that opens the circuit', () => {
 
 describe('Retry-After on a probe that fails', () => {
   it('keeps the circuit open for as long, and the next plain failure for resetTimeout again', async () => {
-    const { start, storage, runtime } = createFleet()
+    const { start, storage, runtime } = createFleet({ resetBackoff: 1 })
     const breaker = start()
     await trip(breaker)
-    await runtime.advance(10_000)
+    await runtime.advance(11_000)
     await breaker.call('stripe', async () => unavailable('90'))
     await breaker.flush()
     expect(await storage.peek('stripe')).toMatchObject({
@@ -109,7 +111,7 @@ describe('Retry-After on a probe that fails', () => {
       resetTimeout: 90_000,
     })
 
-    await runtime.advance(90_000)
+    await runtime.advance(91_000)
     await failTimes(breaker, 1)
     await breaker.flush()
     expect(await storage.peek('stripe')).toMatchObject({ retryAt: runtime.now() + 10_000, resetTimeout: 10_000 })

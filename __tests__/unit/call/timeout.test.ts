@@ -280,7 +280,7 @@ describe("the caller's signal", () => {
     const breaker = start()
     await outcomeOf(breaker.call('stripe', () => Promise.reject(new ServiceUnavailable('503'))))
     await breaker.flush()
-    await runtime.advance(10_000)
+    await runtime.advance(11_000)
     const controller = new AbortController()
     const probe = outcomeOf(breaker.call('stripe', never, { signal: controller.signal }))
     await runtime.settle()

@@ -2,10 +2,10 @@ import { describe, expect, it } from '@jest/globals'
 import { CachedRecord, holds } from '../../../src/circuit/cached-record.ts'
 import { circuitRecord } from '../../../src/testing/index.ts'
 
-const cacheTtl = 5_000
+const settings = { cacheTtl: 5_000, resetTimeout: 10_000, maxResetTimeout: 300_000 }
 
-function cached(random = 0): CachedRecord {
-  return new CachedRecord(cacheTtl, () => random)
+function cached(random = 0, own: Partial<typeof settings> = {}): CachedRecord {
+  return new CachedRecord({ ...settings, ...own }, () => random)
 }
 
 const refused = { applied: false, current: undefined }
@@ -15,17 +15,12 @@ function replacing(version: string | undefined) {
 }
 
 describe('the condition of a write holds', () => {
-  const born = circuitRecord({ version: 'e1', epoch: 'e1' })
-  const replaced = circuitRecord({ version: 'v1', epoch: 'e1' })
-
   it.each([
-    ['a replacement of nothing', 'replace', undefined, [true, false, false]],
-    ['an addition to nothing', 'add', undefined, [true, true, false]],
-    ['a replacement of a new record', 'replace', 'e1', [false, true, false]],
-    ['an addition to a new record', 'add', 'e1', [false, true, false]],
-    ['a replacement of a record that was replaced', 'replace', 'v1', [false, false, true]],
-  ] as const)('of %s', (_name, kind, version, held) => {
-    expect([undefined, born, replaced].map((record) => holds({ kind, version }, record))).toEqual(held)
+    ['of the version that it names', 'v1', [false, true]],
+    ['of another version', 'v2', [false, false]],
+    ['of nothing where it names none', undefined, [true, false]],
+  ])('%s, or not', (_name, version, held) => {
+    expect([undefined, circuitRecord({ version: 'v1' })].map((record) => holds({ version }, record))).toEqual(held)
   })
 })
 
@@ -72,6 +67,48 @@ describe('a cached record is stale', () => {
   })
 })
 
+describe('the record of an open circuit is looked at', () => {
+  /** From when on a record is stale that was read at a time, in milliseconds after its `retryAt`. */
+  function looksAt(
+    readAt: number,
+    { random = 0, pace = 0, ...own }: Partial<typeof settings> & { random?: number; pace?: number },
+  ) {
+    const record = cached(random, own)
+    record.take(circuitRecord({ state: 'OPEN', openedAt: 0, retryAt: 10_000, pace }), 10_000 + readAt)
+    return record.staleAt - 10_000
+  }
+
+  it.each([
+    ['at retryAt, or up to a second later', -10, {}, 0],
+    ['at retryAt, or up to a second later', -10, { random: 0.5 }, 500],
+    ['within a tenth of a short resetTimeout', -10, { random: 0.5, resetTimeout: 2_000 }, 100],
+    ['again half a second later', 0, { random: 1 }, 500],
+    ['again half a second later', 400, { random: 1 }, 900],
+    ['then at growing intervals', 2_000, { random: 1 }, 4_000],
+    ['with jitter', 2_000, { random: 0 }, 3_600],
+    ['after cacheTtl at the latest', -9_000, {}, -5_000],
+    ['after cacheTtl at the latest', 20_000, { random: 1 }, 25_000],
+    ['so soon by all of a fleet of 1,500', -10, { random: 0.999, pace: 300 }, 999],
+    ['by a part of a larger one', -10, { random: 0.5, pace: 600 }, 4_490],
+    ['by that part', -10, { random: 0.49, pace: 600 }, 490],
+  ])('%s: read %p ms after it, with %p, %p ms after it', (_when, readAt, own, expected) => {
+    expect(looksAt(readAt, own)).toBeCloseTo(expected, 6)
+  })
+
+  it('when maxResetTimeout is over, whatever is stored', () => {
+    expect(looksAt(-10_000 + 4_000, { maxResetTimeout: 5_000 })).toBe(-5_000)
+  })
+
+  it.each([
+    ['closed', { state: 'CLOSED', retryAt: 10_000 }],
+    ['open without a retryAt', { state: 'OPEN' }],
+  ] as const)('no sooner where it is %s', (_what, fields) => {
+    const record = cached(1)
+    record.take(circuitRecord(fields), 9_990)
+    expect(record.staleAt).toBe(14_990)
+  })
+})
+
 describe('an answer', () => {
   it('to a read is late where another one was believed since the read left', () => {
     const record = cached()
@@ -92,16 +129,21 @@ describe('an answer', () => {
   })
 
   it.each([
-    ['counted more than the cache holds', 3, 'v1', true, false],
-    ['counted as much', 2, 'v1', true, false],
-    ['counted less: a read has seen more since', 1, 'v1', true, true],
-    ['counted in a version that is gone', 9, 'v0', true, true],
-    ['was refused, and the cache holds the version that it was conditional on', 0, 'v9', false, false],
-  ])('to an addition that %s', (_name, failureCount, version, applied, isOvertaken) => {
+    ['counted more than the cache holds', { failureCount: 3 }, 'v1', true, false],
+    ['counted as much', {}, 'v1', true, false],
+    ['counted less: a read has seen more failures since', { failureCount: 1 }, 'v1', true, true],
+    ['counted less: a read has seen more successes since', { successCount: 1 }, 'v1', true, true],
+    ['counted less: a read has seen more beginnings since', { startedCount: 1 }, 'v1', true, true],
+    ['counted less: a read has seen more who ran into it', { earlyCount: 1 }, 'v1', true, true],
+    ['counted less: a read has seen more reporters', { reporterCount: 1 }, 'v1', true, true],
+    ['counted in a version that is gone', { failureCount: 9 }, 'v0', true, true],
+    ['was refused, and the cache holds the version that it was conditional on', {}, 'v9', false, false],
+  ])('to an addition that %s', (_name, counts, version, applied, isOvertaken) => {
     const record = cached()
     const exchange = record.begin(0)
-    record.take(circuitRecord({ version: 'v1', failureCount: 2 }), 1)
-    const reply = { applied, current: circuitRecord({ version, failureCount }) }
+    const sample = { failureCount: 2, successCount: 2, startedCount: 2, earlyCount: 2, reporterCount: 2 }
+    record.take(circuitRecord({ version: 'v1', ...sample }), 1)
+    const reply = { applied, current: circuitRecord({ version, ...sample, ...counts }) }
     expect(record.isOvertaken(exchange, { kind: 'add', version: 'v1' }, reply)).toBe(isOvertaken)
   })
 

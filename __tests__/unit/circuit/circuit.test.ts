@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals'
 import { Circuit, type ProbeLease } from '../../../src/circuit/circuit.ts'
-import type { Step, Write } from '../../../src/circuit/step.ts'
+import type { Replacement, Step, Write } from '../../../src/circuit/step.ts'
 import { type CircuitOpenError, CircuitStorageError, type StateChange } from '../../../src/index.ts'
 import { type ServiceSettings, serviceSettings } from '../../../src/settings/table.ts'
 import type { CircuitRecord, WriteResult } from '../../../src/storage/contract.ts'
@@ -46,6 +46,9 @@ function circuitWith({ settings = {}, isShared = true, now = 1_000 }: Surroundin
 }
 
 const closed = circuitRecord({ version: 'v1', epoch: 'e1' })
+/** Under a suspicion that another instance has raised. */
+const suspected = { ...closed, suspectedAt: 900, reporterCount: 1, othersAt: 900 }
+
 const opened = circuitRecord({
   state: 'OPEN',
   version: 'v2',
@@ -76,6 +79,11 @@ function written(step: Step | undefined): Write {
   return step
 }
 
+function replacement(step: Step | undefined): Replacement {
+  if (step?.kind !== 'replace') throw new Error(`This is no replacement: ${JSON.stringify(step)}`)
+  return step
+}
+
 describe('a call is judged', () => {
   it.each([
     ['in a closed circuit', closed, 'pass'],
@@ -95,8 +103,6 @@ describe('a call is judged', () => {
 })
 
 describe('a probe that is due is left to others', () => {
-  const due = 15_000
-
   function waiting({ isShared = true, settings = {} }: Surroundings = {}) {
     const surroundings = circuitWith({ isShared, settings, now: 9_999 })
     surroundings.read(opened)
@@ -104,11 +110,51 @@ describe('a probe that is due is left to others', () => {
     return surroundings
   }
 
-  it('by an instance that had no part in the opening, until its record is stale', () => {
-    const { circuit, world } = waiting()
-    expect(circuit.admit(10_000)).toBe('open')
-    world.now = due
-    expect(circuit.admit(due)).toBe('claim')
+  it('by an instance that only knows of it, until it is time to look', () => {
+    const { circuit, world, read } = circuitWith({ now: 9_999 })
+    world.random = 0.5
+    read(opened)
+    world.random = 0
+    expect([10_000, 10_499, 10_500].map((at) => circuit.admit(at))).toEqual(['open', 'open', 'claim'])
+  })
+
+  it('by an instance that opened it, for a second', () => {
+    const { circuit, world, read, send, fail } = circuitWith({ settings: { failureThreshold: 1 } })
+    read(closed)
+    fail()
+    const write = replacement(circuit.next())
+    send(write)({ applied: true, current: write.next })
+    world.now = 11_000
+    expect([circuit.admit(11_000), circuit.admit(11_999), circuit.admit(12_000)]).toEqual(['open', 'open', 'claim'])
+    expect(circuit.refusal('open', 11_000).retryAfter).toBe(1_000)
+  })
+
+  it('by an instance that learnt that it had opened it from an answer that was overtaken', () => {
+    const { circuit, world, read, send, fail, events } = circuitWith({ settings: { failureThreshold: 1 } })
+    read(closed)
+    fail()
+    const write = replacement(circuit.next())
+    send(write)
+    const overtaken = circuit.begin()
+    read(closed)
+    circuit.readAnswered(overtaken, write.next)
+    expect(events.at(-1)).toMatchObject({ to: 'OPEN', reason: 'failure-threshold' })
+    read(write.next)
+    world.now = 12_000
+    expect([circuit.admit(11_999), circuit.admit(12_000)]).toEqual(['open', 'claim'])
+  })
+
+  it('by none that learns so late that it has closed again since', () => {
+    const { circuit, read, send, fail, events } = circuitWith({ settings: { failureThreshold: 1 } })
+    read(closed)
+    fail()
+    const write = replacement(circuit.next())
+    send(write)
+    const { transitions } = write.next
+    read({ ...closed, version: 'v9', epoch: 'e9', generation: 3, transitions: [...transitions, 'e8', 'e9'] })
+    expect(events).toMatchObject([{ to: 'OPEN', reason: 'failure-threshold' }, { to: 'CLOSED' }])
+    read({ ...opened, version: 'v10', epoch: 'e10', generation: 4 })
+    expect(circuit.admit(10_000)).toBe('claim')
   })
 
   it('not where nobody else uses the store', () => {
@@ -251,15 +297,13 @@ describe('a probe without the store', () => {
     ])
   })
 
-  it('that fails opens the view again, and its failure is a backlog', () => {
+  it('that fails opens the view again, until the store says otherwise', () => {
     const { circuit, lease, world, read } = alone()
     circuit.probeEnded(lease, 'failure', 10_100, { at: 10_100, name: 'Error' }, 'r1')
     expect(circuit.view).toMatchObject({ state: 'OPEN', openedAt: 10_100 })
-    expect(circuit.hasWork).toBe(true)
     world.canWrite = true
     read(closed)
-    expect(circuit.next()).toBeUndefined()
-    expect(circuit.view.state).toBe('CLOSED')
+    expect([circuit.next(), circuit.view.state]).toEqual([undefined, 'CLOSED'])
   })
 
   it('that proves nothing gives its place back, and nothing waits', () => {
@@ -324,53 +368,99 @@ describe('a view that opens', () => {
 })
 
 describe('a success', () => {
-  it('changes nothing at first', () => {
-    expect(circuitWith().circuit.isQuiet).toBe(true)
+  /** A circuit whose instance has seen the service work. */
+  function working() {
+    const surroundings = circuitWith()
+    surroundings.read(closed)
+    surroundings.circuit.callSucceeded(surroundings.circuit.period, 1_000, 'r0')
+    return surroundings
+  }
+
+  it('is told from a failure once the service has worked, and not before', () => {
+    expect([circuitWith().circuit.isQuiet, working().circuit.isQuiet]).toEqual([true, true])
+    const { circuit, read } = circuitWith()
+    read(closed)
+    expect(circuit.isQuiet).toBe(false)
   })
 
   it.each([
     ['nothing is known', undefined, true],
-    ['the circuit is closed and no failure is known', closed, true],
-    ['a failure is stored', { ...closed, failureCount: 1, lastFailureAt: 900 }, false],
-    ['the circuit is open', { ...opened, failureCount: 0 }, false],
+    ['the circuit is closed, and nobody suspects the service', closed, true],
+    ['the service is under suspicion', { ...closed, suspectedAt: 900 }, false],
+    ['the circuit is open', opened, false],
     ['an operator holds the circuit', { ...closed, override: { state: 'CLOSED', at: 0 } as const }, false],
   ])('changes nothing or something where %s', (_name, record, isQuiet) => {
-    const { circuit, read } = circuitWith()
+    const { circuit, read } = working()
     read(record)
     expect(circuit.isQuiet).toBe(isQuiet)
   })
 
-  it('is no longer quiet after an own failure, and is again when the failure is ended', () => {
-    const { circuit, read, send, fail } = circuitWith()
-    read(closed)
+  it('changes something while the circuit is ramped up', () => {
+    const { circuit, world, read } = circuitWith({ settings: { rampUp: 1_000 } })
+    circuit.callSucceeded(circuit.period, 1_000, 'r0')
+    read({ ...closed, closedAt: 1_000 })
+    expect([circuit.isQuiet, circuit.admit(1_000)]).toEqual([false, 'pass'])
+    world.random = 0.1
+    expect([circuit.admit(1_000), circuit.admit(1_100)]).toEqual(['ramping', 'pass'])
+    expect(circuit.refusal('ramping', 1_000)).toMatchObject({ reason: 'ramping', retryAfter: 1_000 })
+    world.now = 2_000
+    read({ ...closed, closedAt: 1_000 })
+    expect(circuit.isQuiet).toBe(true)
+  })
+
+  it('is no longer quiet after an own failure, until that is told, and a success has ended the streak', () => {
+    const { circuit, send, fail } = working()
     fail()
     expect(circuit.isQuiet).toBe(false)
-    const write = written(circuit.next())
-    const counted = { ...closed, failureCount: 1, lastFailureAt: 1_000 }
-    send(write)({ applied: true, current: counted })
-    expect([circuit.isQuiet, circuit.hasWork]).toEqual([false, false])
+    const write = replacement(circuit.next())
+    send(write)({ applied: true, current: write.next })
     circuit.callSucceeded(circuit.period, 1_100, 'r2')
-    expect([circuit.isQuiet, circuit.failureCount]).toEqual([false, 0])
-    const ending = written(circuit.next())
-    if (ending.kind !== 'replace') throw new Error('A success replaces the count.')
-    send(ending)({ applied: true, current: ending.next })
-    expect([circuit.isQuiet, circuit.hasWork, circuit.view]).toEqual([true, false, ending.next])
+    // Under its suspicion it speaks for the service.
+    expect([circuit.isQuiet, circuit.next()]).toMatchObject([false, { kind: 'add', outcomes: { successes: 1 } }])
   })
 
-  it('ends a withheld failure, after which it is quiet again', () => {
-    const { circuit, read, fail } = circuitWith()
-    read(closed)
-    circuit.callSucceededQuietly(900)
-    fail()
-    expect([circuit.isQuiet, circuit.hasWork]).toEqual([false, false])
-    circuit.callSucceeded(circuit.period, 1_100, 'r2')
-    expect([circuit.isQuiet, circuit.hasWork]).toEqual([true, false])
+  it('is not written where nobody suspects the service', () => {
+    const { circuit } = working()
+    expect(circuit.hasWork).toBe(false)
   })
 
-  it('is not written where nothing is to be ended', () => {
-    const { circuit, read } = circuitWith()
-    read(closed)
+  it('of a call that began before this instance knew of the suspicion says nothing', () => {
+    const { circuit, read } = working()
+    const { period } = circuit
+    read(suspected)
+    circuit.callSucceeded(period, 1_000, 'r1')
+    expect(circuit.hasWork).toBe(false)
     circuit.callSucceeded(circuit.period, 1_000, 'r1')
+    expect(circuit.next()).toMatchObject({ kind: 'add', outcomes: { successes: 1, reporters: 1 } })
+  })
+
+  it('and a failure are left to others by an instance that drew silence, which counts for its streak all the same', () => {
+    const { circuit, world, read, fail } = working()
+    world.random = 0.5
+    read({ ...suspected, pace: 1_000 })
+    circuit.callSucceeded(circuit.period, 1_000, 'r1')
+    fail()
+    expect([circuit.hasWork, circuit.failureCount]).toEqual([false, 1])
+  })
+})
+
+describe('a call that begins', () => {
+  it('is announced under a young suspicion that this instance did not raise alone', () => {
+    const { circuit, read } = circuitWith()
+    read(suspected)
+    expect(circuit.callStarted(1_000, 'r1')).toBe(circuit.period)
+    expect(circuit.next()).toMatchObject({ kind: 'add', outcomes: { started: 1, failures: 0, reporters: 0 } })
+  })
+
+  it.each([
+    ['it is older than a second', { ...suspected, suspectedAt: 0 }, 0],
+    ['there is none', closed, 0],
+    ['this instance leaves the report to others', { ...suspected, pace: 1_000 }, 0.5],
+  ])('is not announced where %s', (_where, record, random) => {
+    const { circuit, world, read } = circuitWith()
+    world.random = random
+    read(record)
+    circuit.callStarted(1_000, 'r1')
     expect(circuit.hasWork).toBe(false)
   })
 })
@@ -378,160 +468,170 @@ describe('a success', () => {
 describe('an outcome of another period', () => {
   it('counts for nothing', () => {
     const { circuit, read } = circuitWith()
-    read({ ...closed, failureCount: 1, lastFailureAt: 900 })
+    read({ ...closed, generation: 1 })
     const before = circuit.period - 1
     circuit.callFailed(before, 1_000, { at: 1_000, name: 'Error' }, 'r1')
     circuit.callSucceeded(before, 1_000, 'r1')
-    expect([circuit.hasWork, circuit.failureCount]).toEqual([false, 1])
+    expect([circuit.hasWork, circuit.failureCount]).toEqual([false, 0])
   })
 })
 
-describe('the failure that completes the count', () => {
-  const nearly = { ...closed, failureCount: 2, lastFailureAt: 900 }
-
-  it('makes this instance refuse at once, and the others when it is stored', () => {
-    const { circuit, read, send, fail, events, refusals } = circuitWith()
-    read(nearly)
-    fail()
-    expect(circuit.view).toMatchObject({ state: 'OPEN', failureCount: 3, openedAt: 1_000 })
-    expect(refusals).toMatchObject([{ reason: 'open' }])
-    expect(events).toEqual([])
-    const write = written(circuit.next())
-    if (write.kind !== 'replace') throw new Error('A trip replaces the record.')
-    expect(write.next.epoch).toBe(circuit.view.epoch)
-    send(write)({ applied: true, current: write.next })
-    expect(events).toMatchObject([{ from: 'CLOSED', to: 'OPEN', observed: false, requestId: 'r1' }])
-    expect([circuit.view, circuit.hasWork]).toEqual([write.next, false])
-    expect(circuit.failureCount).toBe(3)
+describe('a failure', () => {
+  it.each<[string, boolean, number, number, number, Partial<CircuitRecord>?]>([
+    ['of a service that this instance has not seen work, always', false, 0.999, 1, 1],
+    ['of one that has worked, by chance where suspicions have come to nothing', true, 0.21, 1, 0],
+    ['of one that has worked, by chance where suspicions have come to nothing', true, 0.19, 1, 1],
+    ['that completes the streak of an instance that nobody can contradict, always', true, 0.999, 3, 1],
+    ['that completes it where others are known, by chance', true, 0.999, 3, 0, { othersAt: 900 }],
+  ])('raises a suspicion: %s', (_what, hasWorked, random, failures, writes, more = {}) => {
+    const { circuit, world, read, fail } = circuitWith()
+    read({ ...closed, dismissals: 4, dismissedAt: 900, noise: 0.45, ...more })
+    if (hasWorked) circuit.callSucceeded(circuit.period, 1_000, 'r0')
+    world.random = random
+    for (let failure = 0; failure < failures; failure++) fail()
+    expect(circuit.next() === undefined ? 0 : 1).toBe(writes)
   })
 
-  it('is decided again where another write was first, with the same epoch', () => {
-    const { circuit, read, send, fail, events } = circuitWith()
-    read(nearly)
+  it('that has raised a suspicion lets its instance speak to it, whatever is drawn', () => {
+    const { circuit, world, read, send, fail } = circuitWith()
+    read({ ...closed, pace: 1_000 })
     fail()
-    const first = written(circuit.next())
-    expect(send(first)({ applied: false, current: { ...nearly, version: 'v2' } })).toBe(false)
-    expect(circuit.view.state).toBe('OPEN')
-    const second = written(circuit.next())
-    expect(second).toMatchObject({ version: 'v2', next: { epoch: circuit.view.epoch } })
+    world.random = 0.999
+    const write = replacement(circuit.next())
+    send(write)({ applied: true, current: write.next })
+    circuit.callSucceeded(circuit.period, 1_000, 'r2')
+    expect(circuit.next()).toMatchObject({ kind: 'add', outcomes: { successes: 1 } })
+  })
+
+  it('opens the circuit where its instance alone has seen enough of them', () => {
+    const { circuit, read, send, fail, events, refusals } = circuitWith()
+    read(closed)
+    for (let failures = 0; failures < 3; failures++) fail()
+    // It refuses by itself at once, for the fleet when that is stored.
+    expect([circuit.admit(1_000), circuit.view.state, circuit.acting.state]).toEqual(['open', 'CLOSED', 'OPEN'])
+    expect(refusals).toMatchObject([{ reason: 'open', openedAt: 1_000 }])
     expect(events).toEqual([])
+    const write = replacement(circuit.next())
+    send(write)({ applied: true, current: write.next })
+    expect(events).toMatchObject([{ from: 'CLOSED', to: 'OPEN', observed: false, requestId: 'r1' }])
+    expect([circuit.view, circuit.hasWork, circuit.failureCount]).toEqual([write.next, false, 3])
+  })
+
+  it('makes this instance refuse by itself while the fleet is well, and that is said once', () => {
+    const { circuit, world, read, send, fail, events } = circuitWith()
+    read({ ...closed, othersAt: 900 })
+    for (let failures = 0; failures < 3; failures++) fail()
+    const raised = replacement(circuit.next())
+    expect(raised.next).toMatchObject({ state: 'CLOSED', earlyCount: 1 })
+    send(raised)({ applied: true, current: raised.next })
+    expect([circuit.acting.state, events]).toEqual(['OPEN', []])
+    world.now = 2_000
+    const well = { ...closed, version: 'v9', othersAt: 2_000 }
+    read(well)
+    read(well)
+    expect(events).toMatchObject([{ reason: 'instance-unhealthy', to: 'OPEN', observed: true, retryAt: 11_000 }])
+    world.now = 11_000
+    expect([circuit.admit(11_000), circuit.probesAlone]).toEqual(['claim', true])
+    circuit.probeEnded(circuit.claimAlone(30_000), 'success', 11_000, undefined, 'r1')
+    expect([circuit.admit(11_000), circuit.acting.state]).toEqual(['pass', 'CLOSED'])
+  })
+
+  it('of its own probe makes this instance refuse anew, and is told to the fleet', () => {
+    const { circuit, world, read, fail } = circuitWith()
+    read({ ...closed, othersAt: 900 })
+    circuit.callSucceeded(circuit.period, 900, 'r0')
+    world.random = 0.999
+    read({ ...closed, othersAt: 900, dismissals: 9, dismissedAt: 900, noise: 0.45 })
+    for (let failures = 0; failures < 3; failures++) fail()
+    expect(circuit.next()).toBeUndefined()
+    world.now = 11_000
+    world.random = 0
+    const lease = circuit.claimAlone(30_000)
+    expect(circuit.admit(11_000)).toBe('probing')
+    circuit.probeEnded(lease, 'failure', 11_000, { at: 11_000, name: 'Error' }, 'r1')
+    expect([circuit.admit(11_000), circuit.acting.openedAt]).toEqual(['open', 11_000])
+    expect(circuit.next()).toMatchObject({ kind: 'replace', next: { suspectedAt: 11_000 } })
+  })
+})
+
+describe('an instance whose last probe has failed', () => {
+  it.each([
+    ['probes that others have begun', { othersAt: 9_000, updatedAt: 10_000 }, 'probing'],
+    ['nothing where the clock has stepped back', { othersAt: 9_000, updatedAt: 10_001 }, 'claim'],
+    ['probes until a cacheTtl is over', { othersAt: 9_000, updatedAt: 5_000 }, 'claim'],
+    ['nothing where nobody is known', { updatedAt: 10_000 }, 'claim'],
+  ])('leaves to others %s', (_what, fields, verdict) => {
+    const { circuit, read, send } = circuitWith({ now: 10_000 })
+    read(halfOpen('mine'))
+    circuit.probeEnded({ id: 'mine', isLocal: false }, 'failure', 10_000, { at: 10_000, name: 'Error' }, 'r1')
+    const write = replacement(circuit.next())
+    send(write)({ applied: true, current: write.next })
+    expect(circuit.next()).toBeUndefined()
+    read({ ...write.next, version: 'v9', epoch: 'e9', state: 'HALF_OPEN', ...fields })
+    expect(circuit.admit(10_000)).toBe(verdict)
+  })
+})
+
+describe('the verdict on a service', () => {
+  const guilty = { ...suspected, failureCount: 3, reporterCount: 2 }
+
+  it('is acted upon at once by whoever reads of it, and written with the epoch that is shown', () => {
+    const { circuit, read, send, events, refusals } = circuitWith()
+    read(guilty)
+    expect(circuit.view).toMatchObject({ state: 'OPEN', failureCount: 3, openedAt: 1_000 })
+    expect([refusals.length, events.length]).toEqual([1, 0])
+    const write = replacement(circuit.next())
+    expect(write.next.epoch).toBe(circuit.view.epoch)
+    send(write)({ applied: true, current: write.next })
+    expect(events).toMatchObject([{ to: 'OPEN', evidence: { failures: 3, successes: 0, reporters: 2 } }])
+    expect([circuit.view, circuit.hasWork]).toEqual([write.next, false])
+  })
+
+  it('is acted upon when the suspicion has come of age', () => {
+    const { circuit, world, read } = circuitWith()
+    read({ ...suspected, failureCount: 3, reporterCount: 2, startedCount: 4 })
+    expect([circuit.admit(1_000), circuit.hasWork]).toEqual(['pass', false])
+    world.now = 1_900
+    expect([circuit.admit(1_900), circuit.view.state, circuit.hasWork]).toEqual(['open', 'OPEN', true])
+  })
+
+  it('is no longer acted upon where the record is another one: it is decided anew', () => {
+    const { circuit, read, send, events } = circuitWith()
+    read(guilty)
+    const write = replacement(circuit.next())
+    const dismissed = { ...closed, version: 'v9' }
+    expect(send(write)({ applied: false, current: dismissed })).toBe(false)
+    expect([circuit.view, circuit.next(), events]).toEqual([dismissed, undefined, []])
   })
 
   it('is ours where the reply was lost and a later one shows it', () => {
-    const { circuit, read, send, fail, events } = circuitWith()
-    read(nearly)
-    fail()
-    const write = written(circuit.next())
-    if (write.kind !== 'replace') throw new Error('A trip replaces the record.')
+    const { circuit, read, send, events } = circuitWith()
+    read(guilty)
+    const write = replacement(circuit.next())
     expect(send(write)({ applied: false, current: { ...write.next, version: 'v9' } })).toBe(true)
     expect(events).toMatchObject([{ to: 'OPEN', observed: false }])
     expect(circuit.hasWork).toBe(false)
   })
 
   it('is told of where a late refusal shows that it was stored, though the record was deleted since', () => {
-    const { circuit, read, send, fail, events } = circuitWith()
-    read(nearly)
-    fail()
-    const write = written(circuit.next())
-    if (write.kind !== 'replace') throw new Error('A trip replaces the record.')
+    const { circuit, read, send, events } = circuitWith()
+    read(guilty)
+    const write = replacement(circuit.next())
     const take = send(write)
     read(undefined)
     read({ ...closed, version: 'v5', epoch: 'e5' })
     expect(take({ applied: false, current: write.next })).toBe(true)
-    expect(events.filter(({ observed }) => !observed)).toMatchObject([{ to: 'OPEN', requestId: 'r1' }])
+    expect(events.filter(({ observed }) => !observed)).toMatchObject([{ to: 'OPEN' }])
   })
 
-  it('opens the circuit by a trip of its own where its addition has completed the count', () => {
-    const { circuit, read, send, fail, refusals } = circuitWith()
-    read({ ...closed, failureCount: 1, lastFailureAt: 900 })
-    fail()
-    const addition = written(circuit.next())
-    expect([addition.kind, circuit.view.state]).toEqual(['add', 'CLOSED'])
-    send(addition)({ applied: true, current: { ...closed, failureCount: 3, lastFailureAt: 1_000 } })
-    expect([circuit.view.state, circuit.hasWork, refusals.length]).toEqual(['OPEN', true, 1])
-    const trip = written(circuit.next())
-    expect(trip).toMatchObject({ kind: 'replace', version: 'v1', cause: { kind: 'trip', requestId: 'r1' } })
-    expect(trip).toMatchObject({ next: { state: 'OPEN', openedAt: 1_000, epoch: circuit.view.epoch } })
-  })
-
-  it('leaves the view alone that later failures have opened meanwhile', () => {
-    const { circuit, read, send, fail } = circuitWith()
-    read({ ...closed, failureCount: 1, lastFailureAt: 900 })
-    fail()
-    const addition = written(circuit.next())
-    circuit.sent(addition)
-    fail(1_001)
-    const { view } = circuit
-    expect(view).toMatchObject({ state: 'OPEN', openedAt: 1_001, generation: 1 })
-    send(addition)({ applied: true, current: { ...closed, failureCount: 3, lastFailureAt: 1_000 } })
-    expect(circuit.view).toBe(view)
-    expect(written(circuit.next()).cause.kind).toBe('trip')
-  })
-
-  it.each([
-    ['completed it', 3, true],
-    ['came after it was complete', 4, false],
-  ])('is told by the count that began anew: ours %s', (_name, failureCount, isDue) => {
-    const { circuit, read, send, fail } = circuitWith({ now: 100_000 })
-    read({ ...closed, failureCount: 1, lastFailureAt: 900 })
-    fail()
-    const write = written(circuit.next())
-    if (write.kind !== 'replace') throw new Error('A streak that begins anew replaces the count.')
-    expect(write.next).toMatchObject({ state: 'CLOSED', failureCount: 1 })
-    // The first attempt was stored, and others have added to it since.
-    expect(send(write)({ applied: false, current: { ...write.next, failureCount } })).toBe(true)
-    expect([circuit.hasWork, circuit.view.state]).toEqual([isDue, 'OPEN'])
-  })
-
-  it('is not ours where our addition was refused: it is decided anew', () => {
-    const { circuit, read, send, fail } = circuitWith()
-    read({ ...closed, failureCount: 1, lastFailureAt: 900 })
-    fail()
-    const complete = { ...closed, version: 'v2', failureCount: 3, lastFailureAt: 1_000 }
-    expect(send(written(circuit.next()))({ applied: false, current: complete })).toBe(false)
-    expect(circuit.view).toEqual(complete)
-    expect(circuit.next()).toMatchObject({ version: 'v2', cause: { kind: 'report' }, next: { failureCount: 4 } })
-  })
-
-  it('is decided by the record that is known then, and the view follows that', () => {
-    const { circuit, read, send, fail } = circuitWith()
-    read(closed)
-    fail()
-    const more = { ...closed, version: 'v2', failureCount: 2, lastFailureAt: 1_000 }
-    send(written(circuit.next()))({ applied: false, current: more })
-    expect(circuit.next()).toMatchObject({ version: 'v2', next: { state: 'OPEN' } })
-    const fewer = { ...closed, version: 'v3' }
-    read(fewer)
-    expect(circuit.view).toEqual(fewer)
-  })
-
-  it.each([
-    ['for 1 s, in which its author opens the circuit', 999, 'OPEN'],
-    ['no longer: its author is dead', 1_000, 'CLOSED'],
-  ])('of another instance makes this one refuse %s', (_name, later, state) => {
-    const { circuit, world, read, send, fail } = circuitWith()
-    read({ ...closed, failureCount: 1, lastFailureAt: 900 })
-    fail()
-    const addition = written(circuit.next())
-    const complete = { ...closed, failureCount: 4, lastFailureAt: 1_000 }
-    send(addition)({ applied: true, current: complete })
-    expect([circuit.view.state, circuit.hasWork]).toEqual(['OPEN', false])
-    world.now += later
-    read({ ...complete, version: 'v2', failureCount: 3 })
-    expect(circuit.view.state).toBe(state)
-  })
-
-  it('of a backlog opens nothing', () => {
-    const { circuit, read, send, fail, world } = circuitWith()
-    world.canWrite = false
-    fail()
-    fail()
-    world.canWrite = true
-    read(closed)
-    const addition = written(circuit.next())
-    expect(addition).toMatchObject({ kind: 'add', increment: { count: 2 } })
-    send(addition)({ applied: true, current: { ...closed, failureCount: 3, lastFailureAt: 1_000 } })
-    expect([circuit.view.state, circuit.hasWork]).toEqual(['CLOSED', false])
+  it('may be that there is nothing to it: that is work as well', () => {
+    const { circuit, read, send } = circuitWith()
+    read({ ...suspected, successCount: 3 })
+    expect([circuit.hasWork, circuit.view.state]).toEqual([true, 'CLOSED'])
+    const write = replacement(circuit.next())
+    send(write)({ applied: true, current: write.next })
+    expect(circuit.hasWork).toBe(false)
+    expect(circuit.stored).toMatchObject({ suspectedAt: undefined, dismissals: 1 })
   })
 })
 
@@ -548,35 +648,36 @@ describe('while the store is away', () => {
     world.canRead = true
     expect([circuit.canWork, circuit.next()]).toEqual([true, { kind: 'read' }])
     read(closed)
-    expect(circuit.next()).toMatchObject({ kind: 'add', increment: { count: 1 } })
+    expect(circuit.next()).toMatchObject({ kind: 'replace', next: { suspectedAt: 1_000, failureCount: 1 } })
   })
 
-  it('an instance opens for itself alone, and closes when the store says so', () => {
+  it('an instance refuses by itself, which observers are told, and opens nothing when the store is back', () => {
+    const { circuit, world, read, send, fail, events } = circuitWith()
+    read(closed)
+    world.canWrite = false
+    for (let failures = 0; failures < 3; failures++) fail()
+    expect([circuit.admit(1_000), circuit.acting.state, circuit.stored?.state]).toEqual(['open', 'OPEN', 'CLOSED'])
+    expect(events).toMatchObject([{ to: 'OPEN', observed: true, reason: 'observed' }])
+    world.canWrite = true
+    expect(circuit.next()).toEqual({ kind: 'read' })
+    read(closed)
+    const write = replacement(circuit.next())
+    expect(write).toMatchObject({ next: { state: 'CLOSED', failureCount: 2 } })
+    send(write)({ applied: true, current: write.next })
+    expect([circuit.admit(1_000), circuit.view.state, circuit.hasWork]).toEqual(['open', 'CLOSED', false])
+  })
+
+  it('an instance that refused by itself tells observers when its own probe has succeeded', () => {
     const { circuit, world, read, fail, events } = circuitWith()
     read(closed)
     world.canWrite = false
     for (let failures = 0; failures < 3; failures++) fail()
-    expect([circuit.view.state, circuit.stored?.state]).toEqual(['OPEN', 'CLOSED'])
-    expect(events).toMatchObject([{ to: 'OPEN', observed: true }])
-    world.canWrite = true
-    expect(circuit.next()).toEqual({ kind: 'read' })
-    expect(circuit.view.state).toBe('OPEN')
-    read(closed)
-    expect(circuit.next()).toMatchObject({ kind: 'add', increment: { count: 2 } })
-  })
-
-  it('an instance that opens for itself a second time does so in another epoch', () => {
-    const { circuit, world, read, fail } = circuitWith()
-    read(closed)
-    world.canWrite = false
-    for (let failures = 0; failures < 3; failures++) fail()
-    const { epoch } = circuit.view
     world.now = 11_000
     circuit.probeEnded(circuit.claimAlone(30_000), 'success', 11_000, undefined, 'r1')
-    expect(circuit.view.state).toBe('CLOSED')
-    for (let failures = 0; failures < 3; failures++) fail()
-    expect(circuit.view.state).toBe('OPEN')
-    expect(circuit.view.epoch).not.toBe(epoch)
+    expect(events.map(({ to, observed }) => [to, observed])).toEqual([
+      ['OPEN', true],
+      ['CLOSED', true],
+    ])
   })
 
   it('a record that is damaged is left alone until a later answer shows another', () => {
@@ -600,6 +701,15 @@ describe('while the store is away', () => {
 })
 
 describe('a record that was deleted', () => {
+  it('ends what this instance refuses by itself', () => {
+    const { circuit, read, fail } = circuitWith()
+    read({ ...closed, othersAt: 900 })
+    for (let failures = 0; failures < 3; failures++) fail()
+    expect(circuit.admit(1_000)).toBe('open')
+    circuit.cleared()
+    expect(circuit.admit(1_000)).toBe('pass')
+  })
+
   it('closes the circuit, and ends what waits', () => {
     const { circuit, read, events } = circuitWith()
     read(opened)

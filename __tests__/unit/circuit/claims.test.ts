@@ -20,7 +20,7 @@ describe('a probe', () => {
     const { start, runtime } = createFleet({ halfOpenMaxConcurrent: 2 })
     const breaker = start()
     await trip(breaker)
-    await runtime.advance(10_000)
+    await runtime.advance(11_000)
     const probe = controlled()
     const calls = Array.from({ length: 3 }, () => outcomeOf(breaker.call('stripe', probe.operation)))
     await runtime.settle()
@@ -35,7 +35,7 @@ describe('a probe', () => {
     const { start, storage, runtime } = createFleet({ halfOpenMaxConcurrent: 2 })
     const breaker = start()
     await trip(breaker)
-    await runtime.advance(10_000)
+    await runtime.advance(11_000)
     storage.inject('hang', isClaimOrRead)
     const first = outcomeOf(breaker.call('stripe', ok))
     await runtime.advance(300)
@@ -50,7 +50,7 @@ describe('a probe', () => {
     const { start, storage, runtime } = createFleet()
     const breaker = start()
     await trip(breaker)
-    await runtime.advance(10_000)
+    await runtime.advance(11_000)
     storage.forget()
     storage.inject('hang', 'compareAndSetState', 10)
     const calls = [1, 2].map(() => outcomeOf(breaker.call('stripe', ok)))
@@ -63,7 +63,7 @@ describe('a probe', () => {
     const { start, storage, runtime } = createFleet()
     const breaker = start()
     await trip(breaker)
-    await runtime.advance(10_000)
+    await runtime.advance(11_000)
     storage.inject('hang', 'compareAndSetState', 10)
     const first = outcomeOf(breaker.call('stripe', ok))
     await runtime.advance(300)
@@ -77,7 +77,7 @@ describe('a probe', () => {
     const { start, storage, runtime } = createFleet({ halfOpenMaxConcurrent: 2 })
     const breaker = start()
     await trip(breaker)
-    await runtime.advance(10_000)
+    await runtime.advance(11_000)
     const probe = controlled()
     const probing = outcomeOf(breaker.call('stripe', probe.operation))
     await runtime.settle()
@@ -97,7 +97,7 @@ describe('a probe', () => {
     const breaker = start()
     const observed = observedBy(breaker)
     await trip(breaker)
-    await runtime.advance(10_000)
+    await runtime.advance(11_000)
     storage.inject('hang', 'compareAndSetState', 2)
     const first = outcomeOf(breaker.call('stripe', ok))
     await runtime.advance(500)
@@ -116,7 +116,7 @@ describe('a probe', () => {
     const { start, storage, runtime } = createFleet()
     const breaker = start()
     await trip(breaker)
-    await runtime.advance(10_000)
+    await runtime.advance(11_000)
     storage.intercept('getState', async () => {
       throw corrupt('getState')
     })
@@ -128,7 +128,7 @@ describe('a probe', () => {
     const { start, storage, runtime } = createFleet()
     const breaker = start()
     await trip(breaker)
-    await runtime.advance(10_000)
+    await runtime.advance(11_000)
     await breaker.batchGetState()
     storage.forget()
     expect(await breaker.call('stripe', ok)).toBe('ok')
@@ -138,28 +138,29 @@ describe('a probe', () => {
   })
 
   it('needs no look at a store that no other instance uses', async () => {
-    const { start, storage, runtime } = createFleet({ cacheTtl: 60_000 })
+    const { start, storage, runtime } = createFleet()
     storage.shared = false
     const breaker = start()
     await trip(breaker)
     await runtime.advance(10_000)
+    await breaker.load()
     storage.forget()
     expect(await breaker.call('stripe', ok)).toBe('ok')
     await breaker.flush()
     expect(storage.operations).toEqual(['compareAndSetState', 'compareAndSetState'])
   })
 
-  it('waits a random fraction from the very retryAt on', async () => {
-    const { start, runtime } = createFleet({}, { random: () => 0.5 })
+  it('of an instance that has opened the circuit waits a second from the very retryAt on, so that others can come first', async () => {
+    const { start, runtime } = createFleet()
     const breaker = start()
     await trip(breaker)
     await runtime.advance(10_000)
-    expect((await outcomeOf(breaker.call('stripe', ok))).error).toMatchObject({ reason: 'open', retryAfter: 250 })
-    await runtime.advance(250)
+    expect((await outcomeOf(breaker.call('stripe', ok))).error).toMatchObject({ reason: 'open', retryAfter: 1_000 })
+    await runtime.advance(1_000)
     expect(await breaker.call('stripe', ok)).toBe('ok')
   })
 
-  it('waits for no random fraction in a store that no other instance uses', async () => {
+  it('waits for nobody in a store that no other instance uses', async () => {
     const { start, storage, runtime } = createFleet({}, { random: () => 0.5 })
     storage.shared = false
     const breaker = start()
@@ -177,7 +178,7 @@ describe('a probe', () => {
     const { start, runtime } = createFleet(options)
     const breaker = start()
     await trip(breaker)
-    await runtime.advance(10_000)
+    await runtime.advance(11_000)
     const callExternal = breaker.callExternalFor({ getRemainingTimeInMillis: () => left + 1_000 })
     void callExternal('stripe', never)
     await runtime.settle()
@@ -192,7 +193,7 @@ describe('a probe', () => {
     const { start, storage, runtime } = createFleet()
     const breaker = start()
     await trip(breaker)
-    await runtime.advance(10_000)
+    await runtime.advance(11_000)
     const probe = controlled()
     const call = breaker.call('stripe', probe.operation)
     await runtime.settle()
@@ -209,87 +210,66 @@ describe('a probe', () => {
 })
 
 describe('at retryAt', () => {
-  /** Ten seconds after the circuit opened; what is known of it is two seconds old. */
-  async function untilRetryAt({ runtime }: Fleet, ...instances: ReturnType<Fleet['start']>[]): Promise<void> {
-    await runtime.advance(8_000)
-    for (const instance of instances) await instance.batchGetState()
-    await runtime.advance(2_000)
-  }
-
   const claims = async (breaker: ReturnType<Fleet['start']>): Promise<boolean> => {
     const { value } = await outcomeOf(breaker.call('stripe', ok))
+    await breaker.flush()
     return value === 'ok'
   }
 
-  it('an instance that had no part in opening the circuit leaves the probe to others until it reads again', async () => {
-    const fleet = createFleet()
-    const [breaker, other] = [fleet.start(), fleet.start()]
-    await other.load()
+  it('an instance that had no part in opening the circuit comes first: whoever opened it waits', async () => {
+    const { start, runtime } = createFleet()
+    const [breaker, other] = [start(), start()]
     await trip(breaker)
-    await untilRetryAt(fleet, breaker, other)
-    const { error } = await outcomeOf(other.call('stripe', ok))
-    expect(error).toMatchObject({ reason: 'open', retryAfter: 2_000 })
-    await fleet.runtime.advance(2_000)
     await other.load()
-    expect(await claims(other)).toBe(true)
-  })
-
-  it('an instance whose failure opened the circuit probes at once, be it by a single one', async () => {
-    const fleet = createFleet({ failureThreshold: 1 })
-    const breaker = fleet.start()
-    await failTimes(breaker, 1)
-    await breaker.flush()
-    await untilRetryAt(fleet, breaker)
-    expect(await claims(breaker)).toBe(true)
-  })
-
-  it('an instance probes at once whose store no other instance uses', async () => {
-    const fleet = createFleet()
-    fleet.storage.shared = false
-    const [breaker, other] = [fleet.start(), fleet.start()]
-    await other.load()
-    await trip(breaker)
-    await untilRetryAt(fleet, other)
-    expect(await claims(other)).toBe(true)
-  })
-
-  it('an instance leaves the probe to others that had a part only in an opening before', async () => {
-    const fleet = createFleet()
-    const [breaker, other] = [fleet.start(), fleet.start()]
-    await trip(breaker)
-    await untilRetryAt(fleet, breaker)
-    expect(await claims(breaker)).toBe(true)
-    await breaker.flush()
-    await other.load()
-    await trip(other)
-    await untilRetryAt(fleet, breaker)
+    await runtime.advance(10_000)
     expect(await claims(breaker)).toBe(false)
-    expect(await claims(other)).toBe(true)
-  })
-
-  it('an instance leaves the probe to others that has only ended a streak', async () => {
-    const fleet = createFleet()
-    const [breaker, other, third] = [fleet.start(), fleet.start(), fleet.start()]
-    await failTimes(breaker, 1)
-    await breaker.flush()
     await other.load()
-    await other.call('stripe', ok)
-    await other.flush()
-    await trip(third)
-    await untilRetryAt(fleet, other)
-    expect(await claims(other)).toBe(false)
+    expect(await claims(other)).toBe(true)
+    // The record says so: there is nothing left to probe.
+    await runtime.advance(1_000)
+    await breaker.load()
+    expect(await claims(breaker)).toBe(true)
+    expect(breaker.circuits.stripe?.generation).toBe(3)
   })
 
-  it('an instance probes at once whose own probe has failed before', async () => {
-    const fleet = createFleet()
-    const [breaker, other] = [fleet.start(), fleet.start()]
+  it('an instance that reads its own store probes at once', async () => {
+    const { start, storage, runtime } = createFleet()
+    storage.shared = false
+    const breaker = start()
     await trip(breaker)
-    await fleet.runtime.advance(10_000)
+    await runtime.advance(10_000)
+    expect(await claims(breaker)).toBe(true)
+  })
+
+  it('an instance whose probe has failed leaves the next one to others, for a cacheTtl where they are known', async () => {
+    const { start, runtime, storage } = createFleet({ resetBackoff: 1 })
+    const [breaker, other] = [start(), start()]
+    await trip(breaker)
+    await runtime.advance(10_000)
     await other.load()
     await failTimes(other, 1)
     await other.flush()
-    await untilRetryAt(fleet, other)
+    const record = (await storage.peek('stripe')) as CircuitRecord
+    await storage.put('stripe', { ...record, version: 'v', othersAt: runtime.now() })
+    await runtime.advance(10_000)
+    await other.load()
+    expect((await outcomeOf(other.call('stripe', ok))).error).toMatchObject({ reason: 'open', retryAfter: 5_000 })
+    await runtime.advance(5_000)
     expect(await claims(other)).toBe(true)
+  })
+
+  it('an instance leaves nothing to others any more when the circuit has closed since', async () => {
+    const { start, runtime } = createFleet()
+    const [breaker, other] = [start(), start()]
+    await trip(breaker)
+    await runtime.advance(11_000)
+    expect(await claims(breaker)).toBe(true)
+    await runtime.advance(60_000)
+    await trip(other)
+    await breaker.load()
+    await runtime.advance(30_000)
+    await breaker.load()
+    expect(await claims(breaker)).toBe(true)
   })
 })
 
@@ -299,7 +279,7 @@ describe('a lease that is granted too late for the call that claimed it', () => 
     const fleet = createFleet(options)
     const breaker = fleet.start()
     await trip(breaker)
-    await fleet.runtime.advance(10_000)
+    await fleet.runtime.advance(11_000)
     const held = fleet.storage.holdReply('compareAndSetState')
     const call = outcomeOf(breaker.call('stripe', ok))
     await fleet.runtime.advance(500)

@@ -10,9 +10,9 @@ const defaults = Object.fromEntries(
 ) as unknown as ServiceSettings
 
 /** Claims whose ids are `id1`, `id2`, … */
-function claimsWith(settings: Partial<ServiceSettings> = {}): ProbeClaims {
+function claimsWith(settings: Partial<ServiceSettings> = {}, isShared = true): ProbeClaims {
   let ids = 0
-  return new ProbeClaims('stripe', { ...defaults, ...settings }, () => `id${++ids}`)
+  return new ProbeClaims('stripe', { ...defaults, ...settings }, () => `id${++ids}`, isShared)
 }
 
 const due = circuitRecord({
@@ -43,6 +43,16 @@ describe('a wish for a probe', () => {
     expect(write).toMatchObject({ version: 'v1', cause: { kind: 'claim' } })
     expect(write.next).toMatchObject({ state: 'HALF_OPEN', leases: [{ id: 'id1', expiresAt: 40_000 }] })
     expect(write.change).toMatchObject({ from: 'OPEN', to: 'HALF_OPEN', reason: 'probe-started', requestId: 'r1' })
+  })
+
+  it.each([
+    ['tells who opened the circuit that others exist', false, 10_000],
+    ['of the one that opened it tells nothing', true, undefined],
+  ])('%s', (_what, isInvolved, othersAt) => {
+    const claims = claimsWith()
+    if (isInvolved) claims.involve()
+    claims.wish(wish)
+    expect(replacement(claims.next(due, 10_000, true)).next.othersAt).toBe(othersAt)
   })
 
   it('looks at the record first, once, where it may have changed', () => {
@@ -100,7 +110,6 @@ describe('a lease', () => {
     const claims = asking()
     claims.arrived(halfOpen('id1'))
     expect([claims.hasReady, claims.isReady(halfOpen('id1'), 10_000)]).toEqual([true, true])
-    expect(claims.leavesToOthers(due, 0)).toBe(false)
     expect([claims.takeReady(), claims.takeReady()]).toEqual(['id1', undefined])
     claims.arrived(halfOpen('id1'))
     expect(claims.hasReady).toBe(false)
@@ -157,21 +166,40 @@ describe('claims are spread', () => {
   ])(
     'with a resetTimeout of %p and a random number of %p, shared: %p, by %p ms',
     (resetTimeout, random, isShared, delay) => {
-      const claims = claimsWith({ resetTimeout })
-      claims.drawDelay(isShared, () => random)
-      expect(claims.delay).toBe(delay)
+      const claims = claimsWith({ resetTimeout }, isShared)
+      claims.drawDelay(() => random)
+      expect(claims.delayAt(due, 10_000)).toBe(delay)
     },
   )
 
   it.each([
-    ['had no part in opening the circuit', {}, false, 9_999, true],
-    ['had a part', {}, true, 9_999, false],
-    ['has read the record since it is due', {}, false, 10_000, false],
-    ['reads so seldom that the circuit would stay open', { cacheTtl: 5_001 }, false, 9_999, false],
-  ])('an instance that %s leaves them to others or not', (_name, settings, isInvolved, readAt, leaves) => {
-    const claims = claimsWith(settings)
-    if (isInvolved) claims.involve()
-    expect(claims.leavesToOthers(due, readAt)).toBe(leaves)
+    ['knows of it', {}, true, false, 9_999, false, true],
+    ['opened it', {}, true, true, 9_999, false, false],
+    ['has read the record since it is due', {}, true, false, 10_000, false, false],
+    ['is to read the record again', {}, true, false, 9_999, true, false],
+    ['reads so seldom that the circuit would stay open', { cacheTtl: 5_001 }, true, false, 9_999, false, false],
+    ['has its store to itself', {}, false, false, 9_999, false, false],
+  ])(
+    'an instance that %s leaves them to others or not',
+    (_name, settings, isShared, isInvolved, readAt, isStale, leaves) => {
+      const claims = claimsWith(settings, isShared)
+      if (isInvolved) claims.involve()
+      expect(claims.leavesToOthers(due, readAt, isStale)).toBe(leaves)
+    },
+  )
+})
+
+describe('an instance that opened the circuit, or failed the last probe, lets others probe first', () => {
+  it.each([
+    ['for a cacheTtl where others are known', {}, true, { othersAt: 0 }, 5_000],
+    ['for as long as others take to look where none is', {}, true, {}, 1_000],
+    ['for a tenth of a short resetTimeout', { resetTimeout: 2_000 }, true, {}, 200],
+    ['not where it has its store to itself', {}, false, { othersAt: 0 }, 0],
+  ])('%s', (_how, settings, isShared, fields, delay) => {
+    const claims = claimsWith(settings, isShared)
+    claims.involve()
+    claims.drawDelay(() => 1)
+    expect(claims.delayAt({ ...due, ...fields }, 10_000)).toBe(delay)
   })
 
   it.each([
@@ -179,15 +207,13 @@ describe('claims are spread', () => {
     ['deleted', undefined, false, false],
     ['open again', due, false, true],
     ['the same as before its first record', circuitRecord(), true, true],
-  ])(
-    'the part that an instance had is remembered, or not, where the circuit is %s',
-    (_name, record, isContinued, isInvolved) => {
-      const claims = claimsWith()
-      claims.involve()
-      claims.epochBegan(record, isContinued)
-      expect(claims.leavesToOthers(due, 0)).toBe(!isInvolved)
-    },
-  )
+  ])('until the circuit has closed; where it is %s', (_name, record, isContinued, isInvolved) => {
+    const claims = claimsWith()
+    expect(claims.isInvolved).toBe(false)
+    claims.involve()
+    claims.epochBegan(record, isContinued)
+    expect(claims.isInvolved).toBe(isInvolved)
+  })
 })
 
 describe('claims that the store leaves unanswered', () => {

@@ -2,22 +2,18 @@ import { describe, expect, it } from '@jest/globals'
 import {
   activeOverride,
   admit,
-  type CountDecision,
+  admittedPart,
   claim,
   clockTolerance,
   close,
-  decideCount,
   effectiveState,
   force,
-  liveFailureCount,
   liveLeases,
   type MachineSettings,
   maxLease,
-  type Outcomes,
   open,
   reset,
   retryTime,
-  setFailureCount,
   settle,
   type Tokens,
 } from '../../../src/circuit/state-machine.ts'
@@ -27,17 +23,19 @@ import { emptyRecord } from '../../../src/storage/record.ts'
 const now = 1_800_000_000_000
 
 const defaults: MachineSettings = {
-  failureThreshold: 3,
   resetTimeout: 10_000,
   halfOpenSuccessThreshold: 1,
   halfOpenMaxConcurrent: 1,
-  window: 60_000,
   maxResetTimeout: 300_000,
+  resetBackoff: 2,
 }
 
 const tokens: Tokens = { version: 'v-next', epoch: 'e-next' }
 
 const timedOut: FailureSummary = { at: now, name: 'TimeoutError', code: 'ETIMEDOUT' }
+
+/** The largest count. */
+const most = Number.MAX_SAFE_INTEGER
 
 function settings(changes: Partial<MachineSettings> = {}): MachineSettings {
   return { ...defaults, ...changes }
@@ -75,17 +73,6 @@ function halfOpen(changes: Partial<CircuitRecord> = {}): CircuitRecord {
     leases: [{ id: 'lease-1', expiresAt: now + 20_000 }],
     ...changes,
   })
-}
-
-function failures(count: number, changes: Partial<Outcomes> = {}): Outcomes {
-  return { success: false, failures: count, at: now, lastFailure: timedOut, ...changes }
-}
-
-const oneSuccess: Outcomes = { success: true, failures: 0, at: now, lastFailure: undefined }
-
-function nextOf(decision: CountDecision): CircuitRecord {
-  if (decision.kind === 'replace' || decision.kind === 'trip') return decision.next
-  throw new Error(`Expected a record to be written, but the decision is "${decision.kind}".`)
 }
 
 describe('admission', () => {
@@ -154,35 +141,10 @@ describe('an operator’s override', () => {
     expect(effectiveState(record, now, defaults)).toBe('OPEN')
   })
 
-  it.each(['OPEN', 'CLOSED'] as const)('keeps outcomes from being written while it is %s', (state) => {
+  it.each(['OPEN', 'CLOSED'] as const)('keeps the outcome of a probe from being written while it is %s', (state) => {
     const override = { state, at: now - 1, until: now + 1 }
 
-    expect(decideCount(failing(2, { override }), failures(5), now, defaults, tokens)).toEqual({ kind: 'nothing' })
-    expect(decideCount(failing(2, { override }), oneSuccess, now, defaults, tokens)).toEqual({ kind: 'nothing' })
     expect(settle(halfOpen({ override }), 'lease-1', 'failure', now, defaults, tokens, timedOut)).toBeUndefined()
-  })
-
-  it('keeps an outcome from being written that is older than it', () => {
-    const override = { state: 'CLOSED', at: now - 10, until: now + 1 } as const
-    const late = failures(5, { at: now - 20 })
-
-    expect(decideCount(failing(2, { override }), late, now, defaults, tokens)).toEqual({ kind: 'nothing' })
-  })
-
-  it('lets an outcome that waited for its end be written', () => {
-    const override = { state: 'CLOSED', at: now - 10, until: now } as const
-    const late = failures(1, { at: now - 5 })
-
-    expect(decideCount(failing(2, { override }), late, now, defaults, tokens).kind).toBe('trip')
-  })
-
-  it('lets outcomes be written again when it has ended', () => {
-    const override = { state: 'CLOSED', at: now - 5, until: now } as const
-
-    expect(nextOf(decideCount(failing(2, { override }), failures(1), now, defaults, tokens))).toMatchObject({
-      state: 'OPEN',
-      override: undefined,
-    })
   })
 
   it('begins a new epoch, so that calls from before it count for nothing', () => {
@@ -244,7 +206,6 @@ describe('the effective state', () => {
 })
 
 describe('a record with hostile numbers', () => {
-  const most = Number.MAX_SAFE_INTEGER
   const largest = { failureCount: most, successCount: most, generation: most, trips: most }
   const countsOf = ({ failureCount, successCount, generation, trips }: CircuitRecord) => [
     failureCount,
@@ -252,12 +213,6 @@ describe('a record with hostile numbers', () => {
     generation,
     trips,
   ]
-
-  it('trips with counts that stay numbers which a record can hold', () => {
-    const tripped = nextOf(decideCount(failing(most, largest), failures(2), now, defaults, tokens))
-
-    expect(countsOf(tripped)).toEqual([most, 0, most, most])
-  })
 
   it('reopens with counts that stay so', () => {
     const reopened = settle(halfOpen(largest), 'lease-1', 'failure', now, defaults, tokens, timedOut)
@@ -334,186 +289,6 @@ describe('a record from a broken clock', () => {
     expect(liveLeases(held(maxLease + clockTolerance + 1), now)).toHaveLength(0)
     expect(admit(held(8.64e15), now, defaults)).toBe('claim')
   })
-
-  it('has no streak if its last failure lies further ahead than clocks may be apart', () => {
-    const at = (lastFailureAt: number) => closed({ failureCount: 2, lastFailureAt })
-
-    expect(liveFailureCount(at(now + clockTolerance), now, 60_000)).toBe(2)
-    expect(liveFailureCount(at(now + clockTolerance + 1), now, 60_000)).toBe(0)
-  })
-})
-
-describe('counting failures', () => {
-  it('adds a failure to a streak that still holds', () => {
-    expect(decideCount(failing(1), failures(1), now, defaults, tokens)).toEqual({ kind: 'increment', at: now })
-  })
-
-  it('adds the first failure of a circuit that nothing is stored for', () => {
-    expect(decideCount(emptyRecord('e-1', now), failures(1), now, defaults, tokens)).toEqual({
-      kind: 'increment',
-      at: now,
-    })
-  })
-
-  it.each([
-    ['exactly the threshold', failing(2), failures(1)],
-    ['more than the threshold, after concurrent increments', failing(2), failures(7)],
-    ['the failures of one instance alone', closed(), failures(3)],
-    ['a streak whose author died before tripping', failing(3), failures(1)],
-    ['the failures that followed a success', failing(1), failures(3, { success: true })],
-  ])('opens the circuit at %s', (_what, record, outcomes) => {
-    const decision = decideCount(record, outcomes, now, defaults, tokens)
-
-    expect(decision.kind).toBe('trip')
-    expect(nextOf(decision)).toMatchObject({
-      state: 'OPEN',
-      epoch: 'e-next',
-      version: 'v-next',
-      openedAt: now,
-      retryAt: now + 10_000,
-      resetTimeout: 10_000,
-      trips: 1,
-      lastFailure: timedOut,
-      lastFailureAt: now,
-      transitions: ['e-next'],
-    })
-  })
-
-  it('keeps the whole count in the record that it opens', () => {
-    expect(nextOf(decideCount(failing(2), failures(7), now, defaults, tokens)).failureCount).toBe(9)
-  })
-
-  it('opens at the first failure with a threshold of 1', () => {
-    expect(decideCount(closed(), failures(1), now, settings({ failureThreshold: 1 }), tokens).kind).toBe('trip')
-  })
-
-  it('counts a streak up to the last millisecond of the window', () => {
-    expect(decideCount(failing(2, { lastFailureAt: now - 60_000 }), failures(1), now, defaults, tokens).kind).toBe(
-      'trip',
-    )
-  })
-
-  it('begins a new streak after an idle gap longer than the window', () => {
-    const decision = decideCount(failing(2, { lastFailureAt: now - 60_001 }), failures(1), now, defaults, tokens)
-
-    expect(decision.kind).toBe('replace')
-    expect(nextOf(decision)).toMatchObject({ state: 'CLOSED', failureCount: 1, lastFailureAt: now, epoch: 'e-1' })
-  })
-
-  it('treats a count without an instant as no streak', () => {
-    expect(
-      nextOf(decideCount(failing(2, { lastFailureAt: undefined }), failures(1), now, defaults, tokens)),
-    ).toMatchObject({
-      failureCount: 1,
-    })
-  })
-
-  it('counts anew the failures that followed a success', () => {
-    const decision = decideCount(failing(2), failures(2, { success: true }), now, defaults, tokens)
-
-    expect(decision.kind).toBe('replace')
-    expect(nextOf(decision)).toMatchObject({ state: 'CLOSED', failureCount: 2 })
-  })
-
-  it('adds failures after a success where there was nothing to end', () => {
-    expect(decideCount(closed(), failures(2, { success: true }), now, defaults, tokens)).toEqual({
-      kind: 'increment',
-      at: now,
-    })
-  })
-
-  it.each([opened(), halfOpen()])('writes nothing for a circuit that is not closed', (record) => {
-    expect(decideCount(record, failures(9), now, defaults, tokens)).toEqual({ kind: 'nothing' })
-    expect(decideCount(record, oneSuccess, now, defaults, tokens)).toEqual({ kind: 'nothing' })
-  })
-
-  // A batch keeps the time of its failures; while it waited for the store, others may have failed.
-  it('adds failures that waited to a streak that others have renewed since', () => {
-    const tenMinutes = 600_000
-    const wide = settings({ failureThreshold: 10, window: 3_600_000 })
-    const record = failing(8, { lastFailureAt: now })
-
-    expect(decideCount(record, failures(1, { at: now - tenMinutes }), now, wide, tokens)).toEqual({
-      kind: 'increment',
-      at: now,
-    })
-  })
-  it.each([
-    ['is added', failing(1), failures(1, { at: now - 30_000 })],
-    ['ends the streak', failing(1), { ...oneSuccess, at: now - 30_000 }],
-    ['begins it anew', failing(1), failures(2, { at: now - 30_000, success: true })],
-    ['trips without saying what failed', failing(2), failures(1, { at: now - 30_000, lastFailure: undefined })],
-  ])('never takes a streak back in time: a late outcome that %s', (_what, record, outcomes) => {
-    const decision = decideCount(record, outcomes, now, defaults, tokens)
-
-    if (decision.kind === 'increment') expect(decision.at).toBe(record.lastFailureAt)
-    else expect(nextOf(decision)).toMatchObject({ lastFailureAt: now - 1_000 })
-  })
-
-  it('never takes a streak back in time: a late outcome that trips and says what failed', () => {
-    const at = now - 30_000
-
-    const decision = decideCount(
-      failing(2),
-      failures(1, { at, lastFailure: { ...timedOut, at } }),
-      now,
-      defaults,
-      tokens,
-    )
-
-    expect(nextOf(decision).lastFailureAt).toBe(now - 1_000)
-  })
-
-  it('keeps the time of a failure that waited where there is no streak', () => {
-    const late = failures(1, { at: now - 30_000 })
-
-    expect(decideCount(closed(), late, now, defaults, tokens)).toEqual({ kind: 'increment', at: now - 30_000 })
-  })
-
-  it('gives a new streak its own time, whatever a broken clock wrote of the one before', () => {
-    const record = failing(2, { lastFailureAt: now + 3_600_000 })
-
-    expect(nextOf(decideCount(record, failures(1), now, defaults, tokens))).toMatchObject({
-      failureCount: 1,
-      lastFailureAt: now,
-    })
-  })
-
-  it('judges at the time of the decision, not of the outcome, whether a streak still holds', () => {
-    const late = failures(1, { at: now - 30_000 })
-
-    const decision = decideCount(failing(2, { lastFailureAt: now - 60_001 }), late, now, defaults, tokens)
-
-    expect(decision.kind).toBe('replace')
-    expect(nextOf(decision)).toMatchObject({ state: 'CLOSED', failureCount: 1, lastFailureAt: now - 30_000 })
-  })
-})
-
-describe('counting successes', () => {
-  it('ends a streak', () => {
-    const decision = decideCount(failing(2), oneSuccess, now, defaults, tokens)
-
-    expect(decision.kind).toBe('replace')
-    expect(nextOf(decision)).toMatchObject({ failureCount: 0, version: 'v-next', epoch: 'e-1', generation: 0 })
-  })
-
-  it('leaves the time of the last failure as it is', () => {
-    expect(nextOf(decideCount(failing(2), oneSuccess, now, defaults, tokens)).lastFailureAt).toBe(now - 1_000)
-  })
-
-  it('writes nothing for a healthy circuit', () => {
-    expect(decideCount(closed(), oneSuccess, now, defaults, tokens)).toEqual({ kind: 'nothing' })
-  })
-
-  it('writes nothing for a streak that ended by itself', () => {
-    expect(decideCount(failing(2, { lastFailureAt: now - 60_001 }), oneSuccess, now, defaults, tokens).kind).toBe(
-      'nothing',
-    )
-  })
-
-  it('writes nothing where nothing happened', () => {
-    expect(decideCount(failing(2), { ...oneSuccess, success: false }, now, defaults, tokens).kind).toBe('nothing')
-  })
 })
 
 describe('the count of consecutive trips', () => {
@@ -523,53 +298,6 @@ describe('the count of consecutive trips', () => {
 
   it('survives a close', () => {
     expect(close(halfOpen({ trips: 4 }), now, tokens).trips).toBe(4)
-  })
-
-  it('grows on a trip within a window of the last', () => {
-    expect(nextOf(decideCount(failing(2, { trips: 4 }), failures(1), now, defaults, tokens)).trips).toBe(5)
-  })
-
-  it('begins anew on a trip after a failure-free window', () => {
-    const quiet = { trips: 4, lastFailureAt: now - 60_001, updatedAt: now - 60_001 }
-
-    expect(nextOf(decideCount(failing(0, quiet), failures(3), now, defaults, tokens)).trips).toBe(1)
-  })
-
-  it('is ended by the first failure after a failure-free window', () => {
-    const quiet = { trips: 4, lastFailureAt: now - 60_001, updatedAt: now - 60_001 }
-
-    const decision = decideCount(failing(0, quiet), failures(1), now, defaults, tokens)
-
-    expect(decision.kind).toBe('replace')
-    expect(nextOf(decision)).toMatchObject({ trips: 0, failureCount: 1 })
-  })
-
-  it('is kept at a first failure within the window, which is added without replacing the record', () => {
-    const record = closed({ trips: 1 })
-
-    expect(decideCount(record, failures(1), now, defaults, tokens)).toEqual({ kind: 'increment', at: now })
-  })
-
-  it('is no reason to replace the record after a failure-free window where there was no trip', () => {
-    const record = closed({ updatedAt: now - 3_600_000 })
-
-    expect(decideCount(record, failures(1), now, defaults, tokens)).toEqual({ kind: 'increment', at: now })
-  })
-
-  it('is kept when a streak is ended within the window', () => {
-    expect(setFailureCount(failing(2, { trips: 4 }), 0, now, defaults, tokens).trips).toBe(4)
-  })
-
-  it('is kept while the last failure is recent, however old the last write', () => {
-    const record = failing(1, { trips: 4, updatedAt: now - 60_001 })
-
-    expect(setFailureCount(record, 2, now, defaults, tokens).trips).toBe(4)
-  })
-
-  it('is ended where no failure was ever recorded and the last write is old', () => {
-    const record = closed({ trips: 4, updatedAt: now - 60_001 })
-
-    expect(setFailureCount(record, 1, now, defaults, tokens).trips).toBe(0)
   })
 })
 
@@ -581,6 +309,11 @@ describe('opening', () => {
       lastFailure: timedOut,
       lastFailureAt: now - 7,
     })
+  })
+
+  it('ends what is known of the last close, which would ramp up the next one', () => {
+    expect(open(closed({ closedAt: 1 }), now, defaults, tokens, timedOut).closedAt).toBeUndefined()
+    expect(close(closed({ closedAt: 1 }), now, tokens).closedAt).toBeUndefined()
   })
 
   it('empties what a half-open period counted', () => {
@@ -619,9 +352,61 @@ describe('opening when the service says how long to wait', () => {
 
   it('forgets the time of the trip before', () => {
     const before = open(failing(3), now, defaults, tokens, asking(60_000))
-    const again = open(before, now + 60_000, defaults, tokens, undefined)
+    const again = open(before, now + 60_000, settings({ resetBackoff: 1 }), tokens, undefined)
 
     expect(again).toMatchObject({ retryAt: now + 70_000, resetTimeout: 10_000, lastFailure: timedOut })
+  })
+})
+
+describe('opening for the second time in a row', () => {
+  /** The token that makes this part of the 10 % that times differ by, up or down. */
+  const epochOf = (part: number) => String.fromCharCode(1_000 * (1 + part))
+
+  it.each([
+    [0, 2, 0, 10_000],
+    [1, 2, 0, 20_000],
+    [2, 2, 0, 40_000],
+    [2, 2, -1, 36_000],
+    [2, 2, 1, 44_000],
+    [2, 1.5, 0, 22_500],
+    [4, 2, 1, 176_000],
+    // No longer than maxResetTimeout …
+    [5, 2, 0, 300_000],
+    [most, 2, 0, 300_000],
+    // … and not at all.
+    [5, 1, 1, 10_000],
+  ])(
+    'stays open for longer: after %p trips, times %p, with %p of the jitter for %p ms',
+    (trips, resetBackoff, part, lasts) => {
+      const next = open(
+        failing(3, { trips }),
+        now,
+        settings({ resetBackoff }),
+        { version: 'v', epoch: epochOf(part) },
+        timedOut,
+      )
+
+      expect(next).toMatchObject({ retryAt: now + lasts, resetTimeout: lasts })
+    },
+  )
+
+  it('stays open for as long as the service asks where that is longer', () => {
+    const next = open(failing(3, { trips: 1 }), now, defaults, tokens, { ...timedOut, retryAfter: 60_000 })
+
+    expect(next.resetTimeout).toBe(60_000)
+  })
+})
+
+describe('the part of the calls that is admitted after a close', () => {
+  it.each([
+    ['all of them where no probe has closed the circuit', undefined, 10_000, 0, 1],
+    ['all of them where it is not to be ramped up', now, false, 0, 1],
+    ['a tenth at once', now, 10_000, 0, 0.1],
+    ['rising', now, 10_000, 5_000, 0.55],
+    ['all of them in the end', now, 10_000, 10_000, 1],
+    ['all of them where the clock has stepped back', now, 10_000, -1, 1],
+  ] as const)('is %s', (_what, closedAt, rampUp, later, part) => {
+    expect(admittedPart(closed({ closedAt }), now + later, rampUp)).toBeCloseTo(part, 9)
   })
 })
 
@@ -692,6 +477,7 @@ describe('settling a probe', () => {
       openedAt: undefined,
       retryAt: undefined,
       resetTimeout: undefined,
+      closedAt: now,
       epoch: 'e-next',
       generation: 3,
     })
@@ -718,7 +504,7 @@ describe('settling a probe', () => {
   })
 
   it('opens the circuit again on a failure, with a new retryAt', () => {
-    const next = settle(halfOpen(), 'lease-1', 'failure', now, defaults, tokens, timedOut)
+    const next = settle(halfOpen(), 'lease-1', 'failure', now, settings({ resetBackoff: 1 }), tokens, timedOut)
 
     expect(next).toMatchObject({
       state: 'OPEN',
@@ -774,6 +560,34 @@ describe('settling a probe', () => {
 })
 
 describe('a change of state', () => {
+  it.each([
+    ['a trip', (record: CircuitRecord) => open(record, now, defaults, tokens, timedOut)],
+    ['a close', (record: CircuitRecord) => close(record, now, tokens)],
+    ['an override', (record: CircuitRecord) => force(record, { state: 'OPEN', at: now }, defaults, tokens)],
+  ])('that is %s ends the suspicion and its sample', (_what, change) => {
+    const sample = { suspectedAt: now, successCount: 1, startedCount: 4, earlyCount: 2 }
+
+    expect(change(closed(sample))).toMatchObject({
+      suspectedAt: undefined,
+      successCount: 0,
+      startedCount: 0,
+      earlyCount: 0,
+    })
+  })
+
+  it('leaves what the fleet has learnt, until a reset', () => {
+    const lesson = { dismissals: 2.5, dismissedAt: 1, noise: 0.1, pace: 9 }
+    const next = open(closed({ ...lesson, othersAt: 2 }), now, defaults, tokens, timedOut)
+
+    expect(next).toMatchObject({ ...lesson, othersAt: 2 })
+    expect(reset(next, now, tokens)).toMatchObject({
+      dismissals: 0,
+      dismissedAt: undefined,
+      noise: undefined,
+      pace: undefined,
+    })
+  })
+
   it('keeps the epochs of the last 8 transitions', () => {
     const transitions = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h']
 

@@ -1,7 +1,15 @@
 import { describe, expect, it } from '@jest/globals'
-import { TransitionLog } from '../../../src/circuit/transition-log.ts'
+import { type Observed, TransitionLog } from '../../../src/circuit/transition-log.ts'
 import type { StateChange } from '../../../src/events.ts'
+import type { CircuitState } from '../../../src/storage/contract.ts'
 import { circuitRecord } from '../../../src/testing/index.ts'
+
+const lastFailure = { at: 5, name: 'Error' }
+
+/** The state that is seen. */
+function seen(state: CircuitState, generation: number, retryAt?: number): Observed {
+  return { state, generation, lastFailure, retryAt }
+}
 
 function opening(generation = 1): StateChange {
   return {
@@ -13,6 +21,9 @@ function opening(generation = 1): StateChange {
     reason: 'failure-threshold',
     requestId: 'r',
     observed: false,
+    evidence: { failures: 3, successes: 0, reporters: 2 },
+    lastFailure,
+    retryAt: 10_005,
   }
 }
 
@@ -102,17 +113,35 @@ describe('the event of a transition is due', () => {
 describe('observers are told', () => {
   it('of a state that this instance did not make, and of no state twice', () => {
     const log = new TransitionLog('stripe')
-    log.observe({ state: 'CLOSED', generation: 0 }, 1)
-    log.observe({ state: 'OPEN', generation: 3 }, 2)
-    log.observe({ state: 'OPEN', generation: 4 }, 3)
-    const observed = { service: 'stripe', reason: 'observed', requestId: undefined, observed: true }
-    expect(log.takeDue()).toEqual([{ ...observed, from: 'CLOSED', to: 'OPEN', generation: 3, at: 2 }])
+    log.observe(seen('CLOSED', 0), 1)
+    log.observe(seen('OPEN', 3, 9), 2)
+    log.observe(seen('OPEN', 4), 3)
+    const change = { from: 'CLOSED', to: 'OPEN', generation: 3, at: 2, lastFailure, retryAt: 9 }
+    const observed = {
+      service: 'stripe',
+      reason: 'observed',
+      requestId: undefined,
+      observed: true,
+      evidence: undefined,
+    }
+    expect(log.takeDue()).toEqual([{ ...change, ...observed }])
   })
 
   it('not of a state that its own event has told', () => {
     const log = logOf()
     log.arrived(stored)
-    log.observe({ state: 'OPEN', generation: 1 }, 6)
+    log.observe(seen('OPEN', 1), 6)
     expect(log.takeDue()).toEqual([opening()])
+  })
+
+  it('of an instance that refuses by itself, which leaves what they know of the fleet as it is', () => {
+    const log = new TransitionLog('stripe')
+    log.unhealthy(seen('OPEN', 0, 9), 2)
+    log.observe(seen('OPEN', 1), 3)
+    const told = log.takeDue().map(({ from, to, reason, observed, retryAt }) => [from, to, reason, observed, retryAt])
+    expect(told).toEqual([
+      ['CLOSED', 'OPEN', 'instance-unhealthy', true, 9],
+      ['CLOSED', 'OPEN', 'observed', true, undefined],
+    ])
   })
 })

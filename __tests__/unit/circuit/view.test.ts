@@ -2,6 +2,9 @@ import { describe, expect, it } from '@jest/globals'
 import { View } from '../../../src/circuit/view.ts'
 import { circuitRecord } from '../../../src/testing/index.ts'
 
+const reports = () => true
+const isSilent = () => false
+
 describe('the first record of a circuit that nothing was stored of', () => {
   it('continues the period: calls before it count', () => {
     const view = new View('made-up')
@@ -33,6 +36,14 @@ describe('another epoch of the fleet', () => {
     view.epochBegan('mine', false)
     expect([view.period, view.since]).toEqual([1, 1])
   })
+
+  it('began where the view began to show it, though suspicions have come since', () => {
+    const view = new View('made-up')
+    view.show(circuitRecord({ epoch: 'mine' }))
+    view.suspect('v1', reports)
+    view.epochBegan('mine', false)
+    expect([view.period, view.since]).toEqual([2, 1])
+  })
 })
 
 describe('an outcome', () => {
@@ -45,5 +56,43 @@ describe('an outcome', () => {
     const view = new View('made-up')
     view.show(record)
     expect([view.counts(view.period, 1), view.counts(view.period - 1, 1)]).toEqual([counts, false])
+  })
+
+  it('counts over all suspicions of its epoch', () => {
+    const view = new View('made-up')
+    view.show(circuitRecord({ epoch: 'e1' }))
+    const { period } = view
+    view.suspect('v1', reports)
+    view.suspect(undefined, reports)
+    expect([view.counts(period - 1, 1), view.counts(period, 1), view.counts(view.period, 1)]).toEqual([
+      false,
+      true,
+      true,
+    ])
+  })
+})
+
+describe('a suspicion', () => {
+  it('is spoken to by calls that began when it was known, and by no others', () => {
+    const view = new View('made-up')
+    view.suspect('v1', reports)
+    expect([view.suspicion, view.knew(0), view.knew(1), view.isSilent]).toEqual(['v1', false, true, false])
+    view.suspect('v2', reports)
+    expect([view.suspicion, view.knew(1), view.knew(2)]).toEqual(['v2', false, true])
+    view.suspect(undefined, reports)
+    expect([view.suspicion, view.knew(3), view.isSilent]).toEqual([undefined, false, false])
+  })
+
+  it('that is known already changes nothing: whether this instance reports is drawn once', () => {
+    const view = new View('made-up')
+    view.suspect('v1', reports)
+    view.suspect('v1', isSilent)
+    expect([view.period, view.knew(1), view.isSilent]).toEqual([1, true, false])
+  })
+
+  it('may be left to others', () => {
+    const view = new View('made-up')
+    view.suspect('v1', isSilent)
+    expect([view.knew(1), view.isSilent]).toEqual([false, true])
   })
 })

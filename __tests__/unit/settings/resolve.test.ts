@@ -36,6 +36,7 @@ describe('defaults', () => {
   it('gives every service the documented defaults', () => {
     expect(stripe()).toEqual({
       failureThreshold: 3,
+      failureRateThreshold: 50,
       resetTimeout: 10_000,
       halfOpenSuccessThreshold: 1,
       halfOpenMaxConcurrent: 1,
@@ -46,6 +47,9 @@ describe('defaults', () => {
       deadlineReserve: 1_000,
       window: 60_000,
       maxResetTimeout: 300_000,
+      resetBackoff: 2,
+      slowCallThreshold: false,
+      rampUp: false,
       mode: 'enforce',
       isBreakableError,
       isBreakableResult,
@@ -261,9 +265,18 @@ describe('refusing wrong values', () => {
     'deadlineReserve',
     'window',
     'maxResetTimeout',
+    'slowCallThreshold',
+    'rampUp',
     'storageTimeout',
   ]
-  const counts = ['failureThreshold', 'halfOpenSuccessThreshold', 'halfOpenMaxConcurrent', 'maxConcurrent', 'maxQueue']
+  const counts = [
+    'failureThreshold',
+    'failureRateThreshold',
+    'halfOpenSuccessThreshold',
+    'halfOpenMaxConcurrent',
+    'maxConcurrent',
+    'maxQueue',
+  ]
   const zeroAllowed = ['cacheTtl', 'deadlineReserve', 'maxQueue']
   const junk = [-1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, '5', null, true, 5n, [], {}, () => 5, Symbol('5')]
 
@@ -294,10 +307,39 @@ describe('refusing wrong values', () => {
     ])
   })
 
-  it('accepts false only for maxQueue and timeout', () => {
+  it('accepts a failure rate of 100 per cent, and no more', () => {
+    expect(messages({ services: ['a'], failureRateThreshold: 100 })).toEqual([])
+    expect(messages({ services: ['a'], failureRateThreshold: 101 })).toEqual([
+      'failureRateThreshold must be a whole number of per cent from 1 to 100, but is 101 (option)',
+    ])
+  })
+
+  it('accepts false only where there need be no limit', () => {
     const accepting = [...times, ...counts].filter((name) => messages({ services: ['a'], [name]: false }).length === 0)
 
-    expect(accepting).toEqual(['timeout', 'maxQueue'])
+    expect(accepting).toEqual(['timeout', 'slowCallThreshold', 'rampUp', 'maxQueue'])
+  })
+
+  it.each([1, 1.5, 2.25, 10])('accepts %p for resetBackoff, as text too', (value) => {
+    expect(stripe({ resetBackoff: value }).resetBackoff).toBe(value)
+    expect(stripe({}, { CIRCUIT_BREAKER_RESET_BACKOFF: String(value) }).resetBackoff).toBe(value)
+  })
+
+  it.each([0, 0.9, 10.1, -2, Number.NaN, Number.POSITIVE_INFINITY, '2', false, null])(
+    'refuses %p for resetBackoff',
+    (value) => {
+      expect(messages({ services: ['a'], resetBackoff: value })).toEqual([
+        expect.stringMatching(/^resetBackoff must be a number from 1 to 10, but is .* \(option\)$/),
+      ])
+    },
+  )
+
+  it.each(['.5', '1.', '1,5', '1e1', '0x2', '-1', 'twice', '11'])('refuses the text %j for resetBackoff', (text) => {
+    expect(messages({ services: ['a'] }, { CIRCUIT_BREAKER_RESET_BACKOFF: text })).toEqual([
+      expect.stringMatching(
+        /^resetBackoff must be a number from 1 to 10, but is .* \(CIRCUIT_BREAKER_RESET_BACKOFF\)$/,
+      ),
+    ])
   })
 
   it('takes true and false, as text too, and nothing else for prefetch', () => {

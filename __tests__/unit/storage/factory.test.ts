@@ -140,7 +140,7 @@ describe('refusing a wrong store', () => {
     ['redis://:hunter2@x', 'storage type a URL is not known; there are dynamodb, memory, redis (option)'],
     [
       { getState() {}, batchGetState() {}, clearState() {}, batchClearState() {}, batchSetState: true },
-      'storage is a store without incrementFailures, compareAndSetState, batchSetState (option)',
+      'storage is a store without addOutcomes, compareAndSetState, batchSetState (option)',
     ],
   ])('%p', (option, message) => {
     expect(messages(option, table)).toEqual([message])
@@ -439,7 +439,7 @@ describe('registered kinds of store', () => {
     Factory.register('postgres', () => made as never)
 
     expect(messages({ type: 'postgres' })).toEqual([
-      'the factory registered for "postgres" returned a store without getState, batchGetState, incrementFailures, compareAndSetState, batchSetState, clearState, batchClearState (option)',
+      'the factory registered for "postgres" returned a store without getState, batchGetState, addOutcomes, compareAndSetState, batchSetState, clearState, batchClearState (option)',
     ])
   })
 
@@ -508,14 +508,7 @@ describe.each([
         calls.push([name, ...args])
         return `answer of ${name}`
       }
-    const names = [
-      'getState',
-      'batchGetState',
-      'incrementFailures',
-      'compareAndSetState',
-      'batchSetState',
-      'clearState',
-    ]
+    const names = ['getState', 'batchGetState', 'addOutcomes', 'compareAndSetState', 'batchSetState', 'clearState']
     const all = [...names, 'batchClearState', 'prepare', 'close'] as const
     const adapter = Object.fromEntries(all.map((each) => [each, answering(each)]))
     const storage = (await withAdapter(

@@ -44,9 +44,11 @@ describe('MemoryCircuitStorage', () => {
     expect(await storage.compareAndSetState('stripe', undefined, next)).toEqual({ applied: true, current: next })
   })
 
-  it('keeps the ids of 16 increments and no more', async () => {
+  it('keeps the ids of 16 additions and no more', async () => {
     const storage = new MemoryCircuitStorage()
-    const add = (id: string) => storage.incrementFailures('stripe', undefined, { count: 1, at: 1, id })
+    await fill(storage, { stripe: { version: 'v' } })
+    const outcomes = { failures: 1, successes: 0, started: 0, early: 0, reporters: 0, at: 1 }
+    const add = (id: string) => storage.addOutcomes('stripe', 'v', { ...outcomes, id })
     for (let index = 0; index < 17; index += 1) await add(`id-${index}`)
     expect((await add('id-1')).current?.failureCount).toBe(17)
     expect((await add('id-0')).current?.failureCount).toBe(18)

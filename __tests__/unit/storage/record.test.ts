@@ -2,7 +2,7 @@ import { describe, expect, it } from '@jest/globals'
 import fc from 'fast-check'
 import { CircuitStorageError } from '../../../src/errors.ts'
 import type { CircuitRecord, FailureSummary } from '../../../src/storage/contract.ts'
-import { emptyRecord, expiryOf, parseCircuitRecord, retention } from '../../../src/storage/record.ts'
+import { emptyRecord, expiryOf, parseCircuitRecord, plus, retention } from '../../../src/storage/record.ts'
 
 const now = 1_800_000_000_000
 const maxInstant = 8.64e15
@@ -15,10 +15,20 @@ function fullRecord(changes: object = {}): CircuitRecord {
     epoch: 'epoch-1',
     generation: 7,
     state: 'OPEN',
+    suspectedAt: now - 3,
     failureCount: 3,
-    lastFailureAt: now - 1,
     successCount: 1,
+    startedCount: 5,
+    earlyCount: 2,
+    reporterCount: 4,
+    dismissals: 1.25,
+    dismissedAt: now - 4,
+    noise: 0.0317,
+    pace: 12.5,
+    othersAt: now - 2,
+    lastFailureAt: now - 1,
     openedAt: now,
+    closedAt: now - 5,
     retryAt: now + 10_000,
     resetTimeout: 10_000,
     leases: [{ id: 'lease-1', expiresAt: now + 30_000 }],
@@ -54,6 +64,8 @@ const instant = fc.oneof(fc.integer({ min: 0, max: maxInstant }), fc.constantFro
 const optional = <T>(arbitrary: fc.Arbitrary<T>) => fc.option(arbitrary, { nil: undefined })
 const token = fc.string({ maxLength: 256 })
 const count = fc.nat(Number.MAX_SAFE_INTEGER)
+/** What fades need not be whole. JSON knows no −0. */
+const amount = (max: number) => fc.double({ min: 0, max, noNaN: true }).map((value) => value || 0)
 
 const validRecord: fc.Arbitrary<CircuitRecord> = fc
   .record({
@@ -62,10 +74,20 @@ const validRecord: fc.Arbitrary<CircuitRecord> = fc
     epoch: token,
     generation: count,
     state: fc.constantFrom('CLOSED', 'OPEN', 'HALF_OPEN'),
+    suspectedAt: optional(instant),
     failureCount: count,
-    lastFailureAt: optional(instant),
     successCount: count,
+    startedCount: count,
+    earlyCount: count,
+    reporterCount: count,
+    dismissals: amount(maxInstant),
+    dismissedAt: optional(instant),
+    noise: optional(amount(1)),
+    pace: optional(amount(maxInstant)),
+    othersAt: optional(instant),
+    lastFailureAt: optional(instant),
     openedAt: optional(instant),
+    closedAt: optional(instant),
     retryAt: optional(instant),
     resetTimeout: optional(instant),
     leases: fc.array(fc.record({ id: token, expiresAt: instant }), { maxLength: 5 }),
@@ -140,7 +162,8 @@ describe('a record that is well', () => {
     expect(parse(raw)).toEqual(fullRecord({ leases: [{ id: 'a', expiresAt: 1 }] }))
   })
 
-  it.each(['lastFailureAt', 'openedAt', 'resetTimeout', 'leases', 'transitions', 'lastFailure', 'override'])(
+  const instants = ['suspectedAt', 'dismissedAt', 'othersAt', 'lastFailureAt', 'openedAt', 'closedAt']
+  it.each([...instants, 'noise', 'pace', 'resetTimeout', 'leases', 'transitions', 'lastFailure', 'override'])(
     'may lack %s',
     (field) => {
       const parsed = parse(without(field)) as unknown as Record<string, unknown>
@@ -191,6 +214,13 @@ describe('a record that is well', () => {
     })
   })
 
+  it('may hold a noise from 0 to 1, and amounts that are not whole', () => {
+    for (const noise of [0, 1e-9, 1]) {
+      const amounts = { noise, dismissals: 2 / 3, pace: 0.1 }
+      expect(parse(fullRecord(amounts))).toMatchObject(amounts)
+    }
+  })
+
   it('may hold instants from the first to the last that a Date can', () => {
     const edges = { openedAt: 0, retryAt: maxInstant, updatedAt: 0, lastFailureAt: maxInstant }
 
@@ -208,10 +238,20 @@ describe('a damaged record', () => {
     ['epoch', [...badTexts, null, undefined]],
     ['generation', badCounts],
     ['state', ['open', 'FORCED_OPEN', '', null, undefined, 0, ['OPEN'], {}]],
+    ['suspectedAt', badInstants],
     ['failureCount', badCounts],
-    ['lastFailureAt', badInstants],
     ['successCount', badCounts],
+    ['startedCount', badCounts],
+    ['earlyCount', badCounts],
+    ['reporterCount', badCounts],
+    ['dismissals', [...badInstants, null, undefined]],
+    ['dismissedAt', badInstants],
+    ['noise', [...badInstants, 1.0001, 50]],
+    ['pace', badInstants],
+    ['othersAt', badInstants],
+    ['lastFailureAt', badInstants],
     ['openedAt', badInstants],
+    ['closedAt', badInstants],
     ['retryAt', [...badInstants, null, undefined]],
     ['resetTimeout', badInstants],
     ['leases', ['', 1, {}, true, Array.from({ length: 1_001 }, () => ({ id: 'x', expiresAt: now }))]],
@@ -378,12 +418,34 @@ describe('a new record', () => {
       version: 'epoch-1',
       epoch: 'epoch-1',
       generation: 0,
+      suspectedAt: undefined,
       failureCount: 0,
       successCount: 0,
+      startedCount: 0,
+      earlyCount: 0,
+      reporterCount: 0,
+      dismissals: 0,
       trips: 0,
       leases: [],
       transitions: [],
       updatedAt: now,
+    })
+  })
+})
+
+describe('a record with outcomes added', () => {
+  it('has each in its own count, the time of the last, and everything else as it was', () => {
+    const outcomes = { failures: 1, successes: 10, started: 100, early: 1_000, reporters: 10_000, at: now + 7, id: 'a' }
+    const record = Object.freeze(fullRecord())
+
+    expect(plus(record, outcomes)).toEqual({
+      ...record,
+      failureCount: 4,
+      successCount: 11,
+      startedCount: 105,
+      earlyCount: 1_002,
+      reporterCount: 10_004,
+      updatedAt: now + 7,
     })
   })
 })

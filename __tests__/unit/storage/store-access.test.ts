@@ -405,9 +405,9 @@ describe('an operation', () => {
   it.each<[StorageOperation, string, unknown]>([
     ['batchGetState', 'nothing', undefined],
     ['batchGetState', 'a plain object', { stripe: record }],
-    ['incrementFailures', 'nothing', undefined],
-    ['incrementFailures', 'true', true],
-    ['incrementFailures', 'no word on whether it was applied', { current: record }],
+    ['addOutcomes', 'nothing', undefined],
+    ['addOutcomes', 'true', true],
+    ['addOutcomes', 'no word on whether it was applied', { current: record }],
     ['compareAndSetState', 'null', null],
     ['compareAndSetState', 'a record', record],
     ['compareAndSetState', 'a number for whether it was applied', { applied: 1, current: record }],
@@ -449,7 +449,7 @@ describe('an operation', () => {
     ['getState', undefined],
     ['batchGetState', new Map([['stripe', record]])],
     ['batchGetState', new Map()],
-    ['incrementFailures', { applied: true, current: record }],
+    ['addOutcomes', { applied: true, current: record }],
     ['compareAndSetState', { applied: false, current: undefined }],
     ['batchSetState', new Map([['stripe', { applied: true, current: record }]])],
     ['clearState', undefined],
@@ -483,7 +483,7 @@ describe('a record', () => {
 
   it.each<[StorageOperation, unknown, unknown]>([
     ['getState', nulls, parsed],
-    ['incrementFailures', { applied: true, current: nulls }, { applied: true, current: parsed }],
+    ['addOutcomes', { applied: true, current: nulls }, { applied: true, current: parsed }],
     ['compareAndSetState', { applied: false, current: nulls, more: 1 }, { applied: false, current: parsed }],
     ['batchGetState', new Map([['stripe', nulls]]), new Map([['stripe', parsed]])],
     [
@@ -507,7 +507,7 @@ describe('a record', () => {
     ['getState', 'a record with a lease that is none', { ...record, leases: [null] }],
     ['getState', 'a record without a version', { ...record, version: undefined }],
     ['getState', 'a record with a count that is a text', { ...record, failureCount: '3' }],
-    ['incrementFailures', 'no record', { applied: false, current: 'fine' }],
+    ['addOutcomes', 'no record', { applied: false, current: 'fine' }],
     ['compareAndSetState', 'a record that is none', { applied: false, current: ajar }],
   ])('that does not parse is damage: %s, %s', async (operation, _what, reply) => {
     const { store, events } = arrange()
@@ -925,7 +925,7 @@ describe('a store that is misconfigured', () => {
     const warnings = captureWarnings()
     const { store } = arrange()
     const write = (error: CircuitStorageError) =>
-      errorOf(store.run('incrementFailures', ['stripe'], () => Promise.reject(error)))
+      errorOf(store.run('addOutcomes', ['stripe'], () => Promise.reject(error)))
     const said = (word: string) =>
       new CircuitStorageError('x', { operation: 'getState', kind: 'misconfigured', cause: new Error(`${word} x`) })
 
@@ -953,22 +953,21 @@ describe('a store that is misconfigured', () => {
   it('is not warned of again because something else is well: another operation, or another service', async () => {
     const warnings = captureWarnings()
     const { store } = arrange()
-    const increment = (services: string[], action: () => Promise<WriteResult>) =>
-      store.run('incrementFailures', services, action)
+    const add = (services: string[], action: () => Promise<WriteResult>) => store.run('addOutcomes', services, action)
     const isWell = async (): Promise<WriteResult> => ({ applied: true, current: record })
     const isRefused = () => Promise.reject(refused())
 
-    await errorOf(increment(['stripe', 'paypal'], isRefused))
+    await errorOf(add(['stripe', 'paypal'], isRefused))
     expect(warnings()).toHaveLength(1)
     for (let round = 0; round < 3; round++) {
       await store.run('compareAndSetState', ['stripe', 'paypal'], isWell)
-      await increment(['paypal'], isWell)
+      await add(['paypal'], isWell)
       await succeed(store)
-      await errorOf(increment(['stripe', 'paypal'], isRefused))
+      await errorOf(add(['stripe', 'paypal'], isRefused))
     }
     expect(warnings()).toHaveLength(1)
-    await increment(['paypal', 'stripe', 'adyen'], isWell)
-    await errorOf(increment(['stripe', 'paypal'], isRefused))
+    await add(['paypal', 'stripe', 'adyen'], isWell)
+    await errorOf(add(['stripe', 'paypal'], isRefused))
     expect(warnings()).toHaveLength(2)
   })
 
@@ -1037,7 +1036,7 @@ describe('reading and writing', () => {
   const operations: StorageOperation[] = [
     'getState',
     'batchGetState',
-    'incrementFailures',
+    'addOutcomes',
     'compareAndSetState',
     'batchSetState',
     'clearState',
@@ -1062,7 +1061,7 @@ describe('reading and writing', () => {
 
     for (let n = 0; n < 2; n++) {
       await failAt(store, 'batchGetState')
-      await failAt(store, 'incrementFailures')
+      await failAt(store, 'addOutcomes')
     }
 
     expect([store.canRead, store.canWrite]).toEqual([false, false])
@@ -1070,7 +1069,7 @@ describe('reading and writing', () => {
 
   it('do not answer for each other: a table that can be read and not written stays so', async () => {
     const { store } = arrange()
-    for (let n = 0; n < 2; n++) await failAt(store, 'incrementFailures')
+    for (let n = 0; n < 2; n++) await failAt(store, 'addOutcomes')
 
     await succeed(store)
     expect([store.canRead, store.canWrite]).toEqual([true, false])
@@ -1083,7 +1082,7 @@ describe('reading and writing', () => {
     const { store } = arrange()
 
     await failAt(store, 'getState')
-    await failAt(store, 'incrementFailures')
+    await failAt(store, 'addOutcomes')
 
     expect([store.canRead, store.canWrite]).toEqual([true, true])
   })
@@ -1092,7 +1091,7 @@ describe('reading and writing', () => {
     const { store } = arrange()
 
     await failAt(store, 'compareAndSetState')
-    await failAt(store, 'incrementFailures')
+    await failAt(store, 'addOutcomes')
 
     expect([store.canRead, store.canWrite]).toEqual([true, false])
   })
@@ -1102,7 +1101,7 @@ describe('listeners', () => {
   it('are told of every failure, with what is kept for later', async () => {
     const { store, events } = arrange()
     const operations: StorageOperation[] = [
-      'incrementFailures',
+      'addOutcomes',
       'compareAndSetState',
       'batchSetState',
       'clearState',
@@ -1110,7 +1109,7 @@ describe('listeners', () => {
     ]
 
     for (const operation of operations) {
-      const operator = operation === 'incrementFailures' ? undefined : { rounds: 1 }
+      const operator = operation === 'addOutcomes' ? undefined : { rounds: 1 }
       await errorOf(
         store.run(operation, ['stripe', 'paypal'], () => Promise.reject(new Error('down')), undefined, operator),
       )
@@ -1118,7 +1117,7 @@ describe('listeners', () => {
 
     // What an operator asked for is repeated by the operator.
     expect(events.map(({ operation, willRetry }) => [operation, willRetry])).toEqual([
-      ['incrementFailures', true],
+      ['addOutcomes', true],
       ['compareAndSetState', false],
       ['batchSetState', false],
       ['clearState', false],
@@ -1206,8 +1205,8 @@ describe('without a listener', () => {
     for (let n = 0; n < 3; n++) {
       await errorOf(store.run('getState', ['stripe'], reject(new Error('down'))))
       await errorOf(store.run('getState', ['stripe'], reject(new RangeError('down'))))
-      await errorOf(store.run('incrementFailures', ['stripe'], reject(new Error('down'))))
-      await errorOf(store.run('incrementFailures', ['stripe'], reject('down')))
+      await errorOf(store.run('addOutcomes', ['stripe'], reject(new Error('down'))))
+      await errorOf(store.run('addOutcomes', ['stripe'], reject('down')))
     }
 
     expect(warnings()).toHaveLength(4)

@@ -7,8 +7,8 @@ import type {
   CircuitRecord,
   CompareAndSet,
   ExpectedVersion,
-  FailureIncrement,
   ICircuitStorage,
+  Outcomes,
   WriteResult,
 } from '../../../src/storage/contract.ts'
 import { MemoryCircuitStorage } from '../../../src/storage/memory.ts'
@@ -104,8 +104,8 @@ describe('testCircuitStorage', () => {
 
   it('takes stores with lower limits', async () => {
     class Small extends RemoteStorage {
-      protected override isKnown(key: string, { id }: FailureIncrement): boolean {
-        return this.store.increments.get(key)?.at(-1) === id
+      protected override isKnown(key: string, { id }: Outcomes): boolean {
+        return this.store.additions.get(key)?.at(-1) === id
       }
       override async batchSetState(writes: readonly CompareAndSet[]): Promise<Map<string, WriteResult>> {
         if (writes.length > 25) throw new Error('too many')
@@ -113,7 +113,7 @@ describe('testCircuitStorage', () => {
       }
     }
     const [create, options] = fixture(Small)
-    const limits = { maxBatch: 25, rememberedIncrements: 1, parallelWrites: 2 }
+    const limits = { maxBatch: 25, rememberedAdditions: 1, parallelWrites: 2 }
     expect(await run(create, { ...options, ...limits })).toEqual(new Map())
   })
 
@@ -134,18 +134,18 @@ describe('testCircuitStorage', () => {
 
   it('says what differed, with both records', async () => {
     class Doubling extends RemoteStorage {
-      protected override counted(current: CircuitRecord | undefined, increment: FailureIncrement): CircuitRecord {
-        return super.counted(current, { ...increment, count: increment.count * 2 })
+      protected override plus(record: CircuitRecord, outcomes: Outcomes): CircuitRecord {
+        return super.plus(record, { ...outcomes, failures: outcomes.failures * 2 })
       }
     }
-    const title = 'incrementFailures › creates a closed record with its id as version and epoch'
+    const title = 'addOutcomes › counts outcomes that are sent twice once'
     const failure = (await runOnly(title, ...fixture(Doubling))).get(title)
     expect(failure).toMatchObject({
       name: 'AssertionError',
       actual: { failureCount: 4 },
       expected: { failureCount: 2 },
     })
-    expect(String(failure)).toContain('the first increment: current must be what is stored')
+    expect(String(failure)).toContain('an addition that is sent again did happen: current must be what is stored')
   })
 
   it('asks for a runner where there is none', () => {
@@ -406,6 +406,22 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
         }
       },
     ],
+    'keeps fractions as 32-bit floats': [
+      'what is stored › keeps fractions exact',
+      class extends RemoteStorage {
+        protected override takeIn(record: CircuitRecord) {
+          return super.takeIn({ ...record, dismissals: Math.fround(record.dismissals) })
+        }
+      },
+    ],
+    'keeps nine decimal places of a number': [
+      'what is stored › keeps fractions exact',
+      class extends RemoteStorage {
+        protected override takeIn(record: CircuitRecord) {
+          return super.takeIn({ ...record, pace: record.pace && Number(record.pace.toFixed(9)) })
+        }
+      },
+    ],
     'keeps text as Latin-1': [
       'what is stored › keeps any text',
       class extends RemoteStorage {
@@ -449,163 +465,148 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
         }
       },
     ],
-    'draws a version of its own for a record that it creates': [
-      'incrementFailures › creates a closed record with its id as version and epoch',
+    'adds one, whatever it is given': [
+      'addOutcomes › adds to each count, and leaves the version and every other field alone',
       class extends RemoteStorage {
-        protected override counted(current: CircuitRecord | undefined, increment: FailureIncrement) {
-          const record = super.counted(current, increment)
-          return current ? record : { ...record, version: `own ${increment.id}` }
+        protected override plus(record: CircuitRecord, outcomes: Outcomes) {
+          return super.plus(record, { ...outcomes, failures: 1 })
         }
       },
     ],
-    'draws an epoch of its own for a record that it creates': [
-      'incrementFailures › creates a closed record with its id as version and epoch',
+    'mistakes one count for another': [
+      'addOutcomes › adds to each count, and leaves the version and every other field alone',
       class extends RemoteStorage {
-        protected override counted(current: CircuitRecord | undefined, increment: FailureIncrement) {
-          const record = super.counted(current, increment)
-          return current ? record : { ...record, epoch: `own ${increment.id}` }
+        protected override plus(record: CircuitRecord, outcomes: Outcomes) {
+          return super.plus(record, { ...outcomes, early: outcomes.started, started: outcomes.early })
         }
       },
     ],
-    'adds one, whatever the count is': [
-      'incrementFailures › adds to a record that was never replaced, whether or not its version was seen',
+    'dates the last failure': [
+      'addOutcomes › adds to each count, and leaves the version and every other field alone',
       class extends RemoteStorage {
-        protected override counted(current: CircuitRecord | undefined, increment: FailureIncrement) {
-          return super.counted(current, { ...increment, count: current ? 1 : increment.count })
+        protected override plus(record: CircuitRecord, outcomes: Outcomes) {
+          return { ...super.plus(record, outcomes), lastFailureAt: outcomes.at }
         }
       },
     ],
-    'draws a new version for an increment': [
-      'incrementFailures › leaves the version and every other field alone',
+    'takes nothing for one': [
+      'addOutcomes › adds nothing where it is given 0',
       class extends RemoteStorage {
-        protected override counted(current: CircuitRecord | undefined, increment: FailureIncrement) {
-          const record = super.counted(current, increment)
-          return { ...record, version: increment.id }
+        protected override plus(record: CircuitRecord, outcomes: Outcomes) {
+          return super.plus(record, { ...outcomes, failures: outcomes.failures || 1 })
         }
       },
     ],
-    'drops an override at an increment': [
-      'incrementFailures › leaves the version and every other field alone',
+    'skips outcomes without a failure': [
+      'addOutcomes › adds nothing where it is given 0',
       class extends RemoteStorage {
-        protected override counted(current: CircuitRecord | undefined, increment: FailureIncrement) {
-          return { ...super.counted(current, increment), override: undefined }
+        protected override add(key: string, current: CircuitRecord, outcomes: Outcomes) {
+          if (outcomes.failures === 0) return { applied: true, current: this.handOut(current) }
+          return super.add(key, current, outcomes)
         }
       },
     ],
-    'dates increments by its own clock': [
-      'incrementFailures › takes the time from the increment, not from its own clock',
+    'draws a new version for an addition': [
+      'addOutcomes › adds to each count, and leaves the version and every other field alone',
       class extends RemoteStorage {
-        protected override counted(current: CircuitRecord | undefined, increment: FailureIncrement) {
-          return super.counted(current, { ...increment, at: Date.now() })
+        protected override plus(record: CircuitRecord, outcomes: Outcomes) {
+          return { ...super.plus(record, outcomes), version: outcomes.id }
+        }
+      },
+    ],
+    'drops an override at an addition': [
+      'addOutcomes › adds to each count, and leaves the version and every other field alone',
+      class extends RemoteStorage {
+        protected override plus(record: CircuitRecord, outcomes: Outcomes) {
+          return { ...super.plus(record, outcomes), override: undefined }
+        }
+      },
+    ],
+    'dates additions by its own clock': [
+      'addOutcomes › takes the time from the outcomes, not from its own clock',
+      class extends RemoteStorage {
+        protected override plus(record: CircuitRecord, outcomes: Outcomes) {
+          return super.plus(record, { ...outcomes, at: Date.now() })
         }
       },
     ],
     'loses updates: reads, waits, then writes the sum': [
-      'incrementFailures › adds up exactly when many arrive at once, whether or not the record exists',
+      'addOutcomes › adds up exactly when many arrive at once',
       class extends RemoteStorage {
-        override async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement) {
+        override async addOutcomes(key: string, version: string, outcomes: Outcomes) {
           const current = await this.getState(key)
-          return this.matches(current, version) ? this.add(key, current, increment) : this.refuse(current)
+          return current?.version === version ? this.add(key, current, outcomes) : this.refuse(current)
         }
       },
     ],
-    'refuses an increment when another one was faster': [
-      'incrementFailures › adds up exactly when many arrive at once, whether or not the record exists',
+    'refuses an addition when another one was faster': [
+      'addOutcomes › adds up exactly when many arrive at once',
       class extends RemoteStorage {
-        override async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement) {
+        override async addOutcomes(key: string, version: string, outcomes: Outcomes) {
           const before = await this.getState(key)
           const current = this.store.records.get(key)
           if (before?.failureCount !== current?.failureCount) return this.refuse(current)
-          return super.incrementFailures(key, version, increment)
+          return super.addOutcomes(key, version, outcomes)
         }
       },
     ],
-    'increments whatever version is stored': [
-      'incrementFailures › refuses a version that is not the stored one',
+    'adds to whatever version is stored': [
+      'addOutcomes › refuses a version that is not the stored one',
       class extends RemoteStorage {
-        override async incrementFailures(key: string, _: ExpectedVersion, increment: FailureIncrement) {
-          return super.incrementFailures(key, this.store.records.get(key)?.version, increment)
+        override async addOutcomes(key: string, version: string, outcomes: Outcomes) {
+          return super.addOutcomes(key, this.store.records.get(key)?.version ?? version, outcomes)
         }
       },
     ],
-    'takes no version in an increment for any version': [
-      'incrementFailures › refuses no version where a record was replaced',
+    'creates a record for an addition': [
+      'addOutcomes › creates nothing',
       class extends RemoteStorage {
-        override async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement) {
-          return super.incrementFailures(key, version ?? this.store.records.get(key)?.version, increment)
+        override async addOutcomes(key: string, version: string, outcomes: Outcomes) {
+          if (this.store.records.has(key)) return super.addOutcomes(key, version, outcomes)
+          return this.add(key, emptyRecord(version, outcomes.at), outcomes)
         }
       },
     ],
-    'refuses an increment that saw nothing once the record is there': [
-      'incrementFailures › adds to a record that was never replaced, whether or not its version was seen',
-      class extends RemoteStorage {
-        protected override isUnreplaced = () => false
-      },
-    ],
-    'takes a record with the first epoch for one that was never replaced': [
-      'incrementFailures › refuses no version where a record was replaced',
-      class extends RemoteStorage {
-        protected override isUnreplaced(current: CircuitRecord | undefined, version: ExpectedVersion) {
-          return version === undefined && current?.generation === 0
-        }
-      },
-    ],
-    'folds the case of versions and epochs': [
-      'incrementFailures › tells a replaced record from a new one by its version as text',
-      class extends RemoteStorage {
-        protected override isUnreplaced(current: CircuitRecord | undefined, version: ExpectedVersion) {
-          return version === undefined && current?.version.toLowerCase() === current?.epoch.toLowerCase()
-        }
-      },
-    ],
-    'creates a record for an increment that names a version': [
-      'incrementFailures › refuses a version where another or none is stored',
-      class extends RemoteStorage {
-        override async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement) {
-          return super.incrementFailures(key, this.store.records.has(key) ? version : undefined, increment)
-        }
-      },
-    ],
-    'ignores the ids of increments': [
-      'incrementFailures › counts an increment that is sent twice once',
+    'ignores the ids of additions': [
+      'addOutcomes › counts outcomes that are sent twice once',
       class extends RemoteStorage {
         protected override isKnown = () => false
       },
     ],
-    'answers an increment that is sent again as refused': [
-      'incrementFailures › counts an increment that is sent twice once',
+    'answers an addition that is sent again as refused': [
+      'addOutcomes › counts outcomes that are sent twice once',
       class extends RemoteStorage {
-        override async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement) {
-          if (this.isKnown(key, increment)) return this.refuse(this.store.records.get(key))
-          return super.incrementFailures(key, version, increment)
+        override async addOutcomes(key: string, version: string, outcomes: Outcomes) {
+          if (this.isKnown(key, outcomes)) return this.refuse(this.store.records.get(key))
+          return super.addOutcomes(key, version, outcomes)
         }
       },
     ],
     'looks an id up, waits, then counts': [
-      'incrementFailures › counts an increment that is sent twice at once only once',
+      'addOutcomes › counts outcomes that are sent twice at once only once',
       class extends RemoteStorage {
-        override async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement) {
-          const known = this.isKnown(key, increment)
+        override async addOutcomes(key: string, version: string, outcomes: Outcomes) {
+          const known = this.isKnown(key, outcomes)
           await undefined
           const current = this.store.records.get(key)
-          if (known || !this.matches(current, version)) return super.incrementFailures(key, version, increment)
-          return this.add(key, current, increment)
+          if (known || current?.version !== version) return super.addOutcomes(key, version, outcomes)
+          return this.add(key, current, outcomes)
         }
       },
     ],
     'remembers the latest id only': [
-      'incrementFailures › recognises an increment among later ones',
+      'addOutcomes › recognises an addition among later ones',
       class extends RemoteStorage {
-        protected override isKnown(key: string, { id }: FailureIncrement) {
-          return this.store.increments.get(key)?.at(-1) === id
+        protected override isKnown(key: string, { id }: Outcomes) {
+          return this.store.additions.get(key)?.at(-1) === id
         }
       },
     ],
-    'knows increments by their time, not by their id': [
-      'incrementFailures › counts equal increments with different ids',
+    'knows additions by their time, not by their id': [
+      'addOutcomes › counts equal outcomes with different ids',
       class extends RemoteStorage {
-        protected override isKnown(key: string, { at }: FailureIncrement) {
-          return this.store.records.get(key)?.lastFailureAt === at
+        protected override isKnown(key: string, { at }: Outcomes) {
+          return this.store.records.get(key)?.updatedAt === at
         }
       },
     ],
@@ -684,22 +685,6 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
         }
       },
     ],
-    'takes no version in a replace for that of a record that was never replaced': [
-      'compareAndSetState › creates nothing where a record is stored',
-      class extends RemoteStorage {
-        protected override matches(current: CircuitRecord | undefined, version: ExpectedVersion) {
-          return super.matches(current, version) || this.isUnreplaced(current, version)
-        }
-      },
-    ],
-    'takes a record that was never replaced for any version': [
-      'compareAndSetState › replaces what increments have made, by its version',
-      class extends RemoteStorage {
-        protected override matches(current: CircuitRecord | undefined, version: ExpectedVersion) {
-          return super.matches(current, version) || (version !== undefined && current?.version === current?.epoch)
-        }
-      },
-    ],
     'accepts the version before the last': [
       'compareAndSetState › refuses the version before the last',
       class extends RemoteStorage {
@@ -729,7 +714,7 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
       },
     ],
     'keeps the failure count at a replace': [
-      'compareAndSetState › replaces the failure count, and later increments add to the new one',
+      'compareAndSetState › replaces the counts, and later additions add to the new ones',
       class extends RemoteStorage {
         protected override merged(current: CircuitRecord | undefined, next: CircuitRecord) {
           return { ...next, failureCount: Math.max(next.failureCount, current?.failureCount ?? 0) }
@@ -768,46 +753,49 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
         }
       },
     ],
-    'increments a version that was replaced': [
-      'increments and replaces together › refuses an increment of a version that was replaced',
+    'adds to a version that was replaced': [
+      'additions and replaces together › refuses an addition to a version that was replaced, whether or not it was counted before',
       class extends RemoteStorage {
         readonly #versions = new Map<string, Set<ExpectedVersion>>()
         protected override write(key: string, next: CircuitRecord) {
           this.#versions.set(key, (this.#versions.get(key) ?? new Set()).add(next.version))
           return super.write(key, next)
         }
-        override async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement) {
-          const known = this.#versions.get(key)?.has(version)
-          return super.incrementFailures(key, known ? this.store.records.get(key)?.version : version, increment)
+        override async addOutcomes(key: string, version: string, outcomes: Outcomes) {
+          const stored = this.store.records.get(key)?.version
+          const known = stored !== undefined && this.#versions.get(key)?.has(version)
+          return super.addOutcomes(key, known ? stored : version, outcomes)
         }
       },
     ],
     'looks at the id before the version': [
-      'increments and replaces together › does not count an increment that is sent again after a replace',
+      'additions and replaces together › refuses an addition to a version that was replaced, whether or not it was counted before',
       class extends RemoteStorage {
         readonly #ids = new Set<string>()
-        override async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement) {
+        override async addOutcomes(key: string, version: string, outcomes: Outcomes) {
           const current = this.handOut(this.store.records.get(key))
-          if (this.#ids.has(increment.id)) return { applied: true, current }
-          const result = await super.incrementFailures(key, version, increment)
-          if (result.applied) this.#ids.add(increment.id)
+          if (this.#ids.has(outcomes.id)) return { applied: true, current }
+          const result = await super.addOutcomes(key, version, outcomes)
+          if (result.applied) this.#ids.add(outcomes.id)
           return result
         }
       },
     ],
-    'checks the version of an increment, waits, then adds to whatever is stored': [
-      'increments and replaces together › lets no increment of the old version through to the new one',
+    'checks the version of an addition, waits, then adds to whatever is stored': [
+      'additions and replaces together › lets no addition to the old version through to the new one',
       class extends RemoteStorage {
-        override async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement) {
-          if (this.matches(await this.getState(key), version) && !this.isKnown(key, increment)) {
-            return this.add(key, this.store.records.get(key), increment)
+        override async addOutcomes(key: string, version: string, outcomes: Outcomes) {
+          const seen = await this.getState(key)
+          const current = this.store.records.get(key)
+          if (current && seen?.version === version && !this.isKnown(key, outcomes)) {
+            return this.add(key, current, outcomes)
           }
-          return super.incrementFailures(key, version, increment)
+          return super.addOutcomes(key, version, outcomes)
         }
       },
     ],
-    'refuses a replace when an increment was faster': [
-      'increments and replaces together › lets no increment of the old version through to the new one',
+    'refuses a replace when an addition was faster': [
+      'additions and replaces together › lets no addition to the old version through to the new one',
       class extends RemoteStorage {
         override async compareAndSetState(key: string, version: ExpectedVersion, next: CircuitRecord) {
           const before = await this.getState(key)
@@ -818,7 +806,7 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
       },
     ],
     'writes back what it read when it refuses': [
-      'increments and replaces together › keeps the increments that come after a replace',
+      'additions and replaces together › keeps the additions that come after a replace',
       class extends RemoteStorage {
         override async compareAndSetState(key: string, version: ExpectedVersion, next: CircuitRecord) {
           const current = await this.getState(key)
@@ -950,10 +938,10 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
     'looks for the version before it deletes, and adds to what follows': [
       'clearing › lets no write of a deleted record through to the one that follows',
       class extends RemoteStorage {
-        override async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement) {
-          if (!this.matches(await this.getState(key), version)) return super.incrementFailures(key, version, increment)
+        override async addOutcomes(key: string, version: string, outcomes: Outcomes) {
+          if (!this.matches(await this.getState(key), version)) return super.addOutcomes(key, version, outcomes)
           await undefined
-          return super.incrementFailures(key, this.store.records.get(key)?.version, increment)
+          return super.addOutcomes(key, this.store.records.get(key)?.version ?? version, outcomes)
         }
       },
     ],
@@ -1010,15 +998,14 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
         }
       },
     ],
-    'increments a record that it has handed out': [
+    'adds to a record that it has handed out': [
       'who owns a record › does not change a record that it has returned',
       class extends RemoteStorage {
         protected override handOut(record: CircuitRecord | undefined) {
           return record
         }
-        protected override add(key: string, current: CircuitRecord | undefined, increment: FailureIncrement) {
-          const next = this.counted(current, increment)
-          return this.write(key, current ? Object.assign(current, next) : next)
+        protected override add(key: string, current: CircuitRecord, outcomes: Outcomes) {
+          return this.write(key, Object.assign(current, this.plus(current, outcomes)))
         }
       },
     ],
@@ -1046,18 +1033,18 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
         }
       },
     ],
-    'guards increments by a lock of its own': [
-      'two instances › adds up the increments of both',
+    'guards additions by a lock of its own': [
+      'two instances › adds up the outcomes of both',
       class extends RemoteStorage {
         #lock: Promise<unknown> = Promise.resolve()
-        override incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement) {
+        override addOutcomes(key: string, version: string, outcomes: Outcomes) {
           const result = this.#lock.then(async (): Promise<WriteResult> => {
             const current = await this.getState(key)
-            if (!this.matches(current, version) || this.isKnown(key, increment)) {
-              return super.incrementFailures(key, version, increment)
+            if (current?.version !== version || this.isKnown(key, outcomes)) {
+              return super.addOutcomes(key, version, outcomes)
             }
             await undefined
-            return this.add(key, current, increment)
+            return this.add(key, current, outcomes)
           })
           this.#lock = result.catch(() => {})
           return result
@@ -1079,15 +1066,15 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
       },
     ],
     'remembers ids in the instance': [
-      'two instances › counts an increment that both send once',
+      'two instances › counts outcomes that both send once',
       class extends RemoteStorage {
         readonly #ids = new Map<string, Set<string>>()
-        protected override isKnown(key: string, { id }: FailureIncrement) {
+        protected override isKnown(key: string, { id }: Outcomes) {
           return this.#ids.get(key)?.has(id) ?? false
         }
-        protected override add(key: string, current: CircuitRecord | undefined, increment: FailureIncrement) {
-          this.#ids.set(key, (this.#ids.get(key) ?? new Set()).add(increment.id))
-          return super.add(key, current, increment)
+        protected override add(key: string, current: CircuitRecord, outcomes: Outcomes) {
+          this.#ids.set(key, (this.#ids.get(key) ?? new Set()).add(outcomes.id))
+          return super.add(key, current, outcomes)
         }
       },
     ],
@@ -1128,8 +1115,8 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
     'repairs a damaged record and rejects': [
       'a damaged record › is noticed by a write, and left as it is',
       class extends RemoteStorage {
-        override async incrementFailures(key: string, version: ExpectedVersion, increment: FailureIncrement) {
-          const result = super.incrementFailures(key, version, increment)
+        override async addOutcomes(key: string, version: string, outcomes: Outcomes) {
+          const result = super.addOutcomes(key, version, outcomes)
           this.store.damaged.delete(key)
           return result
         }
@@ -1222,12 +1209,12 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
         }
       },
     ],
-    'shortens the life of a record at an increment': [
+    'shortens the life of a record at an addition': [
       'expiry › keeps a record for two days after the last instant in it',
       class extends RemoteStorage {
-        protected override add(key: string, current: CircuitRecord | undefined, increment: FailureIncrement) {
-          const result = super.add(key, current, increment)
-          if (!current?.override) this.store.expiries.set(key, increment.at + 172_860_000)
+        protected override add(key: string, current: CircuitRecord, outcomes: Outcomes) {
+          const result = super.add(key, current, outcomes)
+          if (!current.override) this.store.expiries.set(key, outcomes.at + 172_860_000)
           return result
         }
       },
@@ -1240,13 +1227,13 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
         }
       },
     ],
-    'lets an increment give an overridden record an end': [
+    'lets an addition give an overridden record an end': [
       'expiry › never forgets an override',
       class extends RemoteStorage {
-        protected override add(key: string, current: CircuitRecord | undefined, increment: FailureIncrement) {
-          const result = super.add(key, current, increment)
+        protected override add(key: string, current: CircuitRecord, outcomes: Outcomes) {
+          const result = super.add(key, current, outcomes)
           const expiry = this.store.expiries.get(key) ?? 0
-          this.store.expiries.set(key, Math.max(expiry, increment.at + 172_860_000))
+          this.store.expiries.set(key, Math.max(expiry, outcomes.at + 172_860_000))
           return result
         }
       },

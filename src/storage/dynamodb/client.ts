@@ -44,7 +44,7 @@ async function loadSdk(context: Context): Promise<Sdk> {
 const retryMiddleware = 'retryMiddleware'
 
 /**
- * The same client, but each request is sent once: an increment that the SDK sent twice could count twice.
+ * The same client, but each request is sent once: an addition that the SDK sent twice could count twice.
  *
  * It is the given object in all but its middleware stack, so that tracing and test doubles that the user attached to the
  * client still work. The retry middleware is not just removed but replaced by one that does nothing, because others,

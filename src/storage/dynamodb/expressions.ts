@@ -2,14 +2,14 @@
  * The expressions of the two conditional writes, and the contents of an item.
  *
  * An item holds the fields of the {@link CircuitRecord} as top-level attributes, the time to live, and in `inc0` to
- * `inc15` the ids of the latest 16 increments since the last replace. Attributes of other names are the user's and are
+ * `inc15` the ids of the latest 16 additions since the last replace. Attributes of other names are the user's and are
  * left alone.
  *
  * @module
  */
 
-import type { CompareAndSet, ExpectedVersion, FailureIncrement } from '../contract.ts'
-import { emptyRecord, expiryOf, recordFields } from '../record.ts'
+import type { CompareAndSet, Outcomes } from '../contract.ts'
+import { counts, expiryOf, recordFields } from '../record.ts'
 import type { Table } from './options.ts'
 
 /** The variable part of an `UpdateItem`. */
@@ -20,12 +20,12 @@ export interface Update {
   readonly values: Record<string, unknown>
 }
 
-/** The ids of the latest increments, the last one first: as many as the Redis adapter remembers. */
+/** The ids of the latest additions, the last one first: as many as the Redis adapter remembers. */
 export const slots: readonly string[] = Array.from({ length: 16 }, (_, index) => `inc${index}`)
 
 /**
- * Replaces the record. Sets every field of `next`, and removes every field that it lacks. Removes the ids of increments,
- * too: no increment of the old version applies any more.
+ * Replaces the record: every field of `next` is set, every field that it lacks is removed, and so are the ids of
+ * additions, which the old version fenced.
  */
 export function replacementOf(table: Table, { version, next }: CompareAndSet): Update {
   const { name, value, names, values } = placeholders()
@@ -52,48 +52,30 @@ export function replacementOf(table: Table, { version, next }: CompareAndSet): U
 }
 
 /**
- * Adds to the count of a record, or creates it. It leaves the version alone, so that any number of increments can
- * follow one another. The ids of the latest ones make a resent increment count once.
+ * Adds to the counts of a record. It leaves the version alone, so that any number of additions can follow one another. The
+ * ids of the latest ones make a resent addition count once.
  */
-export function incrementOf(table: Table, version: ExpectedVersion, { count, at, id }: FailureIncrement): Update {
+export function additionOf(version: string, outcomes: Outcomes): Update {
+  const { at, id } = outcomes
   const { name, value, names, values } = placeholders()
   const ids = slots.map((slot) => name(slot))
 
-  const add = [`${name('failureCount')} ${value('count', count)}`]
-  const set = [`${name('lastFailureAt')} = ${value('at', at)}`, `${name('updatedAt')} = ${value('at', at)}`]
+  // A count that is missing or no number makes the update fail: the record is damaged.
+  const set = Object.entries(counts).map(
+    ([count, outcome]) => `${name(count)} = ${name(count)} + ${value(count, outcomes[outcome])}`,
+  )
+  set.push(`${name('updatedAt')} = ${value('at', at)}`)
   // Every id moves on by one, and the oldest falls out. The right-hand sides are the values before the update.
   for (const [index, slot] of ids.entries()) {
     const before = ids[index - 1]
     set.push(`${slot} = ${before === undefined ? value('id', id) : `if_not_exists(${before}, ${value('none', '')})`}`)
   }
   const conditions = [
-    version === undefined
-      ? // * There is no item yet, or nothing has replaced the first record.
-        `(attribute_not_exists(${name('pk', table.partitionKeyName)}) OR ${name('version')} = ${name('epoch')})`
-      : `${name('version')} = ${value('expected', version)}`,
-    // * This increment was not counted before. An absent attribute differs from everything.
-    ids.map((slot) => `${slot} <> ${value('id', id)}`).join(' AND '),
+    `${name('version')} = ${value('expected', version)}`,
+    // * These outcomes were not counted before. An absent attribute differs from everything.
+    ...ids.map((slot) => `${slot} <> ${value('id', id)}`),
   ]
-
-  // A record whose version was seen is complete. Without a version the record may have to be created.
-  if (version === undefined) {
-    const created = emptyRecord(id, at)
-    const setIfAbsent = (attribute: string, initial: string) =>
-      set.push(`${attribute} = if_not_exists(${attribute}, ${initial})`)
-    const setAbove: readonly string[] = ['failureCount', 'lastFailureAt', 'updatedAt']
-    for (const field of recordFields) {
-      if (created[field] === undefined || setAbove.includes(field)) continue
-      setIfAbsent(name(field), value(field, created[field]))
-    }
-    setIfAbsent(name('ttl', table.ttlAttributeName), value('ttl', epochSeconds(expiryOf(created) as number)))
-  }
-
-  return {
-    updateExpression: `SET ${set.join(', ')} ADD ${add.join(', ')}`,
-    conditionExpression: conditions.join(' AND '),
-    names,
-    values,
-  }
+  return { updateExpression: `SET ${set.join(', ')}`, conditionExpression: conditions.join(' AND '), names, values }
 }
 
 interface Placeholders {

@@ -66,7 +66,7 @@ export function withDefaults({
 
 const attribute: OptionRule = {
   allowed: 'the name of an attribute, at most 255 bytes, that no field of a circuit record has',
-  // `inc0` and so on hold the ids of increments.
+  // `inc0` and so on hold the ids of additions.
   accepts: (name) =>
     isText(name) &&
     Buffer.byteLength(name) <= 255 &&

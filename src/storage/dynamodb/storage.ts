@@ -13,8 +13,8 @@ import type {
   CircuitRecord,
   CompareAndSet,
   ExpectedVersion,
-  FailureIncrement,
   ICircuitStorage,
+  Outcomes,
   WriteResult,
 } from '../contract.ts'
 import { refuseRepetitions } from '../distinct-writes.ts'
@@ -23,7 +23,7 @@ import { BatchOutcome } from '../replies.ts'
 import { concurrently, sendInChunks } from './chunks.ts'
 import { type Connection, connect, type Sdk, withoutRetries } from './client.ts'
 import { type Action, type Context, type KeyContext, requestError, undecodableError } from './errors.ts'
-import { incrementOf, replacementOf, slots, type Update } from './expressions.ts'
+import { additionOf, replacementOf, slots, type Update } from './expressions.ts'
 import type { ClientOptions, Table } from './options.ts'
 
 /** Keeps circuits in a DynamoDB table, by options that were checked. */
@@ -75,16 +75,11 @@ export class UncheckedDynamoDBStorage implements ICircuitStorage {
     return outcome.results()
   }
 
-  async incrementFailures(
-    serviceKey: string,
-    version: ExpectedVersion,
-    increment: FailureIncrement,
-  ): Promise<WriteResult> {
-    const update = incrementOf(this.#table, version, increment)
-    const context: KeyContext = { operation: 'incrementFailures', service: serviceKey }
-    const { applied, current, item } = await this.#update(context, update, withoutRetries)
-    // This increment was sent before and counted, and only the reply was lost. A replace would have removed its id.
-    const wasCounted = slots.some((slot) => item?.[slot]?.S === increment.id)
+  async addOutcomes(serviceKey: string, version: string, outcomes: Outcomes): Promise<WriteResult> {
+    const context: KeyContext = { operation: 'addOutcomes', service: serviceKey }
+    const { applied, current, item } = await this.#update(context, additionOf(version, outcomes), withoutRetries)
+    // Sent before: the first one counted, and only its reply was lost. A replace would have removed its id.
+    const wasCounted = slots.some((slot) => item?.[slot]?.S === outcomes.id)
     return { applied: applied || wasCounted, current }
   }
 

@@ -63,7 +63,7 @@ const advice: ReadonlyMap<string, string> = new Map([
   ['WRONGPASS', 'Redis does not accept the user or the password. Correct them'],
   [
     'NOPERM',
-    'the Redis user lacks a permission. Grant ~{keyPrefix}* +evalsha +eval +hgetall +hmget +hset +hdel +hincrby +exists ' +
+    'the Redis user lacks a permission. Grant ~{keyPrefix}* +evalsha +eval +hgetall +hmget +hset +hdel +exists ' +
       '+pexpire +persist +del, and +select for a database other than 0',
   ],
   ['READONLY', 'the server is a replica. Connect to the primary'],

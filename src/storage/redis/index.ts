@@ -14,7 +14,7 @@ export type { RedisCircuitStorageOptions, RedisClientLike } from './options.ts'
  * Keeps circuits in Redis 7 or later, or what is compatible with it, one hash per circuit.
  *
  * Without a `client` it needs `ioredis`, which is loaded at the first operation. Making one does no I/O. The user of the
- * connection must be allowed `~circuit:* +evalsha +eval +hgetall +hmget +hset +hdel +hincrby +exists +pexpire +persist
+ * connection must be allowed `~circuit:* +evalsha +eval +hgetall +hmget +hset +hdel +exists +pexpire +persist
  * +del`, and `+select` if the database is another than 0. Reads must come from the primary: leave `scaleReads` of a
  * cluster client as it is.
  *

@@ -2,15 +2,15 @@
  * The two Lua scripts, one per primitive, and the arguments that they take.
  *
  * A circuit's hash holds the fields of the {@link CircuitRecord}, lists and objects among them as JSON, and in
- * `increments` the ids of the latest 16 increments since the last replace. A script touches the one key that it is given,
+ * `additions` the ids of the latest 16 additions since the last replace. A script touches the one key that it is given,
  * so that it runs in a cluster as well.
  *
  * @module
  */
 
 import { createHash } from 'node:crypto'
-import type { CircuitRecord, CompareAndSet, ExpectedVersion, FailureIncrement } from '../contract.ts'
-import { emptyRecord, expiryOf, recordFields } from '../record.ts'
+import type { CircuitRecord, CompareAndSet, Outcomes } from '../contract.ts'
+import { counts, expiryOf, recordFields } from '../record.ts'
 import { fieldsOf } from './hash.ts'
 
 /** A script, and what it is given beside the key. */
@@ -27,33 +27,36 @@ export interface Script {
 
 /**
  * Both scripts begin with this. `version` is the stored one, with a `=` before it; empty where nothing is stored; `false`
- * where the key holds no record, so that nothing fits. The check of the answer finds that it is none.
+ * where the key holds no record, so that nothing fits. The reader of the answer finds that it is none.
  */
 const stored = `
 local key = KEYS[1]
-local stored = redis.call('HMGET', key, 'version', 'epoch', 'failureCount', 'increments')
-local version = stored[1] and '=' .. stored[1] or redis.call('EXISTS', key) == 0 and ''
+local version = redis.call('HMGET', key, 'version')[1]
+version = version and '=' .. version or redis.call('EXISTS', key) == 0 and ''
 local function answer(applied) return { applied, redis.call('HGETALL', key) } end
 `
 
 /**
- * Adds to the count, or creates the record first. Refuses a count that is no number, for the check of the answer to find.
- * Sets a time to live only for a record that it creates.
+ * Adds to the counts, all at once. Where one of them is damaged nothing is added, for the reader of the answer to find.
  *
- * ARGV: expected version, id, count, instant, time to live, then the fields and values of a new record.
+ * ARGV: expected version, id, instant, then what is added to each count.
  */
-const increment = script(`${stored}
-local unreplaced = stored[1] and stored[1] == stored[2]
-if version ~= ARGV[1] and not (ARGV[1] == '' and unreplaced) then return answer(0) end
-if version ~= '' and not string.find(stored[3] or '', '^%d+$') then return answer(0) end
-local ids = stored[4] or ''
+const addition = script(`${stored}
+if version ~= ARGV[1] then return answer(0) end
+local names = { '${Object.keys(counts).join("', '")}' }
+local old = redis.call('HMGET', key, 'additions', unpack(names))
+local ids = old[1] or ''
 if string.find('\\n' .. ids, '\\n' .. ARGV[2] .. '\\n', 1, true) then return answer(1) end
-if version == '' then redis.call('HSET', key, unpack(ARGV, 6)) end
-redis.call('HINCRBY', key, 'failureCount', ARGV[3])
 ids = ARGV[2] .. '\\n' .. ids
 ids = string.match(ids, '^' .. string.rep('[^\\n]*\\n', 16)) or ids
-redis.call('HSET', key, 'lastFailureAt', ARGV[4], 'updatedAt', ARGV[4], 'increments', ids)
-if version == '' then redis.call('PEXPIRE', key, ARGV[5]) end
+local fields = { 'updatedAt', ARGV[3], 'additions', ids }
+for index, name in ipairs(names) do
+  local count = old[index + 1] or ''
+  if count ~= '0' and not string.find(count, '^[1-9]%d*$') or #count > 16 then return answer(0) end
+  fields[#fields + 1] = name
+  fields[#fields + 1] = string.format('%.0f', count + ARGV[index + 3])
+end
+redis.call('HSET', key, unpack(fields))
 return answer(1)`)
 
 /**
@@ -70,16 +73,15 @@ redis.call('HDEL', key, unpack(ARGV, 5, set - 1))
 if ARGV[3] == '' then redis.call('PERSIST', key) else redis.call('PEXPIRE', key, ARGV[3]) end
 return answer(1)`)
 
-/** The script of an increment and its arguments. */
-export function incrementOf(version: ExpectedVersion, { count, at, id }: FailureIncrement): ScriptCall {
-  const created = emptyRecord(id, at)
-  const added = [line(id), String(count), String(at), lifetime(created)]
-  return { script: increment, args: [token(version), ...added, ...fieldsOf(created)] }
+/** The script of an addition and its arguments. */
+export function additionOf(version: string, outcomes: Outcomes): ScriptCall {
+  const added = Object.values(counts).map((outcome) => String(outcomes[outcome]))
+  return { script: addition, args: [token(version), line(outcomes.id), String(outcomes.at), ...added] }
 }
 
 /** The script of a replace and its arguments. */
 export function replacementOf({ version, next }: CompareAndSet): ScriptCall {
-  const absent = [...recordFields.filter((field) => next[field] === undefined), 'increments']
+  const absent = [...recordFields.filter((field) => next[field] === undefined), 'additions']
   const removed = [String(absent.length), ...absent]
   const args = [token(version), token(next.version), lifetime(next), ...removed, ...fieldsOf(next)]
   return { script: compareAndSet, args }

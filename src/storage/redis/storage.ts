@@ -12,8 +12,8 @@ import type {
   CircuitRecord,
   CompareAndSet,
   ExpectedVersion,
-  FailureIncrement,
   ICircuitStorage,
+  Outcomes,
   WriteResult,
 } from '../contract.ts'
 import { refuseRepetitions } from '../distinct-writes.ts'
@@ -22,7 +22,7 @@ import { type Connection, connect, type Delivery, deliver, hangUp } from './clie
 import { type Context, commandError } from './errors.ts'
 import { decodeRecord, decodeWrite } from './hash.ts'
 import type { ClientOptions, RedisCircuitStorageOptions } from './options.ts'
-import { incrementOf, replacementOf, type ScriptCall } from './scripts.ts'
+import { additionOf, replacementOf, type ScriptCall } from './scripts.ts'
 
 /** Keeps circuits in Redis, by options that were checked. */
 export class UncheckedRedisStorage implements ICircuitStorage {
@@ -50,12 +50,8 @@ export class UncheckedRedisStorage implements ICircuitStorage {
     return this.#all('batchGetState', reads)
   }
 
-  async incrementFailures(
-    serviceKey: string,
-    version: ExpectedVersion,
-    increment: FailureIncrement,
-  ): Promise<WriteResult> {
-    return this.#one('incrementFailures', this.#run(serviceKey, incrementOf(version, increment)))
+  async addOutcomes(serviceKey: string, version: string, outcomes: Outcomes): Promise<WriteResult> {
+    return this.#one('addOutcomes', this.#run(serviceKey, additionOf(version, outcomes)))
   }
 
   async compareAndSetState(serviceKey: string, version: ExpectedVersion, next: CircuitRecord): Promise<WriteResult> {

@@ -7,7 +7,7 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { type CircuitStorageError, isCircuitStorageError, type StorageOperation } from '../../errors.ts'
-import type { CircuitRecord, FailureIncrement, ICircuitStorage, WriteResult } from '../../storage/contract.ts'
+import type { CircuitRecord, ICircuitStorage, Outcomes, WriteResult } from '../../storage/contract.ts'
 import { emptyRecord } from '../../storage/record.ts'
 
 /** The two functions of a test runner that the suite needs; those of jest, vitest and `node:test` fit as they are. */
@@ -47,8 +47,8 @@ export interface StorageSuiteOptions {
   readonly maxBatch?: number | undefined
   /** How many writes compete for one circuit; default 25. */
   readonly parallelWrites?: number | undefined
-  /** The number of a circuit's latest increments whose ids the adapter knows; default 16, at least 1. */
-  readonly rememberedIncrements?: number | undefined
+  /** The number of a circuit's latest additions whose ids the adapter knows; default 16, at least 1. */
+  readonly rememberedAdditions?: number | undefined
   /** Repeats the random history that a failed run has named; default: a new one every time. */
   readonly seed?: number | undefined
 }
@@ -61,14 +61,14 @@ export class Bench {
   readonly storage: ICircuitStorage
   readonly maxBatch: number
   readonly parallelWrites: number
-  readonly rememberedIncrements: number
+  readonly rememberedAdditions: number
   readonly #keys = new Set<string>()
 
-  constructor(storage: ICircuitStorage, sizes: Pick<Bench, 'maxBatch' | 'parallelWrites' | 'rememberedIncrements'>) {
+  constructor(storage: ICircuitStorage, sizes: Pick<Bench, 'maxBatch' | 'parallelWrites' | 'rememberedAdditions'>) {
     this.storage = storage
     this.maxBatch = sizes.maxBatch
     this.parallelWrites = sizes.parallelWrites
-    this.rememberedIncrements = sizes.rememberedIncrements
+    this.rememberedAdditions = sizes.rememberedAdditions
   }
 
   /** A service key that nothing is stored for. */
@@ -86,15 +86,6 @@ export class Bench {
     const result = await this.storage.compareAndSetState(key, undefined, record)
     expectApplied(result, record, 'a create')
     return record
-  }
-
-  /** A circuit that was counted in and never replaced. */
-  async counting(key: string = this.key()): Promise<{ key: string; record: CircuitRecord }> {
-    const first = increment()
-    const result = await this.storage.incrementFailures(key, undefined, first)
-    const record = counted(emptyRecord(first.id, first.at), first)
-    expectApplied(result, record, 'the first increment')
-    return { key, record }
   }
 
   async expectRoundTrip(record: CircuitRecord, what: string): Promise<void> {
@@ -127,7 +118,7 @@ export class Bench {
 export const operations: readonly StorageOperation[] = [
   'getState',
   'batchGetState',
-  'incrementFailures',
+  'addOutcomes',
   'compareAndSetState',
   'batchSetState',
   'clearState',
@@ -144,24 +135,45 @@ export function circuitRecord(overrides: Partial<CircuitRecord> = {}): CircuitRe
   return { ...emptyRecord(randomUUID(), Date.now()), version: randomUUID(), ...overrides }
 }
 
-export function increment(overrides: Partial<FailureIncrement> = {}): FailureIncrement {
-  return { count: 1, at: Date.now(), id: randomUUID(), ...overrides }
+/** One failure of one instance, unless told otherwise. */
+export function outcomes(overrides: Partial<Outcomes> = {}): Outcomes {
+  const counts = { failures: 1, successes: 0, started: 0, early: 0, reporters: 1 }
+  return { ...counts, at: Date.now(), id: randomUUID(), ...overrides }
 }
 
-/** The record after an increment. */
-export function counted(record: CircuitRecord, { count, at }: FailureIncrement): CircuitRecord {
-  return { ...record, failureCount: record.failureCount + count, lastFailureAt: at, updatedAt: at }
+/** The record after an addition. */
+export function added(record: CircuitRecord, more: Omit<Outcomes, 'id'>): CircuitRecord {
+  return {
+    ...record,
+    failureCount: record.failureCount + more.failures,
+    successCount: record.successCount + more.successes,
+    startedCount: record.startedCount + more.started,
+    earlyCount: record.earlyCount + more.early,
+    reporterCount: record.reporterCount + more.reporters,
+    updatedAt: more.at,
+  }
 }
 
+/** A record with every field, and no two counts alike. */
 export function fullRecord(): CircuitRecord {
   const now = Date.now()
   return circuitRecord({
     state: 'HALF_OPEN',
     generation: 7,
+    suspectedAt: now - 22_000,
     failureCount: 5,
-    lastFailureAt: now - 1_000,
     successCount: 2,
+    startedCount: 11,
+    earlyCount: 4,
+    reporterCount: 6,
+    dismissals: 2 / 3,
+    dismissedAt: now - 3_600_000,
+    noise: 0.1 + 0.2,
+    pace: 1e-7,
+    othersAt: now - 21_000,
+    lastFailureAt: now - 1_000,
     openedAt: now - 20_000,
+    closedAt: now - 90_000,
     retryAt: now - 10_000,
     resetTimeout: 10_000,
     leases: [

@@ -5,7 +5,7 @@
  */
 
 import assert from 'node:assert/strict'
-import { type Cases, circuitRecord, expectRefused, fullRecord, increment } from './bench.ts'
+import { type Cases, circuitRecord, expectRefused, fullRecord, outcomes } from './bench.ts'
 
 export const clearCases: Cases = {
   'deletes one circuit and no other': async (bench) => {
@@ -37,43 +37,40 @@ export const clearCases: Cases = {
     const key = bench.key()
     const { version } = await bench.create(key, fullRecord())
     await bench.storage.clearState(key)
-    const late = await bench.storage.incrementFailures(key, version, increment())
-    expectRefused(late, undefined, 'an increment of a version that was deleted')
+    const late = await bench.storage.addOutcomes(key, version, outcomes())
+    expectRefused(late, undefined, 'an addition to a version that was deleted')
     const replace = await bench.storage.compareAndSetState(key, version, circuitRecord())
     expectRefused(replace, undefined, 'a replace of a version that was deleted')
     await bench.expectStored(key, undefined, 'refused writes must not bring a deleted record back')
 
-    const { record } = await bench.counting(key)
-    expectRefused(await bench.storage.incrementFailures(key, version, increment()), record, 'the version before')
-    const { key: regrown, record: first } = await bench.counting()
-    await bench.storage.clearState(regrown)
-    const { record: second } = await bench.counting(regrown)
-    const added = await bench.storage.incrementFailures(regrown, first.version, increment())
-    expectRefused(added, second, 'an increment of a record that was deleted and grew again')
-    const replaced = await bench.storage.compareAndSetState(regrown, first.version, circuitRecord())
-    expectRefused(replaced, second, 'a replace of a record that was deleted and grew again')
-    await bench.expectStored(regrown, second, 'after writes to the record before')
+    const record = await bench.create(key)
+    const added = await bench.storage.addOutcomes(key, version, outcomes())
+    expectRefused(added, record, 'an addition to a record that was deleted and created again')
+    const replaced = await bench.storage.compareAndSetState(key, version, circuitRecord())
+    expectRefused(replaced, record, 'a replace of a record that was deleted and created again')
+    await bench.expectStored(key, record, 'after writes to the record before')
   },
 
   'lets no write of a deleted record through to the one that follows': async (bench) => {
     for (let round = 0; round < 6; round += 1) {
-      const { key, record } = await bench.counting()
+      const key = bench.key()
+      const record = await bench.create(key)
       const { version } = record
       const write = (index: number) =>
         (index + round) % 4 === 0
           ? bench.storage.compareAndSetState(key, version, { ...record, failureCount: index })
-          : bench.storage.incrementFailures(key, version, increment())
+          : bench.storage.addOutcomes(key, version, outcomes())
       const before = Array.from({ length: bench.parallelWrites }, (_, index) => write(index))
       await bench.storage.clearState(key)
       const between = Array.from({ length: bench.parallelWrites }, (_, index) => write(index))
-      const { current } = await bench.storage.incrementFailures(key, undefined, increment())
+      const next = await bench.create(key)
       const behind = Array.from({ length: bench.parallelWrites }, (_, index) => write(index))
 
       for (const result of await Promise.all([...before, ...between, ...behind])) {
         const isSeen = result.current?.version === version
         assert.equal(result.applied, isSeen, 'applied to the record that was seen, and no other')
       }
-      await bench.expectStored(key, current, 'a write of a deleted record was applied to the one that followed')
+      await bench.expectStored(key, next, 'a write of a deleted record was applied to the one that followed')
     }
   },
 }

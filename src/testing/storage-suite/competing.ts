@@ -1,89 +1,70 @@
 /**
- * The cases about writes that meet: increments and replaces, two instances, and any history.
+ * The cases about writes that meet: additions and replaces, two instances, and any history.
  *
  * @module
  */
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
-import type {
-  CircuitRecord,
-  CompareAndSet,
-  ExpectedVersion,
-  FailureIncrement,
-  ICircuitStorage,
-  WriteResult,
-} from '../../storage/contract.ts'
-import { emptyRecord } from '../../storage/record.ts'
+import type { CircuitRecord, CompareAndSet, ICircuitStorage, Outcomes, WriteResult } from '../../storage/contract.ts'
 import {
+  added,
   type Cases,
   circuitRecord,
-  counted,
   expectApplied,
   expectOneWinner,
   expectRefused,
   expectResult,
   expectSame,
   fullRecord,
-  increment,
+  outcomes,
 } from './bench.ts'
 
 export const raceCases: Cases = {
-  'refuses an increment of a version that was replaced': async (bench) => {
+  'refuses an addition to a version that was replaced, whether or not it was counted before': async (bench) => {
     const key = bench.key()
     const [first, second] = [circuitRecord(), circuitRecord()]
+    const counted = outcomes()
     await bench.create(key, first)
+    await bench.storage.addOutcomes(key, first.version, counted)
     await bench.storage.compareAndSetState(key, first.version, second)
-    const result = await bench.storage.incrementFailures(key, first.version, increment())
-    expectRefused(result, second, 'an increment of a version that was replaced')
-    await bench.expectStored(key, second, 'after a late increment')
+    const late = await bench.storage.addOutcomes(key, first.version, outcomes())
+    expectRefused(late, second, 'an addition to a version that was replaced')
+    const again = await bench.storage.addOutcomes(key, first.version, counted)
+    expectRefused(again, second, 'an addition that is sent again after a replace')
+    await bench.expectStored(key, second, 'after late additions')
   },
 
-  'does not count an increment that is sent again after a replace': async (bench) => {
-    for (const version of [undefined, randomUUID()]) {
-      const key = bench.key()
-      if (version) await bench.create(key, circuitRecord({ version }))
-      const sent = increment()
-      const next = circuitRecord()
-      await bench.storage.incrementFailures(key, version, sent)
-      await bench.storage.compareAndSetState(key, version ?? sent.id, next)
-      const result = await bench.storage.incrementFailures(key, version, sent)
-      expectRefused(result, next, 'an increment that is sent again after a replace')
-      await bench.expectStored(key, next, 'after an increment that was sent again')
-    }
-  },
-
-  'lets no increment of the old version through to the new one': async (bench) => {
+  'lets no addition to the old version through to the new one': async (bench) => {
     for (let round = 0; round < 6; round += 1) {
-      const { key, record } = await bench.counting()
+      const key = bench.key()
+      const { version } = await bench.create(key)
       const next = circuitRecord({ state: 'OPEN', retryAt: Date.now() + 10_000, resetTimeout: 10_000 })
-      const seen = round % 2 === 0 ? undefined : record.version
-      const add = () => bench.storage.incrementFailures(key, seen, increment())
+      const add = () => bench.storage.addOutcomes(key, version, outcomes())
       const before = Array.from({ length: 2 * round }, add)
-      const replace = bench.storage.compareAndSetState(key, record.version, next)
+      const replace = bench.storage.compareAndSetState(key, version, next)
       const behind = Array.from({ length: bench.parallelWrites }, add)
 
-      expectApplied(await replace, next, 'a replace that competes with increments only')
+      expectApplied(await replace, next, 'a replace that competes with additions only')
       for (const result of await Promise.all([...before, ...behind])) {
-        if (!result.applied) expectRefused(result, next, 'an increment that came after the replace')
+        if (!result.applied) expectRefused(result, next, 'an addition that came after the replace')
       }
-      await bench.expectStored(key, next, 'an increment was added to the version after the one that it named')
+      await bench.expectStored(key, next, 'outcomes were added to the version after the one that they named')
     }
   },
 
-  'keeps the increments that come after a replace': async (bench) => {
+  'keeps the additions that come after a replace': async (bench) => {
     const key = bench.key()
-    const next = circuitRecord()
-    await bench.storage.compareAndSetState(key, undefined, next)
+    const next = await bench.create(key)
     const at = Date.now()
     const late = Array.from({ length: bench.parallelWrites }, () => circuitRecord())
-    const added = Array.from({ length: bench.parallelWrites }, () => increment({ at }))
+    const additions = Array.from({ length: bench.parallelWrites }, () => outcomes({ at }))
     await Promise.all([
       ...late.map((record) => bench.storage.compareAndSetState(key, undefined, record)),
-      ...added.map((each) => bench.storage.incrementFailures(key, next.version, each)),
+      ...additions.map((each) => bench.storage.addOutcomes(key, next.version, each)),
     ])
-    const sum = counted(next, increment({ count: added.length, at }))
-    await bench.expectStored(key, sum, 'increments among refused replaces')
+    const sum = outcomes({ failures: additions.length, reporters: additions.length, at })
+    await bench.expectStored(key, added(next, sum), 'additions among refused replaces')
   },
 }
 
@@ -103,12 +84,11 @@ export function historyCases(seed: number = Math.floor(Math.random() * 2 ** 31))
         const write: CompareAndSet = { serviceKey, version, next }
         const operation = random(8)
         if (operation < 3) {
-          const added = increment({ count: 1 + random(3) })
-          const expected = model.increment(serviceKey, version, added)
-          expectResult(await bench.storage.incrementFailures(serviceKey, version, added), expected, where)
-          if (operation === 0) {
-            const again = model.increment(serviceKey, version, added)
-            expectResult(await bench.storage.incrementFailures(serviceKey, version, added), again, `${where}, again`)
+          const expected = version ?? randomUUID()
+          const more = outcomes({ failures: random(3), successes: random(3), started: random(3), early: random(3) })
+          for (const time of operation === 0 ? ['', ', again'] : ['']) {
+            const result = await bench.storage.addOutcomes(serviceKey, expected, more)
+            expectResult(result, model.add(serviceKey, expected, more), where + time)
           }
         } else if (operation < 5) {
           const result = await bench.storage.compareAndSetState(serviceKey, version, next)
@@ -140,24 +120,24 @@ export function peerCases(createPeer: () => ICircuitStorage | Promise<ICircuitSt
       const record = fullRecord()
       await peer.compareAndSetState(key, undefined, record)
       await bench.expectStored(key, record, 'written by the other instance')
-      const added = increment()
-      await bench.storage.incrementFailures(key, record.version, added)
-      expectSame(await peer.getState(key), counted(record, added), 'read by the other instance')
+      const more = outcomes()
+      await bench.storage.addOutcomes(key, record.version, more)
+      expectSame(await peer.getState(key), added(record, more), 'read by the other instance')
       const found = await peer.batchGetState([key])
-      expectSame(found.get(key), counted(record, added), 'read in a batch by the other instance')
+      expectSame(found.get(key), added(record, more), 'read in a batch by the other instance')
       await peer.clearState(key)
       await bench.expectStored(key, undefined, 'cleared by the other instance')
     },
 
-    'adds up the increments of both': async (bench) => {
+    'adds up the outcomes of both': async (bench) => {
       const peer = await createPeer()
       const key = bench.key()
       const record = await bench.create(key)
       const at = Date.now()
       const adapters = Array.from({ length: bench.parallelWrites }, () => [bench.storage, peer]).flat()
-      await Promise.all(adapters.map((each) => each.incrementFailures(key, record.version, increment({ at }))))
-      const sum = counted(record, increment({ count: adapters.length, at }))
-      await bench.expectStored(key, sum, 'parallel increments by two instances')
+      await Promise.all(adapters.map((each) => each.addOutcomes(key, record.version, outcomes({ at }))))
+      const sum = outcomes({ failures: adapters.length, reporters: adapters.length, at })
+      await bench.expectStored(key, added(record, sum), 'parallel additions by two instances')
     },
 
     'lets one of both win': async (bench) => {
@@ -172,15 +152,15 @@ export function peerCases(createPeer: () => ICircuitStorage | Promise<ICircuitSt
       await expectOneWinner(bench, key, contenders, results)
     },
 
-    'counts an increment that both send once': async (bench) => {
+    'counts outcomes that both send once': async (bench) => {
       const peer = await createPeer()
       const key = bench.key()
       const record = await bench.create(key)
-      const sent = increment()
-      await bench.storage.incrementFailures(key, record.version, sent)
-      const result = await peer.incrementFailures(key, record.version, sent)
-      expectApplied(result, counted(record, sent), 'an increment that the other instance sends again')
-      await bench.expectStored(key, counted(record, sent), 'after an increment that both instances sent')
+      const sent = outcomes()
+      await bench.storage.addOutcomes(key, record.version, sent)
+      const result = await peer.addOutcomes(key, record.version, sent)
+      expectApplied(result, added(record, sent), 'an addition that the other instance sends again')
+      await bench.expectStored(key, added(record, sent), 'after an addition that both instances sent')
     },
   }
 }
@@ -188,19 +168,18 @@ export function peerCases(createPeer: () => ICircuitStorage | Promise<ICircuitSt
 /** A model of the contract: answers as a store that keeps it would. */
 class ContractModel {
   readonly #records = new Map<string, CircuitRecord>()
-  readonly #increments = new Set<string>()
+  readonly #additions = new Set<string>()
 
   get(serviceKey: string): CircuitRecord | undefined {
     return this.#records.get(serviceKey)
   }
 
-  increment(serviceKey: string, version: ExpectedVersion, added: FailureIncrement): WriteResult {
+  add(serviceKey: string, version: string, outcomes: Outcomes): WriteResult {
     const current = this.#records.get(serviceKey)
-    const isUnreplaced = version === undefined && current?.version === current?.epoch
-    if (current?.version !== version && !isUnreplaced) return { applied: false, current }
-    if (this.#increments.has(added.id)) return { applied: true, current }
-    this.#increments.add(added.id)
-    return this.#store(serviceKey, counted(current ?? emptyRecord(added.id, added.at), added))
+    if (current?.version !== version) return { applied: false, current }
+    if (this.#additions.has(outcomes.id)) return { applied: true, current }
+    this.#additions.add(outcomes.id)
+    return this.#store(serviceKey, added(current, outcomes))
   }
 
   replace({ serviceKey, version, next }: CompareAndSet): WriteResult {

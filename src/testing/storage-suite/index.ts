@@ -10,7 +10,7 @@ import { clearCases } from './clearing.ts'
 import { historyCases, peerCases, raceCases } from './competing.ts'
 import { ownershipCases, readingCases, roundTripCases, shapeCases } from './reading.ts'
 import { damageCases, expiryCases, unreachableCases } from './troubles.ts'
-import { batchCases, incrementCases, replaceCases } from './writing.ts'
+import { additionCases, batchCases, replaceCases } from './writing.ts'
 
 /**
  * Defines the test cases that every storage adapter must pass: the whole contract of {@link ICircuitStorage}.
@@ -40,15 +40,15 @@ export function testCircuitStorage(
   const sizes = {
     maxBatch: options.maxBatch ?? 250,
     parallelWrites: options.parallelWrites ?? 25,
-    rememberedIncrements: options.rememberedIncrements ?? 16,
+    rememberedAdditions: options.rememberedAdditions ?? 16,
   }
   const groups: [heading: string, cases: Cases][] = [
     ['the adapter', shapeCases],
     ['reading', readingCases],
     ['what is stored', roundTripCases],
-    ['incrementFailures', incrementCases],
+    ['addOutcomes', additionCases],
     ['compareAndSetState', replaceCases],
-    ['increments and replaces together', raceCases],
+    ['additions and replaces together', raceCases],
     ['batchSetState', batchCases],
     ['clearing', clearCases],
     ['who owns a record', ownershipCases],

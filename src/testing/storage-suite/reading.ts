@@ -6,17 +6,17 @@
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
-import type { CircuitRecord, ExpectedVersion } from '../../storage/contract.ts'
+import type { CircuitRecord } from '../../storage/contract.ts'
 import {
+  added,
   type Bench,
   type Cases,
   circuitRecord,
-  counted,
   expectApplied,
   expectSame,
   fullRecord,
-  increment,
   operations,
+  outcomes,
 } from './bench.ts'
 
 export const shapeCases: Cases = {
@@ -79,12 +79,12 @@ export const readingCases: Cases = {
 
   'sees every write as soon as it is acknowledged': async (bench) => {
     const key = bench.key()
-    let version: ExpectedVersion
+    let { version } = await bench.create(key)
     for (let round = 0; round < 10; round += 1) {
-      const { current } = await bench.storage.incrementFailures(key, version, increment())
-      await bench.expectStored(key, current, 'right after an increment')
+      const { current } = await bench.storage.addOutcomes(key, version, outcomes())
+      await bench.expectStored(key, current, 'right after an addition')
       const next = circuitRecord({ generation: round })
-      await bench.storage.compareAndSetState(key, current?.version, next)
+      await bench.storage.compareAndSetState(key, version, next)
       await bench.expectStored(key, next, 'right after a replace')
       version = next.version
     }
@@ -107,7 +107,8 @@ export const roundTripCases: Cases = {
   },
 
   'tells zero and the empty text from nothing': async (bench) => {
-    const zeros = { lastFailureAt: 0, openedAt: 0, retryAt: 0, resetTimeout: 0, successCount: 0 }
+    const instants = { suspectedAt: 0, dismissedAt: 0, othersAt: 0, lastFailureAt: 0, openedAt: 0, closedAt: 0 }
+    const zeros = { ...instants, retryAt: 0, resetTimeout: 0, noise: 0, pace: 0 }
     const lastFailure = { at: 0, name: 'Error', code: '', status: 0 }
     await bench.expectRoundTrip(circuitRecord({ ...zeros, lastFailure }), 'a record full of zeros')
   },
@@ -127,9 +128,17 @@ export const roundTripCases: Cases = {
     })
     await bench.storage.compareAndSetState(key, undefined, record)
     await bench.expectStored(key, record, 'a record of large numbers')
-    const added = increment({ count: 7 })
-    const result = await bench.storage.incrementFailures(key, record.version, added)
-    expectApplied(result, counted(record, added), 'an increment of a large count')
+    const more = outcomes({ failures: 7 })
+    const result = await bench.storage.addOutcomes(key, record.version, more)
+    expectApplied(result, added(record, more), 'an addition to a large count')
+  },
+
+  'keeps fractions exact': async (bench) => {
+    const fractions = [0.1 + 0.2, 1 / 3, 1e-7, 5e-100, 0.9999999999999999]
+    for (const fraction of fractions) {
+      const record = circuitRecord({ dismissals: 7 + fraction, noise: fraction, pace: 1_000 * fraction })
+      await bench.expectRoundTrip(record, `a record with the fraction ${fraction}`)
+    }
   },
 
   'keeps any text': async (bench) => {
@@ -164,21 +173,21 @@ export const ownershipCases: Cases = {
     const record = fullRecord()
     const created = await storage.compareAndSetState(key, undefined, record)
     const refused = await storage.compareAndSetState(key, undefined, fullRecord())
-    const refusedIncrement = await storage.incrementFailures(key, undefined, increment())
+    const refusedAddition = await storage.addOutcomes(key, randomUUID(), outcomes())
     const batch = await storage.batchSetState([{ serviceKey: key, version: undefined, next: fullRecord() }])
     const found = await storage.batchGetState([key])
     vandalise(created)
     vandalise(refused)
-    vandalise(refusedIncrement)
+    vandalise(refusedAddition)
     vandalise(batch.get(key))
     vandalise(found.get(key))
     vandalise(await storage.getState(key))
     found.clear()
     await bench.expectStored(key, record, 'a record was changed through a reference to it')
 
-    const added = increment({ at: record.updatedAt })
-    vandalise(await storage.incrementFailures(key, record.version, added))
-    await bench.expectStored(key, counted(record, added), 'the result of an increment was changed by its receiver')
+    const more = outcomes({ at: record.updatedAt })
+    vandalise(await storage.addOutcomes(key, record.version, more))
+    await bench.expectStored(key, added(record, more), 'the result of an addition was changed by its receiver')
   },
 
   'is not changed through the records that it was given': async (bench) => {
@@ -195,17 +204,17 @@ export const ownershipCases: Cases = {
 
   'does not change what it is given': async (bench) => {
     const [key, other] = [bench.key(), bench.key()]
-    const [next, batched, added] = [fullRecord(), fullRecord(), increment()]
+    const [next, batched, more] = [fullRecord(), fullRecord(), outcomes()]
     const writes = [{ serviceKey: other, version: undefined, next: batched }]
     const keys = [other, key, other]
-    const given = structuredClone({ next, writes, added, keys })
+    const given = structuredClone({ next, writes, more, keys })
     await bench.storage.compareAndSetState(key, undefined, next)
     await bench.storage.batchSetState(writes)
-    await bench.storage.incrementFailures(key, next.version, added)
-    await bench.storage.incrementFailures(other, batched.version, added)
+    await bench.storage.addOutcomes(key, next.version, more)
+    await bench.storage.addOutcomes(other, batched.version, more)
     await bench.storage.batchGetState(keys)
     await bench.storage.batchClearState(keys)
-    expectSame({ next, writes, added, keys }, given, 'an argument was changed')
+    expectSame({ next, writes, more, keys }, given, 'an argument was changed')
   },
 
   'takes frozen arguments': async (bench) => {
@@ -214,7 +223,7 @@ export const ownershipCases: Cases = {
     const keys = Object.freeze([other, key])
     await bench.storage.compareAndSetState(key, undefined, next)
     await bench.storage.batchSetState(deepFreeze([{ serviceKey: other, version: undefined, next: batched }]))
-    await bench.storage.incrementFailures(key, next.version, deepFreeze(increment()))
+    await bench.storage.addOutcomes(key, next.version, deepFreeze(outcomes()))
     assert.equal((await bench.storage.batchGetState(keys)).size, 2)
     await bench.storage.batchClearState(keys)
   },
@@ -225,7 +234,7 @@ export const ownershipCases: Cases = {
     const snapshot = await bench.storage.getState(key)
     const batch = (await bench.storage.batchGetState([key])).get(key)
     const { current } = await bench.storage.compareAndSetState(key, undefined, circuitRecord())
-    await bench.storage.incrementFailures(key, record.version, increment())
+    await bench.storage.addOutcomes(key, record.version, outcomes())
     await bench.storage.compareAndSetState(key, record.version, circuitRecord())
     for (const returned of [snapshot, batch, current])
       expectSame(returned, record, 'a record that was read before a write')
@@ -263,9 +272,9 @@ async function expectApart(bench: Bench, keys: readonly string[]): Promise<void>
   for (const [key, record] of records) {
     const what = `the circuit ${JSON.stringify(key)}`
     expectSame(found.get(key), record, what)
-    const added = increment()
-    expectApplied(await bench.storage.incrementFailures(key, record.version, added), counted(record, added), what)
-    await bench.expectStored(key, counted(record, added), what)
+    const more = outcomes()
+    expectApplied(await bench.storage.addOutcomes(key, record.version, more), added(record, more), what)
+    await bench.expectStored(key, added(record, more), what)
   }
   const writes = keys.map((serviceKey) => ({ serviceKey, version: undefined, next: circuitRecord() }))
   assert.deepEqual([...(await bench.storage.batchSetState(writes)).keys()].sort(), [...keys].sort())

@@ -16,8 +16,8 @@ import {
   expectApplied,
   expectSame,
   expectStorageError,
-  increment,
   operations,
+  outcomes,
   type StorageSuiteOptions,
 } from './bench.ts'
 
@@ -42,10 +42,11 @@ export function damageCases(damage: (serviceKey: string) => unknown): Cases {
       for (const version of [randomUUID(), undefined]) {
         const replace = storage.compareAndSetState(key, version, circuitRecord())
         await assert.rejects(replace, isCorrupt('compareAndSetState'))
-        const add = storage.incrementFailures(key, version, increment())
-        await assert.rejects(add, isCorrupt('incrementFailures'))
         await assert.rejects(storage.getState(key), isCorrupt('getState'), 'the damaged record was overwritten')
       }
+      const add = storage.addOutcomes(key, randomUUID(), outcomes())
+      await assert.rejects(add, isCorrupt('addOutcomes'))
+      await assert.rejects(storage.getState(key), isCorrupt('getState'), 'the damaged record was overwritten')
     },
 
     'fails alone in a batch': async (bench) => {
@@ -89,7 +90,7 @@ export function damageCases(damage: (serviceKey: string) => unknown): Cases {
 
 type Parsed = Pick<
   ICircuitStorage,
-  'getState' | 'batchGetState' | 'incrementFailures' | 'compareAndSetState' | 'batchSetState'
+  'getState' | 'batchGetState' | 'addOutcomes' | 'compareAndSetState' | 'batchSetState'
 >
 
 /** The adapter as the breaker sees it, which parses all its records. */
@@ -103,7 +104,7 @@ function parsed(storage: ICircuitStorage): Parsed {
   return {
     getState: (...given) => check('getState', storage.getState(...given)),
     batchGetState: (...given) => check('batchGetState', storage.batchGetState(...given)),
-    incrementFailures: (...given) => check('incrementFailures', storage.incrementFailures(...given)),
+    addOutcomes: (...given) => check('addOutcomes', storage.addOutcomes(...given)),
     compareAndSetState: (...given) => check('compareAndSetState', storage.compareAndSetState(...given)),
     batchSetState: (...given) => check('batchSetState', storage.batchSetState(...given)),
   }
@@ -117,7 +118,7 @@ export function unreachableCases(createUnreachable: () => ICircuitStorage | Prom
       const calls: Record<StorageOperation, () => Promise<unknown>> = {
         getState: () => storage.getState(serviceKey),
         batchGetState: () => storage.batchGetState([serviceKey]),
-        incrementFailures: () => storage.incrementFailures(serviceKey, version, increment()),
+        addOutcomes: () => storage.addOutcomes(serviceKey, next.version, outcomes()),
         compareAndSetState: () => storage.compareAndSetState(serviceKey, version, next),
         batchSetState: () => storage.batchSetState([{ serviceKey, version, next }]),
         clearState: () => storage.clearState(serviceKey),
@@ -141,7 +142,7 @@ export function unreachableCases(createUnreachable: () => ICircuitStorage | Prom
 export function expiryCases(readExpiry: NonNullable<StorageSuiteOptions['expiresAt']>): Cases {
   /** Stores count in whole seconds and have clocks of their own. */
   const tolerance = 2_000
-  /** @param record as it was at the last replace, or when it was created */
+  /** @param record as it was at the last replace */
   const expectKept = async (key: string, record: CircuitRecord, what: string) => {
     const needed = expiryOf(record)
     const expiry = await readExpiry(key)
@@ -158,17 +159,16 @@ export function expiryCases(readExpiry: NonNullable<StorageSuiteOptions['expires
         'a record with a long lease': circuitRecord({ leases: [{ id: 'lease', expiresAt: now + 900_000 }] }),
       }
       for (const [what, record] of Object.entries(lasting)) {
-        const [key, batched, created] = [bench.key(), bench.key(), bench.key()]
+        const [key, replaced, batched] = [bench.key(), bench.key(), bench.key()]
         await bench.create(key, record)
         await expectKept(key, record, what)
-        await bench.storage.incrementFailures(key, record.version, increment({ at: now + 30_000 }))
-        await expectKept(key, record, `${what}, after an increment`)
-        const { record: first } = await bench.counting(created)
-        await expectKept(created, first, 'a record that was created by an increment')
-        await bench.storage.incrementFailures(created, undefined, increment({ at: 0 }))
-        await expectKept(created, first, 'a record that was created by an increment, after another one')
-        await bench.storage.compareAndSetState(created, first.version, record)
-        await expectKept(created, record, `${what}, after a replace`)
+        await bench.storage.addOutcomes(key, record.version, outcomes({ at: now + 30_000 }))
+        await expectKept(key, record, `${what}, after an addition`)
+        await bench.storage.addOutcomes(key, record.version, outcomes({ at: 0 }))
+        await expectKept(key, record, `${what}, after an addition of the past`)
+        const { version } = await bench.create(replaced)
+        await bench.storage.compareAndSetState(replaced, version, record)
+        await expectKept(replaced, record, `${what}, after a replace`)
         await bench.storage.batchSetState([{ serviceKey: batched, version: undefined, next: record }])
         await expectKept(batched, record, `${what}, written in a batch`)
       }
@@ -177,11 +177,11 @@ export function expiryCases(readExpiry: NonNullable<StorageSuiteOptions['expires
     'never forgets an override': async (bench) => {
       const [key, batched] = [bench.key(), bench.key()]
       const record = circuitRecord({ override: { state: 'OPEN', at: Date.now() } })
-      const { record: first } = await bench.counting(key)
-      await bench.storage.compareAndSetState(key, first.version, record)
+      const { version } = await bench.create(key)
+      await bench.storage.compareAndSetState(key, version, record)
       await expectKept(key, record, 'a record with an override')
-      await bench.storage.incrementFailures(key, record.version, increment())
-      await expectKept(key, record, 'a record with an override, after an increment')
+      await bench.storage.addOutcomes(key, record.version, outcomes())
+      await expectKept(key, record, 'a record with an override, after an addition')
       await bench.storage.batchSetState([{ serviceKey: batched, version: undefined, next: record }])
       await expectKept(batched, record, 'a record with an override, written in a batch')
     },

@@ -7,163 +7,117 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import type { CompareAndSet, ExpectedVersion } from '../../storage/contract.ts'
-import { emptyRecord } from '../../storage/record.ts'
 import {
+  added,
   type Cases,
   circuitRecord,
-  counted,
   expectApplied,
   expectOneWinner,
   expectRefused,
   fullRecord,
-  increment,
+  outcomes,
 } from './bench.ts'
 
-export const incrementCases: Cases = {
-  'creates a closed record with its id as version and epoch': async (bench) => {
-    const key = bench.key()
-    const first = increment({ count: 2 })
-    const created = counted(emptyRecord(first.id, first.at), first)
-    const result = await bench.storage.incrementFailures(key, undefined, first)
-    expectApplied(result, created, 'the first increment')
-    await bench.expectStored(key, created, 'after the first increment')
-  },
-
-  'adds to a record that was never replaced, whether or not its version was seen': async (bench) => {
-    const { key, record } = await bench.counting()
-    let sum = record
-    for (const version of [undefined, record.version]) {
-      const added = increment({ count: 3, at: sum.updatedAt + 1 })
-      sum = counted(sum, added)
-      expectApplied(await bench.storage.incrementFailures(key, version, added), sum, 'a further increment')
-      await bench.expectStored(key, sum, 'after a further increment')
-    }
-  },
-
-  'leaves the version and every other field alone': async (bench) => {
+export const additionCases: Cases = {
+  'adds to each count, and leaves the version and every other field alone': async (bench) => {
     const key = bench.key()
     const record = await bench.create(key, fullRecord())
-    const added = increment({ count: 4, at: record.updatedAt + 5 })
-    const result = await bench.storage.incrementFailures(key, record.version, added)
-    expectApplied(result, counted(record, added), 'an increment of a record with every field')
-    await bench.expectStored(key, counted(record, added), 'after an increment of a record with every field')
+    const counts = { failures: 6, successes: 20, started: 300, early: 4_000, reporters: 50_000 }
+    const more = outcomes({ ...counts, at: record.updatedAt + 5 })
+    const result = await bench.storage.addOutcomes(key, record.version, more)
+    expectApplied(result, added(record, more), 'an addition to a record with every field')
+    await bench.expectStored(key, added(record, more), 'after an addition to a record with every field')
   },
 
-  'takes the time from the increment, not from its own clock': async (bench) => {
+  'adds nothing where it is given 0': async (bench) => {
     const key = bench.key()
-    const at = Date.now() + 40_000
-    const { current } = await bench.storage.incrementFailures(key, undefined, increment({ at }))
-    assert.deepEqual([current?.lastFailureAt, current?.updatedAt], [at, at], 'lastFailureAt and updatedAt must be at')
+    const record = await bench.create(key, fullRecord())
+    const more = outcomes({ failures: 0, started: 1, reporters: 0, at: record.updatedAt + 5 })
+    const result = await bench.storage.addOutcomes(key, record.version, more)
+    expectApplied(result, added(record, more), 'an addition to one count of five')
+    await bench.expectStored(key, added(record, more), 'after an addition to one count of five')
   },
 
-  'adds up exactly when many arrive at once, whether or not the record exists': async (bench) => {
-    for (const record of [undefined, circuitRecord({ failureCount: 5 })]) {
-      const key = bench.key()
-      if (record) await bench.create(key, record)
-      const at = Date.now()
-      const increments = Array.from({ length: bench.parallelWrites }, (_, index) => increment({ count: index + 1, at }))
-      const results = await Promise.all(
-        increments.map((each) => bench.storage.incrementFailures(key, record?.version, each)),
-      )
-      const total = increments.reduce((sum, { count }) => sum + count, 0)
-      const stored = await bench.storage.getState(key)
-      for (const [index, { applied, current }] of results.entries()) {
-        assert.equal(applied, true, 'increments of one version must never refuse each other')
-        const least = index + 1 + (record?.failureCount ?? 0)
-        assert.ok((current?.failureCount ?? 0) >= least, 'an increment must be part of what its result says is stored')
-      }
-      const epoch = record?.epoch ?? stored?.epoch ?? ''
-      if (!record) assert.ok(increments.map(({ id }) => id).includes(epoch), 'the epoch must be an increment id')
-      const sum = counted(record ?? emptyRecord(epoch, at), { count: total, at, id: '' })
-      await bench.expectStored(key, sum, `${increments.length} parallel increments`)
+  'takes the time from the outcomes, not from its own clock': async (bench) => {
+    const key = bench.key()
+    const { version } = await bench.create(key)
+    const at = Date.now() + 40_000
+    const { current } = await bench.storage.addOutcomes(key, version, outcomes({ at }))
+    assert.equal(current?.updatedAt, at, 'updatedAt must be at')
+  },
+
+  'adds up exactly when many arrive at once': async (bench) => {
+    const key = bench.key()
+    const record = await bench.create(key, circuitRecord({ failureCount: 5, successCount: 7 }))
+    const at = Date.now()
+    const size = bench.parallelWrites
+    const additions = Array.from({ length: size }, (_, index) => outcomes({ failures: index, successes: 1, at }))
+    const results = await Promise.all(additions.map((each) => bench.storage.addOutcomes(key, record.version, each)))
+    for (const [index, { applied, current }] of results.entries()) {
+      assert.equal(applied, true, 'additions to one version must never refuse each other')
+      const least = index + record.failureCount
+      assert.ok((current?.failureCount ?? 0) >= least, 'an addition must be part of what its result says is stored')
     }
+    const sum = outcomes({ failures: (size * (size - 1)) / 2, successes: size, reporters: size, at })
+    await bench.expectStored(key, added(record, sum), `${size} parallel additions`)
   },
 
   'refuses a version that is not the stored one': async (bench) => {
     const key = bench.key()
     const record = await bench.create(key)
-    const result = await bench.storage.incrementFailures(key, randomUUID(), increment())
-    expectRefused(result, record, 'an increment with another version')
-    await bench.expectStored(key, record, 'after a refused increment')
+    const result = await bench.storage.addOutcomes(key, randomUUID(), outcomes())
+    expectRefused(result, record, 'an addition to another version')
+    await bench.expectStored(key, record, 'after a refused addition')
   },
 
-  'refuses no version where a record was replaced': async (bench) => {
-    const created = bench.key()
-    const record = await bench.create(created)
-    const { key: replaced, record: first } = await bench.counting()
-    const next = circuitRecord({ epoch: first.epoch })
-    await bench.storage.compareAndSetState(replaced, first.version, next)
-    for (const [key, stored] of [[created, record] as const, [replaced, next] as const]) {
-      const result = await bench.storage.incrementFailures(key, undefined, increment())
-      expectRefused(result, stored, 'an increment without a version')
-      await bench.expectStored(key, stored, 'after a refused increment')
-    }
+  'creates nothing': async (bench) => {
+    const key = bench.key()
+    const result = await bench.storage.addOutcomes(key, randomUUID(), outcomes())
+    expectRefused(result, undefined, 'an addition where nothing is stored')
+    await bench.expectStored(key, undefined, 'a refused addition must not create a record')
   },
 
-  'tells a replaced record from a new one by its version as text': async (bench) => {
-    for (const [version, epoch] of alike) {
-      const key = bench.key()
-      const record = await bench.create(key, circuitRecord({ version, epoch }))
-      const what = `the version ${JSON.stringify(version)} and the epoch ${JSON.stringify(epoch)} are stored`
-      expectRefused(await bench.storage.incrementFailures(key, undefined, increment()), record, what)
-    }
-  },
-
-  'refuses a version where another or none is stored': async (bench) => {
-    const absent = bench.key()
-    const missed = await bench.storage.incrementFailures(absent, randomUUID(), increment())
-    expectRefused(missed, undefined, 'an increment of a circuit that does not exist')
-    await bench.expectStored(absent, undefined, 'a refused increment must not create a record')
-
-    const { key, record } = await bench.counting()
-    const refused = await bench.storage.incrementFailures(key, randomUUID(), increment())
-    expectRefused(refused, record, 'an increment with a version other than that of a new record')
-    await bench.expectStored(key, record, 'after a refused increment')
-  },
-
-  'counts an increment that is sent twice once': async (bench) => {
-    for (const record of [undefined, circuitRecord()]) {
-      const key = bench.key()
-      if (record) await bench.create(key, record)
-      const sent = increment({ count: 2 })
-      await bench.storage.incrementFailures(key, record?.version, sent)
-      const once = counted(record ?? emptyRecord(sent.id, sent.at), sent)
-      const again = await bench.storage.incrementFailures(key, record?.version, sent)
-      expectApplied(again, once, 'an increment that is sent again did happen')
-      await bench.expectStored(key, once, 'after an increment that was sent twice')
-    }
-  },
-
-  'counts an increment that is sent twice at once only once': async (bench) => {
+  'counts outcomes that are sent twice once': async (bench) => {
     const key = bench.key()
     const record = await bench.create(key)
-    const sent = increment({ count: 2 })
+    const sent = outcomes({ failures: 2 })
+    await bench.storage.addOutcomes(key, record.version, sent)
+    const again = await bench.storage.addOutcomes(key, record.version, sent)
+    expectApplied(again, added(record, sent), 'an addition that is sent again did happen')
+    await bench.expectStored(key, added(record, sent), 'after an addition that was sent twice')
+  },
+
+  'counts outcomes that are sent twice at once only once': async (bench) => {
+    const key = bench.key()
+    const record = await bench.create(key)
+    const sent = outcomes({ failures: 2 })
     const results = await Promise.all(
-      [sent, sent, sent].map((each) => bench.storage.incrementFailures(key, record.version, each)),
+      [sent, sent, sent].map((each) => bench.storage.addOutcomes(key, record.version, each)),
     )
-    for (const result of results) expectApplied(result, counted(record, sent), 'one of three copies of an increment')
-    await bench.expectStored(key, counted(record, sent), 'after three copies of one increment')
+    for (const result of results) expectApplied(result, added(record, sent), 'one of three copies of an addition')
+    await bench.expectStored(key, added(record, sent), 'after three copies of one addition')
   },
 
-  'recognises an increment among later ones': async (bench) => {
+  'recognises an addition among later ones': async (bench) => {
     const key = bench.key()
     const record = await bench.create(key)
-    const increments = Array.from({ length: bench.rememberedIncrements }, () => increment({ at: record.updatedAt }))
-    for (const each of increments) await bench.storage.incrementFailures(key, record.version, each)
-    const sum = counted(record, increment({ count: increments.length, at: record.updatedAt }))
-    for (const each of increments) {
-      expectApplied(await bench.storage.incrementFailures(key, record.version, each), sum, 'a late copy')
+    const { updatedAt: at } = record
+    const additions = Array.from({ length: bench.rememberedAdditions }, () => outcomes({ at }))
+    for (const each of additions) await bench.storage.addOutcomes(key, record.version, each)
+    const sum = added(record, outcomes({ failures: additions.length, reporters: additions.length, at }))
+    for (const each of additions) {
+      expectApplied(await bench.storage.addOutcomes(key, record.version, each), sum, 'a late copy')
     }
-    await bench.expectStored(key, sum, `after ${increments.length} increments that were sent twice`)
+    await bench.expectStored(key, sum, `after ${additions.length} additions that were sent twice`)
   },
 
-  'counts equal increments with different ids': async (bench) => {
+  'counts equal outcomes with different ids': async (bench) => {
     const key = bench.key()
     const record = await bench.create(key)
-    const [first, second] = [increment({ at: record.updatedAt }), increment({ at: record.updatedAt })]
-    await bench.storage.incrementFailures(key, record.version, first)
-    await bench.storage.incrementFailures(key, record.version, second)
-    await bench.expectStored(key, counted(counted(record, first), second), 'two increments that differ in their ids')
+    const [first, second] = [outcomes({ at: record.updatedAt }), outcomes({ at: record.updatedAt })]
+    await bench.storage.addOutcomes(key, record.version, first)
+    await bench.storage.addOutcomes(key, record.version, second)
+    await bench.expectStored(key, added(added(record, first), second), 'two additions that differ in their ids')
   },
 }
 
@@ -199,23 +153,11 @@ export const replaceCases: Cases = {
   },
 
   'creates nothing where a record is stored': async (bench) => {
-    const created = bench.key()
-    const record = await bench.create(created)
-    const { key: counting, record: first } = await bench.counting()
-    for (const [key, stored] of [[created, record] as const, [counting, first] as const]) {
-      const result = await bench.storage.compareAndSetState(key, undefined, circuitRecord())
-      expectRefused(result, stored, 'a create where a record is stored')
-      await bench.expectStored(key, stored, 'after a refused create')
-    }
-  },
-
-  'replaces what increments have made, by its version': async (bench) => {
-    const { key, record } = await bench.counting()
-    const refused = await bench.storage.compareAndSetState(key, randomUUID(), circuitRecord())
-    expectRefused(refused, record, 'a replace with a version other than that of a new record')
-    const next = circuitRecord()
-    expectApplied(await bench.storage.compareAndSetState(key, record.version, next), next, 'the first replace')
-    await bench.expectStored(key, next, 'after the first replace')
+    const key = bench.key()
+    const record = await bench.create(key)
+    const result = await bench.storage.compareAndSetState(key, undefined, circuitRecord())
+    expectRefused(result, record, 'a create where a record is stored')
+    await bench.expectStored(key, record, 'after a refused create')
   },
 
   'refuses the version before the last': async (bench) => {
@@ -241,26 +183,25 @@ export const replaceCases: Cases = {
         if (other === version) continue
         const what = `${JSON.stringify(version)} is stored, ${JSON.stringify(other)} was expected`
         expectRefused(await bench.storage.compareAndSetState(key, other, circuitRecord()), record, what)
-        expectRefused(await bench.storage.incrementFailures(key, other, increment()), record, what)
+        if (other === undefined) continue
+        expectRefused(await bench.storage.addOutcomes(key, other, outcomes()), record, what)
       }
       current = version
     }
   },
 
-  'replaces the failure count, and later increments add to the new one': async (bench) => {
-    const { key, record } = await bench.counting()
-    const cleared = circuitRecord()
-    const replaced = await bench.storage.compareAndSetState(key, record.version, cleared)
-    expectApplied(replaced, cleared, 'a replace with count 0')
-    await bench.expectStored(key, cleared, 'after a replace with count 0')
-
-    await bench.storage.incrementFailures(key, cleared.version, increment({ count: 4 }))
-    const counting = circuitRecord({ failureCount: 2 })
-    await bench.storage.compareAndSetState(key, cleared.version, counting)
-    const added = increment({ count: 3 })
-    const result = await bench.storage.incrementFailures(key, counting.version, added)
-    expectApplied(result, counted(counting, added), 'an increment after a replace with count 2')
-    await bench.expectStored(key, counted(counting, added), 'an increment after a replace with count 2')
+  'replaces the counts, and later additions add to the new ones': async (bench) => {
+    const key = bench.key()
+    const first = await bench.create(key)
+    await bench.storage.addOutcomes(key, first.version, outcomes({ failures: 4, early: 5 }))
+    const next = circuitRecord({ failureCount: 2 })
+    const replaced = await bench.storage.compareAndSetState(key, first.version, next)
+    expectApplied(replaced, next, 'a replace of what additions have made, by its version')
+    await bench.expectStored(key, next, 'after a replace of what additions have made')
+    const more = outcomes({ failures: 3 })
+    const result = await bench.storage.addOutcomes(key, next.version, more)
+    expectApplied(result, added(next, more), 'an addition after a replace')
+    await bench.expectStored(key, added(next, more), 'after an addition after a replace')
   },
 
   'forgets what the next record does not have': async (bench) => {
@@ -306,7 +247,6 @@ export const batchCases: Cases = {
     const known = await bench.create(replaced)
     const staleRecord = await bench.create(stale, fullRecord())
     const unexpectedRecord = await bench.create(unexpected)
-    const { key: counting, record: first } = await bench.counting()
     const write = (serviceKey: string, version: ExpectedVersion): CompareAndSet => ({
       serviceKey,
       version,
@@ -318,7 +258,6 @@ export const batchCases: Cases = {
       write(unexpected, undefined),
       write(replaced, known.version),
       write(absent, randomUUID()),
-      write(counting, undefined),
     ] as const
 
     const results = await bench.storage.batchSetState(writes)
@@ -329,28 +268,20 @@ export const batchCases: Cases = {
     expectRefused(results.get(stale), staleRecord, 'a write with another version')
     expectRefused(results.get(unexpected), unexpectedRecord, 'a create where a record is stored')
     expectRefused(results.get(absent), undefined, 'a replace where nothing is stored')
-    expectRefused(results.get(counting), first, 'a create where failures were counted')
     await bench.expectStored(created, writes[1].next, 'created by the batch')
     await bench.expectStored(replaced, writes[3].next, 'replaced by the batch')
     await bench.expectStored(stale, staleRecord, 'refused by the batch')
     await bench.expectStored(unexpected, unexpectedRecord, 'refused by the batch')
     await bench.expectStored(absent, undefined, 'refused by the batch')
-    await bench.expectStored(counting, first, 'refused by the batch')
   },
 
   'replaces the whole record': async (bench) => {
-    const full = bench.key()
-    const { version } = await bench.create(full, fullRecord())
-    const { key: counting, record } = await bench.counting()
-    const [first, second] = [circuitRecord(), circuitRecord()]
-    const results = await bench.storage.batchSetState([
-      { serviceKey: full, version, next: first },
-      { serviceKey: counting, version: record.version, next: second },
-    ])
-    expectApplied(results.get(full), first, 'a replace by an emptier record in a batch')
-    expectApplied(results.get(counting), second, 'a replace of a count in a batch')
-    await bench.expectStored(full, first, 'after a replace by an emptier record in a batch')
-    await bench.expectStored(counting, second, 'after a replace of a count in a batch')
+    const key = bench.key()
+    const { version } = await bench.create(key, fullRecord())
+    const next = circuitRecord()
+    const results = await bench.storage.batchSetState([{ serviceKey: key, version, next }])
+    expectApplied(results.get(key), next, 'a replace by an emptier record in a batch')
+    await bench.expectStored(key, next, 'after a replace by an emptier record in a batch')
   },
 
   'has exactly one winner per circuit when batches compete': async (bench) => {
@@ -370,13 +301,3 @@ export const batchCases: Cases = {
     }
   },
 }
-
-/** Versions and epochs that are alike, and yet not the same. */
-const alike: readonly (readonly [version: string, epoch: string])[] = [
-  ['e', 'E'],
-  ['1', '1.0'],
-  ['e', 'e '],
-  ['é', 'e\u0301'],
-  ['undefined', 'null'],
-  ['x'.repeat(256), 'x'.repeat(255)],
-]

@@ -11,17 +11,16 @@ import { describe, expect, it, jest } from '@jest/globals'
 import { CircuitStorageError } from '../../../../src/errors.ts'
 import { DynamoDBCircuitStorage } from '../../../../src/storage/dynamodb/index.ts'
 import { patientDynamoDB } from '../../../support/patience.ts'
-import { at, credentials, itemOf, mocked, open } from './mocked-table.ts'
+import { credentials, itemOf, mocked, open, outcomes } from './mocked-table.ts'
 
 describe('the retries of the SDK', () => {
-  const increment = { count: 1, at, id: 'i1' }
   const retrying = { region: 'eu-central-1', credentials, maxAttempts: 3 }
 
-  it('are off for increments and on for everything else, with an injected client', async () => {
+  it('are off for additions and on for everything else, with an injected client', async () => {
     await withFailingServer(async (endpoint, requests) => {
       const client = new DynamoDBClient({ ...retrying, endpoint })
       const storage = new DynamoDBCircuitStorage({ tableName: 'app', client })
-      await expect(storage.incrementFailures('stripe', 'v1', increment)).rejects.toBeInstanceOf(CircuitStorageError)
+      await expect(storage.addOutcomes('stripe', 'v1', outcomes)).rejects.toBeInstanceOf(CircuitStorageError)
       expect(requests()).toEqual(['UpdateItem'])
       await expect(storage.getState('stripe')).rejects.toBeInstanceOf(CircuitStorageError)
       expect(requests()).toEqual(['GetItem', 'GetItem', 'GetItem'])
@@ -31,11 +30,11 @@ describe('the retries of the SDK', () => {
     })
   })
 
-  it('are off for increments with a client made here, which tries everything else twice', async () => {
+  it('are off for additions with a client made here, which tries everything else twice', async () => {
     await withFailingServer(async (endpoint, requests) => {
       const clientConfig = { region: 'eu-central-1', credentials, endpoint, ...patientDynamoDB }
       const storage = new DynamoDBCircuitStorage({ tableName: 'app', clientConfig })
-      await expect(storage.incrementFailures('stripe', 'v1', increment)).rejects.toBeInstanceOf(CircuitStorageError)
+      await expect(storage.addOutcomes('stripe', 'v1', outcomes)).rejects.toBeInstanceOf(CircuitStorageError)
       expect(requests()).toEqual(['UpdateItem'])
       await expect(storage.getState('stripe')).rejects.toBeInstanceOf(CircuitStorageError)
       expect(requests()).toEqual(['GetItem', 'GetItem'])
@@ -100,13 +99,13 @@ describe('the retries of the SDK', () => {
     })
   })
 
-  it('are off for increments also where the client caches the handlers that retry', async () => {
+  it('are off for additions also where the client caches the handlers that retry', async () => {
     await withFailingServer(async (endpoint, requests) => {
       const client = new DynamoDBClient({ ...retrying, endpoint, cacheMiddleware: true })
       const storage = new DynamoDBCircuitStorage({ tableName: 'app', client })
       await expect(storage.compareAndSetState('stripe', 'v1', open)).rejects.toBeInstanceOf(CircuitStorageError)
       expect(requests()).toHaveLength(3)
-      await expect(storage.incrementFailures('stripe', 'v1', increment)).rejects.toBeInstanceOf(CircuitStorageError)
+      await expect(storage.addOutcomes('stripe', 'v1', outcomes)).rejects.toBeInstanceOf(CircuitStorageError)
       expect(requests()).toEqual(['UpdateItem'])
       await expect(storage.compareAndSetState('stripe', 'v1', open)).rejects.toBeInstanceOf(CircuitStorageError)
       expect(requests()).toHaveLength(3)
@@ -114,13 +113,13 @@ describe('the retries of the SDK', () => {
     })
   })
 
-  it('are off for increments also where the middleware that retries is not the one we know', async () => {
+  it('are off for additions also where the middleware that retries is not the one we know', async () => {
     await withFailingServer(async (endpoint, requests) => {
       const client = new DynamoDBClient({ ...retrying, endpoint })
       const clone = client.middlewareStack.clone.bind(client.middlewareStack)
       client.middlewareStack.clone = () => Object.assign(clone(), { remove: () => false })
       const storage = new DynamoDBCircuitStorage({ tableName: 'app', client })
-      await expect(storage.incrementFailures('stripe', 'v1', increment)).rejects.toMatchObject({
+      await expect(storage.addOutcomes('stripe', 'v1', outcomes)).rejects.toMatchObject({
         message: expect.stringContaining('InternalServerError (HTTP 500)'),
       })
       expect(requests()).toEqual(['UpdateItem'])
@@ -128,7 +127,7 @@ describe('the retries of the SDK', () => {
     })
   })
 
-  it('leave what the user attached to the client in place, for increments too', async () => {
+  it('leave what the user attached to the client in place, for additions too', async () => {
     await withFailingServer(async (endpoint) => {
       const client = new DynamoDBClient({ ...retrying, endpoint })
       const seen: (string | undefined)[] = []
@@ -137,7 +136,7 @@ describe('the retries of the SDK', () => {
         return next(args)
       })
       const storage = new DynamoDBCircuitStorage({ tableName: 'app', client })
-      await expect(storage.incrementFailures('stripe', 'v1', increment)).rejects.toBeInstanceOf(CircuitStorageError)
+      await expect(storage.addOutcomes('stripe', 'v1', outcomes)).rejects.toBeInstanceOf(CircuitStorageError)
       expect(seen).toEqual(['UpdateItemCommand'])
       expect(client.middlewareStack.identify().some((name) => name.startsWith('retryMiddleware'))).toBe(true)
       client.destroy()
@@ -147,7 +146,7 @@ describe('the retries of the SDK', () => {
   it('do not matter to a test double that can only send', async () => {
     const client = { send: async () => ({ Attributes: itemOf(open) }) } as unknown as DynamoDBClient
     const storage = new DynamoDBCircuitStorage({ tableName: 'app', client })
-    await expect(storage.incrementFailures('stripe', 'v2', increment)).resolves.toEqual({
+    await expect(storage.addOutcomes('stripe', 'v2', outcomes)).resolves.toEqual({
       applied: true,
       current: open,
     })

@@ -18,6 +18,7 @@ import {
   namesOf,
   notCounted,
   open,
+  outcomes,
   refusal,
   rejectionOf,
   serviceError,
@@ -53,69 +54,27 @@ describe('the requests', () => {
     })
   })
 
-  it('increment, and create a closed record, in one update', async () => {
+  it('add to each count of a record of a known version, and only that', async () => {
     const { storage, aws } = mocked()
-    const created = { ...emptyRecord('i1', at), failureCount: 2, lastFailureAt: at }
-    aws.on(UpdateItemCommand).resolves({ Attributes: itemOf(created) })
-    await expect(storage.incrementFailures('stripe', undefined, { count: 2, at, id: 'i1' })).resolves.toEqual({
-      applied: true,
-      current: created,
-    })
+    aws.on(UpdateItemCommand).resolves({ Attributes: itemOf(open) })
+    await expect(storage.addOutcomes('stripe', 'v2', outcomes)).resolves.toEqual({ applied: true, current: open })
+    const counts = ['failureCount', 'successCount', 'startedCount', 'earlyCount', 'reporterCount']
     expect(inputs(aws)).toEqual([
       {
         TableName: 'app',
         Key: key,
         UpdateExpression:
-          `SET #lastFailureAt = :at, #updatedAt = :at, ${shifted}, #schema = if_not_exists(#schema, :schema), ` +
-          '#version = if_not_exists(#version, :version), #epoch = if_not_exists(#epoch, :epoch), #generation = if_not_exists(#generation, :generation), ' +
-          '#state = if_not_exists(#state, :state), #successCount = if_not_exists(#successCount, :successCount), ' +
-          '#leases = if_not_exists(#leases, :leases), #trips = if_not_exists(#trips, :trips), ' +
-          '#transitions = if_not_exists(#transitions, :transitions), #ttl = if_not_exists(#ttl, :ttl) ' +
-          'ADD #failureCount :count',
-        ConditionExpression: `(attribute_not_exists(#pk) OR #version = #epoch) AND ${notCounted}`,
-        ExpressionAttributeNames: {
-          '#pk': 'PK',
-          '#ttl': 'ttl',
-          ...namesOf(...slots, 'failureCount', 'lastFailureAt', 'updatedAt', 'schema', 'epoch', 'generation', 'state'),
-          ...namesOf('successCount', 'leases', 'trips', 'transitions', 'version'),
-        },
-        ExpressionAttributeValues: {
-          ':count': { N: '2' },
-          ':at': { N: String(at) },
-          ':id': { S: 'i1' },
-          ':none': { S: '' },
-          ':schema': { N: '1' },
-          ':version': { S: 'i1' },
-          ':epoch': { S: 'i1' },
-          ':generation': { N: '0' },
-          ':state': { S: 'CLOSED' },
-          ':successCount': { N: '0' },
-          ':leases': { L: [] },
-          ':trips': { N: '0' },
-          ':transitions': { L: [] },
-          ':ttl': ttl,
-        },
-        ReturnValues: 'ALL_NEW',
-        ReturnValuesOnConditionCheckFailure: 'ALL_OLD',
-      },
-    ])
-  })
-
-  it('increment a record of a known version, and only that', async () => {
-    const { storage, aws } = mocked()
-    aws.on(UpdateItemCommand).resolves({ Attributes: itemOf(open) })
-    await storage.incrementFailures('stripe', 'v2', { count: 1, at, id: 'i1' })
-    expect(inputs(aws)).toEqual([
-      {
-        TableName: 'app',
-        Key: key,
-        UpdateExpression: `SET #lastFailureAt = :at, #updatedAt = :at, ${shifted} ADD #failureCount :count`,
+          'SET #failureCount = #failureCount + :failureCount, #successCount = #successCount + :successCount, ' +
+          '#startedCount = #startedCount + :startedCount, #earlyCount = #earlyCount + :earlyCount, ' +
+          `#reporterCount = #reporterCount + :reporterCount, #updatedAt = :at, ${shifted}`,
         ConditionExpression: `#version = :expected AND ${notCounted}`,
-        ExpressionAttributeNames: {
-          ...namesOf(...slots, 'failureCount', 'lastFailureAt', 'updatedAt', 'version'),
-        },
+        ExpressionAttributeNames: namesOf(...slots, ...counts, 'updatedAt', 'version'),
         ExpressionAttributeValues: {
-          ':count': { N: '1' },
+          ':failureCount': { N: '1' },
+          ':successCount': { N: '2' },
+          ':startedCount': { N: '3' },
+          ':earlyCount': { N: '0' },
+          ':reporterCount': { N: '1' },
           ':at': { N: String(at) },
           ':id': { S: 'i1' },
           ':none': { S: '' },
@@ -127,7 +86,7 @@ describe('the requests', () => {
     ])
   })
 
-  it('replace every field, remove what the new record lacks, and forget the increments', async () => {
+  it('replace every field, remove what the new record lacks, and forget the additions', async () => {
     const { storage, aws } = mocked()
     aws.on(UpdateItemCommand).resolves({ Attributes: itemOf(open) })
     await expect(storage.compareAndSetState('stripe', 'v1', open)).resolves.toEqual({ applied: true, current: open })
@@ -137,10 +96,12 @@ describe('the requests', () => {
         Key: key,
         UpdateExpression:
           'SET #schema = :schema, #version = :version, #epoch = :epoch, #generation = :generation, #state = :state, ' +
-          '#failureCount = :failureCount, #lastFailureAt = :lastFailureAt, #successCount = :successCount, ' +
+          '#failureCount = :failureCount, #successCount = :successCount, #startedCount = :startedCount, ' +
+          '#earlyCount = :earlyCount, #reporterCount = :reporterCount, #dismissals = :dismissals, ' +
+          '#dismissedAt = :dismissedAt, #noise = :noise, #lastFailureAt = :lastFailureAt, ' +
           '#openedAt = :openedAt, #retryAt = :retryAt, #resetTimeout = :resetTimeout, #leases = :leases, ' +
           '#trips = :trips, #lastFailure = :lastFailure, #transitions = :transitions, #updatedAt = :updatedAt, ' +
-          `#ttl = :ttl REMOVE #override, ${slots.map((slot) => `#${slot}`).join(', ')}`,
+          `#ttl = :ttl REMOVE #suspectedAt, #pace, #othersAt, #closedAt, #override, ${slots.map((slot) => `#${slot}`).join(', ')}`,
         ConditionExpression: '#version = :expected',
         ExpressionAttributeNames: { '#ttl': 'ttl', ...namesOf(...Object.keys(emptyRecord('', 0)), ...slots) },
         ExpressionAttributeValues: {
@@ -151,8 +112,14 @@ describe('the requests', () => {
           ':generation': { N: '1' },
           ':state': { S: 'OPEN' },
           ':failureCount': { N: '3' },
-          ':lastFailureAt': { N: String(at) },
           ':successCount': { N: '0' },
+          ':startedCount': { N: '0' },
+          ':earlyCount': { N: '1' },
+          ':reporterCount': { N: '2' },
+          ':dismissals': { N: '1.25' },
+          ':dismissedAt': { N: String(at - 1) },
+          ':noise': { N: '0.3' },
+          ':lastFailureAt': { N: String(at) },
           ':openedAt': { N: String(at) },
           ':retryAt': { N: String(at + 10_000) },
           ':resetTimeout': { N: '10000' },
@@ -207,7 +174,7 @@ describe('a condition that does not hold', () => {
       applied: false,
       current: open,
     })
-    await expect(storage.incrementFailures('stripe', 'v1', { count: 1, at, id: 'i1' })).resolves.toEqual({
+    await expect(storage.addOutcomes('stripe', 'v1', outcomes)).resolves.toEqual({
       applied: false,
       current: open,
     })
@@ -222,33 +189,32 @@ describe('a condition that does not hold', () => {
       .resolvesOnce({ Item: itemOf(open) })
       .resolves({})
     await expect(storage.compareAndSetState('stripe', 'v1', open)).resolves.toEqual({ applied: false, current: open })
-    await expect(storage.incrementFailures('stripe', 'v1', { count: 1, at, id: 'i1' })).resolves.toEqual({
+    await expect(storage.addOutcomes('stripe', 'v1', outcomes)).resolves.toEqual({
       applied: false,
       current: undefined,
     })
     expect(aws.commandCalls(GetItemCommand, { ConsistentRead: true })).toHaveLength(2)
   })
 
-  it('is recognised in an increment that was counted before, whether or not the refusal brings the item', async () => {
+  it('is recognised in an addition that was counted before, whether or not the refusal brings the item', async () => {
     const { storage, aws } = mocked()
     const Item = { ...itemOf(open), inc7: { S: 'i1' } }
     aws.on(UpdateItemCommand).rejectsOnce(refusal(Item)).rejects(refusal())
     aws.on(GetItemCommand).resolves({ Item })
-    const increment = { count: 1, at, id: 'i1' }
-    await expect(storage.incrementFailures('stripe', 'v2', increment)).resolves.toEqual({
+    await expect(storage.addOutcomes('stripe', 'v2', outcomes)).resolves.toEqual({
       applied: true,
       current: open,
     })
-    await expect(storage.incrementFailures('stripe', 'v2', increment)).resolves.toEqual({
+    await expect(storage.addOutcomes('stripe', 'v2', outcomes)).resolves.toEqual({
       applied: true,
       current: open,
     })
   })
 
-  it('is final for an increment of another version: it is sent once', async () => {
+  it('is final for an addition to another version: it is sent once', async () => {
     const { storage, aws } = mocked()
     aws.on(UpdateItemCommand).rejects(refusal(itemOf(open)))
-    await expect(storage.incrementFailures('stripe', undefined, { count: 1, at, id: 'i1' })).resolves.toEqual({
+    await expect(storage.addOutcomes('stripe', 'v1', outcomes)).resolves.toEqual({
       applied: false,
       current: open,
     })
@@ -292,14 +258,19 @@ describe('a damaged item', () => {
     await expect(storage.getState('stripe')).resolves.toEqual(open)
   })
 
-  it('is found behind an update that DynamoDB finds malformed', async () => {
+  const { startedCount: _, ...lacking } = itemOf(open)
+
+  it.each([
+    ['An operand in the update expression has an incorrect data type', { ...itemOf(open), failureCount: { S: '3' } }],
+    ['The provided expression refers to an attribute that does not exist in the item', lacking],
+  ])('is found behind an update that DynamoDB finds malformed: %s', async (message, Item) => {
     const { storage, aws } = mocked()
-    const cause = serviceError('ValidationException', 'An operand in the update expression has an incorrect data type')
+    const cause = serviceError('ValidationException', message)
     aws.on(UpdateItemCommand).rejects(cause)
-    aws.on(GetItemCommand).resolves({ Item: { ...itemOf(open), failureCount: { S: '3' } } })
-    await expect(storage.incrementFailures('stripe', 'v2', { count: 1, at, id: 'i1' })).rejects.toMatchObject({
+    aws.on(GetItemCommand).resolves({ Item })
+    await expect(storage.addOutcomes('stripe', 'v2', outcomes)).rejects.toMatchObject({
       corrupt: true,
-      operation: 'incrementFailures',
+      operation: 'addOutcomes',
       service: 'stripe',
       cause,
     })
@@ -314,7 +285,7 @@ describe('a damaged item', () => {
     aws.on(UpdateItemCommand).rejects(cause)
     if (answer instanceof Error) aws.on(GetItemCommand).rejects(answer)
     else aws.on(GetItemCommand).resolves(answer)
-    await expect(storage.incrementFailures('stripe', 'v2', { count: 1, at, id: 'i1' })).rejects.toMatchObject({
+    await expect(storage.addOutcomes('stripe', 'v2', outcomes)).rejects.toMatchObject({
       corrupt: false,
       cause,
       message: expect.stringContaining('DynamoDB refused the UpdateItem on the table "app": Item size'),

@@ -3,7 +3,7 @@ import { marshall } from '@aws-sdk/util-dynamodb'
 import { expect } from '@jest/globals'
 import { mockClient } from 'aws-sdk-client-mock'
 import { CircuitStorageError } from '../../../../src/errors.ts'
-import type { CircuitRecord } from '../../../../src/storage/contract.ts'
+import type { CircuitRecord, Outcomes } from '../../../../src/storage/contract.ts'
 import { DynamoDBCircuitStorage, type DynamoDBCircuitStorageOptions } from '../../../../src/storage/dynamodb/index.ts'
 import { emptyRecord } from '../../../../src/storage/record.ts'
 
@@ -15,7 +15,7 @@ export const key = { PK: { S: 'CIRCUIT#stripe' }, SK: { S: 'STATE' } }
 export const credentials = { accessKeyId: 'local', secretAccessKey: 'local' }
 
 export const slots = Array.from({ length: 16 }, (_, index) => `inc${index}`)
-/** The ids of the latest increments move on by one. */
+/** The ids of the latest additions move on by one. */
 export const shifted = slots
   .map((slot, index) => `#${slot} = ${index === 0 ? ':id' : `if_not_exists(#${slots[index - 1]}, :none)`}`)
   .join(', ')
@@ -27,6 +27,11 @@ export const open: CircuitRecord = {
   generation: 1,
   state: 'OPEN',
   failureCount: 3,
+  earlyCount: 1,
+  reporterCount: 2,
+  dismissals: 1.25,
+  dismissedAt: at - 1,
+  noise: 0.3,
   lastFailureAt: at,
   openedAt: at,
   retryAt: at + 10_000,
@@ -35,6 +40,8 @@ export const open: CircuitRecord = {
   lastFailure: { at, name: 'TimeoutError', code: undefined, status: 503 },
   transitions: ['t1'],
 }
+
+export const outcomes: Outcomes = { failures: 1, successes: 2, started: 3, early: 0, reporters: 1, at, id: 'i1' }
 
 export function mocked(options: Partial<Omit<DynamoDBCircuitStorageOptions, 'client' | 'clientConfig'>> = {}) {
   const client = new DynamoDBClient({ region: 'eu-central-1', credentials })

@@ -1,5 +1,5 @@
 import type { CircuitStorageError } from '../../../../src/errors.ts'
-import type { CircuitRecord } from '../../../../src/storage/contract.ts'
+import type { CircuitRecord, Outcomes } from '../../../../src/storage/contract.ts'
 import { emptyRecord } from '../../../../src/storage/record.ts'
 import { RedisCircuitStorage, type RedisClientLike } from '../../../../src/storage/redis/index.ts'
 
@@ -13,6 +13,11 @@ export const open: CircuitRecord = {
   generation: 1,
   state: 'OPEN',
   failureCount: 3,
+  earlyCount: 1,
+  reporterCount: 2,
+  dismissals: 1.25,
+  dismissedAt: at - 1,
+  noise: 0.3,
   lastFailureAt: at,
   openedAt: at,
   retryAt: at + 10_000,
@@ -31,8 +36,14 @@ export const stored = Object.entries({
   generation: '1',
   state: 'OPEN',
   failureCount: '3',
-  lastFailureAt: '1700000000001',
   successCount: '0',
+  startedCount: '0',
+  earlyCount: '1',
+  reporterCount: '2',
+  dismissals: '1.25',
+  dismissedAt: '1700000000000',
+  noise: '0.3',
+  lastFailureAt: '1700000000001',
   openedAt: '1700000000001',
   retryAt: '1700000010001',
   resetTimeout: '10000',
@@ -42,6 +53,8 @@ export const stored = Object.entries({
   transitions: '["t1"]',
   updatedAt: '1700000000001',
 }).flat()
+
+export const outcomes: Outcomes = { failures: 1, successes: 2, started: 3, early: 0, reporters: 1, at, id: 'i1' }
 
 export type Reply = unknown | ((command: readonly string[]) => unknown)
 

@@ -2,7 +2,18 @@ import { createHash } from 'node:crypto'
 import { describe, expect, it, jest } from '@jest/globals'
 import type { CircuitRecord } from '../../../../src/storage/contract.ts'
 import { RedisCircuitStorage } from '../../../../src/storage/redis/index.ts'
-import { answering, at, lifetime, noScript, open, pairs, pipelining, rejectionOf, stored } from './answering-client.ts'
+import {
+  answering,
+  at,
+  lifetime,
+  noScript,
+  open,
+  outcomes,
+  pairs,
+  pipelining,
+  rejectionOf,
+  stored,
+} from './answering-client.ts'
 
 describe('the commands', () => {
   it('read one hash', async () => {
@@ -31,17 +42,13 @@ describe('the commands', () => {
     await expect(answering(reply).storage.getState('stripe')).resolves.toEqual(open)
   })
 
-  it('increment by a script, with all that a new record needs', async () => {
+  it('add by a script, with the version, the id, the instant and what is added to each count', async () => {
     const { storage, commands } = answering([1, stored])
-    const result = await storage.incrementFailures('stripe', undefined, { count: 2, at, id: 'i"1\n' })
+    const result = await storage.addOutcomes('stripe', 'v2', { ...outcomes, id: 'i"1\n' })
     expect(result).toEqual({ applied: true, current: open })
     const [[name, sha, keys, key, ...args] = []] = commands
     expect([name, sha, keys, key]).toEqual(['evalsha', expect.stringMatching(/^[0-9a-f]{40}$/), '1', 'circuit:stripe'])
-    const created =
-      `schema 1 version i"1\n epoch i"1\n generation 0 state CLOSED failureCount 0 successCount 0 leases [] trips 0 transitions [] ` +
-      `updatedAt ${at}`
-    expect(args).toEqual(['', 'i\\"1\\n', '2', String(at), expect.any(String), ...created.split(' ')])
-    expect(Number(args[4])).toBeGreaterThanOrEqual(Number(lifetime))
+    expect(args).toEqual(['=v2', 'i\\"1\\n', String(at), '1', '2', '3', '0', '1'])
   })
 
   it('replace by a script, with the version before and after, what to remove and what to set', async () => {
@@ -51,8 +58,8 @@ describe('the commands', () => {
     const [[name, , keys, key, ...args] = []] = commands
     expect([name, keys, key]).toEqual(['evalsha', '1', 'circuit:stripe'])
     expect(args.slice(0, 2)).toEqual(['=v1', '=v2'])
-    expect(args.slice(3, 6)).toEqual(['2', 'override', 'increments'])
-    expect(args.slice(6)).toEqual(stored.map((text) => (text.startsWith('[{') ? '[]' : text)))
+    expect(args.slice(3, 10)).toEqual(['6', 'suspectedAt', 'pace', 'othersAt', 'closedAt', 'override', 'additions'])
+    expect(args.slice(10)).toEqual(stored.map((text) => (text.startsWith('[{') ? '[]' : text)))
   })
 
   it('keep a record for two days after the last instant in it, by whichever clock is behind, and an override for ever', async () => {
@@ -92,7 +99,7 @@ describe('the commands', () => {
   it('are scripts of less than two kilobytes, which touch nothing but the key that they are given', async () => {
     const { storage, commands } = answering(noScript, [1, stored], noScript, [1, stored])
     await storage.compareAndSetState('stripe', 'v1', open)
-    await storage.incrementFailures('stripe', 'v1', { count: 1, at, id: 'i' })
+    await storage.addOutcomes('stripe', 'v1', outcomes)
     for (const [, source = ''] of [commands[1] ?? [], commands[3] ?? []]) {
       expect(source.length).toBeLessThan(2_000)
       expect(source).not.toMatch(/KEYS\[2\]|TIME|RANDOM/)

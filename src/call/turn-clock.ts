@@ -1,0 +1,88 @@
+/**
+ * A clock that is read once for many calls, because a reading costs as much as the rest of a call.
+ *
+ * Calls that come one by one read the clock each. Where they come close together, one reading serves the calls of the same
+ * turn of the event loop: no timer fires within a turn, and nothing arrives. So a reading is no older than the time for
+ * which the process has been busy, as it is with Node's own timers. A turn that goes on for many calls reads the clock again.
+ *
+ * @module
+ */
+
+import { type Runtime, systemRuntime } from '../runtime.ts'
+
+/** Readings less than this apart are close together, in milliseconds. */
+const closeness = 10
+/** So many calls share a reading. */
+const callsPerReading = 64
+
+/** Is told of the end of a turn. */
+export interface TurnListener {
+  turnEnded(): void
+}
+
+export class TurnClock {
+  readonly #read: () => number
+  /** Whether the event loop's turns tell that time passes. */
+  readonly #hasTurns: boolean
+  /** The last reading, in milliseconds since the epoch. Written by `#look`. */
+  #at = Number.NEGATIVE_INFINITY
+  /** How many more calls it serves. Written by each call and at the end of the turn. */
+  #left = 0
+  /** The listeners of this turn's end; `undefined`: nobody awaits it. Written by `#look`, ended by the end of the turn. */
+  #listeners: TurnListener[] | undefined
+
+  constructor(runtime: Pick<Runtime, 'now' | 'setTimeout'>) {
+    this.#read = runtime.now
+    // Where timers are replaced, time passes as it pleases: also within a turn.
+    this.#hasTurns = runtime.setTimeout === systemRuntime.setTimeout
+  }
+
+  /** The time, or what it was earlier in this turn of the event loop, in milliseconds since the epoch. */
+  now(): number {
+    if (this.#left === 0) return this.#look()
+    this.#left--
+    return this.#at
+  }
+
+  /** Tells the listener of the end of the turn; at once where calls are rare. */
+  whenOver(listener: TurnListener): void {
+    if (this.#listeners === undefined) listener.turnEnded()
+    else this.#listeners.push(listener)
+  }
+
+  #look(): number {
+    const now = this.#read()
+    const isClose = now - this.#at < closeness && now >= this.#at
+    this.#at = now
+    if (!isClose || !this.#hasTurns) {
+      // The end of the turn is not told where a test has taken `setImmediate` away.
+      if (this.#listeners !== undefined) this.#endTurn()
+      return now
+    }
+    this.#left = callsPerReading - 1
+    if (this.#listeners === undefined) {
+      this.#listeners = []
+      setImmediate(() => this.#endTurn())
+    }
+    return now
+  }
+
+  #endTurn(): void {
+    const listeners = this.#listeners ?? []
+    this.#listeners = undefined
+    this.#left = 0
+    for (const listener of listeners) listener.turnEnded()
+  }
+}
+
+const clocks = new WeakMap<object, TurnClock>()
+
+/** The clock of all that share a runtime. */
+export function turnClockOf(runtime: Pick<Runtime, 'now' | 'setTimeout'>): TurnClock {
+  let clock = clocks.get(runtime)
+  if (clock === undefined) {
+    clock = new TurnClock(runtime)
+    clocks.set(runtime, clock)
+  }
+  return clock
+}
