@@ -34,7 +34,10 @@ export class CircuitReader {
         ({ loading, loadAttempted, circuit }) => loading === undefined && (!loadAttempted || circuit.isAging(now)),
       )
       const reading = this.#read(due)
-      for (const sync of due) sync.loading = reading
+      for (const sync of due) {
+        sync.loading = reading
+        sync.loadFailed = false
+      }
     }
     return Promise.all(circuits.map(({ loading }) => loading)).then(noop)
   }
@@ -57,6 +60,7 @@ export class CircuitReader {
     } catch (error) {
       // Use the records that arrived in a batch that failed in part.
       const { results, errors } = error as CircuitStorageError
+      for (const sync of circuits) sync.loadFailed = !(results instanceof Map) || errors?.has(sync.storageKey) === true
       const [first] = exchanges
       if (results instanceof Map) adopt(results, errors)
       else if (circuits.length === 1 && first !== undefined && isCircuitStorageError(error)) {

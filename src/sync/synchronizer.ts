@@ -28,6 +28,8 @@ export class Synchronizer {
   loadAttempted = false
   /** The read under way of this circuit together with others. Set by the circuit reader, and unset at its end. */
   loading: Promise<void> | undefined
+  /** Whether that read, or the last one, has failed. Set by the circuit reader. */
+  loadFailed = false
   readonly #runtime: Runtime
   readonly #storageTimeout: number
   /** The last round. Set by `#startRound`. */
@@ -148,7 +150,10 @@ export class Synchronizer {
   /** @returns `false` where the next step has to be decided anew */
   async #carryOut(step: Step): Promise<boolean> {
     if (step.kind !== 'read') return this.send(step)
-    await (this.loading ?? this.read())
+    const { loading } = this
+    await (loading ?? this.read())
+    // What happened meanwhile happened while the store was away.
+    if (loading !== undefined && this.loadFailed) throw new Error('The read that was waited for has failed.')
     return false
   }
 

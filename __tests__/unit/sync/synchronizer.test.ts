@@ -1,6 +1,9 @@
 import { describe, expect, it } from '@jest/globals'
+import type { Circuit } from '../../../src/circuit/circuit.ts'
 import type { CircuitRecord, Outcomes, WriteResult } from '../../../src/storage/contract.ts'
 import { emptyRecord } from '../../../src/storage/record.ts'
+import type { StoreAccess } from '../../../src/storage/store-access.ts'
+import { Synchronizer } from '../../../src/sync/synchronizer.ts'
 import {
   controlled,
   corrupt,
@@ -510,5 +513,35 @@ describe('a reply that comes too late', () => {
     await runtime.advance(60_000)
     await breaker.flush()
     expect((await storage.peek('stripe'))?.failureCount).toBe(1)
+  })
+})
+
+describe('a round that waits for a read of several circuits', () => {
+  /** A circuit that wants to look at the record, and then nothing. */
+  async function afterRead(loadFailed: boolean): Promise<string[]> {
+    const heard: string[] = []
+    const steps = [{ kind: 'read' }]
+    const circuit = {
+      canWork: true,
+      next: () => {
+        heard.push('asked')
+        return steps.shift()
+      },
+      storeFailed: () => heard.push('failed'),
+    }
+    const { runtime } = createFleet()
+    const sync = new Synchronizer(circuit as unknown as Circuit, 'stripe', {} as StoreAccess, runtime, 500)
+    sync.loading = Promise.resolve()
+    sync.loadFailed = loadFailed
+    await sync.drain()
+    return heard
+  }
+
+  it('goes on when it has been answered', async () => {
+    expect(await afterRead(false)).toEqual(['asked', 'asked'])
+  })
+
+  it('ends when it has failed: what came meanwhile came while the store was away', async () => {
+    expect(await afterRead(true)).toEqual(['asked', 'failed'])
   })
 })
