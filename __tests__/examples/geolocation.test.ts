@@ -349,7 +349,7 @@ describe('the geolocation function', () => {
     const locate = await start({ AWS_ENDPOINT_URL_DYNAMODB: database.url })
     await locate('8.8.8.8')
     ipinfo.react(failing)
-    // What could not be stored is measured by the circuit as it is then, and so it is read alone.
+    // The failures that could not be stored are measured by the circuit as it is then: it is read alone.
     writesFail = true
     for (let i = 0; i < 2; i++) expect((await locate('8.8.8.8')).body).toMatchObject({ stale: true })
     writesFail = false

@@ -106,7 +106,7 @@ describe('a fleet of processes over one Redis', () => {
     // Whoever counted first was told of no more than its own failure: it learns of the others with its next one.
     expect(again.ran).toBeLessThanOrEqual(2)
     expect(again.refused).toBe(200 - again.ran)
-    // Whoever sees that the failures have joined writes the verdict, and is refused; one of them is the first.
+    // All who see that the failures have joined write the verdict and are refused; one of them is the first.
     expect(sum(atRefusal)).toBeLessThanOrEqual(200 + again.ran)
   })
 

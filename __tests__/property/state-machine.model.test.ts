@@ -223,7 +223,7 @@ class Fleet<C> {
     const call = this.#calls.at(-1 - (which % Math.max(1, this.#calls.length)))
     if (call === undefined) return 'nothing to end'
     if (!again) this.#calls.splice(this.#calls.indexOf(call), 1)
-    // What others came to says something of the service, and nothing to the state machine.
+    // The outcomes of others say something of the service, and nothing to the state machine.
     return call.lease === undefined ? 'ignored' : this.settle(call.actor, call.lease, outcome, age)
   }
 

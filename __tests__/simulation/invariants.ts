@@ -83,7 +83,7 @@ interface Transition {
 
 /** A suspicion, by the version of its record. */
 interface Sample {
-  /** Who has contributed failures. */
+  /** The instances that have contributed failures. */
   readonly accusers: Set<Instance>
   readonly reporters: Set<Instance>
   /** Whose failures have run into it. */
@@ -118,7 +118,7 @@ export class Checker implements Observer {
   readonly #shown = new Map<Instance, Map<string, Shown>>()
   /** The last record that each instance was shown. */
   readonly #lastShown = new Map<Instance, CircuitRecord | undefined>()
-  /** What the clock of a request's author showed when it left … */
+  /** The time on the clock of a request's author when it left … */
   readonly #clocks = new WeakMap<StoreRequest, number>()
   /** … and the last record that it had been shown by then. */
   readonly #knownBy = new WeakMap<StoreRequest, CircuitRecord>()
