@@ -24,7 +24,7 @@ import type { Synchronizer } from './sync/synchronizer.ts'
 /** A state that `batchSetState` can set. */
 export type StateToSet = 'OPEN' | 'CLOSED'
 
-/** What the state machine decides for an operator. */
+/** The decisions of the state machine for an operator. */
 export type Transitions = Pick<typeof StateMachine, 'force' | 'open' | 'reset'>
 
 /** An operator's options. */

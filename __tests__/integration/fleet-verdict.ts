@@ -1,4 +1,4 @@
-/** Who opens the circuit of a fleet: the same promises on every store. */
+/** The promises on who opens the circuit of a fleet: the same on every store. */
 
 import { expect, it } from '@jest/globals'
 import type { ICircuitStorage } from '../../src/index.ts'

@@ -613,7 +613,7 @@ const mistakes: readonly (readonly [mistake: string, code: string, mutated: stri
   ['goes on in the same epoch', '    epoch: tokens.epoch,\n', ''],
   ['writes the version that it has read', '{ ...record, version, override', '{ ...record, override'],
   ['goes on in the same generation', 'record.generation + 1', 'record.generation'],
-  ['keeps successes from before', '    successCount: 0,\n', ''],
+  ['keeps successes from before', ' successCount: 0,', ''],
   ['keeps leases from before', '    leases: [],\n', ''],
   ['keeps every transition', '.slice(-keptTransitions)', ''],
 ]

@@ -133,7 +133,7 @@ export class Checker implements Observer {
   readonly #newsIn = new Map<Instance, number>()
   /** When an instance was last answered anything but a regular read. */
   readonly #answeredAt = new Map<Instance, number>()
-  /** Who opened the circuit last, and has heard that it did. */
+  /** The instance that opened the circuit last, and has heard that it did. */
   #opener: { readonly instance: Instance; readonly version: string; isTold: boolean } | undefined
   /** How often a closed circuit was opened. */
   openings = 0
@@ -238,7 +238,7 @@ export class Checker implements Observer {
     if (added.length > 0 && before !== undefined && !isOperators) this.#checkTurn(before, instance)
   }
 
-  /** Who opened the circuit, or failed the last probe, lets the others probe first. */
+  /** The instance that opened the circuit, or failed the last probe, lets the others probe first. */
   #checkTurn(before: CircuitRecord, instance: Instance): void {
     const opener = this.#opener
     const { cacheTtl } = this.#assumed.settings
@@ -360,7 +360,7 @@ export class Checker implements Observer {
       if (amount <= 0) return
       this.#spent(this.#ledger.spend(kind, amount, request, epoch, from), kind, amount, request, epoch)
     }
-    // What it counts apart may be any failure: the oldest are of the least use for the sample.
+    // The failures that it counts apart may be any: the oldest are of the least use for the sample.
     spend('failure', early, 0)
     spend('failure', failures, mayBeAlone ? 0 : since)
     spend('success', successes, since)
@@ -458,7 +458,7 @@ export class Checker implements Observer {
     this.checks[5]++
   }
 
-  /** Whoever settles a probe holds its lease. */
+  /** The instance that settles a probe holds its lease. */
   #checkSettlement(before: CircuitRecord, after: CircuitRecord, instance: Instance): void {
     const left = new Set(after.leases.map(({ id }) => id))
     const settled = before.leases.filter(({ id }) => !left.has(id) && this.#owners.get(id) === instance)
@@ -505,7 +505,7 @@ export class Checker implements Observer {
     if (operation !== 'batchGetState') this.#answeredAt.set(instance, this.#world.now)
     if (isError) return
     if (this.#open.get(instance)?.size === 0) this.#ledger.answered(instance)
-    // What was read before it was overtaken is no news.
+    // A record that was read before it was overtaken is no news.
     const isOld = record !== undefined && this.#orderOf(record) < this.#orderOf(this.#lastShown.get(instance))
     if (!isOld) this.#lastShown.set(instance, record)
     if (record?.suspectedAt !== undefined) this.#show(request, record)

@@ -218,7 +218,7 @@ export class Guard implements DeadlineHost {
     return thenOf.call(begin(operation, new UnboundContext()), succeeded, failed) as Promise<T>
   }
 
-  /** What becomes of the end of an operation that nothing can cut. */
+  /** The reactions to the end of an operation that nothing can cut. */
   #reactionsTo<T, F>(
     options: CallOptions<T, F>,
     invocation: Invocation | undefined,

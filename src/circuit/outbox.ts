@@ -96,7 +96,7 @@ export class Outbox {
   #requestId: string | undefined
   /** The trip that the latest record calls for. Written by `tripOf`. */
   #trip: Trip | undefined
-  /** What this instance has said to suspicions. Written by `answered`, and by `next` with what it leaves out. */
+  /** The words of this instance to suspicions. Written by `answered`, and by `next` with what it leaves out. */
   readonly #shares: Shares
 
   constructor(service: string, settings: ServiceSettings, id: () => string) {

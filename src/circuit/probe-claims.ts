@@ -158,7 +158,7 @@ export class ProbeClaims {
     const { leaseId, epoch } = this.#tokens
     const lease = this.leaseUntil(leaseId, now, wish.duration)
     const claimed = claim(record, now, lease, this.#settings, { epoch, version: this.#id() })
-    // Who opened the circuit learns that it is not alone before the probe has ended, and lets it end.
+    // The instance that opened the circuit learns that it is not alone before the probe has ended, and lets it end.
     const next = this.#isInvolved ? claimed : { ...claimed, othersAt: now }
     const change = stateChange(this.#service, record, next, 'probe-started', now, wish.requestId)
     return { kind: 'replace', version: record.version, next, change, cause: { kind: 'claim' } }

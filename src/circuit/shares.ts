@@ -1,5 +1,5 @@
 /**
- * What this instance has said to the suspicions of late, and what it says next.
+ * The contributions of this instance to the suspicions of late, and the next one.
  *
  * While others are known one instance contributes no more than its share of failures, and one failure that ran into the
  * suspicion. The rest is its excess: it counts if the instance turns out to be alone.
@@ -104,7 +104,7 @@ export type Tally = Pick<Report, 'suspicion' | 'started' | 'failures' | 'success
 
 export const emptyTally: Tally = { suspicion: undefined, started: 0, failures: 0, successes: 0, early: 0 }
 
-/** What a report says of a suspicion. Of another one than its own: only that it has run into it. */
+/** The part of a report that speaks to a suspicion. To another one than its own: only that it has run into it. */
 export function speakingTo(version: string | undefined, report: Tally | undefined): Tally {
   if (report === undefined) return { ...emptyTally, suspicion: version }
   const { suspicion: own, started, failures, successes, early } = report

@@ -256,6 +256,9 @@ export function reset(record: CircuitRecord, now: number, tokens: Tokens): Circu
   }
 }
 
+/** The fields of a record under no suspicion, but for the failures and reporters, which an open circuit keeps as evidence. */
+export const noSuspicion = { suspectedAt: undefined, successCount: 0, startedCount: 0, earlyCount: 0 } as const
+
 /** A new state is a new epoch: outcomes of calls that were admitted before no longer count. */
 function changeState(record: CircuitRecord, state: CircuitState, now: number, tokens: Tokens): CircuitRecord {
   return {
@@ -263,10 +266,7 @@ function changeState(record: CircuitRecord, state: CircuitState, now: number, to
     epoch: tokens.epoch,
     generation: Math.min(record.generation + 1, largestCount),
     state,
-    suspectedAt: undefined,
-    successCount: 0,
-    startedCount: 0,
-    earlyCount: 0,
+    ...noSuspicion,
     leases: [],
     transitions: [...record.transitions, tokens.epoch].slice(-keptTransitions),
   }

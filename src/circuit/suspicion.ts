@@ -16,7 +16,15 @@
  */
 
 import type { CircuitRecord } from '../storage/contract.ts'
-import { activeOverride, changed, clockTolerance, type Failure, summaryOf, type Tokens } from './state-machine.ts'
+import {
+  activeOverride,
+  changed,
+  clockTolerance,
+  type Failure,
+  noSuspicion,
+  summaryOf,
+  type Tokens,
+} from './state-machine.ts'
 
 /** The settings that a verdict depends on. Times in milliseconds, `failureRateThreshold` in per cent. */
 export interface VerdictSettings {
@@ -234,11 +242,8 @@ export function dismiss(record: CircuitRecord, now: number, tokens: Tokens): Cir
     // One that has ended with its window, and with more failures than successes, was no false alarm.
     ...(record.failureCount <= record.successCount && { ...countDismissal(record, now), noise: noiseWith(record) }),
     ...lessonOf(record, now),
-    suspectedAt: undefined,
+    ...noSuspicion,
     failureCount: 0,
-    successCount: 0,
-    startedCount: 0,
-    earlyCount: 0,
     reporterCount: 0,
   }
 }

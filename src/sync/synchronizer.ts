@@ -152,7 +152,7 @@ export class Synchronizer {
     if (step.kind !== 'read') return this.send(step)
     const { loading } = this
     await (loading ?? this.read())
-    // What happened meanwhile happened while the store was away.
+    // The store was away while this read was waited for.
     if (loading !== undefined && this.loadFailed) throw new Error('The read that was waited for has failed.')
     return false
   }

@@ -138,7 +138,7 @@ describe('the threshold', () => {
     [2, undefined, 5],
     [3, undefined, 5],
     [7, undefined, 6],
-    // What was dismissed was nearly free of failures: each of them says more.
+    // The dismissed samples were nearly free of failures: each of them says more.
     [7, 0.05, 4],
     [7, 0.45, 6],
     // Figures that no fleet has are not believed.
