@@ -304,11 +304,12 @@ export class Outbox {
     // A backlog is measured by the record as it is now: the cached one is from before the store failed.
     if (report.isBacklog && known.isOutOfTouch) return { kind: 'read' }
     if (this.#sent !== undefined) return this.#repeat(this.#sent, report, record)
-    if (record === undefined) return this.#raise(report, undefined, epoch, now)
-    if (record.state !== 'CLOSED' || activeOverride(record, now) !== undefined) return undefined
-    return record.suspectedAt === undefined
-      ? this.#raise(report, record, epoch, now)
-      : this.#contribute(report, record, now)
+    if (record !== undefined && (record.state !== 'CLOSED' || activeOverride(record, now) !== undefined))
+      return undefined
+    if (record?.suspectedAt !== undefined) return this.#contribute(report, record, now)
+    // In an outage most find that others have raised the suspicion already: an item takes more reads than writes.
+    const looksFirst = known.canRead && known.readAt < report.at - looksAfter * this.#settings.cacheTtl
+    return looksFirst && report.row > 0 ? { kind: 'read' } : this.#raise(report, record, epoch, now)
   }
 
   /** This instance is the first to suspect the service. Its failures alone may already open the circuit. */
@@ -393,6 +394,9 @@ export class Outbox {
     this.#sent = undefined
   }
 }
+
+/** Who has not read for this part of `cacheTtl` looks before it raises a suspicion. */
+const looksAfter = 0.3
 
 /** An addition is repeated after no more outcomes of others than this: a store knows the ids of the last 16. */
 const mostBetween = 8

@@ -41,6 +41,8 @@ export type Suspicion = 'none' | 'open' | 'guilty' | 'innocent'
 const youth = 1_000
 /** Others are known for this long after one was heard, in milliseconds. */
 const othersAreKnownFor = 600_000
+/** Chances below this are left out of account. */
+const impossible = 1e-5
 /** Dismissals fade by a factor of e in this time, in milliseconds. */
 const dismissalsFadeIn = 3_600_000
 
@@ -99,12 +101,13 @@ function caution(noise: number): number {
 }
 
 /**
- * Whether calls are announced when they begin: the suspicion is young, and it would not take many failures more to open the
- * circuit before the first success can be heard.
+ * Whether calls are announced when they begin: the suspicion is young, and the noise by itself could bring the failures that
+ * are missing before the first success can be heard.
  */
 export function wantsAnnouncements(record: CircuitRecord, now: number, settings: VerdictSettings): boolean {
   const { suspectedAt = 0, failureCount } = record
-  return now - suspectedAt < youth && thresholdOf(record, now, settings) - failureCount <= 6
+  const missing = thresholdOf(record, now, settings) - failureCount
+  return now - suspectedAt < youth && noiseOf(record) ** missing > impossible
 }
 
 /** How many failures one instance may contribute to a suspicion while others are known: half of what is needed. */
@@ -180,16 +183,18 @@ export function countDismissal(record: CircuitRecord, now: number): Pick<Circuit
  */
 export function raisingChance(record: CircuitRecord | undefined, failures: number, now: number): number {
   const { dismissedAt = now } = record ?? {}
-  const recent = dismissalsAt(record, now) * Math.exp(-Math.max(0, now - dismissedAt) / 30_000)
+  const recent = dismissalsAt(record, now) * Math.exp(-Math.max(0, now - dismissedAt) / 60_000)
   return (0.5 / noiseOf(record)) ** (failures - 1) / (1 + recent)
 }
 
 /**
  * How likely an instance that learns of a suspicion is to report: so that a large fleet sends no more outcomes than one
- * item can take. It is drawn before the first outcome is known, so that the sample stays as it is.
+ * item can take. More are wanted where those that are known lean to an outage. It is drawn before the first outcome of this
+ * instance is known, so that the sample stays as it is.
  */
-export function reportingChance({ pace = 0 }: CircuitRecord): number {
-  return Math.min(1, longestPace / Math.min(highestPace, pace))
+export function reportingChance({ pace = 0, failureCount, successCount }: CircuitRecord): number {
+  const wanted = failureCount >= successCount + 2 ? 4 * longestPace : longestPace
+  return Math.min(1, wanted / Math.min(highestPace, pace))
 }
 
 /** The outcomes in a second that instances would report if all of them did, as the last dismissed sample shows. */

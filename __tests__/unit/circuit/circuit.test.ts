@@ -550,6 +550,7 @@ describe('a failure', () => {
     expect(circuit.admit(11_000)).toBe('probing')
     circuit.probeEnded(lease, 'failure', 11_000, { at: 11_000, name: 'Error' }, 'r1')
     expect([circuit.admit(11_000), circuit.acting.openedAt]).toEqual(['open', 11_000])
+    read({ ...closed, othersAt: 900 })
     expect(circuit.next()).toMatchObject({ kind: 'replace', next: { suspectedAt: 11_000 } })
   })
 })

@@ -135,6 +135,18 @@ describe('a failure of a service that nobody suspects', () => {
     expect([outbox.next(known(record)), outbox.isEmpty]).toEqual([undefined, true])
   })
 
+  it.each([
+    ['looks first where others may have raised one since the last read', { readAt: -501 }, 'read'],
+    ['looks no more where the record is young', { readAt: -500 }, 'replace'],
+    ['looks no more where nothing can be read', { readAt: -501, canRead: false }, 'replace'],
+  ])('%s', (_what, changes, kind) => {
+    expect(outboxOf([first]).next({ ...known(stored()), ...changes })?.kind).toBe(kind)
+  })
+
+  it('is not looked for where it is not worth a write', () => {
+    expect(outboxOf([{ ...first, row: 0 }]).next({ ...known(stored()), readAt: -501 })).toBeUndefined()
+  })
+
   it('is not dropped where a suspicion came to nothing before it', () => {
     expect(outboxOf([first]).next(known(stored({ dismissedAt: 999 })))?.kind).toBe('replace')
   })

@@ -231,12 +231,14 @@ describe('others are known', () => {
 
 describe('calls are announced', () => {
   it.each([
-    ['in the first second', 3, 0, 999, true],
-    ['not later', 3, 0, 1_000, false],
-    ['not where it takes more than six failures', 7, 0, 0, false],
-    ['where it takes six more', 7, 1, 0, true],
-  ])('%s', (_when, failureThreshold, failureCount, age, expected) => {
-    expect(wantsAnnouncements(suspected({ failureCount }), now + age, settings({ failureThreshold }))).toBe(expected)
+    ['in the first second', {}, 999, true],
+    ['not later', {}, 1_000, false],
+    ['where noise may bring the failures that are missing', { noise: 0.022 }, 0, true],
+    ['not where it hardly can', { noise: 0.021 }, 0, false],
+    ['where fewer are missing', { noise: 0.021, failureCount: 1 }, 0, true],
+  ])('%s', (_when, changes, age, expected) => {
+    const record = suspected({ failureCount: 0, ...changes })
+    expect(wantsAnnouncements(record, now + age, defaults)).toBe(expected)
   })
 })
 
@@ -301,7 +303,7 @@ describe('raising a suspicion', () => {
   it.each([
     ['the first failure while nothing was dismissed', undefined, 1, 1],
     ['the first failure right after a dismissal', { dismissals: 1, dismissedAt: now }, 1, 1 / 2],
-    ['the first failure half a minute later', { dismissals: 1, dismissedAt: now - 30_000 }, 1, 0.733],
+    ['the first failure a minute later', { dismissals: 1, dismissedAt: now - 60_000 }, 1, 0.734],
     [
       'the first failure after a dismissal by a clock that is ahead',
       { dismissals: 1, dismissedAt: now + hour },
@@ -385,5 +387,14 @@ describe('an instance reports', () => {
     [1e15, 5e-5],
   ])('so that a fleet with a pace of %p sends what one item can take: %p', (pace, chance) => {
     expect(reportingChance(closed({ pace }))).toBe(chance)
+  })
+
+  it.each([
+    [1, 0, 1 / 20],
+    [2, 0, 1 / 5],
+    [5, 4, 1 / 20],
+    [6, 4, 1 / 5],
+  ])('and more where %p failures stand against %p successes: %p', (failureCount, successCount, chance) => {
+    expect(reportingChance(suspected({ pace: 1_000, failureCount, successCount }))).toBe(chance)
   })
 })
