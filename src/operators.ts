@@ -49,9 +49,10 @@ export async function forceCircuit(
 ): Promise<void> {
   const until = checkUntil(given, now)
   const { settings } = sync.circuit
-  await operate(sync, state === 'OPEN' ? 'forced-open' : 'forced-closed', (record, at, tokens) =>
-    force(record, { state, at, until }, settings, tokens),
-  )
+  await operate(sync, state === 'OPEN' ? 'forced-open' : 'forced-closed', (record, at, tokens) => {
+    if (until !== undefined && until <= at) throw overBefore(sync, until)
+    return force(record, { state, at, until }, settings, tokens)
+  })
 }
 
 /** Closes a circuit, ends an override and forgets what was counted; repairs a damaged record. */
@@ -266,6 +267,14 @@ class BatchOutcome<T> {
 /** The error when others kept winning. */
 function contended({ circuit: { service } }: Synchronizer): CircuitStorageError {
   const message = `Other writers kept changing the circuit of ${service}. Try again.`
+  return new CircuitStorageError(message, { operation: 'compareAndSetState', service })
+}
+
+/** The error when an override would be over before it is stored: the store was slow, others kept winning, or Lambda froze the process. */
+function overBefore({ circuit: { service } }: Synchronizer, until: number): CircuitStorageError {
+  const message =
+    `The override of ${service} was not stored: its until, ${new Date(until).toISOString()}, passed before it could be. ` +
+    'Nothing was changed. Try again with a later one.'
   return new CircuitStorageError(message, { operation: 'compareAndSetState', service })
 }
 
