@@ -6,9 +6,10 @@
  */
 
 import type { TimeSource } from './call/invocation.ts'
+import { type CheckedSettings, keptBack, settingsFindings } from './check-settings.ts'
+import { listed, named } from './check-words.ts'
 import type { CircuitStorageError, StorageErrorKind, StorageOperation } from './errors.ts'
 import type { Runtime } from './runtime.ts'
-import type { ServiceSettings } from './settings/table.ts'
 import type { CircuitRecord, Finding, ICircuitStorage, StorageInspection, WriteResult } from './storage/contract.ts'
 import { emptyRecord } from './storage/record.ts'
 import type { OperatorRun, StoreAccess } from './storage/store-access.ts'
@@ -24,20 +25,14 @@ export interface CheckOptions {
 }
 
 /** The parts of a breaker that are checked. */
-interface CheckedBreaker {
-  readonly circuits: readonly Synchronizer[]
+interface CheckedBreaker extends CheckedSettings {
   readonly store: StoreAccess
-  readonly runtime: Runtime
-  readonly storageTimeout: number
-  readonly timeLeft: number
+  /** How long the next step may wait for the store, in milliseconds. */
+  readonly patience: () => number
 }
 
-/** The longest that one step of a check waits for the store, in milliseconds: the first one connects. */
+/** One step waits so long for the store, in milliseconds, or `storageTimeout` if that is longer: the first one connects. */
 const longestStep = 5_000
-/** The time that `load` and `flush` leave before the end of an invocation, in milliseconds. */
-const keptBack = 100
-/** An operation that ran this long was given a fair time, where no timeout says so, in milliseconds. */
-const fairTime = 1_000
 /** Clocks further apart than this are told of, in milliseconds: recovery shifts by as much. */
 const smallSkew = 5_000
 /** From here on the breaker does not believe an instant, in milliseconds. */
@@ -57,19 +52,19 @@ export async function checkBreaker(
   storageTimeout: number,
   timeLeft: number,
 ): Promise<Finding[]> {
-  const breaker: CheckedBreaker = { circuits, store, runtime, storageTimeout, timeLeft }
+  const startedAt = runtime.now()
+  const patience = (): number =>
+    Math.min(Math.max(longestStep, storageTimeout), timeLeft - keptBack - Math.max(0, runtime.now() - startedAt))
+  const breaker: CheckedBreaker = { circuits, store, runtime, storageTimeout, timeLeft, patience }
   const findings = [...settingsFindings(breaker), ...(breaker.circuits.length > 0 ? await storeFindings(breaker) : [])]
   return findings.sort((a, b) => severities.indexOf(a.severity) - severities.indexOf(b.severity))
 }
 
 const severities: readonly Finding['severity'][] = ['error', 'warning', 'info']
 
-// ------------------------------------------------------------------------------------------------------------ store
-
 async function storeFindings(breaker: CheckedBreaker): Promise<Finding[]> {
-  const { circuits, store, runtime, storageTimeout, timeLeft } = breaker
+  const { circuits, store, runtime, storageTimeout } = breaker
   const [first] = circuits as [Synchronizer]
-  const startedAt = runtime.now()
   const failures: Failure[] = []
   let answered = 0
   const run = async <T>(
@@ -77,12 +72,11 @@ async function storeFindings(breaker: CheckedBreaker): Promise<Finding[]> {
     concerned: readonly Synchronizer[],
     action: (storage: ICircuitStorage) => Promise<T>,
   ): Promise<T | undefined> => {
-    const rest = timeLeft - keptBack - Math.max(0, runtime.now() - startedAt)
-    const patience: OperatorRun = { rounds: Math.max(1, Math.floor(Math.min(longestStep, rest) / storageTimeout)) }
+    const budget: OperatorRun = { rounds: Math.max(1, Math.floor(breaker.patience() / storageTimeout)) }
     const names = new Map(concerned.map(({ storageKey, circuit }) => [storageKey, circuit.service]))
     const isBatch = operation === 'batchGetState' || operation === 'batchSetState'
     try {
-      const reply = await store.run(operation, isBatch ? names : [...names.values()], action, undefined, patience)
+      const reply = await store.run(operation, isBatch ? names : [...names.values()], action, undefined, budget)
       answered++
       return reply
     } catch (error) {
@@ -112,8 +106,10 @@ async function storeFindings(breaker: CheckedBreaker): Promise<Finding[]> {
   if (answered === 0) return found
   if (store.storage.shared === false) return [...found, notShared]
   const { findings, place, clockOffset } = await inspect(breaker, keys)
-  // What the adapter found under the same message, the operations have told already.
-  const news = findings.filter(({ message }) => !found.some((known) => known.message.includes(message)))
+  // An operation may have failed for the same reason.
+  const isKnown = ({ message }: Finding): boolean =>
+    found.some((known) => known.message.includes(message.slice(message.indexOf(': ') + 2)))
+  const news = findings.filter((one) => !isKnown(one))
   found.push(...news, ...clockFindings(clockOffset))
   const missing = circuits.filter(({ storageKey }) => stored !== undefined && !stored.has(storageKey))
   const failed = new Set(failures.flatMap(({ operation, services }) => (operation === 'batchGetState' ? services : [])))
@@ -224,7 +220,7 @@ function adviceIn(message: string): string {
 }
 
 async function inspect(
-  { store: { storage }, runtime, storageTimeout, timeLeft }: CheckedBreaker,
+  { store: { storage }, runtime, patience }: CheckedBreaker,
   keys: readonly string[],
 ): Promise<StorageInspection> {
   if (storage.inspect === undefined) return { findings: [noInspection] }
@@ -234,7 +230,7 @@ async function inspect(
       const message = 'The inspection of the store did not end in time.'
       resolve({ findings: [finding({ ...notChecked, message })] })
     },
-    Math.max(0, Math.min(Math.max(longestStep, storageTimeout), timeLeft - keptBack)),
+    Math.max(0, patience()),
   )
   try {
     return await Promise.race([storage.inspect(keys), promise])
@@ -315,129 +311,7 @@ function clockFindings(offset: number | undefined): Finding[] {
   ]
 }
 
-// --------------------------------------------------------------------------------------------------------- settings
-
-type Rule = (settings: ServiceSettings, breaker: CheckedBreaker) => Omit<Finding, 'service'> | undefined
-
-/** One finding for each rule and wording, with all of the services that it concerns. */
-function settingsFindings(breaker: CheckedBreaker): Finding[] {
-  const { circuits, runtime, timeLeft } = breaker
-  if (circuits.length === 0) return [switchedOff]
-  const found = new Map<string, { readonly text: Omit<Finding, 'service'>; readonly services: string[] }>()
-  for (const { circuit } of circuits) {
-    for (const rule of rules) {
-      const text = rule(circuit.settings, breaker)
-      if (text === undefined) continue
-      const entry = found.get(text.code + text.message) ?? { text, services: [] }
-      found.set(text.code + text.message, entry)
-      entry.services.push(circuit.service)
-    }
-  }
-  const findings = Array.from(found.values(), ({ text, services }): Finding => {
-    const message = services.length === circuits.length ? text.message : `${named(services)}: ${text.message}`
-    return { ...text, message, service: services.length === 1 ? services[0] : undefined }
-  })
-  const inLambda = runtime.env['AWS_LAMBDA_FUNCTION_NAME'] !== undefined
-  return inLambda && timeLeft === Number.POSITIVE_INFINITY ? [...findings, noContext] : findings
-}
-
-/** What makes the rest pointless comes first: each service has the first of these that fits. */
-const deadlineRule: Rule = ({ deadlineReserve, timeout }, { timeLeft, storageTimeout }) => {
-  const room = Math.round(timeLeft - deadlineReserve)
-  const fair = timeout === false ? fairTime : timeout / 2
-  const have = `This invocation has ${Math.round(timeLeft)} ms, less deadlineReserve, ${deadlineReserve} ms`
-  if (room <= 0) {
-    return {
-      code: 'no-time-for-calls',
-      severity: 'error',
-      setting: 'deadlineReserve',
-      message: `This invocation has ${Math.round(timeLeft)} ms, no more than deadlineReserve, ${deadlineReserve} ms: its calls are refused.`,
-      remedy: 'Give the function a longer timeout, or set CIRCUIT_BREAKER_DEADLINE_RESERVE lower.',
-    }
-  }
-  if (room < fair) {
-    return {
-      code: 'no-fair-time',
-      severity: 'error',
-      setting: 'timeout',
-      message: `${have}. A call that the deadline cuts counts as a failure only if it had ${fair} ms: a service that hangs cannot open its circuit.`,
-      remedy: 'Give the function a longer timeout, or set a shorter CIRCUIT_BREAKER_TIMEOUT.',
-    }
-  }
-  if (timeout !== false && room < timeout) {
-    return {
-      code: 'timeout-beyond-deadline',
-      severity: 'warning',
-      setting: 'timeout',
-      message: `${have}, which is less than timeout, ${timeout} ms: the deadline cuts calls first.`,
-      remedy: 'Give the function a longer timeout, or set a shorter CIRCUIT_BREAKER_TIMEOUT.',
-    }
-  }
-  if (room - storageTimeout < fair) {
-    return {
-      code: 'no-time-beside-store',
-      severity: 'warning',
-      setting: 'storageTimeout',
-      message: `${have}. A store that does not answer takes storageTimeout, ${storageTimeout} ms, of it, and leaves a call less than ${fair} ms.`,
-      remedy: 'Give the function a longer timeout, or set CIRCUIT_BREAKER_STORAGE_TIMEOUT lower.',
-    }
-  }
-  return undefined
-}
-
-const reserveRule: Rule = ({ deadlineReserve }) =>
-  deadlineReserve > keptBack
-    ? undefined
-    : {
-        code: 'reserve-too-short',
-        severity: 'warning',
-        setting: 'deadlineReserve',
-        message: `deadlineReserve, ${deadlineReserve} ms, leaves no time to store the failure of a call that the deadline has cut: ${keptBack} ms stay unused.`,
-        remedy: 'Set CIRCUIT_BREAKER_DEADLINE_RESERVE to several hundred milliseconds.',
-      }
-
-const cacheRule: Rule = ({ cacheTtl, resetTimeout }) =>
-  cacheTtl < resetTimeout
-    ? undefined
-    : {
-        code: 'cache-outlives-reset',
-        severity: 'warning',
-        setting: 'cacheTtl',
-        message: `cacheTtl, ${cacheTtl} ms, is not shorter than resetTimeout, ${resetTimeout} ms: an instance may learn of an open circuit only when it may be probed.`,
-        remedy: 'Set CIRCUIT_BREAKER_CACHE_TTL to half of CIRCUIT_BREAKER_RESET_TIMEOUT or less.',
-      }
-
-const rules: readonly Rule[] = [deadlineRule, reserveRule, cacheRule]
-
-const switchedOff: Finding = {
-  code: 'switched-off',
-  severity: 'info',
-  setting: 'mode',
-  message: 'mode is off for every service: calls pass straight through, and nothing was checked.',
-  remedy: 'Check again with CIRCUIT_BREAKER_MODE=observe or enforce.',
-}
-
-const noContext: Finding = {
-  code: 'not-checked',
-  severity: 'info',
-  setting: 'deadlineReserve',
-  message: "The function's timeout was not compared with the settings: the check was given no context.",
-  remedy: "Call check({ context }) with the handler's context at the beginning of an invocation.",
-}
-
-// ------------------------------------------------------------------------------------------------------------ words
-
 /** A finding whose cause is not printed with it: the errors of clients can hold credentials. */
 function finding({ cause, ...shown }: Finding): Finding {
   return Object.defineProperty(shown, 'cause', { value: cause })
-}
-
-/** Names in quotation marks: the first three, and how many there are beside them. */
-function named(names: readonly string[]): string {
-  const shown = names.slice(0, 3).map((name) => JSON.stringify(name))
-  return listed(names.length > 3 ? [...shown, `${names.length - 3} others`] : shown)
-}
-
-function listed(words: readonly string[]): string {
-  return words.length < 2 ? words.join() : `${words.slice(0, -1).join(', ')} and ${words.at(-1)}`
 }

@@ -345,7 +345,7 @@ export class CircuitBreaker<const K extends string = string> {
    * Opens a circuit for the whole fleet, whatever the service does, until `until` or a {@link reset}. Instances follow
    * within `cacheTtl`.
    *
-   * @throws {CircuitStorageError} if the store fails
+   * @throws {CircuitStorageError} if the store fails, or is so slow that `until` passes first: then nothing is changed
    */
   async forceOpen(service: K, options: ForceOptions = {}): Promise<void> {
     await this.#force(service, 'OPEN', options)
@@ -354,7 +354,7 @@ export class CircuitBreaker<const K extends string = string> {
   /**
    * Keeps a circuit closed for the whole fleet, whatever the service does, until `until` or a {@link reset}.
    *
-   * @throws {CircuitStorageError} if the store fails
+   * @throws {CircuitStorageError} if the store fails, or is so slow that `until` passes first: then nothing is changed
    */
   async forceClosed(service: K, options: ForceOptions = {}): Promise<void> {
     await this.#force(service, 'CLOSED', options)

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { named } from './check-words.ts'
 import type { OperatorDecision } from './circuit/circuit.ts'
 import type * as StateMachine from './circuit/state-machine.ts'
 import type { Replacement } from './circuit/step.ts'
@@ -95,10 +96,8 @@ function hintAtNew(circuits: readonly Synchronizer[]): void {
     .map(({ storageKey }) => storageKey)
   if (keys.length === 0) return
   for (const key of keys) hinted.add(key)
-  const names = keys.slice(0, 3).map((key) => JSON.stringify(key))
-  const more = keys.length > 3 ? ` and ${keys.length - 3} others` : ''
   const text =
-    `Nothing was stored under ${names.join(', ')}${more} before this operation. A fleet that has seen no failure for two ` +
+    `Nothing was stored under ${named(keys)} before this operation. A fleet that has seen no failure for two ` +
     'days has nothing stored. If yours has, compare its namespace, its service keys, and its table or key prefix with ' +
     'those of this process: if they differ, the operation changes nothing for it.'
   process.emitWarning(text, { type: 'CircuitBreakerWarning', code: 'CIRCUIT_NOTHING_STORED' })

@@ -289,7 +289,7 @@ describe('an operator who changes a circuit of which nothing is stored', () => {
     const { start } = createFleet({ namespace: 'batch', services: ['a', 'b', 'c'] })
     await start().batchSetState({ a: 'OPEN' })
     await start().batchSetState({ a: 'OPEN', b: 'OPEN', c: 'CLOSED' })
-    expect(hints()).toEqual([expect.stringContaining('"batch#a"'), expect.stringContaining('"batch#b", "batch#c"')])
+    expect(hints()).toEqual([expect.stringContaining('"batch#a"'), expect.stringContaining('"batch#b" and "batch#c"')])
   })
 
   it('is told nothing if it is stored, or if it could not be changed', async () => {

@@ -121,7 +121,7 @@ export interface CompareAndSet {
 
 /** One thing that a check of the breaker has found. */
 export interface Finding {
-  /** Stable, for programs, for instance `store-misconfigured`. The troubleshooting page lists them. */
+  /** Stable, for programs, for instance `store-misconfigured`. `docs/storage.md` lists all of them. */
   readonly code: string
   /** `error`: in an outage the breaker would not do its work. `warning`: it would do it worse. `info`: good to know. */
   readonly severity: 'error' | 'warning' | 'info'
