@@ -80,8 +80,11 @@ async function storeFindings(breaker: CheckedBreaker): Promise<Finding[]> {
       answered++
       return reply
     } catch (error) {
-      const { errors, results } = error as CircuitStorageError
-      if (errors === undefined) failures.push({ operation, services: [...names.values()], error: error as never })
+      const failed = error as CircuitStorageError
+      const { errors, results } = failed
+      // One circuit stands for all, unless it is its own record that is damaged.
+      const meant = failed.corrupt ? concerned : circuits
+      if (errors === undefined) failures.push({ operation, services: meant.map(serviceOf), error: failed })
       for (const [key, own] of errors ?? []) {
         failures.push({ operation, services: [names.get(key) ?? key], error: own })
         if (own.corrupt) answered++
@@ -116,6 +119,10 @@ async function storeFindings(breaker: CheckedBreaker): Promise<Finding[]> {
   const unknown = missing.filter(({ circuit }) => !failed.has(circuit.service))
   if (unknown.length > 0) found.push(nothingStored(unknown, place))
   return found
+}
+
+function serviceOf({ circuit: { service } }: Synchronizer): string {
+  return service
 }
 
 /** An operation that failed, and the services for which it did. */

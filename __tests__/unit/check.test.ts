@@ -105,6 +105,13 @@ describe('a check of a store that fails', () => {
     expect(storage.operations).toEqual(['getState'])
   })
 
+  it('takes the failure of a request for one circuit for that of all', async () => {
+    const { start, storage } = createFleet({ services: ['stripe', 'paypal'] })
+    storage.inject('fail', 'addOutcomes')
+    const [found] = await start().check()
+    expect(found).toMatchObject({ message: 'addOutcomes failed: The store failed at addOutcomes.', service: undefined })
+  })
+
   it('gives a store that says nothing five seconds, or what the invocation has left', async () => {
     const { start, storage, runtime } = createFleet()
     storage.outage = 'hang'
