@@ -8,6 +8,7 @@ import type { CallOptions, Operation } from './call/call-options.ts'
 import { Guard } from './call/guard.ts'
 import { Invocation, type TimeSource } from './call/invocation.ts'
 import { Semaphore } from './call/semaphore.ts'
+import type { CheckOptions } from './check.ts'
 import { Circuit } from './circuit/circuit.ts'
 import { type CircuitSnapshot, snapshotOf } from './circuit/snapshot.ts'
 import { force, open, reset } from './circuit/state-machine.ts'
@@ -20,11 +21,11 @@ import {
   type StorageErrorListener,
 } from './events.ts'
 import { isBreakableError } from './failures/classification.ts'
-import type { ForceOptions, StateToSet, Transitions } from './operators.ts'
+import type { ForceOptions, StatesToSet, StateToSet, Transitions } from './operators.ts'
 import { completeRuntime, longestTimer, type Runtime } from './runtime.ts'
 import { type ResolvedConfig, resolveConfig, storedKey } from './settings/resolve.ts'
 import type { CircuitBreakerOptions, ServiceSettings } from './settings/table.ts'
-import type { CircuitRecord, ICircuitStorage } from './storage/contract.ts'
+import type { CircuitRecord, Finding, ICircuitStorage } from './storage/contract.ts'
 import { makeStorage } from './storage/factory.ts'
 import { StoreAccess } from './storage/store-access.ts'
 import { pauseLimitFor } from './storage/store-pause.ts'
@@ -326,10 +327,25 @@ export class CircuitBreaker<const K extends string = string> {
   }
 
   /**
+   * Finds out what only an outage would show otherwise: every permission, the table's keys, the store's clock, and how the
+   * settings fit each other and the function's timeout. It reads, and writes under a condition that cannot hold: nothing
+   * changes in the store. A fault of the store is a finding, and no rejection.
+   *
+   * @returns the gravest first; without one whose `severity` is `error`, the breaker can do its work
+   * @example
+   * for (const { severity, message, remedy } of await breaker.check({ context })) console.warn(severity, message, remedy)
+   */
+  async check({ context = {} }: CheckOptions = {}): Promise<Finding[]> {
+    const timeLeft = this.beginInvocation(context).timeLeft()
+    const { checkBreaker } = await loadOperators()
+    return checkBreaker(this.#active, this.#store, this.#runtime, this.#storageTimeout, timeLeft)
+  }
+
+  /**
    * Opens a circuit for the whole fleet, whatever the service does, until `until` or a {@link reset}. Instances follow
    * within `cacheTtl`.
    *
-   * @throws {CircuitStorageError} if the store fails
+   * @throws {CircuitStorageError} if the store fails, or is so slow that `until` passes first: then nothing is changed
    */
   async forceOpen(service: K, options: ForceOptions = {}): Promise<void> {
     await this.#force(service, 'OPEN', options)
@@ -338,7 +354,7 @@ export class CircuitBreaker<const K extends string = string> {
   /**
    * Keeps a circuit closed for the whole fleet, whatever the service does, until `until` or a {@link reset}.
    *
-   * @throws {CircuitStorageError} if the store fails
+   * @throws {CircuitStorageError} if the store fails, or is so slow that `until` passes first: then nothing is changed
    */
   async forceClosed(service: K, options: ForceOptions = {}): Promise<void> {
     await this.#force(service, 'CLOSED', options)
@@ -424,11 +440,6 @@ export class CircuitBreaker<const K extends string = string> {
     return guard
   }
 }
-
-/** The states of {@link CircuitBreaker.batchSetState}, by service key. */
-export type StatesToSet<K extends string = string> =
-  | Iterable<readonly [K, StateToSet]>
-  | { readonly [Key in K]?: StateToSet }
 
 /** The entries as they are now: the caller may change the object while the operators are loaded. */
 function entriesOf(states: StatesToSet): readonly (readonly [string, unknown])[] | undefined {

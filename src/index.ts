@@ -6,12 +6,12 @@
 
 export type { OperationContext } from './call/call-limits.ts'
 export type { CallOptions, Operation } from './call/call-options.ts'
+export type { CheckOptions } from './check.ts'
 export type { CircuitSnapshot } from './circuit/snapshot.ts'
 export {
   type CallExternal,
   CircuitBreaker,
   type Circuits,
-  type StatesToSet,
 } from './circuit-breaker.ts'
 export {
   BreakableResultError,
@@ -54,7 +54,7 @@ export {
   circuitBreaker,
   circuitBreaker as default,
 } from './middleware.ts'
-export type { ForceOptions, StateToSet } from './operators.ts'
+export type { ForceOptions, StatesToSet, StateToSet } from './operators.ts'
 export type { Runtime } from './runtime.ts'
 export type { CircuitBreakerOptions, Mode, ServiceOptions, ServiceSettings } from './settings/table.ts'
 export type {
@@ -64,9 +64,11 @@ export type {
   CompareAndSet,
   ExpectedVersion,
   FailureSummary,
+  Finding,
   ICircuitStorage,
   Lease,
   Outcomes,
+  StorageInspection,
   WriteResult,
 } from './storage/contract.ts'
 export {

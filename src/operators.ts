@@ -5,6 +5,7 @@
  * @module
  */
 
+import { named } from './check-words.ts'
 import type { OperatorDecision } from './circuit/circuit.ts'
 import type * as StateMachine from './circuit/state-machine.ts'
 import type { Replacement } from './circuit/step.ts'
@@ -21,8 +22,15 @@ import { gravestOf } from './storage/replies.ts'
 import type { OperatorRun, StoreAccess } from './storage/store-access.ts'
 import type { Synchronizer } from './sync/synchronizer.ts'
 
+export { checkBreaker } from './check.ts'
+
 /** A state that `batchSetState` can set. */
 export type StateToSet = 'OPEN' | 'CLOSED'
+
+/** The states of `CircuitBreaker.batchSetState`, by service key. */
+export type StatesToSet<K extends string = string> =
+  | Iterable<readonly [K, StateToSet]>
+  | { readonly [Key in K]?: StateToSet }
 
 /** The decisions of the state machine for an operator. */
 export type Transitions = Pick<typeof StateMachine, 'force' | 'open' | 'reset'>
@@ -49,15 +57,17 @@ export async function forceCircuit(
 ): Promise<void> {
   const until = checkUntil(given, now)
   const { settings } = sync.circuit
-  await operate(sync, state === 'OPEN' ? 'forced-open' : 'forced-closed', (record, at, tokens) =>
-    force(record, { state, at, until }, settings, tokens),
-  )
+  const isNew = await operate(sync, state === 'OPEN' ? 'forced-open' : 'forced-closed', (record, at, tokens) => {
+    if (until !== undefined && until <= at) throw overBefore(sync, until)
+    return force(record, { state, at, until }, settings, tokens)
+  })
+  if (isNew) hintAtNew([sync])
 }
 
 /** Closes a circuit, ends an override and forgets what was counted; repairs a damaged record. */
 export async function resetCircuit(sync: Synchronizer, { reset }: Transitions): Promise<void> {
   try {
-    await operate(sync, 'reset', reset)
+    if (await operate(sync, 'reset', reset)) hintAtNew([sync])
   } catch (error) {
     if (!isCircuitStorageError(error) || !error.corrupt) throw error
     await clearDamage(sync)
@@ -65,13 +75,32 @@ export async function resetCircuit(sync: Synchronizer, { reset }: Transitions): 
   }
 }
 
-async function operate(sync: Synchronizer, reason: StateChangeReason, decide: OperatorDecision): Promise<void> {
+/** @returns whether nothing was stored before */
+async function operate(sync: Synchronizer, reason: StateChangeReason, decide: OperatorDecision): Promise<boolean> {
   const decideAgain = sync.circuit.beginOperation(reason, decide)
   await sync.read()
+  const isNew = sync.circuit.stored === undefined
   for (let conflicts = 0; conflicts < maxConflicts; conflicts++) {
-    if (await sync.send(decideAgain(), oneRound)) return
+    if (await sync.send(decideAgain(), oneRound)) return isNew && conflicts === 0
   }
   throw contended(sync)
+}
+
+/** The stored keys that an operator was told of. Written by {@link hintAtNew}. */
+const hinted = new Set<string>()
+
+/** An operator with a namespace, a service key or a store of his own succeeds, and nothing happens: tells of that, once. */
+function hintAtNew(circuits: readonly Synchronizer[]): void {
+  const keys = circuits
+    .filter(({ store, storageKey }) => store.storage.shared !== false && !hinted.has(storageKey))
+    .map(({ storageKey }) => storageKey)
+  if (keys.length === 0) return
+  for (const key of keys) hinted.add(key)
+  const text =
+    `Nothing was stored under ${named(keys)} before this operation. A fleet that has seen no failure for two ` +
+    'days has nothing stored. If yours has, compare its namespace, its service keys, and its table or key prefix with ' +
+    'those of this process: if they differ, the operation changes nothing for it.'
+  process.emitWarning(text, { type: 'CircuitBreakerWarning', code: 'CIRCUIT_NOTHING_STORED' })
 }
 
 /** Deletes a record that does not parse, so that it can be replaced. */
@@ -103,6 +132,7 @@ export async function setCircuits(
 ): Promise<Map<string, CircuitRecord>> {
   const outcome = new BatchOutcome<CircuitRecord>('batchSetState')
   await readBatch(store, [...wanted.keys()], outcome)
+  const created = [...wanted.keys()].filter((sync) => !outcome.hasFailed(sync) && sync.circuit.stored === undefined)
   await Promise.all([...wanted].map(([sync, state]) => state === 'CLOSED' && outcome.repair(sync)))
   const decisions = new Map<Synchronizer, () => Replacement>()
   for (const [sync, state] of wanted) {
@@ -131,6 +161,7 @@ export async function setCircuits(
       decisions.delete(sync)
     }
   }
+  hintAtNew(created.filter((sync) => !outcome.hasFailed(sync)))
   return outcome.results()
 }
 
@@ -266,6 +297,14 @@ class BatchOutcome<T> {
 /** The error when others kept winning. */
 function contended({ circuit: { service } }: Synchronizer): CircuitStorageError {
   const message = `Other writers kept changing the circuit of ${service}. Try again.`
+  return new CircuitStorageError(message, { operation: 'compareAndSetState', service })
+}
+
+/** The error when an override would be over before it is stored: the store was slow, others kept winning, or Lambda froze the process. */
+function overBefore({ circuit: { service } }: Synchronizer, until: number): CircuitStorageError {
+  const message =
+    `The override of ${service} was not stored: its until, ${new Date(until).toISOString()}, passed before it could be. ` +
+    'Nothing was changed. Try again with a later one.'
   return new CircuitStorageError(message, { operation: 'compareAndSetState', service })
 }
 

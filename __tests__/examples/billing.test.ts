@@ -3,6 +3,7 @@ import { GetItemCommand } from '@aws-sdk/client-dynamodb'
 import { unmarshall } from '@aws-sdk/util-dynamodb'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals'
 import type { APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2 } from 'aws-lambda'
+import type { Finding } from 'middy-circuit-breaker'
 import { createTestContext } from 'middy-circuit-breaker/testing'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { patientVariables } from '../support/patience.ts'
@@ -283,6 +284,22 @@ describe('a payment', () => {
     expect(await record()).toBeUndefined()
     stripe.is('well')
     expect(await pay()).toMatchObject({ statusCode: 200 })
+  })
+})
+
+describe('a check by hand', () => {
+  it('finds nothing that would fail in an outage, and asks Stripe nothing', async () => {
+    await using stripe = await startStripe()
+    const deployment = deploy(stripe)
+    const pay = await deployment.start()
+
+    const { json } = await pay({ more: { check: true }, remainingTime: 15_000 })
+
+    const findings = json['findings'] as readonly Finding[]
+    expect(findings.filter(({ severity }) => severity === 'error')).toEqual([])
+    expect(findings.map(({ code }) => code)).toContain('nothing-stored')
+    expect(await deployment.record()).toBeUndefined()
+    expect(stripe.requests).toEqual([])
   })
 })
 

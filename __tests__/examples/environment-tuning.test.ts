@@ -2,6 +2,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals'
+import type { Finding } from 'middy-circuit-breaker'
 import { createTestContext } from 'middy-circuit-breaker/testing'
 import type { Charge, Unknown } from '../../examples/environment-tuning/handler.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
@@ -174,6 +175,23 @@ describe('Functions with one table', () => {
 
     expect(await (await world.start('Checkout')).lookUp()).toEqual(refused)
   })
+})
+
+describe('Each function', () => {
+  it.each(['Checkout', 'NightlyReport'] as const)(
+    '%s finds nothing wrong with itself, and asks nobody',
+    async (name) => {
+      await using world = await createWorld()
+      // The store of these tests is more patient than either function.
+      const variables = { CIRCUIT_BREAKER_STORAGE_TIMEOUT: '500' }
+
+      const findings = await (await world.start(name, { variables })).check()
+
+      expect(findings.filter(({ severity }) => severity === 'error')).toEqual([])
+      expect(findings.map(({ code }) => code)).not.toContain('timeout-beyond-deadline')
+      expect([...world.stripe.requests, ...world.rates.requests]).toEqual([])
+    },
+  )
 })
 
 describe('A setting', () => {
@@ -360,6 +378,7 @@ interface Deployment {
 
 interface Instance {
   lookUp(chargeId?: string): Promise<Charge | Unknown>
+  check(): Promise<Finding[]>
 }
 
 async function createWorld(): Promise<World> {
@@ -391,11 +410,11 @@ async function createWorld(): Promise<World> {
         ...Object.fromEntries(inTemplate),
         ...variables,
       })
+      const newContext = () =>
+        createTestContext<Parameters<typeof handler>[1]>({ remainingTime: deployed.timeout * second })
       return {
-        lookUp: (chargeId = 'ch_1') => {
-          const context = createTestContext<Parameters<typeof handler>[1]>({ remainingTime: deployed.timeout * second })
-          return handler({ chargeId }, context)
-        },
+        lookUp: (chargeId = 'ch_1') => handler({ chargeId }, newContext()) as Promise<Charge | Unknown>,
+        check: () => handler({ check: true }, newContext()) as Promise<Finding[]>,
       }
     },
     async [Symbol.asyncDispose]() {

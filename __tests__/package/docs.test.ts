@@ -151,6 +151,25 @@ describe('the links in the documentation', () => {
   })
 })
 
+describe('the findings of a check in the documentation', () => {
+  it('are those of the code', () => {
+    const [, section = ''] = read('docs/storage.md').split('## Check a set-up\n')
+    const [own = ''] = section.split(/^## /m)
+    const rows = [...own.matchAll(/^\| (`[^|]*`) \| (`[^|]*`) \|/gm)].slice(1)
+    const documented = rows.flatMap(([, codes = '']) => [...codes.matchAll(/`([\w-]+)`/g)].map(([, code]) => code))
+    const sources = [
+      'src/check.ts',
+      'src/check-settings.ts',
+      'src/storage/dynamodb/inspect.ts',
+      'src/storage/redis/inspect.ts',
+    ]
+      .map(read)
+      .join()
+    const inCode = [...sources.matchAll(/code: '([\w-]+)'/g)].map(([, code]) => code)
+    expect(documented.toSorted()).toEqual([...new Set(inCode)].toSorted())
+  })
+})
+
 describe('the guarantees under Lambda', () => {
   it('are each shown by a test, and each test shows one', () => {
     const shown = [...read('docs/lambda.md').matchAll(/\| `([\w-]+)`: (.*) \|$/gm)].map(([, file, name]) => [

@@ -78,6 +78,16 @@ async function everythingThatIsSaid(): Promise<string[]> {
   await trip(start())
   await noteAll(start().call('stripe', ok))
 
+  // Operators.
+  const operated = createFleet({ namespace: 'prod' })
+  await operated.start().forceOpen('stripe')
+  const read = operated.storage.holdReply('getState')
+  const forced = operated.start().forceOpen('stripe', { until: operated.runtime.now() + 100 })
+  await read.arrived
+  operated.runtime.setClock(operated.runtime.now() + 178)
+  read.release()
+  await noteAll(forced)
+
   // A store that is silent, and one that is misconfigured.
   storage.outage = 'hang'
   const waiting = start()

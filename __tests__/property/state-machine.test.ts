@@ -449,6 +449,64 @@ describe('a suspicion', () => {
   })
 })
 
+describe('every transition', () => {
+  /** A clock may be far off, and jump from one decision to the next, but it leaves room for the longest duration behind it. */
+  const clockArbitrary = instantArbitrary.map((at) => Math.min(at, 8.64e15 - 10_000_000_000))
+  const failureArbitrary = fc.record({
+    at: instantArbitrary,
+    name: fc.constant('Error'),
+    retryAfter: fc.option(fc.oneof(fc.nat(8_640_000_000), fc.constant(Number.MAX_VALUE)), { nil: undefined }),
+  })
+  const overrideArbitrary = fc.option(
+    fc.record({
+      state: fc.constantFrom('OPEN' as const, 'CLOSED' as const),
+      at: clockArbitrary,
+      until: fc.option(instantArbitrary, { nil: undefined }),
+    }),
+    { nil: undefined },
+  )
+
+  it('leaves behind a record that a store can hold, whatever it held and whatever the clocks say', () => {
+    const scenario = fc.record({
+      record: fc.record({ stored: recordArbitrary, override: overrideArbitrary, trips: fc.maxSafeNat() }).map(
+        ({ stored, override, trips }): CircuitRecord => ({
+          ...stored,
+          trips,
+          override,
+          retryAt: stored.state === 'OPEN' ? (stored.retryAt ?? 0) : stored.retryAt,
+        }),
+      ),
+      settings: settingsArbitrary,
+      now: clockArbitrary,
+      at: clockArbitrary,
+      until: fc.option(fc.oneof(instantArbitrary, clockArbitrary), { nil: undefined }),
+      duration: fc.integer({ min: 1, max: maxLease }),
+      failed: failureArbitrary,
+      outcome: fc.constantFrom<ProbeOutcome>('success', 'failure', 'release'),
+    })
+    fc.assert(
+      fc.property(scenario, ({ record, settings, now, at, until, duration, failed, outcome }) => {
+        const tokens = tokenSource()()
+        const probing = claim(record, now, { id: 'lease', expiresAt: now + duration }, settings, tokens)
+        const written = [
+          open(record, now, settings, tokens, failed),
+          open(record, now, settings, tokens, undefined),
+          close(record, now, tokens),
+          reset(record, now, tokens),
+          probing,
+          settle(probing, 'lease', outcome, at, settings, tokens, failed),
+          ...(['OPEN', 'CLOSED'] as const).map((state) => force(record, { state, at, until }, settings, tokens)),
+        ]
+
+        for (const next of written) {
+          if (next !== undefined) expect(parseCircuitRecord('stripe', next, 'getState')).toMatchObject({ ...next })
+        }
+      }),
+      { numRuns: 2_000 },
+    )
+  })
+})
+
 describe('chances', () => {
   it('are numbers, whatever a record holds', () => {
     fc.assert(

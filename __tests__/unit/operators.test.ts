@@ -83,6 +83,40 @@ describe('forceOpen', () => {
     expect(storage.requests).toEqual([])
   })
 
+  it.each(['forceOpen', 'forceClosed'] as const)(
+    '%s is refused, and changes nothing, if until passes while the record is read',
+    async (method) => {
+      const { start, runtime, storage } = createFleet()
+      const breaker = start()
+      await breaker.reset('stripe')
+      const before = await storage.peek('stripe')
+      const read = storage.holdReply('getState')
+      const forced = outcomeOf(breaker[method]('stripe', { until: runtime.now() + 100 }))
+      await read.arrived
+      runtime.setClock(runtime.now() + 178)
+      read.release()
+      expect((await forced).error).toMatchObject({
+        code: 'CIRCUIT_STORAGE',
+        service: 'stripe',
+        message: expect.stringMatching(/until, 2026-01-01T00:00:00.100Z, passed .* Nothing was changed. Try again/),
+      })
+      expect(await storage.peek('stripe')).toEqual(before)
+    },
+  )
+
+  it('is refused if until passes while others keep writing, and leaves their record alone', async () => {
+    const { start, runtime, storage } = createFleet()
+    await start().reset('stripe')
+    const conflict = async (): Promise<unknown> => {
+      runtime.setClock(runtime.now() + 60)
+      return { applied: false, current: await storage.peek('stripe') }
+    }
+    storage.intercept('compareAndSetState', conflict, 10)
+    const { error } = await outcomeOf(start().forceOpen('stripe', { until: runtime.now() + 100 }))
+    expect(error).toMatchObject({ message: expect.stringContaining('passed before it could be') })
+    expect((await storage.peek('stripe'))?.override).toBeUndefined()
+  })
+
   it('drops the outcome of a probe that was in flight', async () => {
     const { start, storage, runtime } = createFleet()
     const breaker = start()
@@ -192,6 +226,15 @@ describe('reset', () => {
     expect(breaker.circuits.stripe).toMatchObject({ state: 'CLOSED', failureCount: 0 })
     await trip(breaker)
     expect((await storage.peek('stripe'))?.state).toBe('OPEN')
+  })
+
+  it('repairs a record of an override that had ended before it was stored', async () => {
+    const { start, storage } = createFleet()
+    const breaker = start()
+    await breaker.forceOpen('stripe')
+    await storage.put('stripe', { ...((await storage.peek('stripe')) as CircuitRecord), resetTimeout: -78 })
+    await breaker.reset('stripe')
+    expect(await storage.peek('stripe')).toMatchObject({ state: 'CLOSED', override: undefined })
   })
 
   it('makes the circuit of a service that nobody has called yet', async () => {

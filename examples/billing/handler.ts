@@ -6,6 +6,7 @@
  * - **Not known whether it was paid** (`504` for a timeout, `502` for a failure): the client sends the same request with
  *   the same `Idempotency-Key` again. Stripe then answers with what the first one came to, and charges nobody twice.
  * - **Declined:** `402` with the decline code. That is an answer, so the circuit does not count it.
+ * - **Invoked with `{ "check": true }`**, which no request of the API is: the findings of the circuit breaker's check.
  *
  * Variables: `STRIPE_SECRET_KEY`; `CIRCUIT_BREAKER_TABLE_NAME` and the other variables of the circuit breaker; for tests
  * `STRIPE_API_URL`, a stand-in such as `http://127.0.0.1:12111`.
@@ -17,7 +18,13 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import middy from '@middy/core'
 import httpErrorHandler from '@middy/http-error-handler'
 import type { APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2 } from 'aws-lambda'
-import { circuitBreaker, isBreakableError, isCircuitBreakerError, isCircuitTimeoutError } from 'middy-circuit-breaker'
+import {
+  CircuitBreaker,
+  circuitBreaker,
+  isBreakableError,
+  isCircuitBreakerError,
+  isCircuitTimeoutError,
+} from 'middy-circuit-breaker'
 import Stripe from 'stripe'
 import { type PaymentRequest, readPaymentRequest } from './payment-request.ts'
 
@@ -55,26 +62,28 @@ const stripe = new Stripe(STRIPE_SECRET_KEY, {
 const { StripeError, StripeAPIError, StripeCardError, StripeConnectionError, StripeIdempotencyError } = Stripe.errors
 const { StripeInvalidRequestError, StripeRateLimitError } = Stripe.errors
 
+const breaker = new CircuitBreaker({
+  services: {
+    stripe: {
+      failureThreshold: 2,
+      resetTimeout: 30_000,
+      // For both attempts together, below the function's timeout less `deadlineReserve`. A hang is not tried again.
+      timeout: 10_000,
+    },
+  },
+  onStateChange: ({ service, from, to, reason }) => console.warn(JSON.stringify({ service, from, to, reason })),
+})
+
 export const handler = middy<APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2>()
   // These two first, and so outermost: `onError` runs from the last to the first, and the answer is made when all is stored.
   .onError((request) => {
     request.response = inJson(request.response, request.error)
   })
   .use(httpErrorHandler({ logger: (error) => logFailure(error) }))
-  .use(
-    circuitBreaker({
-      services: {
-        stripe: {
-          failureThreshold: 2,
-          resetTimeout: 30_000,
-          // For both attempts together, below the function's timeout less `deadlineReserve`. A hang is not tried again.
-          timeout: 10_000,
-        },
-      },
-      onStateChange: ({ service, from, to, reason }) => console.warn(JSON.stringify({ service, from, to, reason })),
-    }),
-  )
-  .handler(async (event, { callExternal }) => {
+  .use(circuitBreaker(breaker))
+  .handler(async (event, context) => {
+    const { callExternal } = context
+    if ('check' in event) return answer(200, { findings: await breaker.check({ context }) })
     const request = readPaymentRequest(event)
     if ('problems' in request) return answer(400, { code: 'invalid_request', problems: request.problems })
     const call = newCall()

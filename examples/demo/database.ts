@@ -10,9 +10,10 @@ import { createRequire } from 'node:module'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CreateTableCommand, DescribeTableCommand, DynamoDBClient } from '@aws-sdk/client-dynamodb'
-import type { CircuitRecord } from '../../src/index.ts'
+import { CircuitBreaker, type CircuitRecord, type Finding } from '../../src/index.ts'
 import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb/index.ts'
 import type { DatabaseRequest } from './recording.ts'
+import { service, settings } from './scenario.ts'
 
 const tableName = 'demo'
 
@@ -23,6 +24,8 @@ const credentials = { accessKeyId: 'demo', secretAccessKey: 'demo' }
 export interface Database {
   /** The variables of a process that keeps its circuits here. */
   readonly env: Readonly<Record<string, string>>
+  /** What the circuit breaker has found when it checked the empty table. */
+  readonly findings: readonly Finding[]
   /** The circuit as it is stored. */
   read(storageKey: string): Promise<CircuitRecord | undefined>
   close(): Promise<void>
@@ -40,11 +43,14 @@ export async function startDatabase(onRequest: (request: DatabaseRequest) => voi
   await once(server, 'listening')
   const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
   await createTable(new DynamoDBClient({ endpoint, region, credentials }))
+  const connect = () => new DynamoDBCircuitStorage({ tableName, clientConfig: { endpoint, region, credentials } })
+  const findings = await check(connect())
   server.on('request', ({ headers }: IncomingMessage) => {
     const operation = String(headers['x-amz-target']).split('.')[1]
     onRequest({ at: Date.now(), operation: operation ?? 'unknown' })
   })
   return {
+    findings,
     env: {
       CIRCUIT_BREAKER_STORAGE: 'dynamodb',
       CIRCUIT_BREAKER_TABLE_NAME: tableName,
@@ -54,7 +60,7 @@ export async function startDatabase(onRequest: (request: DatabaseRequest) => voi
       AWS_SECRET_ACCESS_KEY: credentials.secretAccessKey,
     },
     read: async (storageKey) => {
-      const storage = new DynamoDBCircuitStorage({ tableName, clientConfig: { endpoint, region, credentials } })
+      const storage = connect()
       try {
         return await storage.getState(storageKey)
       } finally {
@@ -67,6 +73,16 @@ export async function startDatabase(onRequest: (request: DatabaseRequest) => voi
       server.closeAllConnections()
       await closed
     },
+  }
+}
+
+async function check(storage: DynamoDBCircuitStorage): Promise<Finding[]> {
+  // What variables say is told by the demo itself.
+  const breaker = new CircuitBreaker({ services: [service], storage, ...settings }, { env: {} })
+  try {
+    return await breaker.check()
+  } finally {
+    await storage.close()
   }
 }
 

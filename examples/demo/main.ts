@@ -9,7 +9,7 @@
  */
 
 import { constants } from 'node:os'
-import type { ServiceSettings } from '../../src/index.ts'
+import type { Finding, ServiceSettings } from '../../src/index.ts'
 import { resolveConfig, storedKey } from '../../src/settings/resolve.ts'
 import * as warningTexts from '../../src/warning-texts.ts'
 import { type Database, startDatabase } from './database.ts'
@@ -54,6 +54,7 @@ async function demo(): Promise<number> {
 
   const database = await startDatabase((request) => recorder.request(request))
   closers.push(() => database.close())
+  reportCheck(database.findings)
   const payments = await startPaymentService(
     () => recorder.failure(),
     (arrival) => recorder.arrival(arrival),
@@ -81,6 +82,15 @@ function introduce({ failureThreshold, resetTimeout, cacheTtl, timeout, mode }: 
     `failureThreshold ${failureThreshold}, resetTimeout ${resetTimeout} ms, cacheTtl ${cacheTtl} ms, timeout ${timeout === false ? 'none' : `${timeout} ms`}, mode ${mode}`,
     '',
   )
+}
+
+/** @throws if the circuit could not be shared: then there is nothing to show */
+function reportCheck(findings: readonly Finding[]): void {
+  const errors = findings.filter(({ severity }) => severity === 'error')
+  if (errors.length > 0) throw new Error(errors.map(({ message, remedy }) => `${message} ${remedy}`).join('\n'))
+  display.print('Checked by breaker.check(): the circuit can be read and written, and nothing was changed.')
+  for (const { severity, message } of findings) display.print(`  ${severity}: ${message}`)
+  display.print('')
 }
 
 function startFleet(fleet: Fleet, env: Readonly<Record<string, string>>): Instance[] {

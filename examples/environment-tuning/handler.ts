@@ -29,16 +29,30 @@
  * namespace where it means something else, as here, where 800 ms are too long for one and 20 s are not for the other; or where
  * it is rolled out in `observe` mode beside others that must not notice.
  *
+ * **Whether it can.** Invoked with `{ "check": true }` each function tells what is wrong with its own role, variables and timeout,
+ * before the first outage. Nothing changes by that.
+ *
  * Other variables: `STRIPE_URL`, `STRIPE_API_KEY`, `RATES_URL`.
  *
  * @module
  */
 
 import middy from '@middy/core'
-import { circuitBreaker, isBreakableResult, isCircuitOpenError, isCircuitTimeoutError } from 'middy-circuit-breaker'
+import {
+  CircuitBreaker,
+  circuitBreaker,
+  type Finding,
+  isBreakableResult,
+  isCircuitOpenError,
+  isCircuitTimeoutError,
+} from 'middy-circuit-breaker'
 
 export interface Query {
   readonly chargeId: string
+}
+
+export interface Check {
+  readonly check: true
 }
 
 export interface Charge {
@@ -69,20 +83,23 @@ const ratesUrl = variable('RATES_URL')
 // With a line break in it, `fetch` would put the key into the message of an error, and Lambda that into the log.
 if (!/^[!-~]+$/.test(stripeKey)) throw new Error('STRIPE_API_KEY has to be a key of Stripe, in one line.')
 
-export const handler = middy<Query, Charge | Unknown>()
-  .use(
-    circuitBreaker({
-      // Without a rate the answer is still of use, so a failure more or less is no matter here.
-      services: { stripe: {}, rates: { failureThreshold: 4 } },
-      timeout: 5_000,
-      resetTimeout: 15_000,
-      // In observe mode, this is what there is to see.
-      onStateChange: ({ service, from, to, reason }) => {
-        console.warn(JSON.stringify({ message: `The circuit of ${service} is ${to} now`, service, from, to, reason }))
-      },
-    }),
-  )
-  .handler(async ({ chargeId }, { callExternal }) => {
+const breaker = new CircuitBreaker({
+  // Without a rate the answer is still of use, so a failure more or less is no matter here.
+  services: { stripe: {}, rates: { failureThreshold: 4 } },
+  timeout: 5_000,
+  resetTimeout: 15_000,
+  // In observe mode, this is what there is to see.
+  onStateChange: ({ service, from, to, reason }) => {
+    console.warn(JSON.stringify({ message: `The circuit of ${service} is ${to} now`, service, from, to, reason }))
+  },
+})
+
+export const handler = middy<Query | Check, Charge | Unknown | Finding[]>()
+  .use(circuitBreaker(breaker))
+  .handler(async (event, context) => {
+    if ('check' in event) return breaker.check({ context })
+    const { chargeId } = event
+    const { callExternal } = context
     if (!/^ch_\w+$/.test(chargeId)) throw new TypeError('chargeId must be the id of a charge: ch_ and letters')
     const charge = await callExternal(
       'stripe',

@@ -237,7 +237,8 @@ export function force(
     failureCount: 0,
     openedAt: at,
     retryAt: until ?? at + settings.resetTimeout,
-    resetTimeout: until === undefined ? settings.resetTimeout : until - at,
+    // An override that is over when it is set has lasted no time.
+    resetTimeout: until === undefined ? settings.resetTimeout : Math.max(0, until - at),
   }
   return { ...opened, override }
 }

@@ -119,6 +119,33 @@ export interface CompareAndSet {
   readonly next: CircuitRecord
 }
 
+/** One thing that a check of the breaker has found. */
+export interface Finding {
+  /** Stable, for programs, for instance `store-misconfigured`. `docs/storage.md` lists all of them. */
+  readonly code: string
+  /** `error`: in an outage the breaker would not do its work. `warning`: it would do it worse. `info`: good to know. */
+  readonly severity: 'error' | 'warning' | 'info'
+  /** The service key, if the finding concerns one alone. */
+  readonly service?: string | undefined
+  /** The setting that it concerns, for instance `deadlineReserve`. */
+  readonly setting?: string | undefined
+  /** What is wrong, in sentences. */
+  readonly message: string
+  /** What to do about it. */
+  readonly remedy: string
+  /** The error that told it. */
+  readonly cause?: unknown
+}
+
+/** What an adapter has found out about its store, beyond what the other methods tell. */
+export interface StorageInspection {
+  readonly findings: readonly Finding[]
+  /** Where the circuits are, for people, for instance `the DynamoDB table "app"`. */
+  readonly place?: string | undefined
+  /** How far the store's clock is surely ahead of this machine's, in milliseconds; negative: behind. Absent: unknown. */
+  readonly clockOffset?: number | undefined
+}
+
 /**
  * A store for circuits.
  *
@@ -165,6 +192,14 @@ export interface ICircuitStorage {
   clearState(serviceKey: string): Promise<void>
   /** Deletes several circuits: for tests and decommissioning only. */
   batchClearState(serviceKeys: readonly string[]): Promise<void>
+  /**
+   * Finds out what only an outage would show otherwise: permissions that the other methods need in some cases only, the
+   * clock, the expiry of records. Changes nothing in the store, and asks for no permission that is not needed anyway: what it
+   * may not ask for is an `info`. The breaker calls it for `check()`.
+   *
+   * @param serviceKeys the circuits, as they are stored; at least one
+   */
+  inspect?(serviceKeys: readonly string[]): Promise<StorageInspection>
   /** Closes the client that the adapter made, never one that was injected. */
   close?(): Promise<void>
 }

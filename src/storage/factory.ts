@@ -277,6 +277,7 @@ function loadedLater(load: () => Promise<ICircuitStorage>): ICircuitStorage {
   return {
     ...(Object.fromEntries(forwarded) as unknown as ICircuitStorage),
     prepare: async () => (await adapter('getState')).prepare?.(),
+    inspect: async (keys) => (await adapter('getState')).inspect?.(keys) ?? { findings: [] },
     close: async () => (await loading?.catch(() => undefined))?.close?.(),
   }
 }

@@ -15,6 +15,7 @@ import type {
   ExpectedVersion,
   ICircuitStorage,
   Outcomes,
+  StorageInspection,
   WriteResult,
 } from '../contract.ts'
 import { refuseRepetitions } from '../distinct-writes.ts'
@@ -125,6 +126,13 @@ export class UncheckedDynamoDBStorage implements ICircuitStorage {
       })
     await sendInChunks(operation, keys, maxWritesPerBatchWrite, send, outcome.failed.bind(outcome))
     outcome.results()
+  }
+
+  /** Tries what `check` asks beyond the other methods. It is loaded when it is first used, and imports nothing of this. */
+  async inspect(serviceKeys: readonly string[]): Promise<StorageInspection> {
+    const { inspectTable } = await import('./inspect.ts')
+    const [key = ''] = serviceKeys
+    return inspectTable(await this.#open({ operation: 'getState' }), this.#table, key, (each) => this.#keyOf(each))
   }
 
   /** Closes the client that was made here, never one that was injected. A later operation makes a new one. */

@@ -14,6 +14,7 @@ import type {
   ExpectedVersion,
   ICircuitStorage,
   Outcomes,
+  StorageInspection,
   WriteResult,
 } from '../contract.ts'
 import { refuseRepetitions } from '../distinct-writes.ts'
@@ -74,6 +75,24 @@ export class UncheckedRedisStorage implements ICircuitStorage {
   async batchClearState(serviceKeys: readonly string[]): Promise<void> {
     const deletions = Array.from(new Set(serviceKeys), (key) => this.#delete(key))
     await this.#all('batchClearState', deletions)
+  }
+
+  /** Tries what `check` asks beyond the other methods. It is loaded when it is first used, and imports nothing of this. */
+  async inspect(serviceKeys: readonly string[]): Promise<StorageInspection> {
+    const { inspectServer } = await import('./inspect.ts')
+    const { client, lastError } = await this.#open('getState')
+    const [service = ''] = serviceKeys
+    return inspectServer({
+      keyPrefix: this.#keyPrefix,
+      key: this.#keyOf(service),
+      send: (commands) =>
+        deliver(
+          client,
+          commands.map((command) => ({ command })),
+        ),
+      scriptOf: additionOf,
+      errorOf: (reason) => commandError(reason, { operation: 'compareAndSetState', service }, lastError?.()),
+    })
   }
 
   /** Closes the client that was made here, never one that was injected. A later operation makes a new one. */
