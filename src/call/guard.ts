@@ -56,8 +56,10 @@ const slow = { name: 'SlowCall' }
 
 /** An abort this close to the call's deadline is the deadline, in milliseconds. */
 const deadlineTolerance = 50
-/** How long a probe's lease lasts where no Lambda deadline bounds it, in milliseconds. */
-const defaultLease = 30_000
+/** How long a probe's lease lasts where neither a timeout nor a Lambda deadline bounds it, in milliseconds. */
+const unboundedLease = 30_000
+/** The time to store how a probe ended, after the timeout of its call, in milliseconds. */
+const settlingTime = 5_000
 /** With `cacheTtl: 0` the state is read in every invocation, and in one that is longer than this also within it. */
 const longInvocation = 1_000
 
@@ -401,7 +403,9 @@ export class Guard implements DeadlineHost {
 
   async #claim(invocation: Invocation | undefined, limits: CallLimits): Promise<ProbeLease | undefined> {
     const timeLeft = invocation?.timeLeft() ?? Number.POSITIVE_INFINITY
-    const duration = Number.isFinite(timeLeft) ? timeLeft : Math.max(defaultLease, limits.timeout || 0)
+    const callTime = limits.timeout === false ? Number.POSITIVE_INFINITY : limits.timeout + settlingTime
+    const longest = Math.min(timeLeft, callTime)
+    const duration = Number.isFinite(longest) ? longest : unboundedLease
     const claiming = this.sync.claim(duration, invocation?.requestId)
     try {
       return await limits.race(claiming)

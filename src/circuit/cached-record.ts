@@ -21,6 +21,7 @@
 import type { ServiceSettings } from '../settings/table.ts'
 import type { CircuitRecord, ExpectedVersion, WriteResult } from '../storage/contract.ts'
 import { retryTime } from './state-machine.ts'
+import { Throttle } from './throttle.ts'
 
 /** Times in milliseconds. */
 type CacheSettings = Pick<ServiceSettings, 'cacheTtl' | 'resetTimeout' | 'maxResetTimeout'>
@@ -60,6 +61,8 @@ const shortestLifetime = 0.8
 export class CachedRecord {
   readonly #settings: CacheSettings
   readonly #random: () => number
+  /** How hard it is to read. Written with each answer to a read, and each refusal. */
+  readonly #throttle: Throttle
   /** The record; `undefined`: nothing is stored, or nothing is known. Written with each answer. */
   #current: CircuitRecord | undefined
   /** When the request left whose answer this is, in milliseconds since the epoch. Written with each answer. */
@@ -80,6 +83,7 @@ export class CachedRecord {
   constructor(settings: CacheSettings, random: () => number) {
     this.#settings = settings
     this.#random = random
+    this.#throttle = new Throttle(settings.cacheTtl, random)
   }
 
   get current(): CircuitRecord | undefined {
@@ -111,7 +115,7 @@ export class CachedRecord {
   /** Whether it is old enough to be read along with one that is stale. */
   isAging(now: number): boolean {
     return (
-      now >= this.#staleAt || now - this.#readAt >= shortestLifetime * this.#settings.cacheTtl || now < this.#readAt
+      now >= this.#staleAt || now - this.#readAt >= shortestLifetime * this.#throttle.lifetime || now < this.#readAt
     )
   }
 
@@ -146,8 +150,20 @@ export class CachedRecord {
     this.#date(sentAt)
   }
 
+  /** The store throttles: the record is read again after a longer time. */
+  throttled(now: number): void {
+    this.#throttle.refused()
+    this.#staleAt = now + this.#throttle.lifetime * this.#lifetime()
+  }
+
+  /** Whether a claim may start from the record as it is, though the store throttles reads. */
+  get goesOn(): boolean {
+    return this.#throttle.goesOn
+  }
+
   /** The circuit was read after the doubts that there were when the request left. */
   heard({ doubts }: Exchange): void {
+    this.#throttle.answered()
     this.#doubtsSettled = Math.max(this.#doubtsSettled, doubts)
   }
 
@@ -169,9 +185,13 @@ export class CachedRecord {
 
   #date(sentAt: number): void {
     this.#readAt = sentAt
-    const { cacheTtl } = this.#settings
-    const lifetime = shortestLifetime + (1 - shortestLifetime) * this.#random()
-    this.#staleAt = Math.min(sentAt + cacheTtl * lifetime, this.#looksAt(sentAt, lifetime))
+    const lifetime = this.#lifetime()
+    this.#staleAt = Math.min(sentAt + this.#throttle.lifetime * lifetime, this.#looksAt(sentAt, lifetime))
+  }
+
+  /** A part of a lifetime. */
+  #lifetime(): number {
+    return shortestLifetime + (1 - shortestLifetime) * this.#random()
   }
 
   /** When the record of an open circuit is looked at, whatever `cacheTtl` says. */

@@ -5,7 +5,7 @@
  * Two records matter. The *cached record* is the store's last answer. The *view* is what calls are judged by. Normally the
  * two are equal. The view is ahead while a change of ours is on its way, and our own while the store is unreachable.
  *
- * Six machines work together here. Each owns its fields; this class couples them, and no other does.
+ * Seven machines work together here. Each owns its fields; this class couples them, and no other does.
  *
  * | machine | knows | hears of |
  * | --- | --- | --- |
@@ -14,6 +14,7 @@
  * | `Outbox` | outcomes that are not stored, the verdict that is due | ended calls and probes, replies to its writes |
  * | `ProbeClaims` | when this instance probes, and its lease | wishes, records, the opening of the view |
  * | `Streak` | failures in a row of this instance's own calls; whether it refuses by itself | outcomes that count |
+ * | `LoneDecision` | whether the view is a decision that this instance has made without the store | probes granted alone, records |
  * | `TransitionLog` | events that are due | writes that leave, records |
  *
  * The order inside taking an answer is fixed: cache, epoch, log, claims, observers, outbox, view, flag, events. The epoch
@@ -22,9 +23,6 @@
  *
  * The file is longer than it should be: it is the one place that may touch more than one machine, and to cut it in two
  * would make two of them.
- *
- * One thing is ugly: a probe granted alone (`claimAlone`) lives in the view only, so that `#isAhead` has to tell from the
- * outbox whether the view still waits for something.
  *
  * @module
  */
@@ -36,6 +34,7 @@ import type { ServiceSettings } from '../settings/table.ts'
 import type { CircuitRecord, WriteResult } from '../storage/contract.ts'
 import { emptyRecord } from '../storage/record.ts'
 import { CachedRecord, type Exchange } from './cached-record.ts'
+import { LoneDecision } from './lone-decision.ts'
 import { Outbox, stateChange } from './outbox.ts'
 import { ProbeClaims } from './probe-claims.ts'
 import { refusalOf } from './refusal.ts'
@@ -44,6 +43,7 @@ import {
   admittedPart,
   claim,
   type Failure,
+  liveLeases,
   open,
   type ProbeOutcome,
   retryTime,
@@ -70,6 +70,8 @@ export interface Reachability {
   readonly canRead: boolean
   /** `false` while writing is left alone after failures. */
   readonly canWrite: boolean
+  /** Whether it is left alone because the store throttles. */
+  readonly throttlesWrites: boolean
 }
 
 /** The surroundings that a circuit works with. */
@@ -89,6 +91,9 @@ export interface CircuitWorld {
 /** The decision of an operator, made from the latest record. */
 export type OperatorDecision = (record: CircuitRecord, now: number, tokens: Tokens) => CircuitRecord
 
+/** A probe that the store throttles is not waited for longer than this, in milliseconds. */
+const longestPatience = 45_000
+
 export class Circuit {
   readonly service: string
   readonly settings: ServiceSettings
@@ -97,6 +102,7 @@ export class Circuit {
   readonly #outbox: Outbox
   readonly #claims: ProbeClaims
   readonly #streak: Streak
+  readonly #alone: LoneDecision
   readonly #log: TransitionLog
   readonly #view: View
   /** Whether a success changes nothing: the circuit is closed, and nobody suspects the service. Written after each change. */
@@ -111,6 +117,7 @@ export class Circuit {
     this.#outbox = new Outbox(service, settings, runtime.id)
     this.#claims = new ProbeClaims(service, settings, runtime.id, world.isShared)
     this.#streak = new Streak(settings)
+    this.#alone = new LoneDecision(settings.resetTimeout)
     this.#log = new TransitionLog(service)
     this.#view = new View(runtime.id())
   }
@@ -152,9 +159,10 @@ export class Circuit {
   }
 
   #leavesProbesToOthers(now: number): boolean {
-    return (
-      !this.isAlone && this.#claims.leavesToOthers(this.#view.record, this.#cached.readAt, this.#cached.isStale(now))
-    )
+    if (this.isAlone) return false
+    const { readAt, goesOn } = this.#cached
+    const mayAsk = this.#cached.isStale(now) || goesOn
+    return this.#isCutOff || this.#claims.leavesToOthers(this.#view.record, readAt, mayAsk)
   }
 
   /** The error for a call that is refused. */
@@ -167,9 +175,28 @@ export class Circuit {
     return refusalOf({ service, settings, view, delay, staleAt, storageTimeout }, verdict, now)
   }
 
-  /** The store is away, or what it holds for this service is damaged. */
-  get isAlone(): boolean {
+  /** Nothing can be written for now. */
+  get #isCutOff(): boolean {
     return this.#cached.isDamaged || !this.#world.store.canWrite
+  }
+
+  /**
+   * This instance decides without the store: it is away, or what it holds for this service is damaged. One that throttles serves
+   * others meanwhile, so that it counts as away only when the record has not moved for a long time.
+   */
+  get isAlone(): boolean {
+    return this.#isCutOff && (this.#cached.isDamaged || !this.#world.store.throttlesWrites || this.#isOverdue)
+  }
+
+  /** Whether a probe has been due for so long that others would have ended it. */
+  get #isOverdue(): boolean {
+    const record = this.#view.record
+    if (record.state === 'CLOSED') return false
+    const now = this.#now()
+    const isProbed = liveLeases(record, now).length > 0
+    return (
+      !isProbed && now - retryTime(record, this.settings) >= Math.min(longestPatience, 3 * this.settings.resetTimeout)
+    )
   }
 
   // ------------------------------------------------------------------------------------------------------- probes
@@ -188,6 +215,12 @@ export class Circuit {
   /** A call that waits for nobody else's claim asks the store for a probe. */
   asked(): void {
     this.#claims.asked()
+    this.#alone.asked(this.#now())
+  }
+
+  /** Whether the store is to be asked again for a probe, though this instance has found by itself that the service works. */
+  get asksAgain(): boolean {
+    return this.#view.record.state === 'CLOSED' && this.#alone.isDue(this.#now()) && this.#world.store.canWrite
   }
 
   /** Whether a lease lies ready that no call uses. */
@@ -223,6 +256,11 @@ export class Circuit {
     return this.isAlone || this.#view.record.state === 'CLOSED'
   }
 
+  /** Whether the claim that is under way goes on, though the store did not let it look at the record. */
+  get claimsUnseen(): boolean {
+    return this.#claims.isReadyToAsk && this.#cached.goesOn
+  }
+
   /** Grants this instance a probe of its own. */
   claimAlone(duration: number): ProbeLease {
     const { runtime } = this.#world
@@ -232,7 +270,7 @@ export class Circuit {
       this.#streak.claim(lease, this.#view.period)
       return { id: lease.id, isLocal: true }
     }
-    this.#setView(claim(this.#view.record, now, lease, this.settings, this.#tokens()))
+    this.#decideAlone(claim(this.#view.record, now, lease, this.settings, this.#tokens()), now)
     this.#observeView(now)
     this.#changed()
     return { id: lease.id, isLocal: true }
@@ -260,7 +298,8 @@ export class Circuit {
     const tokens = this.#tokens()
     if (outcome === 'success') this.#streak.succeeded()
     const next = settle(this.#view.record, lease.id, outcome, at, this.settings, tokens, lastFailure)
-    if (next !== undefined) this.#setView(next)
+    if (next !== undefined && lease.isLocal) this.#decideAlone(next, at)
+    else if (next !== undefined) this.#setView(next)
     if (!lease.isLocal) {
       const isSecondOpinion = !this.#claims.isInvolved
       const { epoch } = tokens
@@ -337,7 +376,7 @@ export class Circuit {
 
   /** Whether anything waits that can be written now. */
   get canWork(): boolean {
-    return this.hasWork && !this.isAlone && !this.#waitsForRead
+    return this.hasWork && !this.#isCutOff && !this.#waitsForRead
   }
 
   /** The next thing to be done at the store; `undefined`: nothing, or nothing for now. */
@@ -352,7 +391,8 @@ export class Circuit {
     const step = this.#outbox.next({ record, epoch, since, now, readAt, isOutOfTouch, canRead, lastFailure })
     // An outcome may have been dropped that the view waited for. Keep a decision made alone until the store answers.
     if (mayFollow && !isOutOfTouch) this.#followRecord()
-    const next = step ?? this.#claims.next(record, now, this.admit(now) === 'claim')
+    const mayClaim = (this.#alone.isMade && this.#view.record.state === 'CLOSED') || this.admit(now) === 'claim'
+    const next = step ?? this.#claims.next(record, now, mayClaim)
     this.#changed()
     return next
   }
@@ -370,7 +410,7 @@ export class Circuit {
   /** A write leaves. */
   sent(write: Write): void {
     this.#outbox.sent(write)
-    if (write.change !== undefined) this.#log.sent(write.next.epoch, write.version, write.change)
+    if (write.change !== undefined) this.#log.sent(write.next.epoch, write.change)
   }
 
   /**
@@ -385,7 +425,7 @@ export class Circuit {
     const isProven = change !== undefined && current?.transitions.includes(write.next.epoch) === true
     const isStored = applied || isOwn || isProven
     // A read that has overtaken this reply may have ruled the transition out.
-    if (isStored && change !== undefined) this.#log.sent(write.next.epoch, write.version, change)
+    if (isStored && change !== undefined) this.#log.sent(write.next.epoch, change)
     const isOvertaken = this.#cached.isOvertaken(exchange, write, reply)
     if (isOvertaken) this.#log.proven(current)
     else this.#take(current ?? (applied ? next : undefined), exchange.sentAt)
@@ -404,12 +444,18 @@ export class Circuit {
   /** A request for this circuit has failed: what waits is a backlog now, and what this instance decided it decided alone. */
   storeFailed(error: unknown): void {
     if (isCircuitStorageError(error) && error.corrupt) this.#cached.damaged()
+    if (isCircuitStorageError(error) && error.kind === 'throttled') this.#claims.answered()
     this.#standAlone()
+  }
+
+  /** A read of this circuit has failed. */
+  readFailed(error: unknown): void {
+    if (isCircuitStorageError(error) && error.kind === 'throttled') this.#cached.throttled(this.#now())
   }
 
   /** An outcome that cannot be written now is a backlog from the start. */
   #standAloneIfCutOff(): void {
-    if (this.isAlone || this.#waitsForRead) this.#standAlone()
+    if (this.#isCutOff || this.#waitsForRead) this.#standAlone()
   }
 
   #standAlone(): void {
@@ -482,6 +528,7 @@ export class Circuit {
   /** The view follows the record, except while it is ahead of it. Then the events fire. */
   #followRecord(): void {
     if (!this.#isAhead()) {
+      this.#alone.end()
       const now = this.#now()
       const record = this.#cached.current ?? emptyRecord(this.#view.epoch, this.#cached.readAt)
       const trip = this.#outbox.tripOf(record, now)
@@ -497,12 +544,19 @@ export class Circuit {
     this.#changed()
   }
 
-  /** Whether the view shows the end of a probe that is still being written. */
+  /** Whether the view shows the end of a probe that is still being written, or a decision that this instance made alone. */
   #isAhead(): boolean {
     const record = this.#cached.current
     const { record: view, epoch } = this.#view
+    if (this.#alone.stands(record?.version)) return true
     if (!this.#outbox.hasSettlement) return false
     return record?.state === 'HALF_OPEN' || (view.epoch === epoch && view.state === record?.state)
+  }
+
+  /** This instance goes on without the store. */
+  #decideAlone(view: CircuitRecord, now: number): void {
+    this.#alone.decide(this.#cached.current?.version, now)
+    this.#setView(view)
   }
 
   #setView(view: CircuitRecord): void {
@@ -522,7 +576,7 @@ export class Circuit {
   /** Ends a change: writes the flag, then fires the events, so that a listener finds the flag up to date. */
   #changed(): void {
     const { state, override } = this.#view.record
-    const isClosed = state === 'CLOSED' && override === undefined
+    const isClosed = state === 'CLOSED' && override === undefined && !this.#alone.isMade
     const isSuspected = this.#cached.current?.suspectedAt !== undefined
     const { rampUp } = this.settings
     const isRamping = rampUp !== false && admittedPart(this.#view.record, this.#now(), rampUp) < 1

@@ -113,9 +113,14 @@ export class ProbeClaims {
     this.#unanswered++
   }
 
-  /** The store has answered, while the call still waits: a reply that comes later helps nobody. */
+  /** Whether a claim is under way that needs no look any more. */
+  get isReadyToAsk(): boolean {
+    return this.#wish?.looksFirst === false
+  }
+
+  /** The store has answered. */
   answered(): void {
-    if (this.#wish !== undefined) this.#unanswered = 0
+    this.#unanswered = 0
   }
 
   /** Whether the lease that lies ready has not expired. */
@@ -167,16 +172,17 @@ export class ProbeClaims {
   /**
    * Whether others should claim first, for all that this instance knows.
    *
-   * @param isStale whether the record is due to be read again
+   * @param mayAsk whether the record is due to be read again, or cannot be
    */
-  leavesToOthers(view: CircuitRecord, readAt: number, isStale: boolean): boolean {
+  leavesToOthers(view: CircuitRecord, readAt: number, mayAsk: boolean): boolean {
     const { cacheTtl, resetTimeout } = this.#settings
-    if (!this.#isShared || this.#isInvolved || isStale) return false
+    if (!this.#isShared || this.#isInvolved || mayAsk) return false
     return 2 * cacheTtl <= resetTimeout && readAt < retryTime(view, this.#settings)
   }
 
   /** The fleet's circuit is in another epoch, of which `record` is the first that is known. */
   epochBegan(record: CircuitRecord | undefined, isContinued: boolean): void {
+    this.#unanswered = 0
     if (!record?.leases.some(({ id }) => id === this.#tokens?.leaseId)) this.#tokens = undefined
     if (!isContinued && (record?.state ?? 'CLOSED') === 'CLOSED') this.#isInvolved = false
   }

@@ -15,17 +15,11 @@
  */
 
 import type { StateChange, StateChangeReason } from '../events.ts'
-import type { CircuitRecord, CircuitState, ExpectedVersion } from '../storage/contract.ts'
+import type { CircuitRecord, CircuitState } from '../storage/contract.ts'
 import { keptTransitions } from './state-machine.ts'
 
 /** The state of a circuit, for observers. */
 export type Observed = Pick<CircuitRecord, 'state' | 'generation' | 'lastFailure' | 'retryAt'>
-
-interface Unconfirmed {
-  /** The version that the write was conditional on. */
-  readonly expected: ExpectedVersion
-  readonly change: StateChange
-}
 
 /** So many transitions are remembered; no more than a few writes are ever on their way. */
 const remembered = 16
@@ -33,7 +27,7 @@ const remembered = 16
 export class TransitionLog {
   readonly #service: string
   /** Transitions that were sent, by epoch. Ended by the record that proves them, or rules them out. */
-  readonly #unconfirmed = new Map<string, Unconfirmed>()
+  readonly #unconfirmed = new Map<string, StateChange>()
   /** The epochs whose events were due last: a reply may come late and twice. */
   readonly #confirmed = new Set<string>()
   /** The state that observers heard of last. Written with each event. */
@@ -46,15 +40,15 @@ export class TransitionLog {
   }
 
   /** A transition leaves for the store, or its reply says that it was stored. */
-  sent(epoch: string, expected: ExpectedVersion, change: StateChange): void {
+  sent(epoch: string, change: StateChange): void {
     if (this.#confirmed.has(epoch)) return
-    this.#unconfirmed.set(epoch, { expected, change })
+    this.#unconfirmed.set(epoch, change)
     forgetOldest(this.#unconfirmed)
   }
 
   /** A record that may be out of date: it still proves the transitions that it lists. */
   proven(record: CircuitRecord | undefined): void {
-    for (const [epoch, { change }] of this.#unconfirmed) {
+    for (const [epoch, change] of this.#unconfirmed) {
       if (record?.transitions.includes(epoch) !== true) continue
       this.#unconfirmed.delete(epoch)
       this.#confirmed.add(epoch)
@@ -64,13 +58,15 @@ export class TransitionLog {
     }
   }
 
-  /** The current record: it proves transitions, and rules out those whose condition no longer holds. */
+  /** The current record: it proves transitions, and rules out those that others have made in their place. */
   arrived(record: CircuitRecord | undefined): void {
     this.proven(record)
-    for (const [epoch, { expected, change }] of this.#unconfirmed) {
-      // Others may have changed the state so often since that the record no longer lists it. A late reply still may.
-      const isForgotten = record !== undefined && record.generation - change.generation >= keptTransitions
-      if (record?.version !== expected && !isForgotten) this.#unconfirmed.delete(epoch)
+    if (record === undefined) return
+    for (const [epoch, { generation }] of this.#unconfirmed) {
+      const since = record.generation - generation
+      // A record of an earlier generation may be a stale read. Others may have changed the state so often since that the
+      // record no longer lists it: a late reply still may.
+      if (since >= 0 && since < keptTransitions) this.#unconfirmed.delete(epoch)
     }
   }
 

@@ -69,6 +69,11 @@ export class StoreAccess {
     return this.#writePause.isOver
   }
 
+  /** Whether writing is left alone because the store throttles it. */
+  get throttlesWrites(): boolean {
+    return this.#writePause.isThrottled
+  }
+
   /** Subscribes to the store's failures; returns what unsubscribes. */
   onError(listener: StorageErrorListener): () => void {
     this.#listeners.add(listener)
@@ -186,7 +191,7 @@ export class StoreAccess {
       parseError(operation, cause) ?? new CircuitStorageError(`The store failed at ${operation}.`, { operation, cause })
     // A damaged record is an answer: the store itself is well.
     if (isDamage(error)) this.#pauseOf(operation).succeeded()
-    else this.#pauseOf(operation).failed(startedAt, error.kind === 'misconfigured')
+    else this.#pauseOf(operation).failed(startedAt, error.kind)
     this.#report({ services: concernedBy(error, services), operation, error, willRetry })
     return error
   }

@@ -1,3 +1,4 @@
+import type { StorageErrorKind } from '../errors.ts'
 import type { Runtime } from '../runtime.ts'
 
 /** The first pause, after two failures in a row, in milliseconds. Each further failure doubles it. */
@@ -32,6 +33,8 @@ export class StorePause {
   #since = 0
   /** When the pause ends; 0: there is none. Set by {@link failed}, set to 0 by {@link succeeded}. */
   #until = 0
+  /** The kind of the last failure. Set by {@link failed}. */
+  #kind: StorageErrorKind | undefined
 
   /** @param longest in milliseconds */
   constructor(runtime: Runtime, longest: number) {
@@ -46,17 +49,23 @@ export class StorePause {
     return now >= this.#until || now < this.#since
   }
 
+  /** Whether the pause, if there is one, is for being throttled. */
+  get isThrottled(): boolean {
+    return this.#kind === 'throttled'
+  }
+
   succeeded(): void {
     this.#failures = 0
     this.#until = 0
   }
 
   /**
-   * Counts a failure. The first one begins no pause, unless it is final: it may be a connection that died in a freeze.
-   *
-   * @param isFinal whether waiting does not help: then the pause is the longest from the first failure on
+   * Counts a failure. The first one begins no pause: it may be a connection that died in a freeze. Where waiting does not help,
+   * because the store is misconfigured, the pause is the longest from the first failure on.
    */
-  failed(startedAt: number, isFinal: boolean): void {
+  failed(startedAt: number, kind: StorageErrorKind): void {
+    this.#kind = kind
+    const isFinal = kind === 'misconfigured'
     // An operation that was under way when the last failure was counted belongs to the same failure.
     if (this.#failures > 0 && startedAt < this.#failedAt && this.#failedAt <= this.#runtime.now()) return
     this.#failures++

@@ -60,7 +60,10 @@ export class CircuitReader {
     } catch (error) {
       // Use the records that arrived in a batch that failed in part.
       const { results, errors } = error as CircuitStorageError
-      for (const sync of circuits) sync.loadFailed = !(results instanceof Map) || errors?.has(sync.storageKey) === true
+      for (const sync of circuits) {
+        sync.loadFailed = !(results instanceof Map) || errors?.has(sync.storageKey) === true
+        if (sync.loadFailed) sync.circuit.readFailed(errors?.get(sync.storageKey) ?? error)
+      }
       const [first] = exchanges
       if (results instanceof Map) adopt(results, errors)
       else if (circuits.length === 1 && first !== undefined && isCircuitStorageError(error)) {

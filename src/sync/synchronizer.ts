@@ -20,6 +20,9 @@ import type { OperatorRun, StoreAccess } from '../storage/store-access.ts'
 /** The number of conflicts and reads after which a round ends, and the rest waits for the next opportunity. */
 const maxConflicts = 20
 
+/** How long a lease lasts that was asked for before there is a call for it, in milliseconds. */
+const leaseInAdvance = 5_000
+
 export class Synchronizer {
   readonly circuit: Circuit
   readonly storageKey: string
@@ -54,6 +57,10 @@ export class Synchronizer {
    */
   drain(): Promise<void> | undefined {
     if (!this.#isRunning && this.circuit.canWork) this.#startRound()
+    if (this.#claiming === undefined && this.circuit.asksAgain) {
+      this.circuit.asked()
+      void this.#ask(leaseInAdvance, undefined)
+    }
     return this.#isRunning ? this.#round : undefined
   }
 
@@ -77,10 +84,7 @@ export class Synchronizer {
       if (circuit.probesAlone) return circuit.claimAlone(duration)
       // A claim that waited for another has less than its time: that it is not answered says nothing of the store.
       if (isFirst) circuit.asked()
-      this.#claiming = this.#acquire(duration, requestId).finally(() => {
-        this.#claiming = undefined
-      })
-      await this.#within(this.#claiming, giveUpAt)
+      await this.#within(this.#ask(duration, requestId), giveUpAt)
       if (circuit.mayClaimAlone) return circuit.claimAlone(duration)
     }
     return circuit.takeLease()
@@ -96,7 +100,12 @@ export class Synchronizer {
     const exchange = this.circuit.begin()
     const adopt = (record: CircuitRecord | undefined): void => this.circuit.readAnswered(exchange, record)
     const read = (storage: ICircuitStorage) => storage.getState(this.storageKey)
-    adopt(await this.store.run('getState', [this.circuit.service], read, adopt))
+    try {
+      adopt(await this.store.run('getState', [this.circuit.service], read, adopt))
+    } catch (error) {
+      this.circuit.readFailed(error)
+      throw error
+    }
   }
 
   /** Sends a write. Resolves to whether it is stored. */
@@ -137,10 +146,13 @@ export class Synchronizer {
       for (let conflicts = 0; conflicts < maxConflicts; ) {
         const step = this.circuit.next()
         if (step === undefined) break
-        if (!(await this.#carryOut(step))) conflicts++
+        try {
+          if (!(await this.#carryOut(step))) conflicts++
+        } catch (error) {
+          this.circuit.storeFailed(error)
+          if (step.kind !== 'read' || !this.circuit.claimsUnseen) break
+        }
       }
-    } catch (error) {
-      this.circuit.storeFailed(error)
     } finally {
       // This is the turn in which `next` was asked last: nothing can come in between.
       this.#isRunning = false
@@ -155,6 +167,13 @@ export class Synchronizer {
     // The store was away while this read was waited for.
     if (loading !== undefined && this.loadFailed) throw new Error('The read that was waited for has failed.')
     return false
+  }
+
+  #ask(duration: number, requestId: string | undefined): Promise<void> {
+    this.#claiming = this.#acquire(duration, requestId).finally(() => {
+      this.#claiming = undefined
+    })
+    return this.#claiming
   }
 
   async #acquire(duration: number, requestId: string | undefined): Promise<void> {

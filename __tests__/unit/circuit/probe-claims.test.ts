@@ -217,14 +217,15 @@ describe('an instance that opened the circuit, or failed the last probe, lets ot
 })
 
 describe('claims that the store leaves unanswered', () => {
-  it('are counted until one is answered while its call waits', () => {
+  it.each([
+    ['one is answered', (claims: ProbeClaims) => claims.answered()],
+    ['the fleet is in another epoch', (claims: ProbeClaims) => claims.epochBegan(undefined, false)],
+  ])('are counted until %s', (_what, happens) => {
     const claims = claimsWith()
     claims.asked()
     claims.asked()
-    claims.answered()
     expect(claims.unanswered).toBe(2)
-    claims.wish(wish)
-    claims.answered()
+    happens(claims)
     expect(claims.unanswered).toBe(0)
   })
 })

@@ -194,7 +194,7 @@ describe('an open circuit', () => {
 })
 
 describe('a lease', () => {
-  it('lasts what the invocation has left; without Lambda 30 s, or as long as the timeout', async () => {
+  it('lasts what the call can take: its timeout and 5 s, no more than the invocation has left; without either 30 s', async () => {
     const leaseOf = async (timeout: number | false, remaining?: number) => {
       const { start, storage, runtime } = createFleet({ timeout })
       const breaker = start()
@@ -210,7 +210,9 @@ describe('a lease', () => {
       return (lease?.expiresAt ?? 0) - runtime.now()
     }
     expect(await leaseOf(false)).toBe(30_000)
-    expect(await leaseOf(45_000)).toBe(45_000)
+    expect(await leaseOf(45_000)).toBe(50_000)
+    expect(await leaseOf(2_000, 900_000)).toBe(7_000)
+    expect(await leaseOf(2_000, 3_000)).toBe(3_000)
     expect(await leaseOf(false, 7_000)).toBe(7_000)
     expect(await leaseOf(false, 10_000_000)).toBe(900_000)
   })

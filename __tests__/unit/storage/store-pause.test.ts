@@ -1,4 +1,5 @@
 import { describe, expect, it } from '@jest/globals'
+import type { StorageErrorKind } from '../../../src/errors.ts'
 import { systemRuntime } from '../../../src/runtime.ts'
 import { pauseLimitFor, StorePause } from '../../../src/storage/store-pause.ts'
 
@@ -9,8 +10,8 @@ function arrange({ drawn = 0, longest = 30_000 } = {}) {
   const clock = { now: start }
   const pause = new StorePause({ ...systemRuntime, now: () => clock.now, random: () => drawn }, longest)
   /** An operation fails that began this long ago. */
-  const fail = (times = 1, { took = 0, isFinal = false } = {}): void => {
-    for (let n = 0; n < times; n++) pause.failed(clock.now - took, isFinal)
+  const fail = (times = 1, { took = 0, kind = 'unavailable' }: { took?: number; kind?: StorageErrorKind } = {}): void => {
+    for (let n = 0; n < times; n++) pause.failed(clock.now - took, kind)
   }
   /** How long it lasts from now on, to the millisecond. */
   const length = (): number => {
@@ -35,7 +36,7 @@ describe('the pause', () => {
   it('begins at the first failure that waiting does not help against, and is the longest', () => {
     const { fail, length } = arrange({ drawn: 0.5 })
 
-    fail(1, { isFinal: true })
+    fail(1, { kind: 'misconfigured' })
 
     expect(length()).toBe(22_500)
   })
