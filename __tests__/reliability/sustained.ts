@@ -8,7 +8,12 @@
  * @module
  */
 
-import { type CircuitRecord, CircuitStorageError, type ICircuitStorage, type StorageErrorKind } from '../../src/index.ts'
+import {
+  type CircuitRecord,
+  CircuitStorageError,
+  type ICircuitStorage,
+  type StorageErrorKind,
+} from '../../src/index.ts'
 import type { CircuitBreakerOptions } from '../../src/settings/table.ts'
 import { emptyRecord } from '../../src/storage/record.ts'
 import { type Engine, engine as source } from '../simulation/engine.ts'
@@ -153,7 +158,7 @@ class Tally implements Observer {
   readonly refused: number[] = []
   readonly #pending = new Set<Instance>()
   /** The records that were stored, with the time at which they were. */
-  readonly history: { readonly at: number; readonly record: CircuitRecord | undefined }[] = []
+  readonly #history: { readonly at: number; readonly record: CircuitRecord | undefined }[] = []
   readonly #plan: Plan
 
   constructor(cell: Cell, world: World) {
@@ -183,12 +188,14 @@ class Tally implements Observer {
   }
 
   written(_before: CircuitRecord | undefined, record: CircuitRecord | undefined): void {
-    this.history.push({ at: this.#world.now, record })
+    // The first one was there long before.
+    const isFirst = this.#history.length === 0 && this.#cell.start.stored !== 'nothing'
+    this.#history.push({ at: isFirst ? Number.NEGATIVE_INFINITY : this.#world.now, record })
   }
 
   /** The record that was stored then. */
   storedAt(at: number): CircuitRecord | undefined {
-    return this.history.findLast((entry) => entry.at <= at)?.record
+    return this.#history.findLast((entry) => entry.at <= at)?.record
   }
 }
 
@@ -332,7 +339,9 @@ function judge({ reached, ownReached, judged, refused, ownRefused }: Figures): s
     problems.push(`${reached} calls reached the dead service; its own breaker lets ${ownReached} through`)
   }
   if (refused > ownRefused + judged / 100) {
-    problems.push(`${refused} of ${judged} calls of a healthy service were refused; its own breaker refuses ${ownRefused}`)
+    problems.push(
+      `${refused} of ${judged} calls of a healthy service were refused; its own breaker refuses ${ownRefused}`,
+    )
   }
   return problems
 }
