@@ -55,8 +55,9 @@ export async function runCells(
   const ended = Array.from({ length: availableParallelism() }, () => {
     const worker = fork(fileURLToPath(import.meta.url), [role])
     const feed = (): void => {
-      if (next >= indices.length) return worker.disconnect()
-      worker.send({ indices: indices.slice(next, next + portion), settings } satisfies Order)
+      const order: Order = { indices: indices.slice(next, next + portion), settings }
+      if (order.indices.length === 0) worker.disconnect()
+      else worker.send(order)
       next += portion
     }
     worker.on('message', (replies: Reply[]) => {
