@@ -114,10 +114,12 @@ export function sustainedSection(results: readonly sustained.Result[]): string {
 A store that is away altogether is one thing. Here it can be read and not written, or the other way round; it is slow, stale
 or throttled, and stays so for ten minutes of a virtual clock.
 
-**${count(results.length)} cells: ${count(results.length - failed.length)} hold.** They are every pair of ${readFaults.length} faults of reads and ${writeFaults.length} of writes, ×
-a service that is ${list(services)} (a minute dead, four minutes well, and again) × \`cacheTtl\` ${inSeconds(cacheTtls)} s × \`resetTimeout\`
-${inSeconds(resetTimeouts)} s × ${list(callsAtOnce)} calls at once in an invocation a second × ${starts.length} beginnings: ${list(starts.map(({ name }) => name))}.
-All else is the default.
+**${count(results.length)} cells: ${count(results.length - failed.length)} hold.** They are every pair of ${readFaults.length} ways of reads and ${writeFaults.length} of writes, × a
+service that is ${list(services)} (a minute dead, four minutes well, and again) × \`cacheTtl\` ${inSeconds(cacheTtls)} s ×
+\`resetTimeout\` ${inSeconds(resetTimeouts)} s × ${list(callsAtOnce)} calls at once in an invocation a second × ${starts.length} beginnings, of what is stored and
+who is there. All else is the default. The beginnings:
+
+${starts.map(({ name }) => `- ${name}`).join('\n')}
 
 | fault | the store |
 | --- | --- |
