@@ -6,6 +6,7 @@
 
 import type { Fault } from './faults.ts'
 import { type Cell, operations, type Row, settings } from './matrix.ts'
+import * as sustained from './sustained.ts'
 
 /** A fault as the page names it. */
 export function rowTitle({ store, name }: Pick<Fault, 'store' | 'name'>): string {
@@ -13,7 +14,7 @@ export function rowTitle({ store, name }: Pick<Fault, 'store' | 'name'>): string
 }
 
 /** The whole page. Several rows of one fault are one on the page, with the worst of each figure. */
-export function reliabilityPage(rows: readonly Row[], node: string): string {
+export function reliabilityPage(rows: readonly Row[], half: readonly sustained.Result[], node: string): string {
   const byFault = Map.groupBy(rows, ({ fault }) => fault)
   const rounds = Math.max(...Array.from(byFault.values(), ({ length }) => length))
   const cells = rows.flatMap(({ cells: all }) => all)
@@ -56,6 +57,7 @@ ${cacheTtl / 8} ms. Both are milliseconds and the worst of the rounds. A delay o
 with an error.
 
 ${table(byFault)}
+${sustainedSection(half)}
 ## What the operations are
 
 | operation | while the store is broken |
@@ -94,4 +96,71 @@ function describe(cells: readonly Cell[]): string {
   const agreedAfter = Math.max(...cells.map((cell) => cell.agreedAfter))
   const problems = cells.flatMap((cell) => cell.problems)
   return problems.length === 0 ? `✓ ${delay} / ${agreedAfter}` : `✗ ${problems[0]}`
+}
+
+/** The section about half a store. */
+export function sustainedSection(results: readonly sustained.Result[]): string {
+  const { readFaults, writeFaults, starts, cacheTtls, resetTimeouts, callsAtOnce, services } = sustained
+  const failed = results.filter(({ problems }) => problems.length > 0)
+  const inSeconds = (times: readonly number[]): string => times.map((time) => time / 1_000).join(', ')
+  const rows = readFaults.map((reads) => {
+    const columns = writeFaults.map((writes) =>
+      worstOf(results.filter(({ cell }) => cell.reads === reads && cell.writes === writes)),
+    )
+    return `| ${reads} | ${columns.join(' | ')} |`
+  })
+  return `## Half a store, for ten minutes
+
+A store that is away altogether is one thing. Here it can be read and not written, or the other way round; it is slow, stale
+or throttled, and stays so for ten minutes of a virtual clock.
+
+**${count(results.length)} cells: ${count(results.length - failed.length)} hold.** They are every pair of ${readFaults.length} ways of reads and ${writeFaults.length} of writes, × a
+service that is ${list(services)} (a minute dead, four minutes well, and again) × \`cacheTtl\` ${inSeconds(cacheTtls)} s ×
+\`resetTimeout\` ${inSeconds(resetTimeouts)} s × ${list(callsAtOnce)} calls at once in an invocation a second × ${starts.length} beginnings, of what is stored and
+who is there. All else is the default. The beginnings:
+
+${starts.map(({ name }) => `- ${name}`).join('\n')}
+
+| fault | the store |
+| --- | --- |
+| fail | refuses at once |
+| refused | refuses writes as nothing that passes by itself (no permission) |
+| slow | does what it is asked, and answers 0.9 to 1.5 s later; \`storageTimeout\` is 0.5 s |
+| stale | answers with the record of 1 to 3 s ago, as \`consistentRead: false\` may |
+| throttled | refuses nine of ten requests as too many |
+| reply lost | does what it is asked, and never answers |
+
+Beside each instance runs *its own breaker*: the same settings and calls, with a store in its memory. What holds:
+
+1. A **dead service** gets at most twice the calls that the own breaker lets through, and ten more.
+2. A **healthy service** loses at most 1 % of its calls after the first minute. Where it alternates, the same holds after each
+   return, and after the longest \`resetTimeout\` that the backoff has reached: at most 1 % more than the own breaker loses.
+
+Each figure is the worst of its cells: calls that reached a dead service, of so many that rule 1 allows; then the part of the
+calls that a healthy one lost, without what the own breaker lost.
+
+| reads ↓ writes → | ${writeFaults.join(' | ')} |
+| --- | ${writeFaults.map(() => '---').join(' | ')} |
+${rows.join('\n')}
+`
+}
+
+function worstOf(results: readonly sustained.Result[]): string {
+  const figures = results.flatMap((result) => result.figures)
+  const share = ({ reached, ownReached }: sustained.Figures): number => reached / sustained.mostReached(ownReached)
+  const worst = figures.reduce((one, other) => (share(other) > share(one) ? other : one))
+  const lost = Math.max(
+    ...figures.map(({ judged, refused, ownRefused }) => (judged === 0 ? 0 : (refused - ownRefused) / judged)),
+  )
+  const isWell = results.every(({ problems }) => problems.length === 0)
+  const loss = `${(100 * Math.max(0, lost)).toFixed(1)} %`
+  return `${isWell ? '' : '✗ '}${worst.reached} of ${sustained.mostReached(worst.ownReached)}, ${loss}`
+}
+
+function list(words: readonly (string | number)[]): string {
+  return `${words.slice(0, -1).join(', ')} and ${words.at(-1)}`
+}
+
+function count(number: number): string {
+  return number.toLocaleString('en-US')
 }

@@ -1,0 +1,54 @@
+import { readFileSync } from 'node:fs'
+import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals'
+import { cells, cellTitle, mostReached, type Result, runCell, slice } from './sustained.ts'
+
+const results: Result[] = []
+
+beforeAll(async () => {
+  // Each breaker says once what is misconfigured.
+  jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
+  for (const cell of slice) results.push(await runCell(cell))
+})
+afterAll(() => {
+  jest.restoreAllMocks()
+})
+
+describe('with half a store for ten minutes', () => {
+  it.failing.each(['dead', 'healthy', 'alternating'] as const)(
+    'a service that is %s is protected and used as with a breaker of its own',
+    (kind) => {
+      const own = results.filter(({ cell }) => cell.service === kind)
+      expect(own.length).toBeGreaterThan(10)
+      const failed = own.filter(({ problems }) => problems.length > 0)
+      expect(failed.map(({ cell, problems }) => [cellTitle(cell), problems])).toEqual([])
+    },
+  )
+})
+
+describe('ten instances whose reads are answered too late, in an outage of 75 s', () => {
+  it.failing.each([0, 1_000, 5_000])('send about as many probes as one: with cacheTtl %i', async (cacheTtl) => {
+    const start = { name: 'ten instances', stored: 'CLOSED', instances: 10, cutOff: 10 } as const
+    const cell = {
+      reads: 'slow',
+      writes: 'fine',
+      service: 'dead',
+      cacheTtl,
+      resetTimeout: 10_000,
+      calls: 1,
+      start,
+    } as const
+    const { figures } = await runCell(cell, { duration: 75_000, settings: { resetBackoff: 1 } })
+    const reached = figures.reduce((sum, one) => sum + one.reached, 0)
+    // Three failures open it, or one in each instance; the rest are probes.
+    expect(reached).toBeLessThanOrEqual(mostReached(figures[0]?.ownReached ?? 0))
+  })
+})
+
+describe('docs/reliability.md', () => {
+  const page = readFileSync(new URL('../../docs/reliability.md', import.meta.url), 'utf8')
+
+  it.failing('has the number of the cells, all of which hold', () => {
+    const number = cells.length.toLocaleString('en-US')
+    expect(page).toContain(`**${number} cells: ${number} hold.**`)
+  })
+})
