@@ -161,7 +161,7 @@ export class Circuit {
   #leavesProbesToOthers(now: number): boolean {
     if (this.isAlone) return false
     const { readAt, goesOn } = this.#cached
-    const mayAsk = this.#cached.isStale(now) || goesOn
+    const mayAsk = this.#cached.isStale(now) || goesOn || this.#isOverdue
     return this.#isCutOff || this.#claims.leavesToOthers(this.#view.record, readAt, mayAsk)
   }
 
@@ -258,7 +258,7 @@ export class Circuit {
 
   /** Whether the claim that is under way goes on, though the store did not let it look at the record. */
   get claimsUnseen(): boolean {
-    return this.#claims.isReadyToAsk && this.#cached.goesOn
+    return this.#claims.isReadyToAsk && (this.#cached.goesOn || this.#isOverdue)
   }
 
   /** Grants this instance a probe of its own. */

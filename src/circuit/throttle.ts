@@ -10,7 +10,7 @@
  */
 
 /** A record is read no more seldom than this, for being throttled, in milliseconds. */
-const longestLifetime = 60_000
+const longestLifetime = 30_000
 /** The least time between two reads of a store that throttles, in milliseconds. */
 const shortestLifetime = 250
 
@@ -41,8 +41,13 @@ export class Throttle {
     return this.#goesOn
   }
 
+  /** The lifetime of a record that is stretched. */
+  get #unit(): number {
+    return Math.max(shortestLifetime, this.#cacheTtl)
+  }
+
   refused(): void {
-    this.#stretch = Math.min(2 * this.#stretch, 256)
+    this.#stretch = Math.min(2 * this.#stretch, Math.max(1, longestLifetime / this.#unit))
     this.#goesOn = this.#random() < 1 / this.#stretch
   }
 
