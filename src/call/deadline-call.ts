@@ -32,9 +32,9 @@ export class DeadlineCall implements OperationContext, Watched {
   isWatched = false
   previous: Watched | undefined = undefined
   next: Watched | undefined = undefined
-  /** The ways to the caller. Set by `start`, ended by the end of the call. */
-  #resolve: ((value: never) => void) | undefined = undefined
-  #reject: ((error: unknown) => void) | undefined = undefined
+  /** The ways to the caller, until the end of the call. */
+  #resolve: ((value: never) => void) | undefined
+  #reject: ((error: unknown) => void) | undefined
   /** Made when the operation reads `signal`. */
   #controller: AbortController | undefined = undefined
   /** Set when the call is cut. */
@@ -42,7 +42,16 @@ export class DeadlineCall implements OperationContext, Watched {
   /** Whether the process may have been frozen during the call. Set by `stall`. */
   #wasFrozen = false
 
-  constructor(host: DeadlineHost, invocation: Invocation, period: number, startedAt: number) {
+  constructor(
+    host: DeadlineHost,
+    invocation: Invocation,
+    period: number,
+    startedAt: number,
+    resolve: (value: never) => void,
+    reject: (error: unknown) => void,
+  ) {
+    this.#resolve = resolve
+    this.#reject = reject
     this.#host = host
     this.invocation = invocation
     this.period = period
@@ -58,13 +67,6 @@ export class DeadlineCall implements OperationContext, Watched {
 
   get deadlineAt(): number {
     return this.invocation.endsAt - this.#host.deadlineReserve
-  }
-
-  /** The call is under way from now on. */
-  start(resolve: (value: never) => void, reject: (error: unknown) => void): void {
-    this.#resolve = resolve
-    this.#reject = reject
-    this.invocation.watch(this)
   }
 
   /** The operation has succeeded. What it comes to after the cut is ignored. */
@@ -110,28 +112,3 @@ export class DeadlineCall implements OperationContext, Watched {
     this.invocation.unwatch(this)
   }
 }
-
-/** Reactions to the end of the operation of one call. */
-export function reactionsFor(call: DeadlineCall): Reactions {
-  const reactions = spare.pop() ?? new Reactions()
-  reactions.call = call
-  return reactions
-}
-
-/** The two ends of an operation. They are used again for another call once the operation has come to one of them. */
-class Reactions {
-  /** The call whose operation it is. */
-  call: DeadlineCall | undefined = undefined
-  readonly succeeded = (value: unknown): void => this.#take()?.succeeded(value)
-  readonly failed = (error: unknown): void => this.#take()?.failed(error)
-
-  #take(): DeadlineCall | undefined {
-    const { call } = this
-    this.call = undefined
-    if (spare.length < maxSpare) spare.push(this)
-    return call
-  }
-}
-
-const maxSpare = 100
-const spare: Reactions[] = []

@@ -13,7 +13,9 @@ interface Entry {
 
 /** A counted number of permits with a first-in, first-out queue. A permit that is released goes to the first waiter. */
 export class Semaphore {
-  #free: number
+  /** How many are held. Counted up from 0: small numbers are no objects on the heap. */
+  #held = 0
+  readonly #permits: number
   readonly #maxQueue: number
   /** In order of arrival; a set, because those who leave do so from anywhere in it. */
   readonly #queue = new Set<Entry>()
@@ -23,7 +25,7 @@ export class Semaphore {
    * @param maxQueue how many may wait; `false`: any number
    */
   constructor(permits: number, maxQueue: number | false) {
-    this.#free = permits
+    this.#permits = permits
     this.#maxQueue = maxQueue === false ? Number.POSITIVE_INFINITY : maxQueue
   }
 
@@ -34,8 +36,8 @@ export class Semaphore {
 
   /** Takes a permit if one is free. */
   tryAcquire(): boolean {
-    if (this.#free === 0) return false
-    this.#free--
+    if (this.#held >= this.#permits) return false
+    this.#held++
     return true
   }
 
@@ -66,7 +68,7 @@ export class Semaphore {
   /** Gives a permit back: to the first in the queue, if there is one. */
   release(): void {
     if (this.#queue.size === 0) {
-      this.#free++
+      this.#held--
       return
     }
     const first = this.#queue.values().next().value as Entry

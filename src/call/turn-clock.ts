@@ -26,6 +26,8 @@ export class TurnClock {
   readonly #hasTurns: boolean
   /** The last reading, in milliseconds since the epoch. Written by `#look`. */
   #at = Number.NEGATIVE_INFINITY
+  /** How many readings there were. A small number is compared sooner than a time. Written by `#look`. */
+  #reading = 0
   /** How many more calls it serves. Written by each call and at the end of the turn. */
   #left = 0
   /** The listeners of this turn's end; `undefined`: nobody awaits it. Written by `#look`, ended by the end of the turn. */
@@ -39,8 +41,19 @@ export class TurnClock {
 
   /** The time, or what it was earlier in this turn of the event loop, in milliseconds since the epoch. */
   now(): number {
-    if (this.#left === 0) return this.#look()
-    this.#left--
+    this.reading()
+    return this.#at
+  }
+
+  /** The same, but the number of that reading: two calls with the same number have the same time, which is {@link at}. */
+  reading(): number {
+    if (this.#left === 0) this.#look()
+    else this.#left--
+    return this.#reading
+  }
+
+  /** The time of the last reading, in milliseconds since the epoch. */
+  get at(): number {
     return this.#at
   }
 
@@ -50,21 +63,21 @@ export class TurnClock {
     else this.#listeners.push(listener)
   }
 
-  #look(): number {
+  #look(): void {
     const now = this.#read()
     const isClose = now - this.#at < closeness && now >= this.#at
     this.#at = now
+    this.#reading++
     if (!isClose || !this.#hasTurns) {
       // The end of the turn is not told where a test has taken `setImmediate` away.
       if (this.#listeners !== undefined) this.#endTurn()
-      return now
+      return
     }
     this.#left = callsPerReading - 1
     if (this.#listeners === undefined) {
       this.#listeners = []
       setImmediate(() => this.#endTurn())
     }
-    return now
   }
 
   #endTurn(): void {
