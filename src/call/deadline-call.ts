@@ -32,26 +32,18 @@ export class DeadlineCall implements OperationContext, Watched {
   isWatched = false
   previous: Watched | undefined = undefined
   next: Watched | undefined = undefined
-  /** The ways to the caller, until the end of the call. */
-  #resolve: ((value: never) => void) | undefined
-  #reject: ((error: unknown) => void) | undefined
-  /** Made when the operation reads `signal`. */
-  #controller: AbortController | undefined = undefined
-  /** Set when the call is cut. */
-  #cut: CallLimits | undefined = undefined
-  /** Whether the process may have been frozen during the call. Set by `stall`. */
-  #wasFrozen = false
+  /** The ways to the caller. Set by `start`, ended by the end of the call. */
+  #resolve: ((value: never) => void) | undefined = undefined
+  #reject: ((error: unknown) => void) | undefined = undefined
+  /** Made when the operation reads `signal`, and when something goes wrong. */
+  #limits: CallLimits | undefined = undefined
 
   constructor(
     host: DeadlineHost,
     invocation: Invocation,
     period: number,
     startedAt: number,
-    resolve: (value: never) => void,
-    reject: (error: unknown) => void,
   ) {
-    this.#resolve = resolve
-    this.#reject = reject
     this.#host = host
     this.invocation = invocation
     this.period = period
@@ -59,14 +51,18 @@ export class DeadlineCall implements OperationContext, Watched {
   }
 
   get signal(): AbortSignal {
-    if (this.#controller !== undefined) return this.#controller.signal
-    if (this.#cut !== undefined) return this.#cut.signal
-    this.#controller = new AbortController()
-    return this.#controller.signal
+    return this.limits.signal
   }
 
   get deadlineAt(): number {
     return this.invocation.endsAt - this.#host.deadlineReserve
+  }
+
+  /** The call is under way from now on. */
+  start(resolve: (value: never) => void, reject: (error: unknown) => void): void {
+    this.#resolve = resolve
+    this.#reject = reject
+    this.invocation.watch(this)
   }
 
   /** The operation has succeeded. What it comes to after the cut is ignored. */
@@ -88,22 +84,24 @@ export class DeadlineCall implements OperationContext, Watched {
   }
 
   stall(): void {
-    this.#wasFrozen ||= this.invocation.hasEnded
+    this.limits.stall()
   }
 
   timeOut(reason: TimeoutReason): void {
     const reject = this.#reject
     if (reject === undefined) return
-    const limits = this.#host.limitsOf(this.invocation, this.startedAt)
+    const { limits } = this
     limits.markOperationStart(this.startedAt)
-    if (this.#wasFrozen) limits.stall()
     limits.timeOut(reason)
-    this.#cut = limits
     const error = limits.cut?.error
-    this.#controller?.abort(error)
     this.end()
     this.#host.callWasCut(this, error, limits)
     reject(error)
+  }
+
+  private get limits(): CallLimits {
+    this.#limits ??= this.#host.limitsOf(this.invocation, this.startedAt)
+    return this.#limits
   }
 
   private end(): void {

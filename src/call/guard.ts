@@ -74,6 +74,8 @@ export class Guard implements DeadlineHost {
   /** The last reading of the clock, and the invocation, for which nothing is to be done before a call. Written by `#isReady`. */
   #readyAt = -1
   #readyFor: Invocation | undefined
+  /** The time of that reading. Undefined at first, so that V8 keeps it as one object for all calls and not as a number that each boxes. */
+  #readySince!: number
   /** The last reactions of calls that nothing could cut. Written by `#runPlain`. */
   #reactions: Reactions | undefined
 
@@ -108,7 +110,7 @@ export class Guard implements DeadlineHost {
       const reading = this.#clock.reading()
       const isKnown = reading === this.#readyAt && invocation === this.#readyFor
       if ((isKnown || this.#isReady(reading, invocation)) && this.permits.tryAcquire()) {
-        return invocation === undefined || invocation.endsAt === Number.POSITIVE_INFINITY
+        return invocation === undefined || !invocation.hasDeadline
           ? this.#runPlain(operation, invocation)
           : this.#runUntilDeadline(operation, invocation)
       }
@@ -130,9 +132,8 @@ export class Guard implements DeadlineHost {
 
   /** A call that its invocation's deadline can cut, and nothing else. */
   #runUntilDeadline<T>(operation: Operation<T>, invocation: Invocation): Promise<T> {
-    const answer = new Promise<T>(keep)
-    const call = new DeadlineCall(this, invocation, this.circuit.period, this.#clock.at, kept.resolve, kept.reject)
-    invocation.watch(call)
+    const call = new DeadlineCall(this, invocation, this.circuit.period, this.#readySince)
+    const answer = new Promise<T>((resolve, reject) => call.start(resolve, reject))
     react(
       begin(operation, call),
       (value) => call.succeeded(value),
@@ -336,6 +337,7 @@ export class Guard implements DeadlineHost {
     if (invocation !== undefined && invocation.endsAt - this.deadlineReserve <= now) return false
     if (!this.sync.loadAttempted || this.#isStale(now, invocation)) return false
     this.#readyAt = reading
+    this.#readySince = now
     this.#readyFor = invocation
     return true
   }
@@ -515,13 +517,6 @@ function begin<T>(operation: Operation<T>, context: OperationContext): Promise<T
 function react<T>(promise: Promise<unknown>, succeeded: (value: unknown) => unknown, failed: (error: unknown) => unknown) {
   const attached = promise.then === thenOf ? promise.then(succeeded, failed) : thenOf.call(promise, succeeded, failed)
   return attached as Promise<T>
-}
-
-/** The ways to end the promise that was made last: one function for all promises costs less than one for each. */
-const kept: { resolve: (value: never) => void; reject: (error: unknown) => void } = { resolve: () => {}, reject: () => {} }
-const keep = (resolve: (value: never) => void, reject: (error: unknown) => void): void => {
-  kept.resolve = resolve
-  kept.reject = reject
 }
 
 /** A classifier that throws has no opinion: the service's own answer reaches the caller. */

@@ -37,6 +37,7 @@ export class Invocation implements TurnListener {
   readonly startedAt: number
   readonly #runtime: Runtime
   readonly #endsAt: number
+  readonly hasDeadline: boolean
   /** The calls that are under way, as a list that each of them can leave at once: a `Set` would cost half of a call. */
   #first: Watched | undefined
   #hasEnded = false
@@ -54,6 +55,7 @@ export class Invocation implements TurnListener {
     this.#runtime = runtime
     this.startedAt = runtime.now()
     this.#endsAt = this.startedAt + remainingTime(context)
+    this.hasDeadline = this.#endsAt !== Number.POSITIVE_INFINITY
   }
 
   /** The time that is left, in milliseconds; `Infinity` if there is no deadline. */

@@ -11,11 +11,12 @@ interface Entry {
   reject(error: unknown): void
 }
 
+/** No process holds so many. V8 counts no further without an object for each number. */
+const countless = 2 ** 30 - 1
+
 /** A counted number of permits with a first-in, first-out queue. A permit that is released goes to the first waiter. */
 export class Semaphore {
-  /** How many are held. Counted up from 0: small numbers are no objects on the heap. */
-  #held = 0
-  readonly #permits: number
+  #free: number
   readonly #maxQueue: number
   /** In order of arrival; a set, because those who leave do so from anywhere in it. */
   readonly #queue = new Set<Entry>()
@@ -25,7 +26,7 @@ export class Semaphore {
    * @param maxQueue how many may wait; `false`: any number
    */
   constructor(permits: number, maxQueue: number | false) {
-    this.#permits = permits
+    this.#free = Math.min(permits, countless)
     this.#maxQueue = maxQueue === false ? Number.POSITIVE_INFINITY : maxQueue
   }
 
@@ -36,8 +37,8 @@ export class Semaphore {
 
   /** Takes a permit if one is free. */
   tryAcquire(): boolean {
-    if (this.#held >= this.#permits) return false
-    this.#held++
+    if (this.#free === 0) return false
+    this.#free--
     return true
   }
 
@@ -68,7 +69,7 @@ export class Semaphore {
   /** Gives a permit back: to the first in the queue, if there is one. */
   release(): void {
     if (this.#queue.size === 0) {
-      this.#held--
+      this.#free++
       return
     }
     const first = this.#queue.values().next().value as Entry
