@@ -7,6 +7,7 @@
 import { CircuitTimeoutError, type TimeoutReason } from '../errors.ts'
 import { graceAfter, type Runtime, type TimerHandle } from '../runtime.ts'
 import type { Invocation, Watched } from './invocation.ts'
+import type { TurnClock, TurnListener } from './turn-clock.ts'
 
 /** The argument of an operation. */
 export interface OperationContext {
@@ -37,7 +38,7 @@ const fairTime = 1_000
  * It has more fields than a class should have. It is made for each call that can be cut, so that each object less counts,
  * and it is its own node in the list of its invocation.
  */
-export class CallLimits implements OperationContext, Watched {
+export class CallLimits implements OperationContext, Watched, TurnListener {
   /** When the call began, in milliseconds since the epoch. */
   readonly startedAt: number
   /** How long it may take, in milliseconds. */
@@ -128,8 +129,12 @@ export class CallLimits implements OperationContext, Watched {
     return this.#runtime.now() - this.#operationStartedAt >= this.fairTime
   }
 
-  /** Starts to watch the clock and the caller's signal. May cut the call at once. */
-  start(): void {
+  /**
+   * Starts to watch the clock and the caller's signal. May cut the call at once.
+   *
+   * @param clock tells when the turn is over: a timer costs more than the rest of a call, and until then none could fire
+   */
+  start(clock?: TurnClock): void {
     const signal = this.#callerSignal
     if (signal !== undefined) {
       if (signal.aborted) {
@@ -146,9 +151,16 @@ export class CallLimits implements OperationContext, Watched {
       }
       this.#invocation.watch(this)
     }
-    if (this.timeout !== false) {
-      this.#timer = this.#runtime.setTimeout(() => this.timeIsOver(), this.timeout)
-    }
+    if (this.timeout === false) return
+    if (clock === undefined) this.turnEnded()
+    else clock.whenOver(this)
+  }
+
+  /** The turn is over in which the call began: it needs a timer if it is under way. */
+  turnEnded(): void {
+    if (this.isOver || this.timeout === false) return
+    const left = this.startedAt + this.timeout - this.#runtime.now()
+    this.#timer = this.#runtime.setTimeout(() => this.timeIsOver(), Math.min(this.timeout, Math.max(0, left)))
   }
 
   /** The operation starts: now, or at an instant that is as good as now. */

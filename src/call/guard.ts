@@ -162,8 +162,8 @@ export class Guard implements DeadlineHost {
       }
     }
     // A duration is measured from an instant, not from the beginning of the turn.
-    const needsInstant = !circuit.isQuiet || settings.slowCallThreshold !== false
-    const now = needsInstant ? this.#runtime.now() : this.#clock.now()
+    const needsInstant = timeout !== false || !circuit.isQuiet || settings.slowCallThreshold !== false
+    const now = needsInstant ? this.#clock.instant() : this.#clock.now()
     const endsAt = invocation === undefined ? Number.POSITIVE_INFINITY : invocation.endsAt
     const isOver = endsAt - settings.deadlineReserve <= now || signal?.aborted === true
     const admission = isOver ? undefined : this.#admitAtOnce(invocation, now)
@@ -174,7 +174,7 @@ export class Guard implements DeadlineHost {
     }
     const { service } = circuit
     const limits = new CallLimits(service, this.#runtime, timeout, signal, invocation, settings.deadlineReserve, now)
-    limits.start()
+    limits.start(this.#clock)
     const attempt =
       admission === undefined
         ? this.#admit(invocation, limits).then((later) => this.#runBound(operation, options, invocation, later, limits))

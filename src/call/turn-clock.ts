@@ -14,6 +14,11 @@ import { type Runtime, systemRuntime } from '../runtime.ts'
 const closeness = 10
 /** So many calls share a reading. */
 const callsPerReading = 64
+/** So many listeners await the end of a turn at most: a turn may go on for ever. */
+const maxListeners = 64
+
+/** Where a test replaces it, turns end when the test says so. */
+const { setImmediate: ownSetImmediate } = globalThis
 
 /** Is told of the end of a turn. */
 export interface TurnListener {
@@ -57,10 +62,16 @@ export class TurnClock {
     return this.#at
   }
 
-  /** Tells the listener of the end of the turn; at once where calls are rare. */
+  /** The time of this instant, in milliseconds since the epoch. */
+  instant(): number {
+    this.#look()
+    return this.#at
+  }
+
+  /** Tells the listener of the end of the turn, or sooner; at once where calls are rare. */
   whenOver(listener: TurnListener): void {
     if (this.#listeners === undefined) listener.turnEnded()
-    else this.#listeners.push(listener)
+    else if (this.#listeners.push(listener) === maxListeners) this.#tellListeners([])
   }
 
   #look(): void {
@@ -68,7 +79,7 @@ export class TurnClock {
     const isClose = now - this.#at < closeness && now >= this.#at
     this.#at = now
     this.#reading++
-    if (!isClose || !this.#hasTurns) {
+    if (!isClose || !this.#hasTurns || setImmediate !== ownSetImmediate) {
       // The end of the turn is not told where a test has taken `setImmediate` away.
       if (this.#listeners !== undefined) this.#endTurn()
       return
@@ -81,9 +92,14 @@ export class TurnClock {
   }
 
   #endTurn(): void {
-    const listeners = this.#listeners ?? []
-    this.#listeners = undefined
     this.#left = 0
+    this.#tellListeners(undefined)
+  }
+
+  /** @param next those who come from now on */
+  #tellListeners(next: TurnListener[] | undefined): void {
+    const listeners = this.#listeners ?? []
+    this.#listeners = next
     for (const listener of listeners) listener.turnEnded()
   }
 }
