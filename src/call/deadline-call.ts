@@ -38,12 +38,7 @@ export class DeadlineCall implements OperationContext, Watched {
   /** Made when the operation reads `signal`, and when something goes wrong. */
   #limits: CallLimits | undefined = undefined
 
-  constructor(
-    host: DeadlineHost,
-    invocation: Invocation,
-    period: number,
-    startedAt: number,
-  ) {
+  constructor(host: DeadlineHost, invocation: Invocation, period: number, startedAt: number) {
     this.#host = host
     this.invocation = invocation
     this.period = period

@@ -514,7 +514,11 @@ function begin<T>(operation: Operation<T>, context: OperationContext): Promise<T
 }
 
 /** Attaches like `await`: also to a promise that has a `then` of its own. The compiler knows what a plain `.then` does. */
-function react<T>(promise: Promise<unknown>, succeeded: (value: unknown) => unknown, failed: (error: unknown) => unknown) {
+function react<T>(
+  promise: Promise<unknown>,
+  succeeded: (value: unknown) => unknown,
+  failed: (error: unknown) => unknown,
+) {
   const attached = promise.then === thenOf ? promise.then(succeeded, failed) : thenOf.call(promise, succeeded, failed)
   return attached as Promise<T>
 }
