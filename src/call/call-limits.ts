@@ -144,7 +144,7 @@ export class CallLimits implements OperationContext, Watched, TurnListener {
       this.#onCallerAbort = () => this.cutBy('caller', signal.reason)
       signal.addEventListener('abort', this.#onCallerAbort, { once: true })
     }
-    if (this.#invocation !== undefined && this.#invocation.endsAt !== Number.POSITIVE_INFINITY) {
+    if (this.#invocation?.hasDeadline) {
       if (this.deadlineAt <= this.startedAt) {
         this.timeOut('deadline')
         return
@@ -152,14 +152,14 @@ export class CallLimits implements OperationContext, Watched, TurnListener {
       this.#invocation.watch(this)
     }
     if (this.timeout === false) return
-    if (clock === undefined) this.turnEnded()
+    if (clock === undefined) this.turnEnded(this.startedAt)
     else clock.whenOver(this)
   }
 
   /** The turn is over in which the call began: it needs a timer if it is under way. */
-  turnEnded(): void {
+  turnEnded(now: number): void {
     if (this.isOver || this.timeout === false) return
-    const left = this.startedAt + this.timeout - this.#runtime.now()
+    const left = this.startedAt + this.timeout - now
     this.#timer = this.#runtime.setTimeout(() => this.timeIsOver(), Math.min(this.timeout, Math.max(0, left)))
   }
 

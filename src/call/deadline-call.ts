@@ -1,6 +1,6 @@
 /**
  * A call that only the deadline of its invocation can cut: nearly every call in Lambda. It costs less than a call with limits of
- * its own, because it keeps what it needs when it succeeds, and makes {@link CallLimits} when it is cut.
+ * its own, because it keeps what it needs when it succeeds, and makes {@link CallLimits} when it is cut or its signal is read.
  *
  * @module
  */
@@ -35,7 +35,7 @@ export class DeadlineCall implements OperationContext, Watched {
   /** The ways to the caller. Set by `start`, ended by the end of the call. */
   #resolve: ((value: never) => void) | undefined = undefined
   #reject: ((error: unknown) => void) | undefined = undefined
-  /** Made when the operation reads `signal`, and when something goes wrong. */
+  /** Made when the operation reads `signal`, and when the call is cut. */
   #limits: CallLimits | undefined = undefined
 
   constructor(host: DeadlineHost, invocation: Invocation, period: number, startedAt: number) {

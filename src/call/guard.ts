@@ -74,7 +74,7 @@ export class Guard implements DeadlineHost {
   /** The last reading of the clock, and the invocation, for which nothing is to be done before a call. Written by `#isReady`. */
   #readyAt = -1
   #readyFor: Invocation | undefined
-  /** The time of that reading. Undefined at first, so that V8 keeps it as one object for all calls and not as a number that each boxes. */
+  /** The time of that reading. It is undefined at first, so that V8 makes one object of it for all calls, and not one for each. */
   #readySince!: number
   /** The last reactions of calls that nothing could cut. Written by `#runPlain`. */
   #reactions: Reactions | undefined
@@ -513,7 +513,7 @@ function begin<T>(operation: Operation<T>, context: OperationContext): Promise<T
   }
 }
 
-/** Attaches like `await`: also to a promise that has a `then` of its own. The compiler knows what a plain `.then` does. */
+/** Attaches like `await`: also to a promise that has a `then` of its own. The compiler makes its own code of a plain `.then`. */
 function react<T>(
   promise: Promise<unknown>,
   succeeded: (value: unknown) => unknown,

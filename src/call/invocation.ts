@@ -35,9 +35,10 @@ export interface Watched {
 export class Invocation implements TurnListener {
   readonly requestId: string | undefined
   readonly startedAt: number
+  /** Whether anybody knows when Lambda kills the process. */
+  readonly hasDeadline: boolean
   readonly #runtime: Runtime
   readonly #endsAt: number
-  readonly hasDeadline: boolean
   /** The calls that are under way, as a list that each of them can leave at once: a `Set` would cost half of a call. */
   #first: Watched | undefined
   #hasEnded = false

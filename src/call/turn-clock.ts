@@ -17,12 +17,13 @@ const callsPerReading = 64
 /** So many listeners await the end of a turn at most: a turn may go on for ever. */
 const maxListeners = 64
 
-/** Where a test replaces it, turns end when the test says so. */
+/** Where a test has replaced it, nobody tells when a turn is over. */
 const { setImmediate: ownSetImmediate } = globalThis
 
 /** Is told of the end of a turn. */
 export interface TurnListener {
-  turnEnded(): void
+  /** @param now milliseconds since the epoch */
+  turnEnded(now: number): void
 }
 
 export class TurnClock {
@@ -31,7 +32,7 @@ export class TurnClock {
   readonly #hasTurns: boolean
   /** The last reading, in milliseconds since the epoch. Written by `#look`. */
   #at = Number.NEGATIVE_INFINITY
-  /** How many readings there were. A small number is compared sooner than a time. Written by `#look`. */
+  /** How many readings there were. Written by `#look`. */
   #reading = 0
   /** How many more calls it serves. Written by each call and at the end of the turn. */
   #left = 0
@@ -50,7 +51,7 @@ export class TurnClock {
     return this.#at
   }
 
-  /** The same, but the number of that reading: two calls with the same number have the same time, which is {@link at}. */
+  /** The same by its number, which is compared sooner than a time; the time is {@link at}. */
   reading(): number {
     if (this.#left === 0) this.#look()
     else this.#left--
@@ -62,7 +63,7 @@ export class TurnClock {
     return this.#at
   }
 
-  /** The time of this instant, in milliseconds since the epoch. */
+  /** The time of this very instant, which the calls after it share, in milliseconds since the epoch. */
   instant(): number {
     this.#look()
     return this.#at
@@ -70,7 +71,7 @@ export class TurnClock {
 
   /** Tells the listener of the end of the turn, or sooner; at once where calls are rare. */
   whenOver(listener: TurnListener): void {
-    if (this.#listeners === undefined) listener.turnEnded()
+    if (this.#listeners === undefined) listener.turnEnded(this.#at)
     else if (this.#listeners.push(listener) === maxListeners) this.#tellListeners([])
   }
 
@@ -80,7 +81,7 @@ export class TurnClock {
     this.#at = now
     this.#reading++
     if (!isClose || !this.#hasTurns || setImmediate !== ownSetImmediate) {
-      // The end of the turn is not told where a test has taken `setImmediate` away.
+      // A turn that goes on for so long keeps nobody waiting.
       if (this.#listeners !== undefined) this.#endTurn()
       return
     }
@@ -100,7 +101,9 @@ export class TurnClock {
   #tellListeners(next: TurnListener[] | undefined): void {
     const listeners = this.#listeners ?? []
     this.#listeners = next
-    for (const listener of listeners) listener.turnEnded()
+    if (listeners.length === 0) return
+    const now = this.#read()
+    for (const listener of listeners) listener.turnEnded(now)
   }
 }
 

@@ -1,5 +1,5 @@
 import { describe, expect, it, jest } from '@jest/globals'
-import { CircuitBreaker, type CircuitTimeoutError } from '../../../src/index.ts'
+import type { CircuitTimeoutError } from '../../../src/index.ts'
 import {
   BadRequest,
   controlled,
@@ -141,19 +141,6 @@ describe('a timeout', () => {
     await runtime.advance(100)
     await first
     expect(await breaker.call('stripe', ok)).toBe('ok')
-  })
-
-  it('is among the pending timers of a test that replaces them, however close together the calls are', async () => {
-    const breaker = new CircuitBreaker({ services: ['stripe'], storage: 'memory', timeout: 1_000 }, { env: {} })
-    await breaker.load()
-    jest.useFakeTimers()
-    try {
-      const outcomes = Promise.all([1, 2, 3].map(() => outcomeOf(breaker.call('stripe', never))))
-      jest.runOnlyPendingTimers()
-      expect(await outcomes).toMatchObject([1, 2, 3].map(() => ({ error: { reason: 'timeout' } })))
-    } finally {
-      jest.useRealTimers()
-    }
   })
 
   it('leaves no timer behind, however the call ends', async () => {
