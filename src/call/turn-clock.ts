@@ -17,8 +17,8 @@ const callsPerReading = 64
 /** So many listeners await the end of a turn at most: a turn may go on for ever. */
 const maxListeners = 64
 
-/** Where a test has replaced it, nobody tells when a turn is over. */
-const { setImmediate: ownSetImmediate } = globalThis
+/** Where a test has replaced them, it says when a turn is over and which timers there are. */
+const { setImmediate: ownSetImmediate, setTimeout: ownSetTimeout } = globalThis
 
 /** Is told of the end of a turn. */
 export interface TurnListener {
@@ -80,7 +80,8 @@ export class TurnClock {
     const isClose = now - this.#at < closeness && now >= this.#at
     this.#at = now
     this.#reading++
-    if (!isClose || !this.#hasTurns || setImmediate !== ownSetImmediate) {
+    const isReplaced = setImmediate !== ownSetImmediate || setTimeout !== ownSetTimeout
+    if (!isClose || !this.#hasTurns || isReplaced) {
       // A turn that goes on for so long keeps nobody waiting.
       if (this.#listeners !== undefined) this.#endTurn()
       return

@@ -100,9 +100,9 @@ describe('the clock of a turn', () => {
     expect(turnEnded).toHaveBeenCalledTimes(1)
   })
 
-  it('takes calls for rare where a test ends the turns', () => {
+  it.each(['setImmediate', 'setTimeout'] as const)('takes calls for rare where a test has replaced %s', (name) => {
     const subject = clockAt(1_000)
-    const taken = jest.spyOn(globalThis, 'setImmediate').mockImplementation(() => undefined as never)
+    const taken = jest.spyOn(globalThis, name).mockImplementation(() => undefined as never)
     const turnEnded = jest.fn()
     for (let n = 0; n < 5; n++) subject.clock.now()
     subject.clock.whenOver({ turnEnded })
