@@ -47,8 +47,7 @@ export class CallLimits implements OperationContext, Watched, TurnListener {
   fallbackApplies = false
   /** Whether what the operation comes to is ignored from now on. Set by `end`. */
   isOver = false
-  /** Whether it is in the list of its invocation. The invocation alone writes this and the next two. */
-  isWatched = false
+  /** Its neighbours in the list of its invocation, which alone writes them. */
   previous: Watched | undefined
   next: Watched | undefined
   readonly #service: string
@@ -68,6 +67,8 @@ export class CallLimits implements OperationContext, Watched, TurnListener {
   #operationStartedAt: number | undefined
   /** The listener at the caller's signal. Set by `start`, removed by `dispose`. */
   #onCallerAbort: (() => void) | undefined
+  /** Whether it is in the list of its invocation. Set by `start`, ended by `dispose`. */
+  #isWatched = false
   /** Whether the timer was late once and has given its grace. Set by `timeIsOver`. */
   #hasHadGrace = false
   /** Whether the process may have been frozen during the call. Set by `stall`. */
@@ -149,6 +150,7 @@ export class CallLimits implements OperationContext, Watched, TurnListener {
         this.timeOut('deadline')
         return
       }
+      this.#isWatched = true
       this.#invocation.watch(this)
     }
     if (this.timeout === false) return
@@ -236,7 +238,8 @@ export class CallLimits implements OperationContext, Watched, TurnListener {
   /** The call has ended, however it did: lets go of timers and listeners. */
   dispose(): void {
     if (this.#timer !== undefined) this.#runtime.clearTimeout(this.#timer)
-    this.#invocation?.unwatch(this)
+    if (this.#isWatched) this.#invocation?.unwatch(this)
+    this.#isWatched = false
     if (this.#onCallerAbort !== undefined) this.#callerSignal?.removeEventListener('abort', this.#onCallerAbort)
   }
 

@@ -28,8 +28,7 @@ export class DeadlineCall implements OperationContext, Watched {
   /** When it began, in milliseconds since the epoch. */
   readonly startedAt: number
   readonly #host: DeadlineHost
-  /** Whether it is in the list of its invocation. The invocation alone writes this and the next two. */
-  isWatched = false
+  /** Its neighbours in the list of its invocation, which alone writes them. */
   previous: Watched | undefined = undefined
   next: Watched | undefined = undefined
   /** The ways to the caller. Set by `start`, ended by the end of the call. */

@@ -22,7 +22,6 @@ export interface TimeSource {
 export interface Watched {
   /** When the invocation's time for this call is over, in milliseconds since the epoch. */
   readonly deadlineAt: number
-  isWatched: boolean
   previous: Watched | undefined
   next: Watched | undefined
   /** The timer was late. */
@@ -76,15 +75,12 @@ export class Invocation implements TurnListener {
     call.next = first
     if (first !== undefined) first.previous = call
     this.#first = call
-    call.isWatched = true
     if (call.deadlineAt < this.#timerAt) this.#schedule(call.deadlineAt)
     else if (first === undefined && !this.#rests) this.#timer?.ref?.()
   }
 
-  /** The call has ended. */
+  /** A call that was watched has ended. */
   unwatch(call: Watched): void {
-    if (!call.isWatched) return
-    call.isWatched = false
     const { previous, next } = call
     if (previous === undefined) this.#first = next
     else previous.next = next
