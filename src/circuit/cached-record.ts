@@ -55,6 +55,9 @@ export function lookTime(resetTimeout: number): number {
 /** So many instances of a fleet look so soon, about. */
 const lookers = 1_500
 
+/** So many versions that were replaced are remembered. */
+const remembered = 16
+
 /** The lifetime of a cached record is drawn from this part of `cacheTtl` up: a fleet does not read in step. */
 const shortestLifetime = 0.8
 
@@ -65,6 +68,8 @@ export class CachedRecord {
   readonly #throttle: Throttle
   /** The record; `undefined`: nothing is stored, or nothing is known. Written with each answer. */
   #current: CircuitRecord | undefined
+  /** The versions that were replaced, as this instance knows. Written with each answer. */
+  readonly #replaced = new Set<string>()
   /** When the request left whose answer this is, in milliseconds since the epoch. Written with each answer. */
   #readAt = Number.NEGATIVE_INFINITY
   /** From then on it is read again, in milliseconds since the epoch. Written with each answer. */
@@ -146,6 +151,7 @@ export class CachedRecord {
   take(record: CircuitRecord | undefined, sentAt: number): void {
     this.#answers++
     this.#isDamaged = false
+    if (this.#current !== undefined && record?.version !== this.#current.version) this.#note(this.#current.version)
     this.#current = record
     this.#date(sentAt)
   }
@@ -159,6 +165,21 @@ export class CachedRecord {
   /** Whether a claim may start from the record as it is, though the store throttles reads. */
   get goesOn(): boolean {
     return this.#throttle.goesOn
+  }
+
+  #note(version: string): void {
+    this.#replaced.add(version)
+    const [oldest] = this.#replaced
+    if (this.#replaced.size > remembered) this.#replaced.delete(oldest as string)
+  }
+
+  /** Whether a read has shown what is known to have been replaced: where the store does not read consistently. */
+  isOutdated(record: CircuitRecord | undefined): boolean {
+    if (record === undefined) return false
+    const { transitions, epoch } = this.#current ?? {}
+    return (
+      this.#replaced.has(record.version) || (epoch !== record.epoch && transitions?.includes(record.epoch) === true)
+    )
   }
 
   /** The circuit was read after the doubts that there were when the request left. */

@@ -220,7 +220,7 @@ export class Circuit {
 
   /** Whether the store is to be asked again for a probe, though this instance has found by itself that the service works. */
   get asksAgain(): boolean {
-    return this.#view.record.state === 'CLOSED' && this.#alone.isDue(this.#now()) && this.#world.store.canWrite
+    return this.#alone.isDue(this.#now()) && this.#world.store.canWrite
   }
 
   /** Whether a lease lies ready that no call uses. */
@@ -265,11 +265,12 @@ export class Circuit {
   claimAlone(duration: number): ProbeLease {
     const { runtime } = this.#world
     const now = runtime.now()
-    const lease = this.#claims.leaseUntil(runtime.id(), now, duration)
     if (this.#view.record.state === 'CLOSED') {
-      this.#streak.claim(lease, this.#view.period)
-      return { id: lease.id, isLocal: true }
+      const own = this.#claims.leaseUntil(runtime.id(), now, duration)
+      this.#streak.claim(own, this.#view.period)
+      return { id: own.id, isLocal: true }
     }
+    const lease = this.#claims.goesAlone(now, duration)
     this.#decideAlone(claim(this.#view.record, now, lease, this.settings, this.#tokens()), now)
     this.#observeView(now)
     this.#changed()
@@ -300,13 +301,16 @@ export class Circuit {
     const next = settle(this.#view.record, lease.id, outcome, at, this.settings, tokens, lastFailure)
     if (next !== undefined && lease.isLocal) this.#decideAlone(next, at)
     else if (next !== undefined) this.#setView(next)
-    if (!lease.isLocal) {
-      const isSecondOpinion = !this.#claims.isInvolved
-      const { epoch } = tokens
-      this.#outbox.addSettlement({ leaseId: lease.id, outcome, at, lastFailure, requestId, epoch, isSecondOpinion })
+    const isSecondOpinion = !this.#claims.isInvolved
+    const { epoch } = tokens
+    const settlement = { leaseId: lease.id, outcome, at, lastFailure, requestId, epoch, isSecondOpinion }
+    // A probe that this instance granted itself may have been granted by the store since, or may be yet.
+    if (lease.isLocal && !this.#cached.current?.leases.some(({ id }) => id === lease.id)) {
+      this.#claims.endedAlone(settlement)
+      if (next !== undefined) this.#observeView(at)
+    } else {
+      this.#outbox.addSettlement(settlement)
       this.#standAloneIfCutOff()
-    } else if (next !== undefined) {
-      this.#observeView(at)
     }
     this.#changed()
   }
@@ -330,6 +334,7 @@ export class Circuit {
   /** A call that was admitted in `period` succeeded. */
   callSucceeded(period: number, at: number, requestId: string | undefined): void {
     if (!this.#view.counts(period, at)) return
+    if (this.#alone.isMade) this.#settleReady('success', at, undefined, requestId)
     this.#streak.succeeded()
     const outcome = { kind: 'success' as const, period, suspicion: this.#view.suspicion, row: 0, at }
     if (this.#view.knew(period)) this.#outbox.add({ ...outcome, lastFailure: undefined, requestId })
@@ -341,6 +346,7 @@ export class Circuit {
   /** A call that was admitted in `period` failed. */
   callFailed(period: number, at: number, lastFailure: Failure, requestId: string | undefined): void {
     if (!this.#view.counts(period, at)) return
+    if (this.#alone.isMade) this.#settleReady('failure', at, lastFailure, requestId)
     this.#streak.failed(lastFailure)
     const known = this.#view.knew(period) ? this.#view.suspicion : undefined
     const row = this.#raisesSuspicion(at) ? this.#streak.length : 0
@@ -349,6 +355,17 @@ export class Circuit {
     if (this.#streak.openedAt === at) this.#refuseWaiting(at)
     this.#standAloneIfCutOff()
     this.#changed()
+  }
+
+  /** The lease that was asked for in advance has come: a call of this instance was its probe. */
+  #settleReady(
+    outcome: ProbeOutcome,
+    at: number,
+    lastFailure: Failure | undefined,
+    requestId: string | undefined,
+  ): void {
+    const id = this.#claims.takeReady()
+    if (id !== undefined) this.probeEnded({ id, isLocal: false }, outcome, at, lastFailure, requestId)
   }
 
   /**
@@ -376,7 +393,9 @@ export class Circuit {
 
   /** Whether anything waits that can be written now. */
   get canWork(): boolean {
-    return this.hasWork && !this.#isCutOff && !this.#waitsForRead
+    // Others wait for the end of a probe: it is told as soon as a store that throttles lets it.
+    const isUrgent = this.#outbox.hasSettlement && this.#world.store.throttlesWrites
+    return this.hasWork && (!this.#isCutOff || isUrgent) && !this.#waitsForRead
   }
 
   /** The next thing to be done at the store; `undefined`: nothing, or nothing for now. */
@@ -486,8 +505,9 @@ export class Circuit {
       if (reply.corrupt) this.#cached.damaged(exchange.sentAt)
       return
     }
-    this.#cached.heard(exchange)
-    if (this.#cached.isLate(exchange)) {
+    const isOutdated = this.#cached.isOutdated(reply)
+    if (!isOutdated) this.#cached.heard(exchange)
+    if (isOutdated || this.#cached.isLate(exchange)) {
       this.#log.proven(reply)
       this.#changed()
     } else {
@@ -503,7 +523,8 @@ export class Circuit {
     const epoch = record?.epoch ?? (before === undefined ? this.#view.epoch : this.#world.runtime.id())
     if (epoch !== this.#view.epoch) this.#beginEpoch(epoch, record, before === undefined && record?.generation === 0)
     this.#log.arrived(record)
-    this.#claims.arrived(record)
+    const ended = this.#claims.arrived(record)
+    if (ended !== undefined) this.#outbox.addSettlement(ended)
     this.#log.observe(record ?? emptyRecord(epoch, sentAt), sentAt)
   }
 
@@ -548,14 +569,14 @@ export class Circuit {
   #isAhead(): boolean {
     const record = this.#cached.current
     const { record: view, epoch } = this.#view
-    if (this.#alone.stands(record?.version)) return true
+    if (this.#alone.stands(record)) return true
     if (!this.#outbox.hasSettlement) return false
     return record?.state === 'HALF_OPEN' || (view.epoch === epoch && view.state === record?.state)
   }
 
   /** This instance goes on without the store. */
   #decideAlone(view: CircuitRecord, now: number): void {
-    this.#alone.decide(this.#cached.current?.version, now)
+    if (this.#cached.current !== undefined) this.#alone.decide(this.#cached.current, view, now)
     this.#setView(view)
   }
 
