@@ -66,7 +66,17 @@ const installed = new Map<string, (server: RedisServer) => Promise<RedisClientLi
 const opened: (() => void)[] = []
 
 interface ClientModule {
-  readonly Redis: new (port: number, host: string) => RedisClientLike & { disconnect(): void }
+  readonly Redis: new (
+    port: number,
+    host: string,
+    options?: { keyPrefix?: string },
+  ) => RedisClientLike & { disconnect(): void }
+  readonly Command: ReplyTransformers
+}
+
+/** The class of a command, with the transformers of replies for all clients. */
+interface ReplyTransformers {
+  setReplyTransformer(name: string, transform: ((reply: unknown) => unknown) | undefined): void
 }
 for (const [name, title] of [
   ['ioredis5', 'ioredis 5'],
@@ -235,6 +245,78 @@ describe('the storage in Redis', () => {
     const results = await Promise.all(Array.from({ length: 200 }, () => storage.addOutcomes(key, 'v', outcomes())))
     const counts = results.map(({ applied, current }) => (applied ? (current?.failureCount ?? 0) : 0))
     expect(counts.sort((a, b) => a - b)).toEqual(Array.from({ length: 200 }, (__, index) => index + 1))
+  })
+
+  describe.each(['ioredis', 'ioredis5', 'iovalkey'])('with reply transformers of %s for all clients', (name) => {
+    let module: ClientModule | undefined
+    beforeAll(async () => {
+      module = await optional<ClientModule>(name)
+      // The example of ioredis itself, and two that make nothing of everything else.
+      const { Command } = module ?? {}
+      Command?.setReplyTransformer('hgetall', (reply) => {
+        const list = reply as unknown[]
+        return list.length === 0
+          ? null
+          : list.map((each, index) => [each, list[index + 1]]).filter((_, n) => n % 2 === 0)
+      })
+      for (const command of ['evalsha', 'eval', 'del']) Command?.setReplyTransformer(command, () => 'OK')
+    })
+    afterAll(() => {
+      const transformers = (module?.Command as unknown as { _transformer: { reply: Record<string, unknown> } })
+        ?._transformer
+      for (const command of ['hgetall', 'evalsha', 'eval', 'del']) delete transformers?.reply[command]
+    })
+
+    const works = async (tested: RedisCircuitStorage, expectKey: (service: string) => string): Promise<void> => {
+      const [first, second, none] = [randomUUID(), randomUUID(), randomUUID()]
+      const record = circuitRecord()
+      expect(await tested.getState(first)).toBeUndefined()
+      expect(await tested.compareAndSetState(first, undefined, record)).toEqual({ applied: true, current: record })
+      await tested.batchSetState([{ serviceKey: second, version: undefined, next: record }])
+      expect(await tested.getState(first)).toEqual(record)
+      expect(await tested.batchGetState([first, second, none])).toEqual(
+        new Map([
+          [first, record],
+          [second, record],
+        ]),
+      )
+      expect(await client.exists(expectKey(first), expectKey(second))).toBe(2)
+    }
+
+    it('is not misled', async () => {
+      if (!module) return
+      const transforming = new module.Redis(server.port, '127.0.0.1')
+      opened.push(() => transforming.disconnect())
+      await client.script('FLUSH')
+      await works(new RedisCircuitStorage({ client: transforming }), (service) => `circuit:${service}`)
+      if (name === 'ioredis')
+        await works(withOwnClient({ url: server.url, options: patient }), (service) => `circuit:${service}`)
+    })
+
+    it('is not misled, and keeps to the keyPrefix of the client', async () => {
+      // iovalkey finds no keys of commands in capitals.
+      if (!module || name === 'iovalkey') return
+      const transforming = new module.Redis(server.port, '127.0.0.1', { keyPrefix: 'app:' })
+      opened.push(() => transforming.disconnect())
+      await works(new RedisCircuitStorage({ client: transforming }), (service) => `app:circuit:${service}`)
+      if (name === 'ioredis') {
+        const options = { ...patient, keyPrefix: 'app:' }
+        await works(withOwnClient({ url: server.url, options }), (service) => `app:circuit:${service}`)
+      }
+    })
+  })
+
+  it.each(['ioredis', 'ioredis5', 'iovalkey'])('keeps to the keyPrefix of a client of %s', async (name) => {
+    const module = await optional<ClientModule>(name)
+    if (!module) return
+    const prefixed = new module.Redis(server.port, '127.0.0.1', { keyPrefix: 'app:' })
+    opened.push(() => prefixed.disconnect())
+    const service = randomUUID()
+    await create(new RedisCircuitStorage({ client: prefixed }), service)
+    expect(await client.exists(`app:circuit:${service}`)).toBe(1)
+    await expect(new RedisCircuitStorage({ client: prefixed }).batchGetState([service, 'x'])).resolves.toMatchObject(
+      new Map([[service, { version: 'v' }]]),
+    )
   })
 
   it('does each primitive in one round trip, and a batch of 250 circuits as well', async () => {

@@ -13,6 +13,8 @@ import type { Script } from './scripts.ts'
 /** A connection to the server, or what stands for it. */
 export interface Connection {
   readonly client: RedisClientLike
+  /** Whether the names of commands are sent in capitals, past reply transformers. */
+  readonly inCapitals: boolean
   /** The same client, if it was made here. */
   readonly own?: Redis
   /** Lets the client try anew to connect. Each operation calls it. */
@@ -34,7 +36,7 @@ export async function connect(
   { client, url, options }: ClientOptions,
   operation: StorageOperation,
 ): Promise<Connection> {
-  if (client) return { client }
+  if (client) return { client, inCapitals: takesCapitals(client) }
   const Client = await loadIoredis(operation)
   // ioredis begins its own count anew with every connection, even one that is closed as soon as it is made. This count
   // goes up with each attempt, and back to 0 with each operation.
@@ -57,7 +59,31 @@ export async function connect(
   const allowRetries = () => {
     attempts = 0
   }
-  return { client: own, own, allowRetries, lastError: () => lastError }
+  return { client: own, inCapitals: takesCapitals(own), own, allowRetries, lastError: () => lastError }
+}
+
+/** The part of the clients of ioredis by which they are known, and a command of theirs. */
+interface Commander extends RedisClientLike {
+  readonly options?: { readonly keyPrefix?: unknown }
+  getBuiltinCommands?(): readonly string[]
+}
+
+interface SentCommand {
+  getKeys(): readonly unknown[]
+}
+
+/**
+ * Whether a client takes the names of commands in capitals, as servers do. ioredis and iovalkey then hand out replies as
+ * they came: their reply transformers, which are global, go by small letters. Older versions do not know where a command
+ * in capitals has its keys, so that they neither add the `keyPrefix` of the client nor find the node in a cluster.
+ */
+function takesCapitals(client: Commander): boolean {
+  if (typeof client.getBuiltinCommands !== 'function') return false
+  if (!client.isCluster && !client.options?.keyPrefix) return true
+  // Sends nothing: hands out the command.
+  const sendCommand = (command: SentCommand) => command
+  const probe: Commander = Object.create(client, { options: { value: {} }, sendCommand: { value: sendCommand } })
+  return (probe.call('HGETALL', 'key') as unknown as SentCommand).getKeys().length === 1
 }
 
 /**
@@ -147,11 +173,11 @@ function defaultsFor(options: RedisOptions | undefined): RedisOptions {
 
 /** Sends the commands together. Where the server does not know a script, sends its source. */
 export async function deliver(
-  client: RedisClientLike,
+  connection: Connection,
   requests: readonly Delivery[],
 ): Promise<PromiseSettledResult<unknown>[]> {
   const replies = await sendAll(
-    client,
+    connection,
     requests.map(({ command }) => command),
   )
   const unknown = [...replies.keys()].filter((index) => isNoScript(replies[index]))
@@ -160,7 +186,7 @@ export async function deliver(
     const { command, script } = requests[index] as Delivery
     return ['eval', script?.source ?? '', ...command.slice(2)]
   })
-  const again = await sendAll(client, sources)
+  const again = await sendAll(connection, sources)
   for (const [position, index] of unknown.entries()) replies[index] = again[position] as PromiseSettledResult<unknown>
   return replies
 }
@@ -174,13 +200,16 @@ function isNoScript(reply: PromiseSettledResult<unknown> | undefined): boolean {
  * nodes, and the client follows slots that move for single commands only. Each node still has one round trip.
  */
 async function sendAll(
-  client: RedisClientLike,
-  commands: readonly Command[],
+  { client, inCapitals }: Connection,
+  given: readonly Command[],
 ): Promise<PromiseSettledResult<unknown>[]> {
+  const commands = inCapitals ? given.map(([name, ...args]): Command => [name.toUpperCase(), ...args]) : given
   if (commands.length === 1 || client.isCluster || !client.pipeline) {
     return Promise.allSettled(commands.map(async (command) => client.call(...command)))
   }
-  const replies = await client.pipeline(commands.map((command) => [...command])).exec()
+  const replies = await client
+    .pipeline(commands.map((command) => (inCapitals ? ['call', ...command] : [...command])))
+    .exec()
   return commands.map((_, index) => {
     const [reason, value] = replies?.[index] ?? [new Error('The client left the command without a reply.')]
     return reason ? { status: 'rejected', reason } : { status: 'fulfilled', value }

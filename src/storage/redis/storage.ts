@@ -124,7 +124,7 @@ export class UncheckedRedisStorage implements ICircuitStorage {
     let replies: PromiseSettledResult<unknown>[]
     try {
       connection = await this.#open(operation)
-      replies = await deliver(connection.client, requests)
+      replies = await deliver(connection, requests)
     } catch (reason) {
       replies = requests.map(() => ({ status: 'rejected', reason }))
     }
