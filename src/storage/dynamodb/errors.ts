@@ -71,7 +71,13 @@ const misconfigured: ReadonlySet<string> = new Set([
 function kindOf(error: unknown): StorageErrorKind {
   const { name, $metadata } = error as Partial<DynamoDBServiceException>
   if (throttling.has(String(name)) || $metadata?.httpStatusCode === 429) return 'throttled'
-  return misconfigured.has(String(name)) || isAboutKeys(error) ? 'misconfigured' : 'unavailable'
+  return misconfigured.has(String(name)) || isAboutKeys(error) || isAboutSize(error) ? 'misconfigured' : 'unavailable'
+}
+
+/** Whether the item would be larger than DynamoDB takes. A circuit's own attributes never are. */
+function isAboutSize(error: unknown): boolean {
+  const { name, message } = error as Partial<Error>
+  return name === 'ValidationException' && /\bitem size\b/i.test(String(message))
 }
 
 /** Whether the table has another key schema than the options say, or an index whose key our attributes do not fit. */
@@ -106,6 +112,12 @@ function adviceOn(error: unknown, action: Action, table: Table): string {
     return (
       `the key schema of the table ${tableName} does not match partitionKeyName/sortKeyName, which say that it has the ` +
       `partition key ${JSON.stringify(table.partitionKeyName)} and ${sortKey}, strings. DynamoDB: ${message}`
+    )
+  }
+  if (isAboutSize(error)) {
+    return (
+      `the circuit's item in the table ${tableName} has no room left, of 400 KB at most. Remove the attributes that others ` +
+      'have added to it.'
     )
   }
   if (name === 'ValidationException') return `DynamoDB refused the ${action} on the table ${tableName}: ${message}`

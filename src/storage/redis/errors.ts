@@ -164,6 +164,15 @@ function withoutCommand(error: unknown): Error {
   return copy
 }
 
+/** The error about a field that cannot be decoded. */
+export function undecodable({ operation, service }: Context, field: string): CircuitStorageError {
+  return new CircuitStorageError(
+    `The record stored for ${JSON.stringify(service)} is damaged: ${field} is no text in UTF-8. It is left as it is and ` +
+      'this instance decides alone; reset() repairs it.',
+    { operation, service, corrupt: true },
+  )
+}
+
 /** The error about a reply that is not as Redis sent it. */
 export function unintelligible({ operation, service }: Context): CircuitStorageError {
   return new CircuitStorageError(
