@@ -96,8 +96,18 @@ async function everythingThatIsSaid(): Promise<string[]> {
     ['ValidationException', 'The provided key element does not match the schema'],
     ['ValidationException', 'Type mismatch for Index Key updatedAt Expected: S Actual: N'],
     ['ThrottlingException', ''],
-    ['CredentialsProviderError', ''],
+    ['UnrecognizedClientException', ''],
+    ['ValidationException', 'Item size has exceeded the maximum allowed size'],
   ] as const
+  const unprepared = (name: string, message: string) =>
+    ({ send: () => Promise.reject(Object.assign(new Error(message), { name })) }) as unknown as DynamoDBClient
+  for (const [name, message] of [
+    ['Error', 'Region is missing'],
+    ['CredentialsProviderError', ''],
+  ] as const) {
+    const table = new DynamoDBCircuitStorage({ tableName: 'app', client: unprepared(name, message) })
+    await noteAll(table.getState('stripe'))
+  }
   for (const [name, message] of errors) {
     const table = new DynamoDBCircuitStorage({ tableName: 'app', client: failing(name, message) })
     await noteAll(table.batchGetState(['stripe']), table.addOutcomes('stripe', 'v', outcomes))
