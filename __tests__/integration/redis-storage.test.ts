@@ -10,7 +10,7 @@ import { circuitRecord, testCircuitStorage } from '../../src/testing/index.ts'
 import { startFaultProxy } from '../support/fault-proxy.ts'
 import { patientRedis } from '../support/patience.ts'
 import { type RedisServer, startProxy, startRedis } from '../support/redis-server.ts'
-import { outlast, waitFor } from '../support/time.ts'
+import { outlast, patience, waitFor } from '../support/time.ts'
 
 const at = 1_700_000_000_001
 /** What the documentation says that a user must be allowed. */
@@ -796,7 +796,50 @@ describe('a server that dies', () => {
     await storage.close()
     await server.stop()
   })
+
+  it('leaves no timer behind where the storage is closed while it is away', async () => {
+    const server = await startRedis()
+    const proxy = await startProxy(server)
+    const timers = liveTimers()
+    try {
+      const waiting = { disconnectTimeout: patience, retryStrategy: () => patience, maxRetriesPerRequest: 0 }
+      const options = { ...patientRedis, ...waiting }
+      const storage = new RedisCircuitStorage({ url: `redis://127.0.0.1:${proxy.port}`, options })
+      await storage.getState('stripe')
+      proxy.loseNextReply()
+      await errorOf(storage.getState('stripe'))
+      await storage.close()
+      expect(timers.delays()).toEqual([])
+    } finally {
+      timers.restore()
+      await Promise.all([proxy.stop(), server.stop()])
+    }
+  })
 })
+
+/** Notes the timers of everything that runs in this file, until `restore`. */
+function liveTimers() {
+  const live = new Map<unknown, number | undefined>()
+  const { setTimeout: set, clearTimeout: clear } = globalThis
+  globalThis.setTimeout = ((callback: (...args: unknown[]) => void, delay?: number, ...args: unknown[]) => {
+    const run = (...given: unknown[]): void => {
+      live.delete(timer)
+      callback(...given)
+    }
+    const timer = set(run, delay, ...args)
+    live.set(timer, delay)
+    return timer
+  }) as typeof setTimeout
+  globalThis.clearTimeout = ((timer: NodeJS.Timeout | undefined) => {
+    live.delete(timer)
+    clear(timer)
+  }) as typeof clearTimeout
+  const restore = (): void => {
+    globalThis.setTimeout = set
+    globalThis.clearTimeout = clear
+  }
+  return { delays: () => [...live.values()], restore }
+}
 
 describe('a replica', () => {
   it('is no place to write to, and is left for another connection', async () => {
@@ -869,8 +912,46 @@ describe('a server that asks who is there', () => {
     expect(error.cause).not.toHaveProperty('command')
   })
 
-  it('is not trusted without its certificate', async () => {
+  it('is not trusted without its certificate, which does not pass by itself', async () => {
     const error = await errorOf(storageAs(`:${escaped}@`, '').getState('stripe'))
-    expect(error.message).toContain('self-signed certificate')
+    expect(error.kind).toBe('misconfigured')
+    expect(error.message).toContain('the certificate of the server is not accepted (DEPTH_ZERO_SELF_SIGNED_CERT).')
+    expect(error.message).toContain('put its authority into tls.ca of the options')
   })
+
+  it.each([
+    ['', ''],
+    [`:${escaped}@`, ''],
+    ['', '/2'],
+  ])('says that it speaks TLS to a client that does not: %p, %p', async (user, database) => {
+    const storage = withOptions(`redis://${user}127.0.0.1:${server.port}${database}`)
+    await expectMisconfigured(storage, 'the server speaks TLS on this port. Use rediss:// in place of redis://')
+  })
+
+  it.each(['', `:${escaped}@`])('says that it speaks no TLS to a client that does: %p', async (user) => {
+    const plain = await startRedis(user ? { password: secret } : {})
+    const storage = withOptions(`rediss://${user}127.0.0.1:${plain.port}`)
+    await expectMisconfigured(storage, 'the server speaks no TLS on this port. Use redis:// in place of rediss://')
+    await plain.stop()
+  })
+
+  it.each(['redis', 'rediss'])('says nothing of TLS to a client that finds nobody there: %s', async (scheme) => {
+    const { message } = await errorOf(withOptions(`${scheme}://127.0.0.1:1`).getState('stripe'))
+    expect(message).toContain('ECONNREFUSED')
+  })
+
+  const withOptions = (url: string): RedisCircuitStorage => {
+    // A server without TLS is silent to a handshake: only the end of this time ends it.
+    const options = { commandTimeout: 500, connectTimeout: 250, socketTimeout: 250 }
+    const storage = new RedisCircuitStorage({ url, options })
+    opened.push(storage)
+    return storage
+  }
+  /** On a busy machine the server may not be asked in time at first. */
+  const expectMisconfigured = async (storage: RedisCircuitStorage, message: string): Promise<void> => {
+    const ask = () => errorOf(storage.batchGetState(['stripe', 'paypal']))
+    const error = await waitFor('it is explained', ask, ({ kind }) => kind === 'misconfigured')
+    expect(error.message).toContain(message)
+    expect(error.message).not.toContain(escaped)
+  }
 })

@@ -118,6 +118,10 @@ async function everythingThatIsSaid(): Promise<string[]> {
     const client = { call: () => Promise.reject(new Error(message)) }
     await noteAll(new RedisCircuitStorage({ client }).getState('stripe'))
   }
+  for (const code of ['ERR_SSL_WRONG_VERSION_NUMBER', 'DEPTH_ZERO_SELF_SIGNED_CERT']) {
+    const client = { call: () => Promise.reject(Object.assign(new Error(), { code })) }
+    await noteAll(new RedisCircuitStorage({ client }).getState('stripe'))
+  }
   const damaged = { call: async () => ['schema', '1', 'state', 'abc'] }
   const reading = new CircuitBreaker(
     { services: ['stripe'], storage: new RedisCircuitStorage({ client: damaged }), onStorageError: noteEvent },

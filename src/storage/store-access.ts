@@ -128,7 +128,10 @@ export class StoreAccess {
     return new Promise<T>((resolve, reject) => {
       let isWaiting = true
       const fail = (cause: unknown): void => {
-        if (!isWaiting) return
+        if (!isWaiting) {
+          this.#failedLate(operation, services, cause)
+          return
+        }
         isWaiting = false
         this.#runtime.clearTimeout(timer)
         try {
@@ -189,6 +192,13 @@ export class StoreAccess {
     else this.#pauseOf(operation).failed(startedAt, error.kind === 'misconfigured')
     this.#report({ services: concernedBy(error, services), operation, error, willRetry })
     return error
+  }
+
+  /** That the store did not answer in time was reported. It is reported as well that it never will, and why. */
+  #failedLate(operation: StorageOperation, services: Concerned, cause: unknown): void {
+    const error = parseError(operation, cause)
+    if (error?.kind !== 'misconfigured') return
+    this.#report({ services: concernedBy(error, services), operation, error, willRetry: false })
   }
 
   #succeeded(operation: StorageOperation, services: Concerned): void {

@@ -4,9 +4,10 @@
  * @module
  */
 
+import type { Socket } from 'node:net'
 import type { Redis, RedisOptions } from 'ioredis'
 import { CircuitStorageError, type StorageOperation } from '../../errors.ts'
-import { codeOf, DatabaseError } from './errors.ts'
+import { codeOf, DatabaseError, SchemeError } from './errors.ts'
 import type { ClientOptions, RedisClientLike } from './options.ts'
 import type { Script } from './scripts.ts'
 
@@ -19,8 +20,8 @@ export interface Connection {
   readonly own?: Redis
   /** Lets the client try anew to connect. Each operation calls it. */
   readonly allowRetries?: () => void
-  /** The reason why the client is not connected. */
-  readonly lastError?: () => Error | undefined
+  /** Takes note of replies; resolves to the reason why the client is not connected. */
+  readonly diagnose?: (replies: readonly PromiseSettledResult<unknown>[]) => Promise<Error | undefined>
 }
 
 type Command = readonly [name: string, ...args: string[]]
@@ -56,10 +57,20 @@ export async function connect(
   own.on('ready', () => {
     lastError = undefined
   })
+  // ioredis goes on to wait for a reply on a connection that is lost.
+  own.on('close', () => clearTimeout((own as unknown as Insides).socketTimeoutTimer))
   const allowRetries = () => {
     attempts = 0
   }
-  return { client: own, inCapitals: takesCapitals(own), own, allowRetries, lastError: () => lastError }
+  // Set by the first reply of the server.
+  let hasAnswered = false
+  const diagnose = async (replies: readonly PromiseSettledResult<unknown>[]): Promise<Error | undefined> => {
+    hasAnswered ||= replies.some((reply) => reply.status === 'fulfilled' || codeOf(reply.reason) !== undefined)
+    if (hasAnswered) return lastError
+    const { answersToOther } = await import('./scheme.ts')
+    return (await answersToOther(own.options)) ? new SchemeError(own.options.tls !== undefined, lastError) : lastError
+  }
+  return { client: own, inCapitals: takesCapitals(own), own, allowRetries, diagnose }
 }
 
 /** The part of the clients of ioredis by which they are known, and a command of theirs. */
@@ -121,9 +132,19 @@ function awaitDatabase(client: Redis): void {
 /** Closes a client when the replies on their way have arrived. A client that has ended would only start a timer. */
 export async function hangUp(client: Redis): Promise<void> {
   if (client.status === 'end') return
+  const { stream } = client as unknown as Insides
+  const isGone = stream?.destroyed
   await client.quit().catch(() => {
     if (client.status !== 'end') client.disconnect()
   })
+  // ioredis has begun to wait for the end of a connection that had ended before.
+  if (isGone) stream?.emit('close')
+}
+
+/** What ioredis keeps to itself. */
+interface Insides {
+  readonly stream?: Socket
+  readonly socketTimeoutTimer?: NodeJS.Timeout
 }
 
 /** Loads ioredis. The import is inside `try`, so that bundlers only warn of a package that is not installed. */
