@@ -319,6 +319,12 @@ describe('the storage in Redis', () => {
     )
   })
 
+  it('is reached by a URL with times in its query', async () => {
+    const times = Object.entries(patientRedis).map(([name, time]) => `${name}=${time}`)
+    const addressed = withOwnClient({ url: `${server.url}/0?${times.join('&')}` })
+    await expect(addressed.getState(randomUUID())).resolves.toBeUndefined()
+  })
+
   it('does each primitive in one round trip, and a batch of 250 circuits as well', async () => {
     const counting = server.client()
     await counting.ping()

@@ -45,8 +45,7 @@ export async function connect(
   const retryStrategy = () => (++attempts < maxConnectAttempts ? Math.random() * 50 * 2 ** attempts : null)
   // The type of the settings decides on the types of the commands, of which none is used.
   const settings = { ...defaultsFor(options), retryStrategy, ...options } as RedisOptions & { replyMapping?: 'legacy' }
-  // Normalise the URL: ioredis recognises TLS by a scheme in small letters.
-  const own = url === undefined ? new Client(settings) : new Client(new URL(url).href, settings)
+  const own = url === undefined ? new Client(settings) : new Client(...addressOf(url, settings))
   awaitDatabase(own)
   // Set by each error of the connection, unset when it is ready.
   let lastError: Error | undefined
@@ -71,6 +70,23 @@ export async function connect(
     return (await answersToOther(own.options)) ? new SchemeError(own.options.tls !== undefined, lastError) : lastError
   }
   return { client: own, inCapitals: takesCapitals(own), own, allowRetries, diagnose }
+}
+
+/**
+ * The address in a URL, and the settings with those in its query, which win. ioredis would take these for texts: it throws
+ * at a time that is one, and takes `false` for true.
+ */
+function addressOf<Settings>(url: string, settings: Settings): [address: string, settings: Settings] {
+  // The normalised URL: ioredis recognises TLS by a scheme in small letters.
+  const address = new URL(url)
+  const given = Object.fromEntries(Array.from(address.searchParams, ([name, text]) => [name, queried(name, text)]))
+  address.search = ''
+  return [address.href, { ...settings, ...given }]
+}
+
+function queried(name: string, text: string): unknown {
+  const isText = /(name|word|prefix|host|path|tag)$/i.test(name)
+  return !isText && /^(0|[1-9]\d*|true|false|null)$/.test(text) ? JSON.parse(text) : text
 }
 
 /** The part of the clients of ioredis by which they are known, and a command of theirs. */
