@@ -144,10 +144,14 @@ const outcomes = { started: 0, failures: 1, successes: 0, early: 0, reporters: 0
 /** What comes of stores whose client library, or whose own part of the bundle, is not there. */
 async function withoutLibraries(): Promise<unknown[]> {
   const failed: unknown[] = []
-  const without = async (module: string, operate: () => Promise<() => Promise<unknown>>): Promise<void> => {
+  const without = async (
+    module: string,
+    operate: () => Promise<() => Promise<unknown>>,
+    reason = `Cannot find module '${module}'`,
+  ): Promise<void> => {
     await jest.isolateModulesAsync(async () => {
       jest.unstable_mockModule(module, () => {
-        throw new Error(`Cannot find module '${module}'`)
+        throw new Error(reason)
       })
       const operation = await operate()
       const { error } = await outcomeOf(operation())
@@ -159,10 +163,12 @@ async function withoutLibraries(): Promise<unknown[]> {
     const fresh = await import('../../src/storage/dynamodb/index.ts')
     return () => new fresh.DynamoDBCircuitStorage({ tableName: 'app' }).getState('stripe')
   })
-  await without('ioredis', async () => {
+  const inRedis = async () => {
     const fresh = await import('../../src/storage/redis/index.ts')
     return () => new fresh.RedisCircuitStorage({ url: 'redis://x' }).getState('stripe')
-  })
+  }
+  await without('ioredis', inRedis)
+  await without('ioredis', inRedis, 'Dynamic require of "events" is not supported')
   await without('../../src/storage/dynamodb/storage.ts', async () => {
     const fresh = await import('../../src/storage/factory.ts')
     const storage = fresh.CircuitBreakerStorageFactory.create({ type: 'dynamodb', tableName: 'app' }, {})

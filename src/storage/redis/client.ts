@@ -170,11 +170,9 @@ async function loadIoredis(operation: StorageOperation): Promise<typeof Redis> {
     // The first 5.x have the class as their default export alone.
     return ioredis.Redis ?? ioredis.default
   } catch (cause) {
-    throw new CircuitStorageError(
-      'The Redis storage could not load ioredis. Install it (npm install ioredis), let your bundler include it, or pass ' +
-        'a client.',
-      { operation, kind: 'misconfigured', cause },
-    )
+    const { whyNotLoaded } = await import('../load-failures.ts')
+    const message = `The Redis storage could not load ${whyNotLoaded('ioredis', cause)}`
+    throw new CircuitStorageError(message, { operation, kind: 'misconfigured', cause })
   }
 }
 
