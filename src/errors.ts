@@ -289,8 +289,12 @@ export class CircuitStorageError extends CircuitBreakerError {
     super('CIRCUIT_STORAGE', message, details.service, details)
     this.name = 'CircuitStorageError'
     this.operation = details.operation
-    this.results = details.results
-    this.errors = details.errors
+    // Neither is printed with the error: each circuit's would take a dozen lines. The message names what failed.
+    const { results, errors } = details
+    Object.defineProperties(this, {
+      results: { value: results, writable: true, configurable: true },
+      errors: { value: errors, writable: true, configurable: true },
+    })
     this.corrupt = details.corrupt ?? false
     this.kind = details.kind ?? (this.corrupt ? 'corrupt' : 'unavailable')
   }
