@@ -290,11 +290,7 @@ export class CircuitStorageError extends CircuitBreakerError {
     this.name = 'CircuitStorageError'
     this.operation = details.operation
     // Neither is printed with the error: each circuit's would take a dozen lines. The message names what failed.
-    const { results, errors } = details
-    Object.defineProperties(this, {
-      results: { value: results, writable: true, configurable: true },
-      errors: { value: errors, writable: true, configurable: true },
-    })
+    for (const part of ['results', 'errors'] as const) Object.defineProperty(this, part, { value: details[part] })
     this.corrupt = details.corrupt ?? false
     this.kind = details.kind ?? (this.corrupt ? 'corrupt' : 'unavailable')
   }

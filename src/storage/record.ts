@@ -102,9 +102,7 @@ type Fields = Readonly<Record<string, unknown>>
 export function parseCircuitRecord(serviceKey: string, raw: unknown, operation: StorageOperation): CircuitRecord {
   const fail = (field: string, value: unknown): never => {
     const later =
-      field === 'schema' && typeof value === 'number' && value > 1
-        ? ', of a later version of this package: update it'
-        : ''
+      field === 'schema' && typeof value === 'number' && value > 1 ? ', of a later version: update this package' : ''
     throw new CircuitStorageError(
       `The record stored for ${JSON.stringify(serviceKey)} is damaged: ${field} is ${describe(value)}${later}. It is left ` +
         'as it is and this instance decides alone; reset() repairs it.',
