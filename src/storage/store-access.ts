@@ -131,7 +131,7 @@ export class StoreAccess {
       let isWaiting = true
       const fail = (cause: unknown): void => {
         if (!isWaiting) {
-          this.#failedLate(operation, services, cause)
+          this.#failedLate(operation, services, cause, operator === undefined)
           return
         }
         isWaiting = false
@@ -197,10 +197,10 @@ export class StoreAccess {
   }
 
   /** That the store did not answer in time was reported. It is reported as well that it never will, and why. */
-  #failedLate(operation: StorageOperation, services: Concerned, cause: unknown): void {
+  #failedLate(operation: StorageOperation, services: Concerned, cause: unknown, willRetry: boolean): void {
     const error = parseError(operation, cause)
     if (error?.kind !== 'misconfigured') return
-    this.#report({ services: concernedBy(error, services), operation, error, willRetry: false })
+    this.#report({ services: concernedBy(error, services), operation, error, willRetry })
   }
 
   #succeeded(operation: StorageOperation, services: Concerned): void {

@@ -796,7 +796,7 @@ describe('an answer that comes late', () => {
     reject(error)
     await untilRejectionsAreReported()
 
-    expect(events.slice(1)).toEqual([{ operation: 'getState', services: ['stripe'], error, willRetry: false }])
+    expect(events.slice(1)).toEqual([{ operation: 'getState', services: ['stripe'], error, willRetry: true }])
   })
 })
 
