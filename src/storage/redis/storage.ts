@@ -139,11 +139,12 @@ export class UncheckedRedisStorage implements ICircuitStorage {
   /** Sends the requests together. Never rejects: each has its outcome. */
   async #send<T>(operation: StorageOperation, requests: readonly Request<T>[]): Promise<Outcome<T>[]> {
     if (requests.length === 0) return []
-    let connection: Connection | undefined
+    let lastError: Error | undefined
     let replies: PromiseSettledResult<unknown>[]
     try {
-      connection = await this.#open(operation)
-      replies = await deliver(connection.client, requests)
+      const connection = await this.#open(operation)
+      replies = await deliver(connection, requests)
+      lastError = await connection.diagnose?.(replies)
     } catch (reason) {
       replies = requests.map(() => ({ status: 'rejected', reason }))
     }
@@ -154,7 +155,7 @@ export class UncheckedRedisStorage implements ICircuitStorage {
         if (reply.status === 'rejected') throw reply.reason
         return { service, value: decode(reply.value, context) }
       } catch (reason) {
-        return { service, error: commandError(reason, context, connection?.lastError?.()) }
+        return { service, error: commandError(reason, context, lastError) }
       }
     })
   }
