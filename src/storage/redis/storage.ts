@@ -80,18 +80,22 @@ export class UncheckedRedisStorage implements ICircuitStorage {
   /** Tries what `check` asks beyond the other methods. It is loaded when it is first used, and imports nothing of this. */
   async inspect(serviceKeys: readonly string[]): Promise<StorageInspection> {
     const { inspectServer } = await import('./inspect.ts')
-    const { client, lastError } = await this.#open('getState')
+    const connection = await this.#open('getState')
     const [service = ''] = serviceKeys
+    let lastError: Error | undefined
     return inspectServer({
       keyPrefix: this.#keyPrefix,
       key: this.#keyOf(service),
-      send: (commands) =>
-        deliver(
-          client,
+      send: async (commands) => {
+        const replies = await deliver(
+          connection,
           commands.map((command) => ({ command })),
-        ),
+        )
+        lastError = await connection.diagnose?.(replies)
+        return replies
+      },
       scriptOf: additionOf,
-      errorOf: (reason) => commandError(reason, { operation: 'compareAndSetState', service }, lastError?.()),
+      errorOf: (reason) => commandError(reason, { operation: 'compareAndSetState', service }, lastError),
     })
   }
 
