@@ -52,6 +52,8 @@ export function lookTime(resetTimeout: number): number {
   return Math.min(1_000, resetTimeout / 10)
 }
 
+/** Where the store has more to do than it can, they look within this time, in milliseconds. */
+const crowdedLook = 10_000
 /** So many instances of a fleet look so soon, about. */
 const lookers = 1_500
 
@@ -158,8 +160,23 @@ export class CachedRecord {
 
   /** The store throttles: the record is read again after a longer time. */
   throttled(now: number): void {
-    this.#throttle.refused()
-    this.#staleAt = now + this.#throttle.lifetime * this.#lifetime()
+    this.#throttle.refused(now)
+    this.#staleAt = now + this.#throttle.retry * this.#lifetime()
+  }
+
+  /** Whether the store is known to have more to do than it can. */
+  get isCrowded(): boolean {
+    return this.#throttle.isCrowded
+  }
+
+  /** Whether it cannot be read at all, for all that this instance knows. */
+  get isShut(): boolean {
+    return this.#throttle.isShut
+  }
+
+  /** Whether it is not read for now, because the store has throttled the last read. */
+  isHeldBack(now: number): boolean {
+    return this.#throttle.isRefused && !this.isStale(now)
   }
 
   /** Whether a claim may start from the record as it is, though the store throttles reads. */
@@ -221,6 +238,7 @@ export class CachedRecord {
     if (record === undefined || record.state === 'CLOSED' || record.retryAt === undefined)
       return Number.POSITIVE_INFINITY
     const dueAt = retryTime(record, this.#settings)
+    if (this.#throttle.isCrowded) return Math.max(sentAt, dueAt) + crowdedLook * lifetime
     const window = lookTime(this.#settings.resetTimeout)
     if (sentAt >= dueAt) return sentAt + Math.max(window / 2, sentAt - dueAt) * lifetime
     // As many outcomes as were reported in a second, as many records are read: each instance reads once in `cacheTtl`.

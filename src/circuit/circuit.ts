@@ -91,8 +91,11 @@ export interface CircuitWorld {
 /** The decision of an operator, made from the latest record. */
 export type OperatorDecision = (record: CircuitRecord, now: number, tokens: Tokens) => CircuitRecord
 
+/** Where the store has too much to do, this part of the failures may raise a suspicion. */
+const crowdedPart = 0.1
+
 /** A probe that the store throttles is not waited for longer than this, in milliseconds. */
-const longestPatience = 45_000
+const longestPatience = 20_000
 
 export class Circuit {
   readonly service: string
@@ -147,7 +150,11 @@ export class Circuit {
     const view = this.#view.record
     if (view.state === 'CLOSED' && view.override === undefined) {
       const part = admittedPart(view, now, this.settings.rampUp)
-      return part < 1 && this.#world.runtime.random() >= part ? 'ramping' : this.#streak.admit(now)
+      if (part < 1 && this.#world.runtime.random() >= part) return 'ramping'
+      const verdict = this.#streak.admit(now)
+      // The fleet's circuit may be open: where the store is too busy to tell, this instance waits for it.
+      const mayBeOpen = verdict === 'claim' && this.#cached.isHeldBack(now)
+      return mayBeOpen && !this.#cached.isShut ? 'open' : verdict
     }
     const verdict = admit(view, now, this.settings)
     if (verdict === 'claim' && view.state === 'OPEN') {
@@ -194,9 +201,9 @@ export class Circuit {
     if (record.state === 'CLOSED') return false
     const now = this.#now()
     const isProbed = liveLeases(record, now).length > 0
-    return (
-      !isProbed && now - retryTime(record, this.settings) >= Math.min(longestPatience, 3 * this.settings.resetTimeout)
-    )
+    if (isProbed) return false
+    const patience = Math.min(longestPatience, 3 * this.settings.resetTimeout)
+    return this.#cached.isHeldBack(now) ? this.#cached.isShut : now - retryTime(record, this.settings) >= patience
   }
 
   // ------------------------------------------------------------------------------------------------------- probes
@@ -204,7 +211,8 @@ export class Circuit {
   /** A call wants to probe; `next` has the steps from here on. */
   wish(duration: number, requestId: string | undefined): void {
     const mayHaveChanged = this.#world.isShared && this.#cached.readAt < retryTime(this.#view.record, this.settings)
-    this.#claims.wish({ duration, requestId, looksFirst: mayHaveChanged || this.#view.record !== this.#cached.current })
+    const looksFirst = this.#canRead && (mayHaveChanged || this.#view.record !== this.#cached.current)
+    this.#claims.wish({ duration, requestId, looksFirst })
   }
 
   /** Nobody waits for the wish any more. */
@@ -375,6 +383,8 @@ export class Circuit {
   #raisesSuspicion(at: number): boolean {
     const { length, hasWorked } = this.#streak
     const record = this.#cached.current
+    // A store that has too much to do has many instances, of which some are enough.
+    if (this.#cached.isCrowded && this.#world.runtime.random() >= crowdedPart) return false
     const opens = length >= this.settings.failureThreshold && !isContradictable(record, at, this.settings)
     return !hasWorked || opens || this.#world.runtime.random() < raisingChance(record, length, at)
   }
@@ -404,10 +414,12 @@ export class Circuit {
     const now = this.#now()
     const mayFollow = this.#outbox.hasSettlement
     const { isOutOfTouch, current: record, readAt } = this.#cached
-    const { canRead } = this.#world.store
+    const canRead = this.#canRead
     const { epoch, since } = this.#view
     const { lastFailure } = this.#streak
-    const step = this.#outbox.next({ record, epoch, since, now, readAt, isOutOfTouch, canRead, lastFailure })
+    const isHeldBack = this.#cached.isHeldBack(now) && !this.#cached.goesOn
+    const known = { record, epoch, since, now, readAt, isOutOfTouch, canRead, isHeldBack, lastFailure }
+    const step = this.#outbox.next(known)
     // An outcome may have been dropped that the view waited for. Keep a decision made alone until the store answers.
     if (mayFollow && !isOutOfTouch) this.#followRecord()
     const mayClaim = (this.#alone.isMade && this.#view.record.state === 'CLOSED') || this.admit(now) === 'claim'
@@ -416,9 +428,13 @@ export class Circuit {
     return next
   }
 
+  get #canRead(): boolean {
+    return this.#world.store.canRead && !this.#cached.isHeldBack(this.#now())
+  }
+
   /** A backlog comes next, which needs a read, and reading is left alone. */
   get #waitsForRead(): boolean {
-    return !this.#world.store.canRead && this.#cached.isOutOfTouch && this.#outbox.needsFreshRecord
+    return !this.#canRead && this.#cached.isOutOfTouch && this.#outbox.needsFreshRecord
   }
 
   /** A request leaves. */

@@ -195,8 +195,10 @@ export class StoreAccess {
     const error =
       parseError(operation, cause) ?? new CircuitStorageError(`The store failed at ${operation}.`, { operation, cause })
     // A damaged record is an answer: the store itself is well.
-    if (isDamage(error)) this.#pauseOf(operation).succeeded()
-    else this.#pauseOf(operation).failed(startedAt, error.kind)
+    const pause = this.#pauseOf(operation)
+    if (isDamage(error)) pause.succeeded()
+    // How often a record is read that the store throttles is the circuit's business.
+    else if (pause !== this.#readPause || error.kind !== 'throttled') pause.failed(startedAt, error.kind)
     this.#report({ services: concernedBy(error, services), operation, error, willRetry })
     return error
   }
