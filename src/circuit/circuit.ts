@@ -153,8 +153,9 @@ export class Circuit {
       if (part < 1 && this.#world.runtime.random() >= part) return 'ramping'
       const verdict = this.#streak.admit(now)
       // The fleet's circuit may be open: where the store is too busy to tell, this instance waits for it.
-      const mayBeOpen = verdict === 'claim' && this.#cached.isHeldBack(now)
-      return mayBeOpen && !this.#cached.isShut ? 'open' : verdict
+      const { isCrowded, isShut, readAt } = this.#cached
+      const mayBeOpen = isCrowded && !isShut && readAt < (this.#streak.openedAt ?? 0)
+      return mayBeOpen && verdict === 'claim' ? 'open' : verdict
     }
     const verdict = admit(view, now, this.settings)
     if (verdict === 'claim' && view.state === 'OPEN') {
@@ -360,7 +361,10 @@ export class Circuit {
     const row = this.#raisesSuspicion(at) ? this.#streak.length : 0
     if (!this.#view.isSilent)
       this.#outbox.add({ kind: 'failure', period, suspicion: known, row, at, lastFailure, requestId })
-    if (this.#streak.openedAt === at) this.#refuseWaiting(at)
+    if (this.#streak.openedAt === at) {
+      this.#cached.look(at)
+      this.#refuseWaiting(at)
+    }
     this.#standAloneIfCutOff()
     this.#changed()
   }
@@ -508,6 +512,16 @@ export class Circuit {
 
   isAging(now: number): boolean {
     return this.#cached.isAging(now)
+  }
+
+  /** Whether the record, which the store does not let it read, is wanted so much that it is asked for by a write. */
+  get readsByWriting(): boolean {
+    return !this.#isQuiet && this.#cached.triesWriting
+  }
+
+  /** That write was refused, too. */
+  refusedWriting(): void {
+    this.#cached.refusedWriting()
   }
 
   /** The record as it is stored, as far as this instance knows. */
