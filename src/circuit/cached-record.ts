@@ -21,7 +21,7 @@
 import type { ServiceSettings } from '../settings/table.ts'
 import type { CircuitRecord, ExpectedVersion, WriteResult } from '../storage/contract.ts'
 import { retryTime } from './state-machine.ts'
-import { Throttle } from './throttle.ts'
+import { longestLifetime, Throttle } from './throttle.ts'
 
 /** Times in milliseconds. */
 type CacheSettings = Pick<ServiceSettings, 'cacheTtl' | 'resetTimeout' | 'maxResetTimeout'>
@@ -116,14 +116,14 @@ export class CachedRecord {
 
   /** Whether it is to be read again: older than its lifetime, or from the future. */
   isStale(now: number): boolean {
-    return now >= this.#staleAt || now < this.#readAt
+    // A clock that was set back must not prolong its life.
+    const isAhead = now < this.#readAt || this.#staleAt - now > Math.max(longestLifetime, this.#settings.cacheTtl)
+    return now >= this.#staleAt || isAhead
   }
 
   /** Whether it is old enough to be read along with one that is stale. */
   isAging(now: number): boolean {
-    return (
-      now >= this.#staleAt || now - this.#readAt >= shortestLifetime * this.#throttle.lifetime || now < this.#readAt
-    )
+    return this.isStale(now) || now - this.#readAt >= shortestLifetime * this.#throttle.lifetime
   }
 
   /** A request leaves. */

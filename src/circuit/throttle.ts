@@ -14,7 +14,7 @@
  */
 
 /** A record lives no longer than this, for being hard to read, in milliseconds. */
-const longestLifetime = 30_000
+export const longestLifetime = 30_000
 /** A read that was refused is tried again after this time, or a lifetime if that is shorter, in milliseconds. */
 const retryAfter = 3_000
 /** The lifetime that is stretched where `cacheTtl` is shorter, in milliseconds. */
