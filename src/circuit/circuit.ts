@@ -268,8 +268,9 @@ export class Circuit {
 
   /** Whether this instance should go on alone: it wants to probe, and the store has not answered. */
   get mayClaimAlone(): boolean {
-    if (this.#claims.unanswered === 0 || this.#claims.hasReady || this.admit(this.#now()) !== 'claim') return false
-    return this.isAlone || this.#claims.unanswered > 1
+    if (this.#claims.hasReady || this.admit(this.#now()) !== 'claim') return false
+    const { unanswered, wasThrottled } = this.#claims
+    return (unanswered > 0 && this.isAlone) || unanswered > 1 || (wasThrottled && this.#isOverdue)
   }
 
   /** Whether a probe needs nobody's consent: the store cannot be asked, or this instance alone refuses. */
@@ -499,7 +500,7 @@ export class Circuit {
   /** A request for this circuit has failed: what waits is a backlog now, and what this instance decided it decided alone. */
   storeFailed(error: unknown): void {
     if (isCircuitStorageError(error) && error.corrupt) this.#cached.damaged()
-    if (isCircuitStorageError(error) && error.kind === 'throttled') this.#claims.answered()
+    if (isCircuitStorageError(error) && error.kind === 'throttled') this.#claims.throttled()
     this.#standAlone()
   }
 

@@ -58,6 +58,8 @@ export class ProbeClaims {
   #ended: Omit<Settlement, 'kind'> | undefined
   /** Claims in a row that the store left unanswered. */
   #unanswered = 0
+  /** Whether the last claim was throttled. Written by `throttled`, ended by `answered`. */
+  #wasThrottled = false
   /** Whether this instance opened the circuit, or failed the last probe. Written by `involve`, ended by `epochBegan`. */
   #isInvolved = false
 
@@ -130,6 +132,17 @@ export class ProbeClaims {
   /** The store has answered. */
   answered(): void {
     this.#unanswered = 0
+    this.#wasThrottled = false
+  }
+
+  /** The store has too much to do: that is an answer, but no lease. */
+  throttled(): void {
+    this.#unanswered = 0
+    this.#wasThrottled = true
+  }
+
+  get wasThrottled(): boolean {
+    return this.#wasThrottled
   }
 
   /** Whether the lease that lies ready has not expired. */
@@ -175,7 +188,7 @@ export class ProbeClaims {
     }
     const isFree = record !== undefined && admit(record, now, this.#settings) === 'claim'
     if (this.#ready !== undefined || !mayClaim || !isFree) {
-      this.#unanswered = 0
+      this.answered()
       this.#wish = undefined
       return undefined
     }
@@ -202,7 +215,7 @@ export class ProbeClaims {
 
   /** The fleet's circuit is in another epoch, of which `record` is the first that is known. */
   epochBegan(record: CircuitRecord | undefined, isContinued: boolean): void {
-    this.#unanswered = 0
+    this.answered()
     if (!record?.leases.some(({ id }) => id === this.#tokens?.leaseId)) this.#tokens = undefined
     if (!isContinued && (record?.state ?? 'CLOSED') === 'CLOSED') this.#isInvolved = false
   }

@@ -117,15 +117,29 @@ describe('a call that is let through by an instance that refuses', () => {
     expect(streak.admit(10_003)).toBe('claim')
   })
 
+  it('makes it refuse twice as long each time, by up to a tenth more or less, until one succeeds', () => {
+    const streak = refusing()
+    const refusals = [0, 1, 2].map((round) => {
+      const at = 1_000_000 * (round + 1)
+      streak.claim(lease, 0)
+      streak.probeEnded('own', failure(at))
+      return (streak.retryAt - at) / 10_000
+    })
+    expect(refusals.map((times, round) => Math.abs(times / 2 ** (round + 1) - 1) <= 0.1)).toEqual([true, true, true])
+    streak.succeeded()
+    for (let n = 0; n < 3; n++) streak.failed(failure(9_000_000))
+    expect(streak.retryAt).toBe(9_010_000)
+  })
+
   it.each([
     ['within the window', 10_003],
     ['after it', 100_000],
   ])('makes the instance refuse anew where it fails %s', (_when, at) => {
     const streak = refusing()
     streak.claim(lease, 0)
-    streak.probeEnded('own', failure(at, { retryAfter: 20_000 }))
+    streak.probeEnded('own', failure(at, { retryAfter: 30_000 }))
     streak.failed(failure(at))
-    expect([streak.length, streak.openedAt, streak.retryAt]).toEqual([4, at, at + 20_000])
+    expect([streak.length, streak.openedAt, streak.retryAt]).toEqual([4, at, at + 30_000])
   })
 })
 

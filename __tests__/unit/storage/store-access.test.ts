@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it, jest } from '@jest/globals'
-import { CircuitStorageError, type StorageOperation } from '../../../src/errors.ts'
+import { CircuitStorageError, type StorageErrorKind, type StorageOperation } from '../../../src/errors.ts'
 import type { StorageErrorEvent } from '../../../src/events.ts'
 import type { Runtime, TimerHandle } from '../../../src/runtime.ts'
 import type { CircuitRecord, ICircuitStorage, WriteResult } from '../../../src/storage/contract.ts'
@@ -1001,19 +1001,31 @@ describe('a store that is misconfigured', () => {
 })
 
 describe('a throttled store', () => {
-  it('is left alone as any other that fails, and warned of once a minute', async () => {
+  it('is read on, for each circuit reads it as often as it can bear, and is warned of once a minute', async () => {
     const warnings = captureWarnings()
     const runtime = new FakeRuntime()
     const store = new StoreAccess(new MemoryCircuitStorage(), runtime, storageTimeout)
     const throttled = new CircuitStorageError('Too much.', { operation: 'getState', kind: 'throttled' })
 
-    await failTimes(store, 1, throttled)
+    await failTimes(store, 3, throttled)
     expect(store.canRead).toBe(true)
-    await failTimes(store, 1, throttled)
-    expect(store.canRead).toBe(false)
     await failTimes(store, 1, new CircuitStorageError('Away.', { operation: 'getState' }))
 
     expect(warnings().map(({ message }) => message)).toEqual(['Too much.', 'Away.'])
+  })
+
+  it('is written no more for a while, which says that it throttles', async () => {
+    captureWarnings()
+    const store = new StoreAccess(new MemoryCircuitStorage(), new FakeRuntime(), storageTimeout)
+    const write = (kind: StorageErrorKind) => {
+      const error = new CircuitStorageError('No.', { operation: 'addOutcomes', kind })
+      return errorOf(store.run('addOutcomes', ['stripe'], () => Promise.reject(error)))
+    }
+    await write('throttled')
+    await write('throttled')
+    expect([store.canWrite, store.throttlesWrites]).toEqual([false, true])
+    await write('unavailable')
+    expect([store.canWrite, store.throttlesWrites]).toEqual([false, false])
   })
 })
 

@@ -177,7 +177,7 @@ describe('while the store is away', () => {
   })
 
   it('a probe that fails keeps the circuit open here for another resetTimeout', async () => {
-    const { breaker, runtime } = await alone({ failureThreshold: 4 })
+    const { breaker, runtime } = await alone({ failureThreshold: 4, resetBackoff: 1 })
     const observed = observedBy(breaker)
     await failTimes(breaker, 1)
     await runtime.advance(10_000)
