@@ -86,7 +86,7 @@ describe('the checker', () => {
       Array.from({ length: shares }, (_, share) => run('hunt.ts', String(seeds), String(share), String(shares))),
     )
     for (const { output } of outputs) {
-      for (const line of output.split('\n').filter(Boolean)) {
+      for (const line of output.split('\n').filter((text) => text.startsWith('['))) {
         const [index, verdict] = JSON.parse(line) as [number, Verdict]
         verdicts[index] = verdict
       }

@@ -57,6 +57,8 @@ const crowdedLook = 8_000
 /** So many instances of a fleet look so soon, about. */
 const lookers = 1_500
 
+/** A read lags behind by less than this, in milliseconds. */
+const longestLag = 10_000
 /** So many versions that were replaced are remembered. */
 const remembered = 16
 
@@ -70,8 +72,8 @@ export class CachedRecord {
   readonly #throttle: Throttle
   /** The record; `undefined`: nothing is stored, or nothing is known. Written with each answer. */
   #current: CircuitRecord | undefined
-  /** The versions that were replaced, as this instance knows. Written with each answer. */
-  readonly #replaced = new Set<string>()
+  /** When this instance learned that these versions were replaced, in milliseconds since the epoch. Written with each answer. */
+  readonly #replaced = new Map<string, number>()
   /** When the request left whose answer this is, in milliseconds since the epoch. Written with each answer. */
   #readAt = Number.NEGATIVE_INFINITY
   /** From then on it is read again, in milliseconds since the epoch. Written with each answer. */
@@ -153,7 +155,11 @@ export class CachedRecord {
   take(record: CircuitRecord | undefined, sentAt: number): void {
     this.#answers++
     this.#isDamaged = false
-    if (this.#current !== undefined && record?.version !== this.#current.version) this.#note(this.#current.version)
+    if (record !== undefined && this.#current !== undefined && record.version !== this.#current.version) {
+      this.#replaced.set(this.#current.version, sentAt)
+      const [oldest] = this.#replaced.keys()
+      if (this.#replaced.size > remembered) this.#replaced.delete(oldest as string)
+    }
     this.#current = record
     this.#date(sentAt)
   }
@@ -192,19 +198,16 @@ export class CachedRecord {
     return this.#throttle.goesOn
   }
 
-  #note(version: string): void {
-    this.#replaced.add(version)
-    const [oldest] = this.#replaced
-    if (this.#replaced.size > remembered) this.#replaced.delete(oldest as string)
-  }
-
-  /** Whether a read has shown what is known to have been replaced: where the store does not read consistently. */
-  isOutdated(record: CircuitRecord | undefined): boolean {
+  /**
+   * Whether a read has shown what is known to have been replaced: where the store does not read consistently. What is shown
+   * for longer than such a read can lag behind is believed all the same.
+   */
+  isOutdated(record: CircuitRecord | undefined, now: number): boolean {
     if (record === undefined) return false
     const { transitions, epoch } = this.#current ?? {}
-    return (
-      this.#replaced.has(record.version) || (epoch !== record.epoch && transitions?.includes(record.epoch) === true)
-    )
+    const replacedAt = this.#replaced.get(record.version) ?? Number.NEGATIVE_INFINITY
+    const isReplaced = Math.abs(now - replacedAt) < longestLag
+    return isReplaced || (epoch !== record.epoch && transitions?.includes(record.epoch) === true)
   }
 
   /** This instance refuses by itself from now on: the record may be out of date, however long it lives. */

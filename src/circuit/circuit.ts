@@ -263,7 +263,13 @@ export class Circuit {
   /** Gives back a lease that was granted too late for the call that claimed it: others may probe sooner. */
   releaseReadyLease(): void {
     const id = this.#claims.takeReady()
-    if (id !== undefined) this.probeEnded({ id, isLocal: false }, 'release', this.#now(), undefined, undefined)
+    if (id === undefined) return
+    // The store can be written again, and no call has used the lease that was asked for in advance.
+    if (this.#alone.isMade) {
+      this.#alone.end()
+      this.#followRecord()
+    }
+    this.probeEnded({ id, isLocal: false }, 'release', this.#now(), undefined, undefined)
   }
 
   /** Whether this instance should go on alone: it wants to probe, and the store has not answered. */
@@ -278,9 +284,17 @@ export class Circuit {
     return this.isAlone || this.#view.record.state === 'CLOSED'
   }
 
-  /** Whether the claim that is under way goes on, though the store did not let it look at the record. */
-  get claimsUnseen(): boolean {
-    return this.#claims.isReadyToAsk && (this.#cached.goesOn || this.#isOverdue)
+  /**
+   * Whether the round goes on though the store did not let it look at the record: what comes next is conditional anyway. A
+   * store that throttles is spared, but now and then.
+   */
+  lookFailed(error: unknown): boolean {
+    const isThrottled = isCircuitStorageError(error) && error.kind === 'throttled'
+    const goesOn = !isThrottled || this.#cached.goesOn || this.#isOverdue
+    const isLook = this.#claims.isReadyToAsk ? isThrottled : this.#outbox.hasReport && !this.#outbox.needsFreshRecord
+    if (!goesOn || !isLook) return false
+    this.#cached.doubt()
+    return true
   }
 
   /** Grants this instance a probe of its own. */
@@ -506,6 +520,7 @@ export class Circuit {
 
   /** A read of this circuit has failed. */
   readFailed(error: unknown): void {
+    this.#cached.doubt()
     if (isCircuitStorageError(error) && error.kind === 'throttled') this.#cached.throttled(this.#now())
   }
 
@@ -552,7 +567,7 @@ export class Circuit {
       if (reply.corrupt) this.#cached.damaged(exchange.sentAt)
       return
     }
-    const isOutdated = this.#cached.isOutdated(reply)
+    const isOutdated = this.#cached.isOutdated(reply, this.#now())
     if (!isOutdated) this.#cached.heard(exchange)
     if (isOutdated || this.#cached.isLate(exchange)) {
       this.#log.proven(reply)

@@ -314,7 +314,7 @@ export class Outbox {
     if (record?.suspectedAt !== undefined) return this.#contribute(report, record, known)
     // In an outage most find that others have raised the suspicion already: an item takes more reads than writes.
     const isOld = report.at <= now && known.readAt < report.at - looksAfter * this.#settings.cacheTtl
-    const looksFirst = known.canRead && isOld
+    const looksFirst = known.canRead && !known.isOutOfTouch && isOld
     return looksFirst && report.row > 0 ? { kind: 'read' } : this.#raise(report, record, epoch, now)
   }
 

@@ -167,8 +167,9 @@ export class Synchronizer {
         try {
           if (!(await this.#carryOut(step))) conflicts++
         } catch (error) {
+          if (step.kind === 'read' && this.circuit.lookFailed(error)) continue
           this.circuit.storeFailed(error)
-          if (step.kind !== 'read' || !this.circuit.claimsUnseen) break
+          break
         }
       }
     } finally {

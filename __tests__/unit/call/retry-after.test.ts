@@ -111,7 +111,7 @@ describe('Retry-After on a probe that fails', () => {
       resetTimeout: 90_000,
     })
 
-    await runtime.advance(91_000)
+    await runtime.advance(96_000)
     await failTimes(breaker, 1)
     await breaker.flush()
     expect(await storage.peek('stripe')).toMatchObject({ retryAt: runtime.now() + 10_000, resetTimeout: 10_000 })

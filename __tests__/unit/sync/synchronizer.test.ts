@@ -527,6 +527,7 @@ describe('a round that waits for a read of several circuits', () => {
         heard.push('asked')
         return steps.shift()
       },
+      lookFailed: () => false,
       storeFailed: () => heard.push('failed'),
     }
     const { runtime } = createFleet()
