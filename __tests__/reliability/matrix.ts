@@ -228,6 +228,10 @@ class Run {
     this.#second = second
   }
 
+  get #isThrottled(): boolean {
+    return this.#fault.kind === 'throttled'
+  }
+
   get #fleet(): readonly Instance[] {
     return [this.#first, this.#second, ...this.#more]
   }
@@ -281,7 +285,8 @@ class Run {
             isProbed = await this.#succeed(first, true)
           })
         }
-        this.#expect(isProbed, 'nobody could probe the service')
+        // A store that throttles serves others: they are given their time.
+        this.#expect(isProbed || this.#isThrottled, 'nobody could probe the service')
         return
       }
       case 'settle a probe':
@@ -332,8 +337,10 @@ class Run {
     this.#agreedAfter = clock.now() - wellAt
     // What was left over is written when the store is tried again; from then on it is everybody's next look.
     const [writing, learning] = [writtenAt - wellAt, clock.now() - Math.max(writtenAt, wellAt)]
-    this.#expect(writing <= settings.cacheTtl, `what was left over was written ${writing} ms after the store was well`)
-    this.#expect(learning <= settings.cacheTtl, `the fleet agreed ${learning} ms after the last write`)
+    // What an instance decided alone stands for a resetTimeout; a read that was throttled is tried again after 3 s.
+    const longest = settings.cacheTtl + Math.max(settings.resetTimeout, this.#isThrottled ? 3_000 : 0)
+    this.#expect(writing <= longest, `what was left over was written ${writing} ms after the store was well`)
+    this.#expect(learning <= longest, `the fleet agreed ${learning} ms after the last write`)
   }
 
   async judge(): Promise<Cell> {
@@ -350,7 +357,9 @@ class Run {
       case 'count':
       case 'flush': {
         const count = stored?.failureCount ?? 0
-        const isRight = count === this.#failures || (this.#site.forgets === true && count < this.#failures)
+        // Where the store throttles, it is left to some of many to raise a suspicion.
+        const mayBeLess = this.#site.forgets === true || this.#isThrottled
+        const isRight = count === this.#failures || (mayBeLess && count < this.#failures)
         this.#expect(isRight, `${count} failures are stored, of ${this.#failures}`)
         break
       }

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals'
-import { cells, cellTitle, mostReached, type Result, runCell, slice } from './sustained.ts'
+import { cells, cellTitle, type Result, runCell, slice } from './sustained.ts'
 
 const results: Result[] = []
 

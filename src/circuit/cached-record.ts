@@ -58,7 +58,7 @@ const crowdedLook = 8_000
 const lookers = 1_500
 
 /** A read lags behind by less than this, in milliseconds. */
-const longestLag = 10_000
+const longestLag = 60_000
 /** So many versions that were replaced are remembered. */
 const remembered = 16
 

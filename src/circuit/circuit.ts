@@ -521,12 +521,15 @@ export class Circuit {
   /** A read of this circuit has failed. */
   readFailed(error: unknown): void {
     this.#cached.doubt()
-    if (isCircuitStorageError(error) && error.kind === 'throttled') this.#cached.throttled(this.#now())
+    if (!isCircuitStorageError(error) || error.kind !== 'throttled') return
+    this.#cached.throttled(this.#now())
+    // What waits until the record can be read is no news then.
+    this.#outbox.toBacklog()
   }
 
   /** An outcome that cannot be written now is a backlog from the start. */
   #standAloneIfCutOff(): void {
-    if (this.#isCutOff || this.#waitsForRead) this.#standAlone()
+    if (this.#isCutOff || this.#waitsForRead || this.#cached.isHeldBack(this.#now())) this.#standAlone()
   }
 
   #standAlone(): void {
