@@ -27,7 +27,7 @@ const remembered = 16
 export class TransitionLog {
   readonly #service: string
   /** Transitions that were sent, by epoch. Ended by the record that proves them, or rules them out. */
-  readonly #unconfirmed = new Map<string, StateChange>()
+  readonly #unconfirmed = new Map<string, readonly StateChange[]>()
   /** The epochs whose events were due last: a reply may come late and twice. */
   readonly #confirmed = new Set<string>()
   /** The state that observers heard of last. Written with each event. */
@@ -42,14 +42,20 @@ export class TransitionLog {
   /** A transition leaves for the store, or its reply says that it was stored. */
   sent(epoch: string, change: StateChange): void {
     if (this.#confirmed.has(epoch)) return
-    this.#unconfirmed.set(epoch, change)
+    // An operator's decision is made again, under the same epoch, when others have changed the record.
+    const others = this.#unconfirmed.get(epoch)?.filter(({ generation }) => generation !== change.generation) ?? []
+    this.#unconfirmed.set(epoch, [...others, change])
     forgetOldest(this.#unconfirmed)
   }
 
   /** A record that may be out of date: it still proves the transitions that it lists. */
   proven(record: CircuitRecord | undefined): void {
-    for (const [epoch, change] of this.#unconfirmed) {
-      if (record?.transitions.includes(epoch) !== true) continue
+    if (record === undefined) return
+    const { transitions } = record
+    for (const [epoch, changes] of this.#unconfirmed) {
+      if (!transitions.includes(epoch)) continue
+      const made = record.generation - (transitions.length - 1 - transitions.lastIndexOf(epoch))
+      const change = changes.find(({ generation }) => generation === made) ?? (changes.at(-1) as StateChange)
       this.#unconfirmed.delete(epoch)
       this.#confirmed.add(epoch)
       forgetOldest(this.#confirmed)
@@ -62,8 +68,8 @@ export class TransitionLog {
   arrived(record: CircuitRecord | undefined): void {
     this.proven(record)
     if (record === undefined) return
-    for (const [epoch, { generation }] of this.#unconfirmed) {
-      const since = record.generation - generation
+    for (const [epoch, changes] of this.#unconfirmed) {
+      const since = record.generation - Math.max(...changes.map(({ generation }) => generation))
       // A record of an earlier generation may be a stale read. Others may have changed the state so often since that the
       // record no longer lists it: a late reply still may.
       if (since >= 0 && since < keptTransitions) this.#unconfirmed.delete(epoch)
