@@ -176,13 +176,16 @@ export class CircuitBreaker<const K extends string = string> {
   }
 
   /**
-   * {@link call} for one Lambda invocation: under its deadline, with its request id in the events.
+   * {@link call} for one Lambda invocation: under its deadline, with its request id in the events. In a durable function it
+   * settles when what it came to is stored, as {@link flush} does it: the function may be suspended right after it.
    *
    * @param context Lambda's context, or anything with its `getRemainingTimeInMillis` and `awsRequestId`
    */
   callExternalFor(context: TimeSource | Invocation): CallExternal<K> {
     const invocation = context instanceof Invocation ? context : this.beginInvocation(context)
-    return (service, operation, options) => this.#call(service, operation, options, invocation)
+    if (!invocation.isDurable) return (service, operation, options) => this.#call(service, operation, options, invocation)
+    return (service, operation, options) =>
+      this.#call(service, operation, options, invocation).finally(() => this.#flushIfNeeded(invocation))
   }
 
   /** @internal The middleware ends what it began. */
@@ -265,6 +268,10 @@ export class CircuitBreaker<const K extends string = string> {
    */
   endInvocation(invocation: Invocation | undefined): Promise<void> | undefined {
     invocation?.end()
+    return this.#flushIfNeeded(invocation)
+  }
+
+  #flushIfNeeded(invocation: Invocation | undefined): Promise<void> | undefined {
     return this.needsFlush ? this.flush(invocation?.timeLeft()) : undefined
   }
 
