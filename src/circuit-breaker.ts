@@ -183,7 +183,8 @@ export class CircuitBreaker<const K extends string = string> {
    */
   callExternalFor(context: TimeSource | Invocation): CallExternal<K> {
     const invocation = context instanceof Invocation ? context : this.beginInvocation(context)
-    if (!invocation.isDurable) return (service, operation, options) => this.#call(service, operation, options, invocation)
+    if (!invocation.isDurable)
+      return (service, operation, options) => this.#call(service, operation, options, invocation)
     return (service, operation, options) =>
       this.#call(service, operation, options, invocation).finally(() => this.#flushIfNeeded(invocation))
   }

@@ -128,7 +128,8 @@ const rules = {
   maxAttempts: {
     ...whole(100, 1),
     allowed: 'a whole number from 1 up, or Infinity',
-    accepts: (value: unknown) => value === Number.POSITIVE_INFINITY || (Number.isSafeInteger(value) && Number(value) >= 1),
+    accepts: (value: unknown) =>
+      value === Number.POSITIVE_INFINITY || (Number.isSafeInteger(value) && Number(value) >= 1),
   },
   maxWait: { ...whole(300_000, 1_000), allowed: 'a whole number of milliseconds from 1000 up' },
   jitter: factor(0.25, 0, 1),

@@ -48,7 +48,10 @@ describe('a step that is refused', () => {
   it('is given up after maxAttempts, or never', () => {
     expect(plain(refusal(1_000), 99)).toMatchObject({ shouldRetry: true })
     expect(plain(refusal(1_000), 100)).toEqual({ shouldRetry: false })
-    const [few, endless] = [untilRecovered({ maxAttempts: 2 }), untilRecovered({ maxAttempts: Number.POSITIVE_INFINITY })]
+    const [few, endless] = [
+      untilRecovered({ maxAttempts: 2 }),
+      untilRecovered({ maxAttempts: Number.POSITIVE_INFINITY }),
+    ]
     expect([few(refusal(1_000), 1).shouldRetry, few(refusal(1_000), 2).shouldRetry]).toEqual([true, false])
     expect(endless(refusal(1_000), 1_000_000).shouldRetry).toBe(true)
   })
@@ -99,9 +102,12 @@ describe('a step that fails', () => {
     expect(plain(error, 1)).toEqual({ shouldRetry: true, delay: { seconds: 1 } })
   })
 
-  it.each([new BadRequest('400'), new TypeError('a mistake')])('is final where it would fail again: $message', (error) => {
-    expect(plain(error, 1)).toEqual({ shouldRetry: false })
-  })
+  it.each([new BadRequest('400'), new TypeError('a mistake')])(
+    'is final where it would fail again: $message',
+    (error) => {
+      expect(plain(error, 1)).toEqual({ shouldRetry: false })
+    },
+  )
 
   it('is decided about by otherErrors where they are given, which are asked about nothing else', () => {
     const seen: unknown[] = []
