@@ -296,7 +296,8 @@ export class CircuitBreaker<const K extends string = string> {
   // ----------------------------------------------------------------------------------------------------- listeners
 
   /**
-   * Calls a listener with each transition that this instance makes for the fleet: exactly one instance reports each.
+   * Calls a listener with each transition that this instance makes for the fleet: at most one instance reports each, and none
+   * if it dies between the write and its reply.
    *
    * @param options `observed: true` also delivers the transitions that this instance learns of by reading, and those
    *   that it makes for itself alone while the store is away

@@ -147,6 +147,29 @@ describe('a durable function that is suspended', () => {
   })
 })
 
+describe('what a durable function must not do, or know', () => {
+  it('take another way when it is replayed, as by a look at the circuit outside of a step', async () => {
+    const world = createWorld()
+    const result = await world.run(async (context) => {
+      await context.step(world.breaker.circuits.stripe.state, async () => world.breaker.forceOpen('stripe'))
+      await context.wait({ seconds: 1 })
+    })
+    expect(result.getStatus()).toBe('FAILED')
+    expect(result.getError().errorMessage).toMatch(/[Nn]on-deterministic/)
+  })
+
+  it('a fallback ends the step, which is not tried again', async () => {
+    const world = createWorld()
+    await world.breaker.forceOpen('stripe')
+    const charge = (context: Guarded) =>
+      context.step('charge', () => context.callExternal('stripe', world.pay, { fallback: () => 'unpaid' }), {
+        retryStrategy: untilRecovered(),
+      })
+    expect((await world.run(charge)).getResult()).toBe('unpaid')
+    expect(world.ends).toMatchObject([{ isSuspended: false }])
+  })
+})
+
 describe('a step of a durable function that is refused', () => {
   it('sleeps until the circuit may admit it, and is carried out then', async () => {
     const world = createWorld()

@@ -58,6 +58,7 @@ describe('the code in the documentation', () => {
           noUnusedLocals: false,
           paths: {
             'middy-circuit-breaker': [`${up}/src/index.ts`],
+            'middy-circuit-breaker/durable': [`${up}/src/durable.ts`],
             'middy-circuit-breaker/testing': [`${up}/src/testing/index.ts`],
             'middy-circuit-breaker/*': [`${up}/src/storage/*/index.ts`],
           },
