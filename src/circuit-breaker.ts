@@ -176,17 +176,13 @@ export class CircuitBreaker<const K extends string = string> {
   }
 
   /**
-   * {@link call} for one Lambda invocation: under its deadline, with its request id in the events. In a durable function it
-   * settles when what it came to is stored, as {@link flush} does it: the function may be suspended right after it.
+   * {@link call} for an invocation: under its deadline, with its request id; in a durable one it settles when it is stored.
    *
    * @param context Lambda's context, or anything with its `getRemainingTimeInMillis` and `awsRequestId`
    */
   callExternalFor(context: TimeSource | Invocation): CallExternal<K> {
     const invocation = context instanceof Invocation ? context : this.beginInvocation(context)
-    if (!invocation.isDurable)
-      return (service, operation, options) => this.#call(service, operation, options, invocation)
-    return (service, operation, options) =>
-      this.#call(service, operation, options, invocation).finally(() => this.#flushIfNeeded(invocation))
+    return (service, operation, options) => this.#call(service, operation, options, invocation)
   }
 
   /** @internal The middleware ends what it began. */
@@ -202,7 +198,8 @@ export class CircuitBreaker<const K extends string = string> {
   ): Promise<T | F> {
     const guard = this.#guards.get(service)
     if (guard === undefined) return Promise.reject(new UnknownServiceError(service, this.#guards.keys()))
-    return guard.call(operation, options, invocation)
+    const called = guard.call(operation, options, invocation)
+    return invocation?.isDurable ? called.finally(() => this.flush(invocation.timeLeft())) : called
   }
 
   /** Whether {@link load} has anything to do. */
@@ -269,10 +266,6 @@ export class CircuitBreaker<const K extends string = string> {
    */
   endInvocation(invocation: Invocation | undefined): Promise<void> | undefined {
     invocation?.end()
-    return this.#flushIfNeeded(invocation)
-  }
-
-  #flushIfNeeded(invocation: Invocation | undefined): Promise<void> | undefined {
     return this.needsFlush ? this.flush(invocation?.timeLeft()) : undefined
   }
 
@@ -296,8 +289,7 @@ export class CircuitBreaker<const K extends string = string> {
   // ----------------------------------------------------------------------------------------------------- listeners
 
   /**
-   * Calls a listener with each transition that this instance makes for the fleet: at most one instance reports each, and none
-   * if it dies between the write and its reply.
+   * Calls a listener with each transition that this instance makes for the fleet: at most one instance reports each.
    *
    * @param options `observed: true` also delivers the transitions that this instance learns of by reading, and those
    *   that it makes for itself alone while the store is away
