@@ -39,8 +39,10 @@ export class Synchronizer {
   #round: Promise<void> = Promise.resolve()
   /** Whether a round is under way. Set by `#startRound`, unset by `#run` at its end. */
   #isRunning = false
-  /** The claim under way. Set by {@link claim}, and unset when it has ended. */
+  /** The claim under way. Set by `#ask`, and unset when it has ended. */
   #claiming: Promise<void> | undefined
+  /** When it began, in milliseconds since the epoch. Set by `#ask`. */
+  #claimingSince = 0
 
   constructor(circuit: Circuit, storageKey: string, store: StoreAccess, runtime: Runtime, storageTimeout: number) {
     this.circuit = circuit
@@ -75,8 +77,14 @@ export class Synchronizer {
     const { circuit } = this
     const giveUpAt = this.#runtime.now() + this.#storageTimeout
     const isFirst = this.#claiming === undefined
+    const isOverdue = giveUpAt - this.#claimingSince >= 2 * this.#storageTimeout
     while (this.#claiming !== undefined) {
       const isOver = !(await this.#within(this.#claiming, giveUpAt)) || this.#runtime.now() >= giveUpAt
+      if (isOver && isOverdue) {
+        // The claim that it has waited for has had its time before, and has now had it again.
+        circuit.asked()
+        return circuit.mayClaimAlone ? circuit.claimAlone(duration) : undefined
+      }
       if (isOver || circuit.admit(this.#runtime.now()) !== 'claim') return undefined
     }
     circuit.dropExpiredLease()
@@ -106,6 +114,16 @@ export class Synchronizer {
       this.circuit.readFailed(error)
       throw error
     }
+  }
+
+  /** Reads this circuit by a write of nothing, on a condition that never holds: a store that throttles counts writes apart. */
+  async readByWriting(): Promise<void> {
+    const exchange = this.circuit.begin()
+    const nothing = { failures: 0, successes: 0, started: 0, early: 0, reporters: 0 }
+    const outcomes = { ...nothing, at: this.#runtime.now(), id: this.#runtime.id() }
+    const adopt = ({ current }: WriteResult): void => this.circuit.readAnswered(exchange, current)
+    const write = (storage: ICircuitStorage) => storage.addOutcomes(this.storageKey, `never-${outcomes.id}`, outcomes)
+    adopt(await this.store.run('addOutcomes', [this.circuit.service], write, adopt))
   }
 
   /** Sends a write. Resolves to whether it is stored. */
@@ -170,6 +188,7 @@ export class Synchronizer {
   }
 
   #ask(duration: number, requestId: string | undefined): Promise<void> {
+    this.#claimingSince = this.#runtime.now()
     this.#claiming = this.#acquire(duration, requestId).finally(() => {
       this.#claiming = undefined
     })
