@@ -7,7 +7,13 @@
  * @module
  */
 
-import { type DurableContext, StepError, withDurableExecution, withRetry } from '@aws/durable-execution-sdk-js'
+import {
+  createRetryStrategy,
+  type DurableContext,
+  StepError,
+  withDurableExecution,
+  withRetry,
+} from '@aws/durable-execution-sdk-js'
 import { LocalDurableTestRunner, type TestResult } from '@aws/durable-execution-sdk-js-testing'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import middy from '@middy/core'
@@ -206,7 +212,7 @@ describe('a step of a durable function that is refused', () => {
     await world.breaker.forceOpen('stripe')
     let caught: unknown
     await world.run(async (context) => {
-      const retryStrategy = untilRecovered({ maxAttempts: 1 })
+      const retryStrategy = untilRecovered({ maxAttempts: 1, otherErrors: createRetryStrategy() })
       const charge = context.step('charge', () => context.callExternal('stripe', world.pay), { retryStrategy })
       caught = await charge.catch((error: unknown) => error)
       await context.wait({ seconds: 1 })

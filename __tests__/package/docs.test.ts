@@ -186,6 +186,17 @@ describe('the guarantees under Lambda', () => {
     expect(tests.toSorted()).toEqual(shown.toSorted())
     expect(shown.length).toBeGreaterThan(25)
   })
+
+  it('are shown by tests that exist, also those of durable functions', () => {
+    const rows = ['docs/lambda.md', 'docs/durable-functions.md'].flatMap((page) => [
+      ...read(page).matchAll(/`(\w+\/[\w/.-]+)`: (.*?)(?=\)\.$| \|$)/gm),
+    ])
+    expect(rows.length).toBeGreaterThan(15)
+    for (const [, file, name] of rows) {
+      const exists = read(`__tests__/${file}.test.ts`).includes(`'${name}'`)
+      expect({ file, name, exists }).toEqual({ file, name, exists: true })
+    }
+  })
 })
 
 function files(folder: string, ending: string): string[] {
