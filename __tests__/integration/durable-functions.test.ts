@@ -153,8 +153,8 @@ describe('a durable function that is suspended', () => {
   })
 })
 
-describe('what a durable function must not do, or know', () => {
-  it('take another way when it is replayed, as by a look at the circuit outside of a step', async () => {
+describe('a durable function', () => {
+  it('fails where a replay takes another way, as by a look at the circuit outside of a step', async () => {
     const world = createWorld()
     const result = await world.run(async (context) => {
       await context.step(world.breaker.circuits.stripe.state, async () => world.breaker.forceOpen('stripe'))
@@ -163,8 +163,10 @@ describe('what a durable function must not do, or know', () => {
     expect(result.getStatus()).toBe('FAILED')
     expect(result.getError().errorMessage).toMatch(/[Nn]on-deterministic/)
   })
+})
 
-  it('a fallback ends the step, which is not tried again', async () => {
+describe('a step of a durable function that is refused', () => {
+  it('is not tried again where its fallback has answered', async () => {
     const world = createWorld()
     await world.breaker.forceOpen('stripe')
     const charge = (context: Guarded) =>
@@ -174,9 +176,7 @@ describe('what a durable function must not do, or know', () => {
     expect((await world.run(charge)).getResult()).toBe('unpaid')
     expect(world.ends).toMatchObject([{ isSuspended: false }])
   })
-})
 
-describe('a step of a durable function that is refused', () => {
   it('sleeps until the circuit may admit it, and is carried out then', async () => {
     const world = createWorld()
     world.works = false

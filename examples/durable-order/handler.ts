@@ -40,7 +40,7 @@ export interface Result {
 const { PAYMENTS_URL = '', PARCELS_URL = '', PAYING_ATTEMPTS = '50', PACKING_SECONDS = '3600' } = process.env
 
 const untilPaid = untilRecovered({ maxAttempts: Number(PAYING_ATTEMPTS) })
-// What is paid is sent, however long it takes.
+// A paid order is sent, however long it takes.
 const untilSent = untilRecovered({ maxAttempts: Number.POSITIVE_INFINITY })
 
 export const handler = middy<Order, Result, Error, DurableContext>({
