@@ -14,6 +14,7 @@ export const project = {
   // The examples import the package by its name, as its users do.
   moduleNameMapper: {
     '^middy-circuit-breaker$': '<rootDir>/src/index.ts',
+    '^middy-circuit-breaker/durable$': '<rootDir>/src/durable.ts',
     '^middy-circuit-breaker/testing$': '<rootDir>/src/testing/index.ts',
     '^middy-circuit-breaker/(dynamodb|redis)$': '<rootDir>/src/storage/$1/index.ts',
   },

@@ -19,6 +19,7 @@ export const entryPoints: Readonly<Record<string, string>> = {
   index: 'src/index.ts',
   dynamodb: 'src/storage/dynamodb/index.ts',
   redis: 'src/storage/redis/index.ts',
+  durable: 'src/durable.ts',
   testing: 'src/testing/index.ts',
 }
 

@@ -81,6 +81,7 @@ assert.equal(rest.default, rest.circuitBreaker)
 assert.deepEqual(Object.keys(require('middy-circuit-breaker/testing')).includes('createTestContext'), true)
 assert.equal(typeof require('middy-circuit-breaker/dynamodb').DynamoDBCircuitStorage, 'function')
 assert.equal(typeof require('middy-circuit-breaker/redis').RedisCircuitStorage, 'function')
+assert.equal(typeof require('middy-circuit-breaker/durable').untilRecovered, 'function')
 assert.equal(require('middy-circuit-breaker/package.json').name, 'middy-circuit-breaker')
 
 const fail = (count) => async () => {
@@ -208,11 +209,13 @@ export const called: Promise<number> = breaker.call('stripe', async () => 1)
 const subpaths = `
 import { DynamoDBCircuitStorage } from 'middy-circuit-breaker/dynamodb'
 import { RedisCircuitStorage, type RedisClientLike } from 'middy-circuit-breaker/redis'
+import { type RetryDecision, untilRecovered } from 'middy-circuit-breaker/durable'
 import { createTestContext, testCircuitStorage } from 'middy-circuit-breaker/testing'
 import { Cluster, Redis } from 'ioredis'
 
 const clients: RedisClientLike[] = [new Redis(), new Cluster([])]
 export const stores = clients.map((client) => new RedisCircuitStorage({ client }))
+export const decided: RetryDecision = untilRecovered({ maxAttempts: 2 })(new Error('503'), 1)
 export const made = new RedisCircuitStorage({ url: 'redis://localhost', options: { connectTimeout: 500 } })
 // @ts-expect-error a client is used as it is
 export const both = new RedisCircuitStorage({ client: new Redis(), url: 'redis://localhost' })

@@ -176,7 +176,7 @@ export class CircuitBreaker<const K extends string = string> {
   }
 
   /**
-   * {@link call} for one Lambda invocation: under its deadline, with its request id in the events.
+   * {@link call} for an invocation: under its deadline, with its request id; in a durable one it settles when it is stored.
    *
    * @param context Lambda's context, or anything with its `getRemainingTimeInMillis` and `awsRequestId`
    */
@@ -198,7 +198,8 @@ export class CircuitBreaker<const K extends string = string> {
   ): Promise<T | F> {
     const guard = this.#guards.get(service)
     if (guard === undefined) return Promise.reject(new UnknownServiceError(service, this.#guards.keys()))
-    return guard.call(operation, options, invocation)
+    const called = guard.call(operation, options, invocation)
+    return invocation?.isDurable ? called.finally(() => this.flush(invocation.timeLeft())) : called
   }
 
   /** Whether {@link load} has anything to do. */
@@ -288,7 +289,7 @@ export class CircuitBreaker<const K extends string = string> {
   // ----------------------------------------------------------------------------------------------------- listeners
 
   /**
-   * Calls a listener with each transition that this instance makes for the fleet: exactly one instance reports each.
+   * Calls a listener with each transition that this instance makes for the fleet: at most one instance reports each.
    *
    * @param options `observed: true` also delivers the transitions that this instance learns of by reading, and those
    *   that it makes for itself alone while the store is away

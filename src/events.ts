@@ -53,7 +53,7 @@ export interface StateChange {
   /** When the open circuit lets a probe through, in milliseconds since the epoch; `undefined` if it is closed. */
   readonly retryAt: number | undefined
   /**
-   * `false`: this instance's write made the transition; exactly one instance of the fleet says so. `true`: it learned
+   * `false`: this instance's write made the transition; at most one instance of the fleet says so. `true`: it learned
    * of the transition by reading, or made it for itself alone while the store was away.
    */
   readonly observed: boolean

@@ -190,6 +190,14 @@ describe('a streamed response', () => {
     await platform.invoke({ calls: 0 })
     expect(await record()).toMatchObject({ state: 'CLOSED', failureCount: 2 })
   })
+
+  it('ends its process where its body fails: what was flushed before is stored', async () => {
+    await using deployment = await deployHandler('streaming.failing', { status: 503 })
+    const { outcome, body } = await deployment.platform.invoke({})
+    expect(outcome).toBe('exited')
+    expect(body).toMatch(/"statusCode":200.*the first half$/s)
+    expect(await deployment.record()).toMatchObject({ state: 'CLOSED', failureCount: 1 })
+  })
 })
 
 describe('the end of an environment', () => {

@@ -58,6 +58,7 @@ describe('the code in the documentation', () => {
           noUnusedLocals: false,
           paths: {
             'middy-circuit-breaker': [`${up}/src/index.ts`],
+            'middy-circuit-breaker/durable': [`${up}/src/durable.ts`],
             'middy-circuit-breaker/testing': [`${up}/src/testing/index.ts`],
             'middy-circuit-breaker/*': [`${up}/src/storage/*/index.ts`],
           },
@@ -184,6 +185,17 @@ describe('the guarantees under Lambda', () => {
     )
     expect(tests.toSorted()).toEqual(shown.toSorted())
     expect(shown.length).toBeGreaterThan(25)
+  })
+
+  it('are shown by tests that exist, also those of durable functions', () => {
+    const rows = ['docs/lambda.md', 'docs/durable-functions.md'].flatMap((page) => [
+      ...read(page).matchAll(/`(\w+\/[\w/.-]+)`: (.*?)(?=\)\.$| \|$)/gm),
+    ])
+    expect(rows.length).toBeGreaterThan(15)
+    for (const [, file, name] of rows) {
+      const exists = read(`__tests__/${file}.test.ts`).includes(`'${name}'`)
+      expect({ file, name, exists }).toEqual({ file, name, exists: true })
+    }
   })
 })
 

@@ -11,7 +11,7 @@ import { type TurnClock, type TurnListener, turnClockOf } from './turn-clock.ts'
 /** The part of a Lambda context that tells how much time is left. */
 export interface TimeSource {
   getRemainingTimeInMillis?: (() => number) | undefined
-  /** Middy's durable contexts keep Lambda's own context here. */
+  /** The contexts of durable functions keep Lambda's own context here, Middy's too. */
   readonly lambdaContext?:
     | { getRemainingTimeInMillis?: (() => number) | undefined; readonly awsRequestId?: string | undefined }
     | undefined
@@ -33,6 +33,8 @@ export interface Watched {
 /** One Lambda invocation: its request id and its deadline, with one timer for all of its calls. */
 export class Invocation implements TurnListener {
   readonly requestId: string | undefined
+  /** Whether it is one of a durable function, which may be suspended after any call: nothing of ours runs then. */
+  readonly isDurable: boolean
   readonly startedAt: number
   /** Whether anybody knows when Lambda kills the process. */
   readonly hasDeadline: boolean
@@ -52,6 +54,7 @@ export class Invocation implements TurnListener {
 
   constructor(context: TimeSource, runtime: Runtime) {
     this.requestId = context.awsRequestId ?? context.lambdaContext?.awsRequestId
+    this.isDurable = context.lambdaContext !== undefined
     this.#runtime = runtime
     this.startedAt = runtime.now()
     this.#endsAt = this.startedAt + remainingTime(context)

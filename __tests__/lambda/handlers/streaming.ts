@@ -38,3 +38,18 @@ export const flushed: unknown = middy({
 export const unflushed: unknown = middy({ executionMode: executionModeStreamifyResponse })
   .use(circuitBreaker(breaker))
   .handler(handler as never)
+
+/** Its body fails after a guarded call, when what the call came to is stored. */
+export const failing: unknown = middy({ executionMode: executionModeStreamifyResponse })
+  .use(circuitBreaker(breaker))
+  .handler((async (_event: unknown, { callExternal }: CircuitBreakerContext<'stripe'>) => ({
+    statusCode: 200,
+    body: Readable.from(
+      (async function* () {
+        yield 'the first half'
+        await callExternal('stripe', ({ signal }) => fetch(service, { signal }))
+        await breaker.flush()
+        throw new RangeError('the second half is not to be had')
+      })(),
+    ),
+  })) as never)
