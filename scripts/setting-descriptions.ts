@@ -59,7 +59,11 @@ function describeSettings(): SettingDescription[] {
     isBreakableResult: ['', 'which results count as failures'],
     namespace: ['', 'prefix of the stored keys'],
     storageTimeout: ['ms', 'longest a storage round trip may delay anyone'],
-    prefetch: ['', 'reads the circuits during Lambda’s init, instead of in the first invocation'],
+    preload: [
+      '',
+      'in Lambda, loads the client library of the store as soon as the middleware is made, without a request',
+    ],
+    prefetch: ['', 'begins to read the circuits then, too, without waiting; `await breaker.load()` waits'],
     onStateChange: ['', 'called when a circuit changes its state'],
     onStorageError: ['', 'called when the store fails'],
   }

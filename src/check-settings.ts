@@ -4,11 +4,12 @@
  * @module
  */
 
+import { fairTimeFor } from './call/call-limits.ts'
 import { named } from './check-words.ts'
 import type { Runtime } from './runtime.ts'
 import type { ServiceSettings } from './settings/table.ts'
 import type { Finding } from './storage/contract.ts'
-import type { Synchronizer } from './sync/synchronizer.ts'
+import { type Synchronizer, storeShareOf } from './sync/synchronizer.ts'
 
 /** The settings that are checked. */
 export interface CheckedSettings {
@@ -23,8 +24,6 @@ export interface CheckedSettings {
 
 /** The time that `load` and `flush` leave before the end of an invocation, in milliseconds. */
 export const keptBack = 100
-/** An operation that ran this long was given a fair time, where no timeout says so, in milliseconds. */
-const fairTime = 1_000
 
 type Rule = (settings: ServiceSettings, breaker: CheckedSettings) => Omit<Finding, 'service'> | undefined
 
@@ -53,7 +52,7 @@ export function settingsFindings(breaker: CheckedSettings): Finding[] {
 /** What makes the rest pointless comes first: each service has the first of these that fits. */
 const deadlineRule: Rule = ({ deadlineReserve, timeout }, { timeLeft, storageTimeout }) => {
   const room = Math.round(timeLeft - deadlineReserve)
-  const fair = timeout === false ? fairTime : timeout / 2
+  const fair = fairTimeFor(timeout)
   const have = `This invocation has ${Math.round(timeLeft)} ms, less deadlineReserve, ${deadlineReserve} ms`
   if (room <= 0) {
     return {
@@ -82,12 +81,13 @@ const deadlineRule: Rule = ({ deadlineReserve, timeout }, { timeLeft, storageTim
       remedy: 'Give the function a longer timeout, or set a shorter CIRCUIT_BREAKER_TIMEOUT.',
     }
   }
-  if (room - storageTimeout < fair) {
+  const share = Math.round(storeShareOf(room, storageTimeout))
+  if (room - share < fair) {
     return {
       code: 'no-time-beside-store',
       severity: 'warning',
       setting: 'storageTimeout',
-      message: `${have}. A store that does not answer takes storageTimeout, ${storageTimeout} ms, of it, and leaves a call less than ${fair} ms.`,
+      message: `${have}. A store that does not answer takes ${share} ms of it (storageTimeout, ${storageTimeout} ms, but no more than a quarter), and leaves a call less than the ${fair} ms that it must have had to count as a failure.`,
       remedy: 'Give the function a longer timeout, or set CIRCUIT_BREAKER_STORAGE_TIMEOUT lower.',
     }
   }
