@@ -289,8 +289,8 @@ export class CircuitStorageError extends CircuitBreakerError {
     super('CIRCUIT_STORAGE', message, details.service, details)
     this.name = 'CircuitStorageError'
     this.operation = details.operation
-    this.results = details.results
-    this.errors = details.errors
+    // Neither is printed with the error: each circuit's would take a dozen lines. The message names what failed.
+    for (const part of ['results', 'errors'] as const) Object.defineProperty(this, part, { value: details[part] })
     this.corrupt = details.corrupt ?? false
     this.kind = details.kind ?? (this.corrupt ? 'corrupt' : 'unavailable')
   }

@@ -285,7 +285,7 @@ class BatchOutcome<T> {
     const [first] = this.#errors.values()
     throw new CircuitStorageError(`${this.#operation} failed for ${failed}: ${first?.message}`, {
       operation: this.#operation,
-      cause: first,
+      cause: first?.cause ?? first,
       results: this.#results,
       errors: this.#errors,
       corrupt: [...this.#errors.values()].every((error) => error.corrupt),

@@ -1,5 +1,5 @@
 /**
- * Warnings about the configuration, each once in a process.
+ * Warnings: those about the configuration, each once in a process, and how a warning is made visible.
  *
  * @module
  */
@@ -18,11 +18,21 @@ export async function warnOnce(warning: Warning): Promise<void> {
     const text = warning(await import('./warning-texts.ts'))
     if (warned.has(text)) return
     warned.add(text)
-    process.emitWarning(text, { type: 'CircuitBreakerWarning', code: 'CIRCUIT_CONFIGURATION' })
+    warnVisibly(text, 'CircuitBreakerWarning', 'CIRCUIT_CONFIGURATION')
   } catch {
     // A bundle without the texts works all the same.
   }
 }
+
+/** Emits a warning about a mistake that somebody has to correct. It is printed also where Node is told to print none. */
+export function warnVisibly(text: string, type: string, code: string): void {
+  process.emitWarning(text, { type, code })
+  import('./silenced-warnings.ts')
+    .then(({ printIfSilenced }) => printIfSilenced(`${type}: ${text}`, process))
+    .catch(noop)
+}
+
+function noop(): void {}
 
 interface Reserve {
   readonly deadlineReserve: number

@@ -101,7 +101,7 @@ describe('a fleet of processes over one Redis', () => {
     expect(refused.events).toHaveLength(1)
     expect(refused.events[0]?.evidence?.failures).toBeGreaterThanOrEqual(3)
     expect(refused.events[0]).toMatchObject({ from: 'CLOSED', to: 'OPEN', reason: 'failure-threshold', generation: 1 })
-    expect(atLoad).toEqual({ hgetall: 200 })
+    expect(atLoad).toEqual({ HGETALL: 200 })
     expect(sum(atFailure)).toBeLessThanOrEqual(2 * ran + 20)
     // Whoever counted first was told of no more than its own failure: it learns of the others with its next one.
     expect(again.ran).toBeLessThanOrEqual(2)

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
-import type { Cluster } from 'ioredis'
+import { type Cluster, Command } from 'ioredis'
 import { CircuitStorageError } from '../../src/errors.ts'
 import { RedisCircuitStorage } from '../../src/storage/redis/index.ts'
 import { circuitRecord, testCircuitStorage } from '../../src/testing/index.ts'
@@ -60,6 +60,19 @@ describe('the storage in a cluster of three masters', () => {
     expect(new Set(await Promise.all(keys.slice(0, 30).map(ownerOf))).size).toBe(3)
     await storage.batchClearState(keys)
     await expect(storage.batchGetState(keys)).resolves.toEqual(new Map())
+  })
+
+  it('reads past a reply transformer for all clients', async () => {
+    Command.setReplyTransformer('hgetall', () => null)
+    try {
+      const [service, next] = [randomUUID(), circuitRecord()]
+      const transforming = new RedisCircuitStorage({ client: cluster.client({ keyPrefix: 'app:' }) })
+      await transforming.compareAndSetState(service, undefined, next)
+      expect(await transforming.batchGetState([service, randomUUID()])).toEqual(new Map([[service, next]]))
+      expect(await client.exists(`app:circuit:${service}`)).toBe(1)
+    } finally {
+      Command.setReplyTransformer('hgetall', undefined as never)
+    }
   })
 
   it('tells who asks a single node that the server is part of a cluster', async () => {

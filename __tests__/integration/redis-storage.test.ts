@@ -10,7 +10,7 @@ import { circuitRecord, testCircuitStorage } from '../../src/testing/index.ts'
 import { startFaultProxy } from '../support/fault-proxy.ts'
 import { patientRedis } from '../support/patience.ts'
 import { type RedisServer, startProxy, startRedis } from '../support/redis-server.ts'
-import { outlast, waitFor } from '../support/time.ts'
+import { outlast, patience, waitFor } from '../support/time.ts'
 
 const at = 1_700_000_000_001
 /** What the documentation says that a user must be allowed. */
@@ -66,7 +66,17 @@ const installed = new Map<string, (server: RedisServer) => Promise<RedisClientLi
 const opened: (() => void)[] = []
 
 interface ClientModule {
-  readonly Redis: new (port: number, host: string) => RedisClientLike & { disconnect(): void }
+  readonly Redis: new (
+    port: number,
+    host: string,
+    options?: { keyPrefix?: string },
+  ) => RedisClientLike & { disconnect(): void }
+  readonly Command: ReplyTransformers
+}
+
+/** The class of a command, with the transformers of replies for all clients. */
+interface ReplyTransformers {
+  setReplyTransformer(name: string, transform: ((reply: unknown) => unknown) | undefined): void
 }
 for (const [name, title] of [
   ['ioredis5', 'ioredis 5'],
@@ -235,6 +245,84 @@ describe('the storage in Redis', () => {
     const results = await Promise.all(Array.from({ length: 200 }, () => storage.addOutcomes(key, 'v', outcomes())))
     const counts = results.map(({ applied, current }) => (applied ? (current?.failureCount ?? 0) : 0))
     expect(counts.sort((a, b) => a - b)).toEqual(Array.from({ length: 200 }, (__, index) => index + 1))
+  })
+
+  describe.each(['ioredis', 'ioredis5', 'iovalkey'])('with reply transformers of %s for all clients', (name) => {
+    let module: ClientModule | undefined
+    beforeAll(async () => {
+      module = await optional<ClientModule>(name)
+      // The example of ioredis itself, and two that make nothing of everything else.
+      const { Command } = module ?? {}
+      Command?.setReplyTransformer('hgetall', (reply) => {
+        const list = reply as unknown[]
+        return list.length === 0
+          ? null
+          : list.map((each, index) => [each, list[index + 1]]).filter((_, n) => n % 2 === 0)
+      })
+      for (const command of ['evalsha', 'eval', 'del']) Command?.setReplyTransformer(command, () => 'OK')
+    })
+    afterAll(() => {
+      const transformers = (module?.Command as unknown as { _transformer: { reply: Record<string, unknown> } })
+        ?._transformer
+      for (const command of ['hgetall', 'evalsha', 'eval', 'del']) delete transformers?.reply[command]
+    })
+
+    const works = async (tested: RedisCircuitStorage, expectKey: (service: string) => string): Promise<void> => {
+      const [first, second, none] = [randomUUID(), randomUUID(), randomUUID()]
+      const record = circuitRecord()
+      expect(await tested.getState(first)).toBeUndefined()
+      expect(await tested.compareAndSetState(first, undefined, record)).toEqual({ applied: true, current: record })
+      await tested.batchSetState([{ serviceKey: second, version: undefined, next: record }])
+      expect(await tested.getState(first)).toEqual(record)
+      expect(await tested.batchGetState([first, second, none])).toEqual(
+        new Map([
+          [first, record],
+          [second, record],
+        ]),
+      )
+      expect(await client.exists(expectKey(first), expectKey(second))).toBe(2)
+    }
+
+    it('is not misled', async () => {
+      if (!module) return
+      const transforming = new module.Redis(server.port, '127.0.0.1')
+      opened.push(() => transforming.disconnect())
+      await client.script('FLUSH')
+      await works(new RedisCircuitStorage({ client: transforming }), (service) => `circuit:${service}`)
+      if (name === 'ioredis')
+        await works(withOwnClient({ url: server.url, options: patient }), (service) => `circuit:${service}`)
+    })
+
+    it('is not misled, and keeps to the keyPrefix of the client', async () => {
+      // iovalkey finds no keys of commands in capitals.
+      if (!module || name === 'iovalkey') return
+      const transforming = new module.Redis(server.port, '127.0.0.1', { keyPrefix: 'app:' })
+      opened.push(() => transforming.disconnect())
+      await works(new RedisCircuitStorage({ client: transforming }), (service) => `app:circuit:${service}`)
+      if (name === 'ioredis') {
+        const options = { ...patient, keyPrefix: 'app:' }
+        await works(withOwnClient({ url: server.url, options }), (service) => `app:circuit:${service}`)
+      }
+    })
+  })
+
+  it.each(['ioredis', 'ioredis5', 'iovalkey'])('keeps to the keyPrefix of a client of %s', async (name) => {
+    const module = await optional<ClientModule>(name)
+    if (!module) return
+    const prefixed = new module.Redis(server.port, '127.0.0.1', { keyPrefix: 'app:' })
+    opened.push(() => prefixed.disconnect())
+    const service = randomUUID()
+    await create(new RedisCircuitStorage({ client: prefixed }), service)
+    expect(await client.exists(`app:circuit:${service}`)).toBe(1)
+    await expect(new RedisCircuitStorage({ client: prefixed }).batchGetState([service, 'x'])).resolves.toMatchObject(
+      new Map([[service, { version: 'v' }]]),
+    )
+  })
+
+  it('is reached by a URL with times in its query', async () => {
+    const times = Object.entries(patientRedis).map(([name, time]) => `${name}=${time}`)
+    const addressed = withOwnClient({ url: `${server.url}/0?${times.join('&')}` })
+    await expect(addressed.getState(randomUUID())).resolves.toBeUndefined()
   })
 
   it('does each primitive in one round trip, and a batch of 250 circuits as well', async () => {
@@ -714,7 +802,50 @@ describe('a server that dies', () => {
     await storage.close()
     await server.stop()
   })
+
+  it('leaves no timer behind where the storage is closed while it is away', async () => {
+    const server = await startRedis()
+    const proxy = await startProxy(server)
+    const timers = liveTimers()
+    try {
+      const waiting = { disconnectTimeout: patience, retryStrategy: () => patience, maxRetriesPerRequest: 0 }
+      const options = { ...patientRedis, ...waiting }
+      const storage = new RedisCircuitStorage({ url: `redis://127.0.0.1:${proxy.port}`, options })
+      await storage.getState('stripe')
+      proxy.loseNextReply()
+      await errorOf(storage.getState('stripe'))
+      await storage.close()
+      expect(timers.delays()).toEqual([])
+    } finally {
+      timers.restore()
+      await Promise.all([proxy.stop(), server.stop()])
+    }
+  })
 })
+
+/** Notes the timers of everything that runs in this file, until `restore`. */
+function liveTimers() {
+  const live = new Map<unknown, number | undefined>()
+  const { setTimeout: set, clearTimeout: clear } = globalThis
+  globalThis.setTimeout = ((callback: (...args: unknown[]) => void, delay?: number, ...args: unknown[]) => {
+    const run = (...given: unknown[]): void => {
+      live.delete(timer)
+      callback(...given)
+    }
+    const timer = set(run, delay, ...args)
+    live.set(timer, delay)
+    return timer
+  }) as typeof setTimeout
+  globalThis.clearTimeout = ((timer: NodeJS.Timeout | undefined) => {
+    live.delete(timer)
+    clear(timer)
+  }) as typeof clearTimeout
+  const restore = (): void => {
+    globalThis.setTimeout = set
+    globalThis.clearTimeout = clear
+  }
+  return { delays: () => [...live.values()], restore }
+}
 
 describe('a replica', () => {
   it('is no place to write to, and is left for another connection', async () => {
@@ -787,8 +918,46 @@ describe('a server that asks who is there', () => {
     expect(error.cause).not.toHaveProperty('command')
   })
 
-  it('is not trusted without its certificate', async () => {
+  it('is not trusted without its certificate, which does not pass by itself', async () => {
     const error = await errorOf(storageAs(`:${escaped}@`, '').getState('stripe'))
-    expect(error.message).toContain('self-signed certificate')
+    expect(error.kind).toBe('misconfigured')
+    expect(error.message).toContain('the certificate of the server is not accepted (DEPTH_ZERO_SELF_SIGNED_CERT).')
+    expect(error.message).toContain('put its authority into tls.ca of the options')
   })
+
+  it.each([
+    ['', ''],
+    [`:${escaped}@`, ''],
+    ['', '/2'],
+  ])('says that it speaks TLS to a client that does not: %p, %p', async (user, database) => {
+    const storage = withOptions(`redis://${user}127.0.0.1:${server.port}${database}`)
+    await expectMisconfigured(storage, 'the server speaks TLS on this port. Use rediss:// in place of redis://')
+  })
+
+  it.each(['', `:${escaped}@`])('says that it speaks no TLS to a client that does: %p', async (user) => {
+    const plain = await startRedis(user ? { password: secret } : {})
+    const storage = withOptions(`rediss://${user}127.0.0.1:${plain.port}`)
+    await expectMisconfigured(storage, 'the server speaks no TLS on this port. Use redis:// in place of rediss://')
+    await plain.stop()
+  })
+
+  it.each(['redis', 'rediss'])('says nothing of TLS to a client that finds nobody there: %s', async (scheme) => {
+    const { message } = await errorOf(withOptions(`${scheme}://127.0.0.1:1`).getState('stripe'))
+    expect(message).toContain('ECONNREFUSED')
+  })
+
+  const withOptions = (url: string): RedisCircuitStorage => {
+    // A server without TLS is silent to a handshake: only the end of this time ends it.
+    const options = { commandTimeout: 500, connectTimeout: 250, socketTimeout: 250 }
+    const storage = new RedisCircuitStorage({ url, options })
+    opened.push(storage)
+    return storage
+  }
+  /** On a busy machine the server may not be asked in time at first. */
+  const expectMisconfigured = async (storage: RedisCircuitStorage, message: string): Promise<void> => {
+    const ask = () => errorOf(storage.batchGetState(['stripe', 'paypal']))
+    const error = await waitFor('it is explained', ask, ({ kind }) => kind === 'misconfigured')
+    expect(error.message).toContain(message)
+    expect(error.message).not.toContain(escaped)
+  }
 })

@@ -418,13 +418,23 @@ describe.each<[format: Format, extension: string]>([
   })
 
   if (format === 'esm') {
-    it('tells why a client in the bundle cannot be loaded without a require, and goes on', async () => {
-      const { run } = await bundle('all', 'none', [], '')
-      const { results, errors } = await run('redis')
+    it.each([
+      ['redis', 'ioredis'],
+      ['dynamodb', '@aws-sdk/client-dynamodb'],
+    ] as const)(
+      'tells why the client for %s in it cannot be loaded without a require, and goes on',
+      async (kind, name) => {
+        const { run } = await bundle('all', 'none', [], '')
+        const { results, errors } = await run(kind)
 
-      expect(results).toEqual(alone)
-      expect(errors[0]?.[0]?.message).toContain('could not load ioredis')
-      expect(errors[0]?.[1]?.message).toContain('Dynamic require of')
-    })
+        expect(results).toEqual(alone)
+        const [error, cause] = errors[0] ?? []
+        expect(cause?.message).toMatch(/^Dynamic require of "[\w:]+" is not supported$/)
+        expect(error?.message).toContain(`could not load ${name}: ${cause?.message}.`)
+        // The remedy, to be copied.
+        expect(error?.message).toContain(requireForEsm)
+        expect(error?.message).not.toContain('npm install')
+      },
+    )
   }
 })

@@ -106,8 +106,18 @@ async function everythingThatIsSaid(): Promise<string[]> {
     ['ValidationException', 'The provided key element does not match the schema'],
     ['ValidationException', 'Type mismatch for Index Key updatedAt Expected: S Actual: N'],
     ['ThrottlingException', ''],
-    ['CredentialsProviderError', ''],
+    ['UnrecognizedClientException', ''],
+    ['ValidationException', 'Item size has exceeded the maximum allowed size'],
   ] as const
+  const unprepared = (name: string, message: string) =>
+    ({ send: () => Promise.reject(Object.assign(new Error(message), { name })) }) as unknown as DynamoDBClient
+  for (const [name, message] of [
+    ['Error', 'Region is missing'],
+    ['CredentialsProviderError', ''],
+  ] as const) {
+    const table = new DynamoDBCircuitStorage({ tableName: 'app', client: unprepared(name, message) })
+    await noteAll(table.getState('stripe'))
+  }
   for (const [name, message] of errors) {
     const table = new DynamoDBCircuitStorage({ tableName: 'app', client: failing(name, message) })
     await noteAll(table.batchGetState(['stripe']), table.addOutcomes('stripe', 'v', outcomes))
@@ -116,6 +126,10 @@ async function everythingThatIsSaid(): Promise<string[]> {
   }
   for (const message of ['NOAUTH Authentication required.', 'MOVED 1234 10.0.0.1:6379']) {
     const client = { call: () => Promise.reject(new Error(message)) }
+    await noteAll(new RedisCircuitStorage({ client }).getState('stripe'))
+  }
+  for (const code of ['ERR_SSL_WRONG_VERSION_NUMBER', 'DEPTH_ZERO_SELF_SIGNED_CERT']) {
+    const client = { call: () => Promise.reject(Object.assign(new Error(), { code })) }
     await noteAll(new RedisCircuitStorage({ client }).getState('stripe'))
   }
   const damaged = { call: async () => ['schema', '1', 'state', 'abc'] }
@@ -140,10 +154,14 @@ const outcomes = { started: 0, failures: 1, successes: 0, early: 0, reporters: 0
 /** What comes of stores whose client library, or whose own part of the bundle, is not there. */
 async function withoutLibraries(): Promise<unknown[]> {
   const failed: unknown[] = []
-  const without = async (module: string, operate: () => Promise<() => Promise<unknown>>): Promise<void> => {
+  const without = async (
+    module: string,
+    operate: () => Promise<() => Promise<unknown>>,
+    reason = `Cannot find module '${module}'`,
+  ): Promise<void> => {
     await jest.isolateModulesAsync(async () => {
       jest.unstable_mockModule(module, () => {
-        throw new Error(`Cannot find module '${module}'`)
+        throw new Error(reason)
       })
       const operation = await operate()
       const { error } = await outcomeOf(operation())
@@ -155,10 +173,12 @@ async function withoutLibraries(): Promise<unknown[]> {
     const fresh = await import('../../src/storage/dynamodb/index.ts')
     return () => new fresh.DynamoDBCircuitStorage({ tableName: 'app' }).getState('stripe')
   })
-  await without('ioredis', async () => {
+  const inRedis = async () => {
     const fresh = await import('../../src/storage/redis/index.ts')
     return () => new fresh.RedisCircuitStorage({ url: 'redis://x' }).getState('stripe')
-  })
+  }
+  await without('ioredis', inRedis)
+  await without('ioredis', inRedis, 'Dynamic require of "events" is not supported')
   await without('../../src/storage/dynamodb/storage.ts', async () => {
     const fresh = await import('../../src/storage/factory.ts')
     const storage = fresh.CircuitBreakerStorageFactory.create({ type: 'dynamodb', tableName: 'app' }, {})

@@ -238,7 +238,12 @@ export class SimulatedStore {
   #error({ operation, instance }: StoreRequest, message: string): Error {
     const cause = new Error(message)
     cause.name = message
-    return new this.#engine.CircuitStorageError(`The store failed ${instance.name}: ${message}.`, { operation, cause })
+    const kind = message === 'ThrottlingException' ? 'throttled' : 'unavailable'
+    return new this.#engine.CircuitStorageError(`The store failed ${instance.name}: ${message}.`, {
+      operation,
+      kind,
+      cause,
+    })
   }
 }
 

@@ -16,13 +16,11 @@ export const patientVariables = { CIRCUIT_BREAKER_STORAGE_TIMEOUT: String(patien
 /** For the options of an ioredis client. */
 export const patientRedis = { commandTimeout: patience, connectTimeout: patience, socketTimeout: patience } as const
 
-/**
- * Nearly the same in the address of a Redis server, for a function that gets no more than that: without `connectTimeout`,
- * which ioredis hands to a socket as the text that it is in an address, and the socket throws.
- */
+/** The same in the address of a Redis server, for a function that gets no more than that. */
 export function patientRedisUrl(url: string): string {
-  const { commandTimeout, socketTimeout } = patientRedis
-  return `${url}?commandTimeout=${commandTimeout}&socketTimeout=${socketTimeout}`
+  return `${url}?${Object.entries(patientRedis)
+    .map(([name, time]) => `${name}=${time}`)
+    .join('&')}`
 }
 
 /** For the configuration of a DynamoDB client. */

@@ -1,3 +1,4 @@
+import { inspect } from 'node:util'
 import { describe, expect, it } from '@jest/globals'
 import middy from '@middy/core'
 import httpErrorHandler from '@middy/http-error-handler'
@@ -20,6 +21,7 @@ import {
   isUnknownServiceError,
   UnknownServiceError,
 } from '../../src/errors.ts'
+import { emptyRecord } from '../../src/storage/record.ts'
 import { createTestContext } from '../../src/testing/test-context.ts'
 
 type Errors = typeof import('../../src/errors.ts')
@@ -316,6 +318,18 @@ describe('ConfigurationError', () => {
 })
 
 describe('CircuitStorageError', () => {
+  it('of a batch of 50 services is printed on one screen, its parts left to who asks for them', () => {
+    const partOf = (service: string) => new CircuitStorageError('No.', { operation: 'batchGetState', service })
+    const keys = Array.from({ length: 50 }, (_, index) => `service-${index}`)
+    const errors = new Map(keys.map((key) => [key, partOf(key)]))
+    const results = new Map(keys.map((key) => [`other-${key}`, emptyRecord('e', 1)]))
+    const cause = partOf('service-0')
+    const error = new CircuitStorageError('Failed.', { operation: 'batchGetState', errors, results, cause })
+
+    expect(inspect(error).split('\n').length).toBeLessThanOrEqual(40)
+    expect([error.errors, error.results]).toEqual([errors, results])
+  })
+
   it('has neither a service, a cause, batch results nor damage unless it is told of them', () => {
     const error = new CircuitStorageError('down', { operation: 'getState' })
 

@@ -78,8 +78,8 @@ interface Work {
 async function grow(total: number, { perTurn, turn, listeners }: Work): Promise<Growth> {
   const turns = total / perTurn
   await turn(0)
-  const [listenersBefore, resourcesBefore] = [listeners(), process.getActiveResourcesInfo().length]
   const heaps = [await collectedHeap()]
+  const [listenersBefore, resourcesBefore] = [listeners(), process.getActiveResourcesInfo().length]
   for (let index = 1; index <= turns; index++) {
     await turn(index)
     if (index % (turns / stops) === 0) heaps.push(await collectedHeap())

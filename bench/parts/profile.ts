@@ -25,22 +25,24 @@ each function itself. What the compiler has inlined and what is built in (promis
 \`(anonymous)\` in \`subjects.ts\` is the operation and what calls it.`,
       '`callExternal` with a Lambda deadline:',
       await profileOf(bound as Case, span),
-      'The same with a timeout of its own, which is a timer of its own:',
+      'The same with a timeout of its own, for which the clock is read:',
       await profileOf(timed as Case, span),
       'An invocation of a Middy handler that returns at once, with the middleware:',
       await profileOf(
         () => handler({}, { awsRequestId: 'a-request', getRemainingTimeInMillis: () => 900_000 } as never),
         span,
       ),
-      `What was tried and kept: calls that come close together share one reading of the clock in each turn of the event loop;
-a call without options goes a way that is short enough for the compiler to make one piece of it; calls that nothing can cut share
-their two reactions, and calls under a deadline take theirs from a stock, because V8 spends on each function that is made as much
-as on the rest; a call under a deadline makes what it needs for a cut when it is cut; instants are computed where they are
-needed, because a field with a fraction in it is an object of its own; the invocation's timer is let go of at the end of a turn, not
-after each call; the calls of an invocation are in a list that each leaves at once, where a \`Set\` cost half of a call; an
-\`AbortController\` is made only when an operation reads \`signal\`; a refusal rejects a turn later, when somebody listens, so that
-Node keeps no books of unhandled rejections. What is left is the promise that the caller gets, the one that \`then\` makes, one turn, the
-state of the circuit and a permit.`,
+      `What was tried and kept: calls that come close together share one reading of the clock in each turn of the event loop,
+and one look at whether the circuit is to be read and the deadline has come; a call without options goes a way that is short
+enough for the compiler to make one piece of it; calls that nothing can cut share their two reactions; \`then\` is called where
+the compiler sees that it is the promise's own; a call under a deadline makes what it needs for a cut when it is cut; instants are
+computed where they are needed, or are one object for many calls, and permits are counted in small numbers, because V8 makes an
+object of every number that is large or has a fraction; the invocation's timer is let go of at the end of a turn, and the timer of a
+timeout is set there, if the call is under way by then: within a turn none could fire; the calls of an invocation are in a list that each leaves at once,
+where a \`Set\` cost half of a call; an \`AbortController\` is made only when an operation reads \`signal\`; a refusal rejects a
+turn later, when somebody listens, so that Node keeps no books of unhandled rejections. A stock of reactions for calls under a
+deadline was given up again: V8 spends more on noting that an old object holds a new one than on a new function. What is left is
+the promise that the caller gets, the one that \`then\` makes, one turn, the state of the circuit and a permit.`,
     ],
   }
 }

@@ -7,6 +7,7 @@
 import { CircuitTimeoutError, type TimeoutReason } from '../errors.ts'
 import { graceAfter, type Runtime, type TimerHandle } from '../runtime.ts'
 import type { Invocation, Watched } from './invocation.ts'
+import type { TurnClock, TurnListener } from './turn-clock.ts'
 
 /** The argument of an operation. */
 export interface OperationContext {
@@ -42,7 +43,7 @@ export function fairTimeFor(timeout: number | false): number {
  * It has more fields than a class should have. It is made for each call that can be cut, so that each object less counts,
  * and it is its own node in the list of its invocation.
  */
-export class CallLimits implements OperationContext, Watched {
+export class CallLimits implements OperationContext, Watched, TurnListener {
   /** When the call began, in milliseconds since the epoch. */
   readonly startedAt: number
   /** How long it may take, in milliseconds. */
@@ -51,8 +52,7 @@ export class CallLimits implements OperationContext, Watched {
   fallbackApplies = false
   /** Whether what the operation comes to is ignored from now on. Set by `end`. */
   isOver = false
-  /** Whether it is in the list of its invocation. The invocation alone writes this and the next two. */
-  isWatched = false
+  /** Its neighbours in the list of its invocation, which alone writes them. */
   previous: Watched | undefined
   next: Watched | undefined
   readonly #service: string
@@ -72,6 +72,8 @@ export class CallLimits implements OperationContext, Watched {
   #operationStartedAt: number | undefined
   /** The listener at the caller's signal. Set by `start`, removed by `dispose`. */
   #onCallerAbort: (() => void) | undefined
+  /** Whether it is in the list of its invocation. Set by `start`, ended by `dispose`. */
+  #isWatched = false
   /** Whether the timer was late once and has given its grace. Set by `timeIsOver`. */
   #hasHadGrace = false
   /** Whether the process may have been frozen during the call. Set by `stall`. */
@@ -139,8 +141,12 @@ export class CallLimits implements OperationContext, Watched {
     return this.#runtime.now() - this.#operationStartedAt >= this.fairTime
   }
 
-  /** Starts to watch the clock and the caller's signal. May cut the call at once. */
-  start(): void {
+  /**
+   * Starts to watch the clock and the caller's signal. May cut the call at once.
+   *
+   * @param clock tells when the turn is over: a timer costs more than the rest of a call, and until then none could fire
+   */
+  start(clock?: TurnClock): void {
     const signal = this.#callerSignal
     if (signal !== undefined) {
       if (signal.aborted) {
@@ -150,16 +156,24 @@ export class CallLimits implements OperationContext, Watched {
       this.#onCallerAbort = () => this.cutBy('caller', signal.reason)
       signal.addEventListener('abort', this.#onCallerAbort, { once: true })
     }
-    if (this.#invocation !== undefined && this.#invocation.endsAt !== Number.POSITIVE_INFINITY) {
+    if (this.#invocation?.hasDeadline) {
       if (this.deadlineAt <= this.startedAt) {
         this.timeOut('deadline')
         return
       }
+      this.#isWatched = true
       this.#invocation.watch(this)
     }
-    if (this.timeout !== false) {
-      this.#timer = this.#runtime.setTimeout(() => this.timeIsOver(), this.timeout)
-    }
+    if (this.timeout === false) return
+    if (clock === undefined) this.turnEnded(this.startedAt)
+    else clock.whenOver(this)
+  }
+
+  /** The turn is over in which the call began: it needs a timer if it is under way. */
+  turnEnded(now: number): void {
+    if (this.isOver || this.timeout === false) return
+    const left = this.startedAt + this.timeout - now
+    this.#timer = this.#runtime.setTimeout(() => this.timeIsOver(), Math.min(this.timeout, Math.max(0, left)))
   }
 
   /** The operation starts: now, or at an instant that is as good as now. */
@@ -235,7 +249,8 @@ export class CallLimits implements OperationContext, Watched {
   /** The call has ended, however it did: lets go of timers and listeners. */
   dispose(): void {
     if (this.#timer !== undefined) this.#runtime.clearTimeout(this.#timer)
-    this.#invocation?.unwatch(this)
+    if (this.#isWatched) this.#invocation?.unwatch(this)
+    this.#isWatched = false
     if (this.#onCallerAbort !== undefined) this.#callerSignal?.removeEventListener('abort', this.#onCallerAbort)
   }
 

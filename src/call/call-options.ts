@@ -25,15 +25,17 @@ export interface CallOptions<T = unknown, F = never> {
 
 /** @throws {ConfigurationError} naming everything that is wrong with the options of one call */
 export function checkCall(timeout: unknown, signal: unknown, fallback: unknown): void {
+  const { addEventListener } = (signal ?? {}) as Partial<AbortSignal>
+  const isSignal = signal === undefined || typeof addEventListener === 'function'
+  const isFallback = fallback === undefined || typeof fallback === 'function'
+  const isTime = Number.isInteger(timeout) && Number(timeout) >= 1 && Number(timeout) <= longestTimer
+  const isTimeout = timeout === false || isTime
+  if (isSignal && isFallback && isTimeout) return
   const problems = new Problems()
   const refuse = (setting: string, allowed: string, value: unknown) =>
     problems.mustBe(allowed, setting, 'call option', value)
-  const { addEventListener } = (signal ?? {}) as Partial<AbortSignal>
-  if (signal !== undefined && typeof addEventListener !== 'function') refuse('signal', 'an AbortSignal', signal)
-  if (fallback !== undefined && typeof fallback !== 'function') refuse('fallback', 'a function', fallback)
-  const isTime = Number.isInteger(timeout) && Number(timeout) >= 1 && Number(timeout) <= longestTimer
-  if (timeout !== false && !isTime) {
-    refuse('timeout', `a whole number of milliseconds from 1 to ${longestTimer}, or false`, timeout)
-  }
+  if (!isSignal) refuse('signal', 'an AbortSignal', signal)
+  if (!isFallback) refuse('fallback', 'a function', fallback)
+  if (!isTimeout) refuse('timeout', `a whole number of milliseconds from 1 to ${longestTimer}, or false`, timeout)
   problems.throwIfAny()
 }

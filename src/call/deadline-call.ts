@@ -1,6 +1,6 @@
 /**
  * A call that only the deadline of its invocation can cut: nearly every call in Lambda. It costs less than a call with limits of
- * its own, because it keeps what it needs when it succeeds, and makes {@link CallLimits} when it is cut.
+ * its own, because it keeps what it needs when it succeeds, and makes {@link CallLimits} when it is cut or its signal is read.
  *
  * @module
  */
@@ -28,19 +28,14 @@ export class DeadlineCall implements OperationContext, Watched {
   /** When it began, in milliseconds since the epoch. */
   readonly startedAt: number
   readonly #host: DeadlineHost
-  /** Whether it is in the list of its invocation. The invocation alone writes this and the next two. */
-  isWatched = false
+  /** Its neighbours in the list of its invocation, which alone writes them. */
   previous: Watched | undefined = undefined
   next: Watched | undefined = undefined
   /** The ways to the caller. Set by `start`, ended by the end of the call. */
   #resolve: ((value: never) => void) | undefined = undefined
   #reject: ((error: unknown) => void) | undefined = undefined
-  /** Made when the operation reads `signal`. */
-  #controller: AbortController | undefined = undefined
-  /** Set when the call is cut. */
-  #cut: CallLimits | undefined = undefined
-  /** Whether the process may have been frozen during the call. Set by `stall`. */
-  #wasFrozen = false
+  /** Made when the operation reads `signal`, and when the call is cut. */
+  #limits: CallLimits | undefined = undefined
 
   constructor(host: DeadlineHost, invocation: Invocation, period: number, startedAt: number) {
     this.#host = host
@@ -50,10 +45,7 @@ export class DeadlineCall implements OperationContext, Watched {
   }
 
   get signal(): AbortSignal {
-    if (this.#controller !== undefined) return this.#controller.signal
-    if (this.#cut !== undefined) return this.#cut.signal
-    this.#controller = new AbortController()
-    return this.#controller.signal
+    return this.limits.signal
   }
 
   get deadlineAt(): number {
@@ -86,22 +78,24 @@ export class DeadlineCall implements OperationContext, Watched {
   }
 
   stall(): void {
-    this.#wasFrozen ||= this.invocation.hasEnded
+    this.limits.stall()
   }
 
   timeOut(reason: TimeoutReason): void {
     const reject = this.#reject
     if (reject === undefined) return
-    const limits = this.#host.limitsOf(this.invocation, this.startedAt)
+    const { limits } = this
     limits.markOperationStart(this.startedAt)
-    if (this.#wasFrozen) limits.stall()
     limits.timeOut(reason)
-    this.#cut = limits
     const error = limits.cut?.error
-    this.#controller?.abort(error)
     this.end()
     this.#host.callWasCut(this, error, limits)
     reject(error)
+  }
+
+  private get limits(): CallLimits {
+    this.#limits ??= this.#host.limitsOf(this.invocation, this.startedAt)
+    return this.#limits
   }
 
   private end(): void {
@@ -110,28 +104,3 @@ export class DeadlineCall implements OperationContext, Watched {
     this.invocation.unwatch(this)
   }
 }
-
-/** Reactions to the end of the operation of one call. */
-export function reactionsFor(call: DeadlineCall): Reactions {
-  const reactions = spare.pop() ?? new Reactions()
-  reactions.call = call
-  return reactions
-}
-
-/** The two ends of an operation. They are used again for another call once the operation has come to one of them. */
-class Reactions {
-  /** The call whose operation it is. */
-  call: DeadlineCall | undefined = undefined
-  readonly succeeded = (value: unknown): void => this.#take()?.succeeded(value)
-  readonly failed = (error: unknown): void => this.#take()?.failed(error)
-
-  #take(): DeadlineCall | undefined {
-    const { call } = this
-    this.call = undefined
-    if (spare.length < maxSpare) spare.push(this)
-    return call
-  }
-}
-
-const maxSpare = 100
-const spare: Reactions[] = []

@@ -19,7 +19,7 @@ import type { Synchronizer } from '../sync/synchronizer.ts'
 import { warnOfFairTime, warnOfReserve } from '../warnings.ts'
 import { CallLimits, type OperationContext, UnboundContext } from './call-limits.ts'
 import { type CallOptions, checkCall, type Operation } from './call-options.ts'
-import { DeadlineCall, type DeadlineHost, reactionsFor } from './deadline-call.ts'
+import { DeadlineCall, type DeadlineHost } from './deadline-call.ts'
 import type { Invocation } from './invocation.ts'
 import type { Semaphore } from './semaphore.ts'
 import { type TurnClock, turnClockOf } from './turn-clock.ts'
@@ -46,7 +46,6 @@ interface Reactions {
 }
 
 const settled = Promise.resolve()
-/** Attached like `await`: also to a promise that has a `then` of its own. */
 const thenOf = Promise.prototype.then
 const noOptions: object = Object.freeze({})
 const passThrough: Admission = { period: undefined, at: 0, lease: undefined, holdsPermit: false }
@@ -74,8 +73,11 @@ export class Guard implements DeadlineHost {
   /** Whether a call without options takes permits and has no limits of its own, so that a success leaves nothing to learn. */
   readonly #isPlain: boolean
   readonly #load: (sync: Synchronizer) => Promise<void>
-  /** A reading of the clock at which the circuit need not be read. Written by `#isFresh`. */
-  #freshAt = Number.NaN
+  /** The last reading of the clock, and the invocation, for which nothing is to be done before a call. Written by `#isReady`. */
+  #readyAt = -1
+  #readyFor: Invocation | undefined
+  /** The time of that reading. It is undefined at first, so that V8 makes one object of it for all calls, and not one for each. */
+  #readySince!: number
   /** The last reactions of calls that nothing could cut. Written by `#runPlain`. */
   #reactions: Reactions | undefined
 
@@ -107,13 +109,12 @@ export class Guard implements DeadlineHost {
     const { circuit } = this
     // The way of nearly every call. It is kept short, so that the compiler makes one piece of it.
     if (given === undefined && this.#isPlain && circuit.isQuiet) {
-      const now = this.#clock.now()
-      const endsAt = invocation === undefined ? Number.POSITIVE_INFINITY : invocation.endsAt
-      const isInTime = endsAt - this.deadlineReserve > now
-      if (isInTime && (now === this.#freshAt || this.#isFresh(now, invocation)) && this.permits.tryAcquire()) {
-        return endsAt === Number.POSITIVE_INFINITY
+      const reading = this.#clock.reading()
+      const isKnown = reading === this.#readyAt && invocation === this.#readyFor
+      if ((isKnown || this.#isReady(reading, invocation)) && this.permits.tryAcquire()) {
+        return invocation === undefined || !invocation.hasDeadline
           ? this.#runPlain(operation, invocation)
-          : this.#runUntilDeadline(operation, invocation as Invocation, now)
+          : this.#runUntilDeadline(operation, invocation)
       }
     }
     return this.#callWith(operation, given ?? noOptions, invocation)
@@ -128,17 +129,19 @@ export class Guard implements DeadlineHost {
       reactions = { period, invocation, ...this.#reactionsTo(noOptions, invocation, admission) }
       this.#reactions = reactions
     }
-    return thenOf.call(begin(operation, new UnboundContext()), reactions.succeeded, reactions.failed) as Promise<T>
+    return react(begin(operation, new UnboundContext()), reactions.succeeded, reactions.failed)
   }
 
   /** A call that its invocation's deadline can cut, and nothing else. */
-  #runUntilDeadline<T>(operation: Operation<T>, invocation: Invocation, now: number): Promise<T> {
-    const call = new DeadlineCall(this, invocation, this.circuit.period, now)
-    const { succeeded, failed } = reactionsFor(call)
-    return new Promise<T>((resolve, reject) => {
-      call.start(resolve, reject)
-      thenOf.call(begin(operation, call), succeeded, failed)
-    })
+  #runUntilDeadline<T>(operation: Operation<T>, invocation: Invocation): Promise<T> {
+    const call = new DeadlineCall(this, invocation, this.circuit.period, this.#readySince)
+    const answer = new Promise<T>((resolve, reject) => call.start(resolve, reject))
+    react(
+      begin(operation, call),
+      (value) => call.succeeded(value),
+      (error) => call.failed(error),
+    )
+    return answer
   }
 
   /** Any other call. */
@@ -161,8 +164,8 @@ export class Guard implements DeadlineHost {
       }
     }
     // A duration is measured from an instant, not from the beginning of the turn.
-    const needsInstant = !circuit.isQuiet || settings.slowCallThreshold !== false
-    const now = needsInstant ? this.#runtime.now() : this.#clock.now()
+    const needsInstant = timeout !== false || !circuit.isQuiet || settings.slowCallThreshold !== false
+    const now = needsInstant ? this.#clock.instant() : this.#clock.now()
     const endsAt = invocation === undefined ? Number.POSITIVE_INFINITY : invocation.endsAt
     const isOver = endsAt - settings.deadlineReserve <= now || signal?.aborted === true
     const admission = isOver ? undefined : this.#admitAtOnce(invocation, now)
@@ -173,7 +176,7 @@ export class Guard implements DeadlineHost {
     }
     const { service } = circuit
     const limits = new CallLimits(service, this.#runtime, timeout, signal, invocation, settings.deadlineReserve, now)
-    limits.start()
+    limits.start(this.#clock)
     const attempt =
       admission === undefined
         ? this.#admit(invocation, limits).then((later) => this.#runBound(operation, options, invocation, later, limits))
@@ -217,7 +220,7 @@ export class Guard implements DeadlineHost {
     admission: Admission,
   ): Promise<T> {
     const { succeeded, failed } = this.#reactionsTo(options, invocation, admission)
-    return thenOf.call(begin(operation, new UnboundContext()), succeeded, failed) as Promise<T>
+    return react(begin(operation, new UnboundContext()), succeeded, failed)
   }
 
   /** The reactions to the end of an operation that nothing can cut. */
@@ -264,7 +267,7 @@ export class Guard implements DeadlineHost {
         reject(error)
       }
       limits.markOperationStart(admission === passThrough ? undefined : admission.at)
-      thenOf.call(begin(operation, limits), succeeded as (value: unknown) => void, failed)
+      react(begin(operation, limits), succeeded as (value: unknown) => void, failed)
       limits.onCut(failed)
     })
   }
@@ -330,10 +333,14 @@ export class Guard implements DeadlineHost {
     return period
   }
 
-  /** Whether the circuit was read and need not be read again. */
-  #isFresh(now: number, invocation: Invocation | undefined): boolean {
+  /** Whether the circuit was read and need not be read again, and the deadline has not come. */
+  #isReady(reading: number, invocation: Invocation | undefined): boolean {
+    const now = this.#clock.at
+    if (invocation !== undefined && invocation.endsAt - this.deadlineReserve <= now) return false
     if (!this.sync.loadAttempted || this.#isStale(now, invocation)) return false
-    this.#freshAt = now
+    this.#readyAt = reading
+    this.#readySince = now
+    this.#readyFor = invocation
     return true
   }
 
@@ -509,6 +516,16 @@ function begin<T>(operation: Operation<T>, context: OperationContext): Promise<T
   } catch (error) {
     return Promise.reject(error)
   }
+}
+
+/** Attaches like `await`: also to a promise that has a `then` of its own. The compiler makes its own code of a plain `.then`. */
+function react<T>(
+  promise: Promise<unknown>,
+  succeeded: (value: unknown) => unknown,
+  failed: (error: unknown) => unknown,
+) {
+  const attached = promise.then === thenOf ? promise.then(succeeded, failed) : thenOf.call(promise, succeeded, failed)
+  return attached as Promise<T>
 }
 
 /** A classifier that throws has no opinion: the service's own answer reaches the caller. */

@@ -22,7 +22,6 @@ export interface TimeSource {
 export interface Watched {
   /** When the invocation's time for this call is over, in milliseconds since the epoch. */
   readonly deadlineAt: number
-  isWatched: boolean
   previous: Watched | undefined
   next: Watched | undefined
   /** The timer was late. */
@@ -35,6 +34,8 @@ export interface Watched {
 export class Invocation implements TurnListener {
   readonly requestId: string | undefined
   readonly startedAt: number
+  /** Whether anybody knows when Lambda kills the process. */
+  readonly hasDeadline: boolean
   readonly #runtime: Runtime
   readonly #endsAt: number
   /** The calls that are under way, as a list that each of them can leave at once: a `Set` would cost half of a call. */
@@ -54,6 +55,7 @@ export class Invocation implements TurnListener {
     this.#runtime = runtime
     this.startedAt = runtime.now()
     this.#endsAt = this.startedAt + remainingTime(context)
+    this.hasDeadline = this.#endsAt !== Number.POSITIVE_INFINITY
   }
 
   /** The time that is left, in milliseconds; `Infinity` if there is no deadline. */
@@ -73,15 +75,12 @@ export class Invocation implements TurnListener {
     call.next = first
     if (first !== undefined) first.previous = call
     this.#first = call
-    call.isWatched = true
     if (call.deadlineAt < this.#timerAt) this.#schedule(call.deadlineAt)
     else if (first === undefined && !this.#rests) this.#timer?.ref?.()
   }
 
-  /** The call has ended. */
+  /** A call that was watched has ended. */
   unwatch(call: Watched): void {
-    if (!call.isWatched) return
-    call.isWatched = false
     const { previous, next } = call
     if (previous === undefined) this.#first = next
     else previous.next = next

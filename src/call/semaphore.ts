@@ -11,6 +11,9 @@ interface Entry {
   reject(error: unknown): void
 }
 
+/** No process holds so many. V8 counts no further without an object for each number. */
+const countless = 2 ** 30 - 1
+
 /** A counted number of permits with a first-in, first-out queue. A permit that is released goes to the first waiter. */
 export class Semaphore {
   #free: number
@@ -23,7 +26,7 @@ export class Semaphore {
    * @param maxQueue how many may wait; `false`: any number
    */
   constructor(permits: number, maxQueue: number | false) {
-    this.#free = permits
+    this.#free = Math.min(permits, countless)
     this.#maxQueue = maxQueue === false ? Number.POSITIVE_INFINITY : maxQueue
   }
 

@@ -14,10 +14,16 @@ import { type Runtime, systemRuntime } from '../runtime.ts'
 const closeness = 10
 /** So many calls share a reading. */
 const callsPerReading = 64
+/** So many listeners await the end of a turn at most: a turn may go on for ever. */
+const maxListeners = 64
+
+/** Where a test has replaced them, it says when a turn is over and which timers there are. */
+const { setImmediate: ownSetImmediate, setTimeout: ownSetTimeout } = globalThis
 
 /** Is told of the end of a turn. */
 export interface TurnListener {
-  turnEnded(): void
+  /** @param now milliseconds since the epoch */
+  turnEnded(now: number): void
 }
 
 export class TurnClock {
@@ -26,6 +32,8 @@ export class TurnClock {
   readonly #hasTurns: boolean
   /** The last reading, in milliseconds since the epoch. Written by `#look`. */
   #at = Number.NEGATIVE_INFINITY
+  /** How many readings there were. Written by `#look`. */
+  #reading = 0
   /** How many more calls it serves. Written by each call and at the end of the turn. */
   #left = 0
   /** The listeners of this turn's end; `undefined`: nobody awaits it. Written by `#look`, ended by the end of the turn. */
@@ -39,39 +47,64 @@ export class TurnClock {
 
   /** The time, or what it was earlier in this turn of the event loop, in milliseconds since the epoch. */
   now(): number {
-    if (this.#left === 0) return this.#look()
-    this.#left--
+    this.reading()
     return this.#at
   }
 
-  /** Tells the listener of the end of the turn; at once where calls are rare. */
-  whenOver(listener: TurnListener): void {
-    if (this.#listeners === undefined) listener.turnEnded()
-    else this.#listeners.push(listener)
+  /** The same by its number, which is compared sooner than a time; the time is {@link at}. */
+  reading(): number {
+    if (this.#left === 0) this.#look()
+    else this.#left--
+    return this.#reading
   }
 
-  #look(): number {
+  /** The time of the last reading, in milliseconds since the epoch. */
+  get at(): number {
+    return this.#at
+  }
+
+  /** The time of this very instant, which the calls after it share, in milliseconds since the epoch. */
+  instant(): number {
+    this.#look()
+    return this.#at
+  }
+
+  /** Tells the listener of the end of the turn, or sooner; at once where calls are rare. */
+  whenOver(listener: TurnListener): void {
+    if (this.#listeners === undefined) listener.turnEnded(this.#at)
+    else if (this.#listeners.push(listener) === maxListeners) this.#tellListeners([])
+  }
+
+  #look(): void {
     const now = this.#read()
     const isClose = now - this.#at < closeness && now >= this.#at
     this.#at = now
-    if (!isClose || !this.#hasTurns) {
-      // The end of the turn is not told where a test has taken `setImmediate` away.
+    this.#reading++
+    const isReplaced = setImmediate !== ownSetImmediate || setTimeout !== ownSetTimeout
+    if (!isClose || !this.#hasTurns || isReplaced) {
+      // A turn that goes on for so long keeps nobody waiting.
       if (this.#listeners !== undefined) this.#endTurn()
-      return now
+      return
     }
     this.#left = callsPerReading - 1
     if (this.#listeners === undefined) {
       this.#listeners = []
       setImmediate(() => this.#endTurn())
     }
-    return now
   }
 
   #endTurn(): void {
-    const listeners = this.#listeners ?? []
-    this.#listeners = undefined
     this.#left = 0
-    for (const listener of listeners) listener.turnEnded()
+    this.#tellListeners(undefined)
+  }
+
+  /** @param next those who come from now on */
+  #tellListeners(next: TurnListener[] | undefined): void {
+    const listeners = this.#listeners ?? []
+    this.#listeners = next
+    if (listeners.length === 0) return
+    const now = this.#read()
+    for (const listener of listeners) listener.turnEnded(now)
   }
 }
 

@@ -52,8 +52,13 @@ export function lookTime(resetTimeout: number): number {
   return Math.min(1_000, resetTimeout / 10)
 }
 
+/** Where the store has more to do than it can, they look within this time, in milliseconds. */
+const crowdedLook = 10_000
 /** So many instances of a fleet look so soon, about. */
 const lookers = 1_500
+
+/** So many versions that were replaced are remembered. */
+const remembered = 16
 
 /** The lifetime of a cached record is drawn from this part of `cacheTtl` up: a fleet does not read in step. */
 const shortestLifetime = 0.8
@@ -65,6 +70,8 @@ export class CachedRecord {
   readonly #throttle: Throttle
   /** The record; `undefined`: nothing is stored, or nothing is known. Written with each answer. */
   #current: CircuitRecord | undefined
+  /** The versions that were replaced, as this instance knows. Written with each answer. */
+  readonly #replaced = new Set<string>()
   /** When the request left whose answer this is, in milliseconds since the epoch. Written with each answer. */
   #readAt = Number.NEGATIVE_INFINITY
   /** From then on it is read again, in milliseconds since the epoch. Written with each answer. */
@@ -146,19 +153,50 @@ export class CachedRecord {
   take(record: CircuitRecord | undefined, sentAt: number): void {
     this.#answers++
     this.#isDamaged = false
+    if (this.#current !== undefined && record?.version !== this.#current.version) this.#note(this.#current.version)
     this.#current = record
     this.#date(sentAt)
   }
 
   /** The store throttles: the record is read again after a longer time. */
   throttled(now: number): void {
-    this.#throttle.refused()
-    this.#staleAt = now + this.#throttle.lifetime * this.#lifetime()
+    this.#throttle.refused(now)
+    this.#staleAt = now + this.#throttle.retry * this.#lifetime()
+  }
+
+  /** Whether the store is known to have more to do than it can. */
+  get isCrowded(): boolean {
+    return this.#throttle.isCrowded
+  }
+
+  /** Whether it cannot be read at all, for all that this instance knows. */
+  get isShut(): boolean {
+    return this.#throttle.isShut
+  }
+
+  /** Whether it is not read for now, because the store has throttled the last read. */
+  isHeldBack(now: number): boolean {
+    return this.#throttle.isRefused && !this.isStale(now)
   }
 
   /** Whether a claim may start from the record as it is, though the store throttles reads. */
   get goesOn(): boolean {
     return this.#throttle.goesOn
+  }
+
+  #note(version: string): void {
+    this.#replaced.add(version)
+    const [oldest] = this.#replaced
+    if (this.#replaced.size > remembered) this.#replaced.delete(oldest as string)
+  }
+
+  /** Whether a read has shown what is known to have been replaced: where the store does not read consistently. */
+  isOutdated(record: CircuitRecord | undefined): boolean {
+    if (record === undefined) return false
+    const { transitions, epoch } = this.#current ?? {}
+    return (
+      this.#replaced.has(record.version) || (epoch !== record.epoch && transitions?.includes(record.epoch) === true)
+    )
   }
 
   /** The circuit was read after the doubts that there were when the request left. */
@@ -200,6 +238,7 @@ export class CachedRecord {
     if (record === undefined || record.state === 'CLOSED' || record.retryAt === undefined)
       return Number.POSITIVE_INFINITY
     const dueAt = retryTime(record, this.#settings)
+    if (this.#throttle.isCrowded) return Math.max(sentAt, dueAt) + crowdedLook * lifetime
     const window = lookTime(this.#settings.resetTimeout)
     if (sentAt >= dueAt) return sentAt + Math.max(window / 2, sentAt - dueAt) * lifetime
     // As many outcomes as were reported in a second, as many records are read: each instance reads once in `cacheTtl`.

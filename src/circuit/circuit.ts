@@ -91,8 +91,11 @@ export interface CircuitWorld {
 /** The decision of an operator, made from the latest record. */
 export type OperatorDecision = (record: CircuitRecord, now: number, tokens: Tokens) => CircuitRecord
 
+/** Where the store has too much to do, this part of the failures may raise a suspicion. */
+const crowdedPart = 0.1
+
 /** A probe that the store throttles is not waited for longer than this, in milliseconds. */
-const longestPatience = 45_000
+const longestPatience = 20_000
 
 export class Circuit {
   readonly service: string
@@ -147,7 +150,11 @@ export class Circuit {
     const view = this.#view.record
     if (view.state === 'CLOSED' && view.override === undefined) {
       const part = admittedPart(view, now, this.settings.rampUp)
-      return part < 1 && this.#world.runtime.random() >= part ? 'ramping' : this.#streak.admit(now)
+      if (part < 1 && this.#world.runtime.random() >= part) return 'ramping'
+      const verdict = this.#streak.admit(now)
+      // The fleet's circuit may be open: where the store is too busy to tell, this instance waits for it.
+      const mayBeOpen = verdict === 'claim' && this.#cached.isHeldBack(now)
+      return mayBeOpen && !this.#cached.isShut ? 'open' : verdict
     }
     const verdict = admit(view, now, this.settings)
     if (verdict === 'claim' && view.state === 'OPEN') {
@@ -161,7 +168,7 @@ export class Circuit {
   #leavesProbesToOthers(now: number): boolean {
     if (this.isAlone) return false
     const { readAt, goesOn } = this.#cached
-    const mayAsk = this.#cached.isStale(now) || goesOn
+    const mayAsk = this.#cached.isStale(now) || goesOn || this.#isOverdue
     return this.#isCutOff || this.#claims.leavesToOthers(this.#view.record, readAt, mayAsk)
   }
 
@@ -194,9 +201,9 @@ export class Circuit {
     if (record.state === 'CLOSED') return false
     const now = this.#now()
     const isProbed = liveLeases(record, now).length > 0
-    return (
-      !isProbed && now - retryTime(record, this.settings) >= Math.min(longestPatience, 3 * this.settings.resetTimeout)
-    )
+    if (isProbed) return false
+    const patience = Math.min(longestPatience, 3 * this.settings.resetTimeout)
+    return this.#cached.isHeldBack(now) ? this.#cached.isShut : now - retryTime(record, this.settings) >= patience
   }
 
   // ------------------------------------------------------------------------------------------------------- probes
@@ -204,7 +211,8 @@ export class Circuit {
   /** A call wants to probe; `next` has the steps from here on. */
   wish(duration: number, requestId: string | undefined): void {
     const mayHaveChanged = this.#world.isShared && this.#cached.readAt < retryTime(this.#view.record, this.settings)
-    this.#claims.wish({ duration, requestId, looksFirst: mayHaveChanged || this.#view.record !== this.#cached.current })
+    const looksFirst = this.#canRead && (mayHaveChanged || this.#view.record !== this.#cached.current)
+    this.#claims.wish({ duration, requestId, looksFirst })
   }
 
   /** Nobody waits for the wish any more. */
@@ -220,7 +228,7 @@ export class Circuit {
 
   /** Whether the store is to be asked again for a probe, though this instance has found by itself that the service works. */
   get asksAgain(): boolean {
-    return this.#view.record.state === 'CLOSED' && this.#alone.isDue(this.#now()) && this.#world.store.canWrite
+    return this.#alone.isDue(this.#now()) && this.#world.store.canWrite
   }
 
   /** Whether a lease lies ready that no call uses. */
@@ -258,18 +266,19 @@ export class Circuit {
 
   /** Whether the claim that is under way goes on, though the store did not let it look at the record. */
   get claimsUnseen(): boolean {
-    return this.#claims.isReadyToAsk && this.#cached.goesOn
+    return this.#claims.isReadyToAsk && (this.#cached.goesOn || this.#isOverdue)
   }
 
   /** Grants this instance a probe of its own. */
   claimAlone(duration: number): ProbeLease {
     const { runtime } = this.#world
     const now = runtime.now()
-    const lease = this.#claims.leaseUntil(runtime.id(), now, duration)
     if (this.#view.record.state === 'CLOSED') {
-      this.#streak.claim(lease, this.#view.period)
-      return { id: lease.id, isLocal: true }
+      const own = this.#claims.leaseUntil(runtime.id(), now, duration)
+      this.#streak.claim(own, this.#view.period)
+      return { id: own.id, isLocal: true }
     }
+    const lease = this.#claims.goesAlone(now, duration)
     this.#decideAlone(claim(this.#view.record, now, lease, this.settings, this.#tokens()), now)
     this.#observeView(now)
     this.#changed()
@@ -300,13 +309,16 @@ export class Circuit {
     const next = settle(this.#view.record, lease.id, outcome, at, this.settings, tokens, lastFailure)
     if (next !== undefined && lease.isLocal) this.#decideAlone(next, at)
     else if (next !== undefined) this.#setView(next)
-    if (!lease.isLocal) {
-      const isSecondOpinion = !this.#claims.isInvolved
-      const { epoch } = tokens
-      this.#outbox.addSettlement({ leaseId: lease.id, outcome, at, lastFailure, requestId, epoch, isSecondOpinion })
+    const isSecondOpinion = !this.#claims.isInvolved
+    const { epoch } = tokens
+    const settlement = { leaseId: lease.id, outcome, at, lastFailure, requestId, epoch, isSecondOpinion }
+    // A probe that this instance granted itself may have been granted by the store since, or may be yet.
+    if (lease.isLocal && !this.#cached.current?.leases.some(({ id }) => id === lease.id)) {
+      this.#claims.endedAlone(settlement)
+      if (next !== undefined) this.#observeView(at)
+    } else {
+      this.#outbox.addSettlement(settlement)
       this.#standAloneIfCutOff()
-    } else if (next !== undefined) {
-      this.#observeView(at)
     }
     this.#changed()
   }
@@ -330,6 +342,7 @@ export class Circuit {
   /** A call that was admitted in `period` succeeded. */
   callSucceeded(period: number, at: number, requestId: string | undefined): void {
     if (!this.#view.counts(period, at)) return
+    if (this.#alone.isMade) this.#settleReady('success', at, undefined, requestId)
     this.#streak.succeeded()
     const outcome = { kind: 'success' as const, period, suspicion: this.#view.suspicion, row: 0, at }
     if (this.#view.knew(period)) this.#outbox.add({ ...outcome, lastFailure: undefined, requestId })
@@ -341,6 +354,7 @@ export class Circuit {
   /** A call that was admitted in `period` failed. */
   callFailed(period: number, at: number, lastFailure: Failure, requestId: string | undefined): void {
     if (!this.#view.counts(period, at)) return
+    if (this.#alone.isMade) this.#settleReady('failure', at, lastFailure, requestId)
     this.#streak.failed(lastFailure)
     const known = this.#view.knew(period) ? this.#view.suspicion : undefined
     const row = this.#raisesSuspicion(at) ? this.#streak.length : 0
@@ -351,6 +365,17 @@ export class Circuit {
     this.#changed()
   }
 
+  /** The lease that was asked for in advance has come: a call of this instance was its probe. */
+  #settleReady(
+    outcome: ProbeOutcome,
+    at: number,
+    lastFailure: Failure | undefined,
+    requestId: string | undefined,
+  ): void {
+    const id = this.#claims.takeReady()
+    if (id !== undefined) this.probeEnded({ id, isLocal: false }, outcome, at, lastFailure, requestId)
+  }
+
   /**
    * An isolated failure of a service that works is not worth a write where many such suspicions have come to nothing. A
    * streak that opens the circuit by itself always is.
@@ -358,6 +383,8 @@ export class Circuit {
   #raisesSuspicion(at: number): boolean {
     const { length, hasWorked } = this.#streak
     const record = this.#cached.current
+    // A store that has too much to do has many instances, of which some are enough.
+    if (this.#cached.isCrowded && this.#world.runtime.random() >= crowdedPart) return false
     const opens = length >= this.settings.failureThreshold && !isContradictable(record, at, this.settings)
     return !hasWorked || opens || this.#world.runtime.random() < raisingChance(record, length, at)
   }
@@ -376,7 +403,9 @@ export class Circuit {
 
   /** Whether anything waits that can be written now. */
   get canWork(): boolean {
-    return this.hasWork && !this.#isCutOff && !this.#waitsForRead
+    // Others wait for the end of a probe: it is told as soon as a store that throttles lets it.
+    const isUrgent = this.#outbox.hasSettlement && this.#world.store.throttlesWrites
+    return this.hasWork && (!this.#isCutOff || isUrgent) && !this.#waitsForRead
   }
 
   /** The next thing to be done at the store; `undefined`: nothing, or nothing for now. */
@@ -385,10 +414,12 @@ export class Circuit {
     const now = this.#now()
     const mayFollow = this.#outbox.hasSettlement
     const { isOutOfTouch, current: record, readAt } = this.#cached
-    const { canRead } = this.#world.store
+    const canRead = this.#canRead
     const { epoch, since } = this.#view
     const { lastFailure } = this.#streak
-    const step = this.#outbox.next({ record, epoch, since, now, readAt, isOutOfTouch, canRead, lastFailure })
+    const isHeldBack = this.#cached.isHeldBack(now) && !this.#cached.goesOn
+    const known = { record, epoch, since, now, readAt, isOutOfTouch, canRead, isHeldBack, lastFailure }
+    const step = this.#outbox.next(known)
     // An outcome may have been dropped that the view waited for. Keep a decision made alone until the store answers.
     if (mayFollow && !isOutOfTouch) this.#followRecord()
     const mayClaim = (this.#alone.isMade && this.#view.record.state === 'CLOSED') || this.admit(now) === 'claim'
@@ -397,9 +428,13 @@ export class Circuit {
     return next
   }
 
+  get #canRead(): boolean {
+    return this.#world.store.canRead && !this.#cached.isHeldBack(this.#now())
+  }
+
   /** A backlog comes next, which needs a read, and reading is left alone. */
   get #waitsForRead(): boolean {
-    return !this.#world.store.canRead && this.#cached.isOutOfTouch && this.#outbox.needsFreshRecord
+    return !this.#canRead && this.#cached.isOutOfTouch && this.#outbox.needsFreshRecord
   }
 
   /** A request leaves. */
@@ -486,8 +521,9 @@ export class Circuit {
       if (reply.corrupt) this.#cached.damaged(exchange.sentAt)
       return
     }
-    this.#cached.heard(exchange)
-    if (this.#cached.isLate(exchange)) {
+    const isOutdated = this.#cached.isOutdated(reply)
+    if (!isOutdated) this.#cached.heard(exchange)
+    if (isOutdated || this.#cached.isLate(exchange)) {
       this.#log.proven(reply)
       this.#changed()
     } else {
@@ -503,7 +539,8 @@ export class Circuit {
     const epoch = record?.epoch ?? (before === undefined ? this.#view.epoch : this.#world.runtime.id())
     if (epoch !== this.#view.epoch) this.#beginEpoch(epoch, record, before === undefined && record?.generation === 0)
     this.#log.arrived(record)
-    this.#claims.arrived(record)
+    const ended = this.#claims.arrived(record)
+    if (ended !== undefined) this.#outbox.addSettlement(ended)
     this.#log.observe(record ?? emptyRecord(epoch, sentAt), sentAt)
   }
 
@@ -548,14 +585,14 @@ export class Circuit {
   #isAhead(): boolean {
     const record = this.#cached.current
     const { record: view, epoch } = this.#view
-    if (this.#alone.stands(record?.version)) return true
+    if (this.#alone.stands(record)) return true
     if (!this.#outbox.hasSettlement) return false
     return record?.state === 'HALF_OPEN' || (view.epoch === epoch && view.state === record?.state)
   }
 
   /** This instance goes on without the store. */
   #decideAlone(view: CircuitRecord, now: number): void {
-    this.#alone.decide(this.#cached.current?.version, now)
+    if (this.#cached.current !== undefined) this.#alone.decide(this.#cached.current, view, now)
     this.#setView(view)
   }
 

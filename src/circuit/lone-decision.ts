@@ -11,10 +11,14 @@
  * @module
  */
 
+import type { CircuitRecord } from '../storage/contract.ts'
+
 export class LoneDecision {
   readonly #resetTimeout: number
-  /** The version of the record that it was made on. Written by `decide`, ended by `end`. */
-  #madeOn: { readonly version: string | undefined } | undefined
+  /** The record that it was made on. Written by `decide`, ended by `end`. */
+  #madeOn: Pick<CircuitRecord, 'version' | 'generation'> | undefined
+  /** Whether it is that the service works. Written by `decide`. */
+  #isClosed = false
   /** From then on the store is asked again, in milliseconds since the epoch. Written by `decide` and `asked`. */
   #asksAt = 0
 
@@ -26,19 +30,26 @@ export class LoneDecision {
     return this.#madeOn !== undefined
   }
 
-  decide(version: string | undefined, now: number): void {
-    this.#madeOn = { version }
+  /** @param view the record that calls are judged by from now on */
+  decide(record: CircuitRecord, view: CircuitRecord, now: number): void {
+    if (this.#madeOn?.version !== record.version) this.#madeOn = record
+    this.#isClosed = view.state === 'CLOSED'
     this.asked(now)
   }
 
-  /** Whether it stands while the store holds a record of this version. */
-  stands(version: string | undefined): boolean {
-    return this.#madeOn !== undefined && this.#madeOn.version === version
+  /** Whether it stands while the store holds this record. That somebody probes is no news, where the service is known to work. */
+  stands(record: CircuitRecord | undefined): boolean {
+    if (this.#madeOn === undefined || record === undefined) return false
+    const { version, generation } = this.#madeOn
+    const isProbed = record.state === 'HALF_OPEN' && record.generation - generation <= 1
+    return record.version === version || (this.#isClosed && isProbed)
   }
 
   /** Whether the store is to be asked again. A clock that has stepped back must not put it off. */
   isDue(now: number): boolean {
-    return this.#madeOn !== undefined && (now >= this.#asksAt || now < this.#asksAt - this.#resetTimeout)
+    return (
+      this.#isClosed && this.#madeOn !== undefined && (now >= this.#asksAt || now < this.#asksAt - this.#resetTimeout)
+    )
   }
 
   asked(now: number): void {

@@ -53,6 +53,8 @@ export interface Known {
   /** Whether the store has failed since the record was read. */
   readonly isOutOfTouch: boolean
   readonly canRead: boolean
+  /** Whether the store throttles reads, and it is left to others to raise a suspicion. */
+  readonly isHeldBack: boolean
   /** This instance's last failure, if it belongs to the present streak. */
   readonly lastFailure: Failure | undefined
 }
@@ -231,6 +233,7 @@ export class Outbox {
       this.#first = this.#nextReport()
       if (this.#first === undefined) return undefined
       // It waits for a read, and reading is left alone.
+      if (known.isHeldBack && this.#sent === undefined) return undefined
       if (known.isOutOfTouch && !known.canRead && this.needsFreshRecord) return undefined
       const step = this.#decide(this.#first, known)
       if (step !== undefined) return step

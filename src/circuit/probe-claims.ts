@@ -22,7 +22,7 @@ import type { CircuitRecord, Lease } from '../storage/contract.ts'
 import { lookTime } from './cached-record.ts'
 import { stateChange } from './outbox.ts'
 import { admit, claim, liveLeases, maxLease, retryTime } from './state-machine.ts'
-import type { Step } from './step.ts'
+import type { Settlement, Step } from './step.ts'
 import { knowsOthers } from './suspicion.ts'
 
 /** A call waits for a probe. */
@@ -52,6 +52,10 @@ export class ProbeClaims {
   #tokens: { readonly leaseId: string; readonly epoch: string } | undefined
   /** A lease of this instance that no call uses. Written with each record. */
   #ready: Lease | undefined
+  /** The lease that was asked for, and that a probe uses already which this instance granted itself. Written by `goesAlone`. */
+  #alone: string | undefined
+  /** How that probe ended. Written by `endedAlone`, ended by `arrived`. */
+  #ended: Omit<Settlement, 'kind'> | undefined
   /** Claims in a row that the store left unanswered. */
   #unanswered = 0
   /** Whether this instance opened the circuit, or failed the last probe. Written by `involve`, ended by `epochBegan`. */
@@ -102,6 +106,9 @@ export class ProbeClaims {
 
   wish(wish: Wish): void {
     this.#wish = wish
+    // Should the lease that was asked for come now, it is for this call.
+    this.#alone = undefined
+    this.#ended = undefined
   }
 
   withdraw(): void {
@@ -134,6 +141,17 @@ export class ProbeClaims {
     const id = this.#ready?.id
     this.#ready = undefined
     return id
+  }
+
+  /** This instance grants itself a probe: with the lease that it has asked for, which may be granted yet. */
+  goesAlone(now: number, duration: number): Lease {
+    this.#alone = this.#tokens?.leaseId ?? this.#id()
+    return this.leaseUntil(this.#alone, now, duration)
+  }
+
+  /** A probe that this instance granted itself has ended: if its lease is granted yet, that is its settlement. */
+  endedAlone(settlement: Omit<Settlement, 'kind'>): void {
+    this.#ended = settlement
   }
 
   /** A lease that expires this long after `now`, or earlier. */
@@ -187,15 +205,23 @@ export class ProbeClaims {
     if (!isContinued && (record?.state ?? 'CLOSED') === 'CLOSED') this.#isInvolved = false
   }
 
-  /** A record grants the lease that was asked for, or has lost the one that lies ready. */
-  arrived(record: CircuitRecord | undefined): void {
+  /**
+   * A record grants the lease that was asked for, or has lost the one that lies ready.
+   *
+   * @returns the settlement of a lease whose probe has ended before it was granted
+   */
+  arrived(record: CircuitRecord | undefined): Omit<Settlement, 'kind'> | undefined {
     const granted = record?.leases.find(({ id }) => id === this.#tokens?.leaseId)
+    const ended = this.#ended
     if (granted !== undefined) {
-      this.#ready = granted
       this.#tokens = undefined
+      this.#ended = undefined
+      if (granted.id === ended?.leaseId) return ended
+      if (granted.id !== this.#alone) this.#ready = granted
     }
     const ready = this.#ready
     if (ready !== undefined && !record?.leases.some(({ id }) => id === ready.id)) this.#ready = undefined
+    return undefined
   }
 
   /** Forgets a lease that has expired. */

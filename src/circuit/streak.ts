@@ -27,6 +27,8 @@ export class Streak {
   #openedAt: number | undefined
   /** From then on one call is let through. Written with `#openedAt`. */
   #retryAt = 0
+  /** How often in a row it has begun to. Written with `#openedAt`, ended by `end`. */
+  #trips = 0
   /** Whether it was reported that this instance alone refuses. Written by `isAlone`, ended by `end`. */
   #isReported = false
   /** The call that is let through. Written by `claim`, ended by its outcome. */
@@ -117,13 +119,15 @@ export class Streak {
 
   #refuse(failure: Failure): void {
     this.#openedAt = failure.at
-    this.#retryAt = failure.at + resetTimeoutAfter(failure, this.#settings)
+    this.#retryAt = failure.at + resetTimeoutAfter(failure, this.#settings, this.#trips, String(failure.at))
+    this.#trips++
   }
 
   /** A new epoch begins, or the service works. */
   end(): void {
     this.#length = 0
     this.#openedAt = undefined
+    this.#trips = 0
     this.#probe = undefined
     this.#isReported = false
   }

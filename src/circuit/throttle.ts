@@ -1,53 +1,89 @@
 /**
- * How hard it is to reach the record of one circuit in a store that throttles.
+ * How hard it is to read the record of one circuit in a store that throttles.
  *
- * A throttled store is not a dead one: it serves others meanwhile. So this instance asks less often, and more often again
- * with each answer; and it goes on with what it knows only now and then, so that not all of a fleet do.
+ * A throttled store is not a dead one: it serves others meanwhile. So the record lives longer for each time that reading it
+ * was refused, and a little shorter again with each answer: a large fleet comes to ask as often as the store can bear.
+ * A read that was refused is tried again sooner than that, because the next one of many may be served.
  *
- * `Circuit` alone writes it, with each answer and each refusal of the store.
+ * An instance goes on with what it knows only now and then, so that not all of a fleet do; and when so many reads in a row
+ * were refused that it is no longer chance.
+ *
+ * `CachedRecord` alone writes it, with each answer to a read and each refusal.
  *
  * @module
  */
 
-/** A record is read no more seldom than this, for being throttled, in milliseconds. */
-const longestLifetime = 60_000
-/** The least time between two reads of a store that throttles, in milliseconds. */
+/** A record lives no longer than this, for being hard to read, in milliseconds. */
+const longestLifetime = 30_000
+/** A read that was refused is tried again after this time, or a lifetime if that is shorter, in milliseconds. */
+const retryAfter = 2_500
+/** The lifetime that is stretched where `cacheTtl` is shorter, in milliseconds. */
 const shortestLifetime = 250
+/** So many refusals in a row are no chance. */
+const mostRefusals = 10
 
 export class Throttle {
+  readonly #unit: number
   readonly #cacheTtl: number
   readonly #random: () => number
   /** The lifetime of the record is so many times as long. Written with each answer and each refusal. */
   #stretch = 1
+  /** When that grew last, in milliseconds since the epoch. Written by `refused`. */
+  #grownAt = Number.NEGATIVE_INFINITY
+  /** Refusals in a row. Written with each answer and each refusal. */
+  #refusals = 0
   /** Whether the next claim starts without a look. Drawn with each refusal. */
   #goesOn = false
 
   constructor(cacheTtl: number, random: () => number) {
     this.#cacheTtl = cacheTtl
+    this.#unit = Math.max(shortestLifetime, cacheTtl)
     this.#random = random
   }
 
   /** How long a record lives, in milliseconds. */
   get lifetime(): number {
-    if (this.#stretch === 1) return this.#cacheTtl
-    return Math.min(
-      Math.max(longestLifetime, this.#cacheTtl),
-      Math.max(shortestLifetime, this.#cacheTtl) * this.#stretch,
-    )
+    return this.isCrowded ? this.#unit * this.#stretch : this.#cacheTtl
   }
 
-  /** Whether a claim may start from the record that is known, though it could not be looked at. */
+  /** When a read that was refused is tried again, in milliseconds from then. */
+  get retry(): number {
+    return Math.min(retryAfter, this.lifetime)
+  }
+
+  /** Whether the store is known to have more to do than it can. */
+  get isCrowded(): boolean {
+    return this.#stretch > 1
+  }
+
+  /** Whether the last read was refused. */
+  get isRefused(): boolean {
+    return this.#refusals > 0
+  }
+
+  /** Whether it goes on with the record that is known, though it could not be looked at. */
   get goesOn(): boolean {
-    return this.#goesOn
+    return this.#goesOn || this.#refusals >= mostRefusals
   }
 
-  refused(): void {
-    this.#stretch = Math.min(2 * this.#stretch, 256)
-    this.#goesOn = this.#random() < 1 / this.#stretch
+  refused(now: number): void {
+    this.#refusals++
+    // One burst, as at the beginning of an outage, makes it grow once.
+    if (Math.abs(now - this.#grownAt) >= longestLifetime) {
+      this.#grownAt = now
+      this.#stretch = Math.min(2 * this.#stretch, Math.max(1, longestLifetime / this.#unit))
+    }
+    this.#goesOn = this.#random() < 1 / this.#stretch ** 2
   }
 
   answered(): void {
-    this.#stretch = Math.max(1, 0.9 * this.#stretch)
+    this.#stretch = Math.max(1, 0.97 * this.#stretch)
+    this.#refusals = 0
     this.#goesOn = false
+  }
+
+  /** Whether so many reads were refused in a row that others cannot be served either. */
+  get isShut(): boolean {
+    return this.#refusals >= mostRefusals
   }
 }

@@ -265,7 +265,7 @@ function loadedLater(load: () => Promise<ICircuitStorage>): ICircuitStorage {
       throw cause
     })
     return loading.catch((cause: unknown) => {
-      const message = 'The storage adapter could not be loaded: is its client library installed, or in the bundle?'
+      const message = `The storage adapter could not be loaded: is the bundle deployed whole? ${(cause as Partial<Error>).message}`
       throw new CircuitStorageError(message, { operation, kind: 'misconfigured', cause })
     })
   }

@@ -101,8 +101,10 @@ type Fields = Readonly<Record<string, unknown>>
  */
 export function parseCircuitRecord(serviceKey: string, raw: unknown, operation: StorageOperation): CircuitRecord {
   const fail = (field: string, value: unknown): never => {
+    const later =
+      field === 'schema' && typeof value === 'number' && value > 1 ? ', of a later version: update this package' : ''
     throw new CircuitStorageError(
-      `The record stored for ${JSON.stringify(serviceKey)} is damaged: ${field} is ${describe(value)}. It is left ` +
+      `The record stored for ${JSON.stringify(serviceKey)} is damaged: ${field} is ${describe(value)}${later}. It is left ` +
         'as it is and this instance decides alone; reset() repairs it.',
       { operation, service: serviceKey, corrupt: true },
     )

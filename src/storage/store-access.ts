@@ -1,6 +1,7 @@
 import { CircuitStorageError, type StorageOperation } from '../errors.ts'
 import { notify, type StorageErrorEvent, type StorageErrorListener } from '../events.ts'
 import { graceAfter, type Runtime } from '../runtime.ts'
+import { warnVisibly } from '../warnings.ts'
 import type { ICircuitStorage } from './contract.ts'
 import { parseError, parseReply } from './replies.ts'
 import { longestPauseOfAll, StorePause } from './store-pause.ts'
@@ -9,6 +10,7 @@ import { longestPauseOfAll, StorePause } from './store-pause.ts'
 const longestPreparation = 5_000
 /** The time between two warnings of one cause where there is no listener, in milliseconds. */
 const warningInterval = 60_000
+const warningType = 'CircuitStorageWarning'
 
 /** The services that an operation concerns. A batch has them by stored key, because its errors name those. */
 export type Concerned = readonly string[] | ReadonlyMap<string, string>
@@ -133,7 +135,10 @@ export class StoreAccess {
     return new Promise<T>((resolve, reject) => {
       let isWaiting = true
       const fail = (cause: unknown): void => {
-        if (!isWaiting) return
+        if (!isWaiting) {
+          this.#failedLate(operation, services, cause, operator === undefined)
+          return
+        }
         isWaiting = false
         this.#runtime.clearTimeout(timer)
         try {
@@ -190,10 +195,19 @@ export class StoreAccess {
     const error =
       parseError(operation, cause) ?? new CircuitStorageError(`The store failed at ${operation}.`, { operation, cause })
     // A damaged record is an answer: the store itself is well.
-    if (isDamage(error)) this.#pauseOf(operation).succeeded()
-    else this.#pauseOf(operation).failed(startedAt, error.kind)
+    const pause = this.#pauseOf(operation)
+    if (isDamage(error)) pause.succeeded()
+    // How often a record is read that the store throttles is the circuit's business.
+    else if (pause !== this.#readPause || error.kind !== 'throttled') pause.failed(startedAt, error.kind)
     this.#report({ services: concernedBy(error, services), operation, error, willRetry })
     return error
+  }
+
+  /** That the store did not answer in time was reported. It is reported as well that it never will, and why. */
+  #failedLate(operation: StorageOperation, services: Concerned, cause: unknown, willRetry: boolean): void {
+    const error = parseError(operation, cause)
+    if (error?.kind !== 'misconfigured') return
+    this.#report({ services: concernedBy(error, services), operation, error, willRetry })
   }
 
   #succeeded(operation: StorageOperation, services: Concerned): void {
@@ -217,23 +231,17 @@ export class StoreAccess {
       const cause = causeOf(event)
       if (this.#misconfigurations.has(cause)) return
       this.#misconfigurations.set(cause, event)
-      warn(
-        error,
-        `The circuit breaker's store is misconfigured; until that is corrected, each instance decides alone. ${error.message}`,
-      )
+      const text = "The circuit breaker's store is misconfigured; until that is corrected, each instance decides alone."
+      warnVisibly(`${text} ${error.message}`, warningType, error.code)
     } else if (this.#listeners.size === 0) {
       const key = `${operation} ${error.kind} ${causeOf(event)}`
       const now = this.#runtime.now()
       const warnedAt = this.#warnedAt.get(key)
       if (warnedAt !== undefined && Math.abs(now - warnedAt) < warningInterval) return
       this.#warnedAt.set(key, now)
-      warn(error, error.message)
+      process.emitWarning(error.message, { type: warningType, code: error.code })
     }
   }
-}
-
-function warn({ code }: CircuitStorageError, message: string): void {
-  process.emitWarning(message, { type: 'CircuitStorageWarning', code })
 }
 
 /** Tells causes apart by their name and the word that Redis begins a message with. The rest may be new each time. */

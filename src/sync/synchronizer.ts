@@ -47,8 +47,10 @@ export class Synchronizer {
   #round: Promise<void> = Promise.resolve()
   /** Whether a round is under way. Set by `#startRound`, unset by `#run` at its end. */
   #isRunning = false
-  /** The claim under way. Set by {@link claim}, and unset when it has ended. */
+  /** The claim under way. Set by `#ask`, and unset when it has ended. */
   #claiming: Promise<void> | undefined
+  /** When it began, in milliseconds since the epoch. Set by `#ask`. */
+  #claimingSince = 0
 
   constructor(circuit: Circuit, storageKey: string, store: StoreAccess, runtime: Runtime, storageTimeout: number) {
     this.circuit = circuit
@@ -84,8 +86,14 @@ export class Synchronizer {
     const { circuit } = this
     const giveUpAt = this.#runtime.now() + Math.min(this.#storageTimeout, patience)
     const isFirst = this.#claiming === undefined
+    const isOverdue = giveUpAt - this.#claimingSince >= 2 * this.#storageTimeout
     while (this.#claiming !== undefined) {
       const isOver = !(await this.#until(giveUpAt, this.#claiming)) || this.#runtime.now() >= giveUpAt
+      if (isOver && isOverdue) {
+        // The claim that it has waited for has had its time before, and has now had it again.
+        circuit.asked()
+        return circuit.mayClaimAlone ? circuit.claimAlone(duration) : undefined
+      }
       if (isOver || circuit.admit(this.#runtime.now()) !== 'claim') return undefined
     }
     circuit.dropExpiredLease()
@@ -189,6 +197,7 @@ export class Synchronizer {
   }
 
   #ask(duration: number, requestId: string | undefined): Promise<void> {
+    this.#claimingSince = this.#runtime.now()
     this.#claiming = this.#acquire(duration, requestId).finally(() => {
       this.#claiming = undefined
     })

@@ -1,8 +1,9 @@
 import { describe, expect, it } from '@jest/globals'
 import { CallLimits } from '../../../src/call/call-limits.ts'
 import { Invocation, type TimeSource } from '../../../src/call/invocation.ts'
+import { TurnClock } from '../../../src/call/turn-clock.ts'
 import { CircuitTimeoutError } from '../../../src/errors.ts'
-import type { Runtime, TimerHandle } from '../../../src/runtime.ts'
+import { type Runtime, systemRuntime, type TimerHandle } from '../../../src/runtime.ts'
 
 const start = 1_800_000_000_000
 const reserve = 1_000
@@ -103,13 +104,24 @@ function startedScope(runtime: Runtime, parts: ScopeParts = {}): CallLimits {
   return scope
 }
 
+/** The clock of a turn in which many calls begin. */
+function busyClockOf({ now }: Runtime): TurnClock {
+  const clock = new TurnClock({ now, setTimeout: systemRuntime.setTimeout })
+  for (let reading = 0; reading < 2; reading++) clock.instant()
+  return clock
+}
+
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve))
+}
+
 function never(): Promise<never> {
   return new Promise(() => {})
 }
 
 /** Long enough for Node to report a rejection that nobody handles: Jest fails the test then. */
 async function untilRejectionsAreReported(): Promise<void> {
-  for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve))
+  for (let turn = 0; turn < 3; turn++) await nextTurn()
 }
 
 async function errorOf(step: PromiseLike<unknown> | unknown): Promise<unknown> {
@@ -622,6 +634,48 @@ describe('a timeout', () => {
 
     expect(await outcome).toMatchObject({ attempted: false })
   })
+
+  it('sets a timer when the turn is over, for the time that is left then', async () => {
+    const runtime = new FakeRuntime()
+    const scopes = [1, 2].map(() => scopeOf(runtime, { timeout: 2_000 }))
+    const clock = busyClockOf(runtime)
+    for (const scope of scopes) scope.start(clock)
+    expect(runtime.delays).toEqual([])
+
+    runtime.time += 300
+    await nextTurn()
+    expect(runtime.delays).toEqual([1_700, 1_700])
+
+    runtime.advance(1_700)
+    expect(scopes.map(({ hasTimedOut }) => hasTimedOut)).toEqual([true, true])
+  })
+
+  it('sets no timer for a call that ended in the turn in which it began', async () => {
+    const runtime = new FakeRuntime()
+    const scope = scopeOf(runtime, { timeout: 2_000 })
+    scope.start(busyClockOf(runtime))
+
+    scope.end(false)
+    await nextTurn()
+
+    expect(runtime.delays).toEqual([])
+  })
+
+  it.each([
+    [-5_000, 2_000],
+    [5_000, 0],
+  ])(
+    'sets a timer for no more than its time and no less than none where the clock goes by %s ms',
+    async (step, delay) => {
+      const runtime = new FakeRuntime()
+      scopeOf(runtime, { timeout: 2_000 }).start(busyClockOf(runtime))
+
+      runtime.time += step
+      await nextTurn()
+
+      expect(runtime.delays).toEqual([delay])
+    },
+  )
 
   it('does not touch a call that ended in time', async () => {
     const runtime = new FakeRuntime()

@@ -79,17 +79,49 @@ describe('the clock of a turn', () => {
     expect(turnEnded).toHaveBeenCalledTimes(2)
   })
 
-  it('finds out by itself that a turn is over whose end nobody tells', () => {
+  it('tells no more than 64 listeners together, because a turn may go on for ever', () => {
+    const { clock } = clockAt(1_000)
+    const turnEnded = jest.fn()
+    for (let n = 0; n < 2; n++) clock.now()
+    for (let n = 0; n < 63; n++) clock.whenOver({ turnEnded })
+    expect(turnEnded).not.toHaveBeenCalled()
+    for (let n = 0; n < 64; n++) clock.whenOver({ turnEnded })
+    expect(turnEnded).toHaveBeenCalledTimes(64)
+  })
+
+  it('takes a turn for over that has gone on for a hundredth of a second', () => {
     const subject = clockAt(1_000)
-    const taken = jest.spyOn(globalThis, 'setImmediate').mockImplementation(() => undefined as never)
     const turnEnded = jest.fn()
     for (let n = 0; n < 2; n++) subject.clock.now()
-    taken.mockRestore()
     subject.clock.whenOver({ turnEnded })
     for (let n = 0; n < 63; n++) subject.clock.now()
     subject.pass(10)
     expect(subject.clock.now()).toBe(1_010)
     expect(turnEnded).toHaveBeenCalledTimes(1)
+  })
+
+  it.each(['setImmediate', 'setTimeout'] as const)('takes calls for rare where a test has replaced %s', (name) => {
+    const subject = clockAt(1_000)
+    const taken = jest.spyOn(globalThis, name).mockImplementation(() => undefined as never)
+    const turnEnded = jest.fn()
+    for (let n = 0; n < 5; n++) subject.clock.now()
+    subject.clock.whenOver({ turnEnded })
+    taken.mockRestore()
+    expect(turnEnded).toHaveBeenCalledTimes(1)
+    expect(subject.readings).toBe(5)
+  })
+
+  it('is read for an instant, which those who come close after it share', () => {
+    const subject = clockAt(1_000)
+    for (let n = 0; n < 2; n++) subject.clock.now()
+    subject.pass(5)
+    expect([subject.clock.now(), subject.clock.instant(), subject.clock.now()]).toEqual([1_000, 1_005, 1_005])
+  })
+
+  it('numbers its readings', () => {
+    const subject = clockAt(1_000)
+    const [first, second, third] = [1, 2, 3].map(() => subject.clock.reading())
+    expect([second === first, third === second, subject.clock.at]).toEqual([false, true, 1_000])
   })
 
   it('is one for all that share a runtime', () => {

@@ -20,7 +20,7 @@ interface Surroundings {
 /** A circuit in a world without time: every answer of the store is the test's. */
 function circuitWith({ settings = {}, isShared = true, now = 1_000 }: Surroundings = {}) {
   let ids = 0
-  const world = { now, random: 0, canRead: true, canWrite: true }
+  const world = { now, random: 0, canRead: true, canWrite: true, throttlesWrites: false }
   const events: StateChange[] = []
   const refusals: CircuitOpenError[] = []
   const circuit = new Circuit(

@@ -146,7 +146,7 @@ describe('an open circuit', () => {
     const { start, runtime } = createFleet({}, { random: () => draw })
     const [author, other] = [start(), start()]
     await trip(author)
-    draw = 0.0012
+    draw = 0.00123
     await other.load()
     expect((await outcomeOf(other.call('stripe', ok))).error).toMatchObject({ reason: 'open', retryAfter: 10_002 })
     await runtime.advance(10_002)

@@ -294,7 +294,8 @@ describe('a damaged record', () => {
   })
 
   it.each([
-    ['schema is the number 2', { ...fullRecord(), schema: 2 }],
+    ['schema is the number 0', { ...fullRecord(), schema: 0 }],
+    ['schema is the number 2, of a later version: update this package', { ...fullRecord(), schema: 2 }],
     ['retryAt is null', { ...fullRecord(), state: 'OPEN', retryAt: null }],
   ])('is refused with what is in the place of the field: %s', (description, raw) => {
     expect(damageOf(raw).message).toContain(`: ${description}. `)

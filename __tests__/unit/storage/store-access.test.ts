@@ -784,6 +784,20 @@ describe('an answer that comes late', () => {
     expect(events).toHaveLength(1)
     expect(store.canRead).toBe(true)
   })
+
+  it('is reported if it says that waiting does not help', async () => {
+    const { runtime, store, events } = arrange()
+    const { promise, reject } = Promise.withResolvers<CircuitRecord>()
+    const outcome = errorOf(run(store, () => promise))
+    runtime.advance(storageTimeout)
+    await outcome
+    const error = new CircuitStorageError('No.', { operation: 'getState', kind: 'misconfigured' })
+
+    reject(error)
+    await untilRejectionsAreReported()
+
+    expect(events.slice(1)).toEqual([{ operation: 'getState', services: ['stripe'], error, willRetry: true }])
+  })
 })
 
 describe('the pause', () => {

@@ -10,7 +10,10 @@ function arrange({ drawn = 0, longest = 30_000 } = {}) {
   const clock = { now: start }
   const pause = new StorePause({ ...systemRuntime, now: () => clock.now, random: () => drawn }, longest)
   /** An operation fails that began this long ago. */
-  const fail = (times = 1, { took = 0, kind = 'unavailable' }: { took?: number; kind?: StorageErrorKind } = {}): void => {
+  const fail = (
+    times = 1,
+    { took = 0, kind = 'unavailable' }: { took?: number; kind?: StorageErrorKind } = {},
+  ): void => {
     for (let n = 0; n < times; n++) pause.failed(clock.now - took, kind)
   }
   /** How long it lasts from now on, to the millisecond. */

@@ -33,10 +33,9 @@ async function loadSdk(context: Context): Promise<Sdk> {
     const { marshall, unmarshall } = await import('@aws-sdk/util-dynamodb')
     return { ...commands, marshall, unmarshall }
   } catch (cause) {
-    throw new CircuitStorageError(
-      `The DynamoDB storage could not load ${name}. Install it (npm install ${name}), or let your bundler include it.`,
-      { ...context, kind: 'misconfigured', cause },
-    )
+    const { whyNotLoaded } = await import('../load-failures.ts')
+    const message = `The DynamoDB storage could not load ${whyNotLoaded(name, cause)}`
+    throw new CircuitStorageError(message, { ...context, kind: 'misconfigured', cause })
   }
 }
 

@@ -53,7 +53,6 @@ const throttling: ReadonlySet<string> = new Set([
 ])
 
 const wrongCredentials: ReadonlySet<string> = new Set([
-  'CredentialsProviderError',
   'ExpiredTokenException',
   'IncompleteSignatureException',
   'InvalidSignatureException',
@@ -71,7 +70,26 @@ const misconfigured: ReadonlySet<string> = new Set([
 function kindOf(error: unknown): StorageErrorKind {
   const { name, $metadata } = error as Partial<DynamoDBServiceException>
   if (throttling.has(String(name)) || $metadata?.httpStatusCode === 429) return 'throttled'
-  return misconfigured.has(String(name)) || isAboutKeys(error) ? 'misconfigured' : 'unavailable'
+  if (misconfigured.has(String(name)) || isAboutKeys(error) || isAboutSize(error)) return 'misconfigured'
+  return lacksRegion(error) || lacksCredentials(error) ? 'misconfigured' : 'unavailable'
+}
+
+/** Whether the SDK, before it sends anything, finds no region or one that cannot be. */
+function lacksRegion(error: unknown): boolean {
+  const { message, $fault } = error as Partial<DynamoDBServiceException>
+  return $fault === undefined && /^Region (is missing|not accepted)/.test(String(message))
+}
+
+/** Whether the SDK, before it sends anything, finds no credentials. */
+function lacksCredentials(error: unknown): boolean {
+  const { name, message, $fault } = error as Partial<DynamoDBServiceException>
+  return $fault === undefined && (/ProviderError$/.test(String(name)) || /^Resolved credential/.test(String(message)))
+}
+
+/** Whether the item would be larger than DynamoDB takes. A circuit's own attributes never are. */
+function isAboutSize(error: unknown): boolean {
+  const { name, message } = error as Partial<Error>
+  return name === 'ValidationException' && /\bitem size\b/i.test(String(message))
 }
 
 /** Whether the table has another key schema than the options say, or an index whose key our attributes do not fit. */
@@ -108,13 +126,38 @@ function adviceOn(error: unknown, action: Action, table: Table): string {
       `partition key ${JSON.stringify(table.partitionKeyName)} and ${sortKey}, strings. DynamoDB: ${message}`
     )
   }
+  if (isAboutSize(error)) {
+    return (
+      `the circuit's item in the table ${tableName} has no room left, of 400 KB at most. Remove the attributes that others ` +
+      'have added to it.'
+    )
+  }
   if (name === 'ValidationException') return `DynamoDB refused the ${action} on the table ${tableName}: ${message}`
   if (throttling.has(String(name))) {
     return `the table ${tableName} is throttled (${name}). Give it more capacity, or make it on-demand.`
   }
   if (wrongCredentials.has(String(name))) {
-    return `the credentials of the client are missing or not accepted (${name}). See the cause.`
+    return `DynamoDB does not accept the credentials of the client (${name}). Correct or renew them.`
+  }
+  if (lacksRegion(error)) {
+    return `the client has no valid region (${message}). Set AWS_REGION, which Lambda does by itself, or the region of the client.`
+  }
+  if (lacksCredentials(error)) {
+    return (
+      `the client finds no credentials (${namesOf(error)}). Lambda gives a function those of its role; elsewhere set ` +
+      'AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.'
+    )
   }
   if ($fault) return `DynamoDB answered the ${action} with ${name} (HTTP ${$metadata?.httpStatusCode ?? 'unknown'}).`
   return `the ${action} did not succeed: ${name ?? 'Error'}: ${message || code || 'no message'}`
+}
+
+/** The names and codes of an error and its causes. Their messages can hold secrets, for instance a command and its output. */
+function namesOf(error: unknown): string {
+  const names: string[] = []
+  for (let each = error; each instanceof Error && names.length < 4; each = each.cause) {
+    const { name, code } = each as { readonly name: string; readonly code?: unknown }
+    names.push(code === undefined ? name : `${name} ${code}`)
+  }
+  return names.join(', because of ')
 }

@@ -4,21 +4,24 @@
  * @module
  */
 
+import type { Socket } from 'node:net'
 import type { Redis, RedisOptions } from 'ioredis'
 import { CircuitStorageError, type StorageOperation } from '../../errors.ts'
-import { codeOf, DatabaseError } from './errors.ts'
+import { codeOf, DatabaseError, SchemeError } from './errors.ts'
 import type { ClientOptions, RedisClientLike } from './options.ts'
 import type { Script } from './scripts.ts'
 
 /** A connection to the server, or what stands for it. */
 export interface Connection {
   readonly client: RedisClientLike
+  /** Whether the names of commands are sent in capitals, past reply transformers. */
+  readonly inCapitals: boolean
   /** The same client, if it was made here. */
   readonly own?: Redis
   /** Lets the client try anew to connect. Each operation calls it. */
   readonly allowRetries?: () => void
-  /** The reason why the client is not connected. */
-  readonly lastError?: () => Error | undefined
+  /** Takes note of replies; resolves to the reason why the client is not connected. */
+  readonly diagnose?: (replies: readonly PromiseSettledResult<unknown>[]) => Promise<Error | undefined>
 }
 
 type Command = readonly [name: string, ...args: string[]]
@@ -34,7 +37,7 @@ export async function connect(
   { client, url, options }: ClientOptions,
   operation: StorageOperation,
 ): Promise<Connection> {
-  if (client) return { client }
+  if (client) return { client, inCapitals: takesCapitals(client) }
   const Client = await loadIoredis(operation)
   // ioredis begins its own count anew with every connection, even one that is closed as soon as it is made. This count
   // goes up with each attempt, and back to 0 with each operation.
@@ -42,8 +45,7 @@ export async function connect(
   const retryStrategy = () => (++attempts < maxConnectAttempts ? Math.random() * 50 * 2 ** attempts : null)
   // The type of the settings decides on the types of the commands, of which none is used.
   const settings = { ...defaultsFor(options), retryStrategy, ...options } as RedisOptions & { replyMapping?: 'legacy' }
-  // Normalise the URL: ioredis recognises TLS by a scheme in small letters.
-  const own = url === undefined ? new Client(settings) : new Client(new URL(url).href, settings)
+  const own = url === undefined ? new Client(settings) : new Client(...addressOf(url, settings))
   awaitDatabase(own)
   // Set by each error of the connection, unset when it is ready.
   let lastError: Error | undefined
@@ -54,10 +56,61 @@ export async function connect(
   own.on('ready', () => {
     lastError = undefined
   })
+  // ioredis goes on to wait for a reply on a connection that is lost.
+  own.on('close', () => clearTimeout((own as unknown as Insides).socketTimeoutTimer))
   const allowRetries = () => {
     attempts = 0
   }
-  return { client: own, own, allowRetries, lastError: () => lastError }
+  // Set by the first reply of the server.
+  let hasAnswered = false
+  const diagnose = async (replies: readonly PromiseSettledResult<unknown>[]): Promise<Error | undefined> => {
+    hasAnswered ||= replies.some((reply) => reply.status === 'fulfilled' || codeOf(reply.reason) !== undefined)
+    if (hasAnswered) return lastError
+    const { answersToOther } = await import('./scheme.ts')
+    return (await answersToOther(own.options)) ? new SchemeError(own.options.tls !== undefined, lastError) : lastError
+  }
+  return { client: own, inCapitals: takesCapitals(own), own, allowRetries, diagnose }
+}
+
+/**
+ * The address in a URL, and the settings with those in its query, which win. ioredis would take these for texts: it throws
+ * at a time that is one, and takes `false` for true.
+ */
+function addressOf<Settings>(url: string, settings: Settings): [address: string, settings: Settings] {
+  // The normalised URL: ioredis recognises TLS by a scheme in small letters.
+  const address = new URL(url)
+  const given = Object.fromEntries(Array.from(address.searchParams, ([name, text]) => [name, queried(name, text)]))
+  address.search = ''
+  return [address.href, { ...settings, ...given }]
+}
+
+function queried(name: string, text: string): unknown {
+  const isText = /(name|word|prefix|host|path|tag)$/i.test(name)
+  return !isText && /^(0|[1-9]\d*|true|false|null)$/.test(text) ? JSON.parse(text) : text
+}
+
+/** The part of the clients of ioredis by which they are known, and a command of theirs. */
+interface Commander extends RedisClientLike {
+  readonly options?: { readonly keyPrefix?: unknown }
+  getBuiltinCommands?(): readonly string[]
+}
+
+interface SentCommand {
+  getKeys(): readonly unknown[]
+}
+
+/**
+ * Whether a client takes the names of commands in capitals, as servers do. ioredis and iovalkey then hand out replies as
+ * they came: their reply transformers, which are global, go by small letters. Older versions do not know where a command
+ * in capitals has its keys, so that they neither add the `keyPrefix` of the client nor find the node in a cluster.
+ */
+function takesCapitals(client: Commander): boolean {
+  if (typeof client.getBuiltinCommands !== 'function') return false
+  if (!client.isCluster && !client.options?.keyPrefix) return true
+  // Sends nothing: hands out the command.
+  const sendCommand = (command: SentCommand) => command
+  const probe: Commander = Object.create(client, { options: { value: {} }, sendCommand: { value: sendCommand } })
+  return (probe.call('HGETALL', 'key') as unknown as SentCommand).getKeys().length === 1
 }
 
 /**
@@ -95,9 +148,19 @@ function awaitDatabase(client: Redis): void {
 /** Closes a client when the replies on their way have arrived. A client that has ended would only start a timer. */
 export async function hangUp(client: Redis): Promise<void> {
   if (client.status === 'end') return
+  const { stream } = client as unknown as Insides
+  const isGone = stream?.destroyed
   await client.quit().catch(() => {
     if (client.status !== 'end') client.disconnect()
   })
+  // ioredis has begun to wait for the end of a connection that had ended before.
+  if (isGone) stream?.emit('close')
+}
+
+/** What ioredis keeps to itself. */
+interface Insides {
+  readonly stream?: Socket
+  readonly socketTimeoutTimer?: NodeJS.Timeout
 }
 
 /** Loads ioredis. The import is inside `try`, so that bundlers only warn of a package that is not installed. */
@@ -107,11 +170,9 @@ async function loadIoredis(operation: StorageOperation): Promise<typeof Redis> {
     // The first 5.x have the class as their default export alone.
     return ioredis.Redis ?? ioredis.default
   } catch (cause) {
-    throw new CircuitStorageError(
-      'The Redis storage could not load ioredis. Install it (npm install ioredis), let your bundler include it, or pass ' +
-        'a client.',
-      { operation, kind: 'misconfigured', cause },
-    )
+    const { whyNotLoaded } = await import('../load-failures.ts')
+    const message = `The Redis storage could not load ${whyNotLoaded('ioredis', cause)}`
+    throw new CircuitStorageError(message, { operation, kind: 'misconfigured', cause })
   }
 }
 
@@ -147,11 +208,11 @@ function defaultsFor(options: RedisOptions | undefined): RedisOptions {
 
 /** Sends the commands together. Where the server does not know a script, sends its source. */
 export async function deliver(
-  client: RedisClientLike,
+  connection: Connection,
   requests: readonly Delivery[],
 ): Promise<PromiseSettledResult<unknown>[]> {
   const replies = await sendAll(
-    client,
+    connection,
     requests.map(({ command }) => command),
   )
   const unknown = [...replies.keys()].filter((index) => isNoScript(replies[index]))
@@ -160,7 +221,7 @@ export async function deliver(
     const { command, script } = requests[index] as Delivery
     return ['eval', script?.source ?? '', ...command.slice(2)]
   })
-  const again = await sendAll(client, sources)
+  const again = await sendAll(connection, sources)
   for (const [position, index] of unknown.entries()) replies[index] = again[position] as PromiseSettledResult<unknown>
   return replies
 }
@@ -174,13 +235,16 @@ function isNoScript(reply: PromiseSettledResult<unknown> | undefined): boolean {
  * nodes, and the client follows slots that move for single commands only. Each node still has one round trip.
  */
 async function sendAll(
-  client: RedisClientLike,
-  commands: readonly Command[],
+  { client, inCapitals }: Connection,
+  given: readonly Command[],
 ): Promise<PromiseSettledResult<unknown>[]> {
+  const commands = inCapitals ? given.map(([name, ...args]): Command => [name.toUpperCase(), ...args]) : given
   if (commands.length === 1 || client.isCluster || !client.pipeline) {
     return Promise.allSettled(commands.map(async (command) => client.call(...command)))
   }
-  const replies = await client.pipeline(commands.map((command) => [...command])).exec()
+  const replies = await client
+    .pipeline(commands.map((command) => (inCapitals ? ['call', ...command] : [...command])))
+    .exec()
   return commands.map((_, index) => {
     const [reason, value] = replies?.[index] ?? [new Error('The client left the command without a reply.')]
     return reason ? { status: 'rejected', reason } : { status: 'fulfilled', value }

@@ -20,6 +20,18 @@ export class DatabaseError extends Error {
   }
 }
 
+/** The server speaks TLS where we do not, or the other way round. */
+export class SchemeError extends Error {
+  constructor(isSecure: boolean, cause: unknown) {
+    super(
+      isSecure
+        ? 'the server speaks no TLS on this port. Use redis:// in place of rediss://, or the port that does'
+        : 'the server speaks TLS on this port. Use rediss:// in place of redis://, or the option tls of ioredis',
+      { cause },
+    )
+  }
+}
+
 /** The word with which an error of Redis begins, such as `WRONGTYPE`; `undefined` for other errors. */
 export function codeOf(error: unknown): string | undefined {
   return /^-?([A-Z]{2,})\b/.exec(messageOf(error))?.[1]
@@ -47,9 +59,12 @@ export function commandError(reason: unknown, context: Context, lastError: Error
     )
   }
   // A command that was given up with its connection does not tell why there was none.
-  const givenUp = /Connection is closed|max retries per request/.test(messageOf(reason))
-  const error = givenUp ? (lastError ?? reason) : reason
-  const cause = withoutCommand(error instanceof DatabaseError ? error.cause : error)
+  const givenUp = /Connection is closed|max retries per request|^Command timed out/.test(messageOf(reason))
+  const isExplained = lastError instanceof SchemeError || (givenUp && lastError !== undefined)
+  const error = isExplained ? lastError : reason
+  const cause = withoutCommand(
+    error instanceof DatabaseError || error instanceof SchemeError ? (error.cause ?? reason) : error,
+  )
   return new CircuitStorageError(`${operation} of ${JSON.stringify(service)} failed: ${adviceOn(error)}`, {
     ...context,
     kind: kindOf(error),
@@ -109,6 +124,7 @@ const misconfigured: ReadonlySet<string> = new Set([
 ])
 
 function kindOf(error: unknown): StorageErrorKind {
+  if (error instanceof SchemeError || isAboutTls(error) || isAboutCertificate(error)) return 'misconfigured'
   const isOfDatabase = error instanceof DatabaseError
   const word = wordOf(isOfDatabase ? error.cause : error)
   if (throttled.has(word)) return 'throttled'
@@ -126,8 +142,30 @@ function wordOf(error: unknown): string {
   return message.includes('max number of clients') ? 'MAXCLIENTS' : (codeOf(error) ?? '')
 }
 
+/** Whether a server that speaks no TLS answered a handshake. */
+function isAboutTls(error: unknown): boolean {
+  return /^ERR_SSL_(WRONG_VERSION|PACKET_LENGTH)/.test(errorCodeOf(error))
+}
+
+/** Whether the certificate of the server is not accepted: https://nodejs.org/api/tls.html#x509-certificate-error-codes */
+function isAboutCertificate(error: unknown): boolean {
+  return /^(CERT_|DEPTH_ZERO_|ERR_TLS_CERT_|SELF_SIGNED_|UNABLE_TO_(GET_ISSUER|VERIFY_LEAF))/.test(errorCodeOf(error))
+}
+
+function errorCodeOf(error: unknown): string {
+  return String((error as { readonly code?: unknown } | undefined)?.code)
+}
+
 /** Says what happened and what to do about it. */
 function adviceOn(error: unknown): string {
+  if (error instanceof SchemeError) return `${error.message}.`
+  if (isAboutTls(error)) return `${new SchemeError(true, undefined).message}.`
+  if (isAboutCertificate(error)) {
+    return (
+      `the certificate of the server is not accepted (${errorCodeOf(error)}). Connect to the name that it is for, and ` +
+      'put its authority into tls.ca of the options.'
+    )
+  }
   if (error instanceof DatabaseError) return `${error.message}: ${adviceOnDatabase(error.cause)}`
   const message = messageOf(error)
   const known = advice.get(wordOf(error))
@@ -162,6 +200,15 @@ function withoutCommand(error: unknown): Error {
     }
   }
   return copy
+}
+
+/** The error about a field that cannot be decoded. */
+export function undecodable({ operation, service }: Context, field: string): CircuitStorageError {
+  return new CircuitStorageError(
+    `The record stored for ${JSON.stringify(service)} is damaged: ${field} is no text in UTF-8. It is left as it is and ` +
+      'this instance decides alone; reset() repairs it.',
+    { operation, service, corrupt: true },
+  )
 }
 
 /** The error about a reply that is not as Redis sent it. */

@@ -6,7 +6,10 @@
 
 import type { CircuitRecord, WriteResult } from '../contract.ts'
 import { recordFields } from '../record.ts'
-import { type Context, unintelligible } from './errors.ts'
+import { type Context, undecodable, unintelligible } from './errors.ts'
+
+/** A longer text is not parsed as JSON, in characters: a thousand leases or transitions take less. */
+const longestJson = 1_000_000
 
 /** The fields of a record: names and values by turns. */
 export function fieldsOf(record: CircuitRecord): string[] {
@@ -25,7 +28,10 @@ export function decodeRecord(reply: unknown, context: Context): CircuitRecord | 
   const raw: Partial<Record<keyof CircuitRecord, unknown>> = {}
   for (const field of recordFields) {
     const text = stored.get(field)
-    if (text !== undefined) raw[field] = decodeField(field, text)
+    if (text === undefined) continue
+    // Bytes that are no UTF-8 become this character. Sent back as a condition it would equal nothing that is stored.
+    if ((field === 'version' || field === 'epoch') && text.includes('\ufffd')) throw undecodable(context, field)
+    raw[field] = decodeField(field, text)
   }
   return raw as unknown as CircuitRecord
 }
@@ -52,6 +58,7 @@ function decodeField(field: keyof CircuitRecord, text: string): unknown {
     case 'transitions':
     case 'lastFailure':
     case 'override':
+      if (text.length > longestJson) return text
       try {
         return JSON.parse(text)
       } catch {

@@ -80,18 +80,22 @@ export class UncheckedRedisStorage implements ICircuitStorage {
   /** Tries what `check` asks beyond the other methods. It is loaded when it is first used, and imports nothing of this. */
   async inspect(serviceKeys: readonly string[]): Promise<StorageInspection> {
     const { inspectServer } = await import('./inspect.ts')
-    const { client, lastError } = await this.#open('getState')
+    const connection = await this.#open('getState')
     const [service = ''] = serviceKeys
+    let lastError: Error | undefined
     return inspectServer({
       keyPrefix: this.#keyPrefix,
       key: this.#keyOf(service),
-      send: (commands) =>
-        deliver(
-          client,
+      send: async (commands) => {
+        const replies = await deliver(
+          connection,
           commands.map((command) => ({ command })),
-        ),
+        )
+        lastError = await connection.diagnose?.(replies)
+        return replies
+      },
       scriptOf: additionOf,
-      errorOf: (reason) => commandError(reason, { operation: 'compareAndSetState', service }, lastError?.()),
+      errorOf: (reason) => commandError(reason, { operation: 'compareAndSetState', service }, lastError),
     })
   }
 
@@ -139,11 +143,12 @@ export class UncheckedRedisStorage implements ICircuitStorage {
   /** Sends the requests together. Never rejects: each has its outcome. */
   async #send<T>(operation: StorageOperation, requests: readonly Request<T>[]): Promise<Outcome<T>[]> {
     if (requests.length === 0) return []
-    let connection: Connection | undefined
+    let lastError: Error | undefined
     let replies: PromiseSettledResult<unknown>[]
     try {
-      connection = await this.#open(operation)
-      replies = await deliver(connection.client, requests)
+      const connection = await this.#open(operation)
+      replies = await deliver(connection, requests)
+      lastError = await connection.diagnose?.(replies)
     } catch (reason) {
       replies = requests.map(() => ({ status: 'rejected', reason }))
     }
@@ -154,7 +159,7 @@ export class UncheckedRedisStorage implements ICircuitStorage {
         if (reply.status === 'rejected') throw reply.reason
         return { service, value: decode(reply.value, context) }
       } catch (reason) {
-        return { service, error: commandError(reason, context, connection?.lastError?.()) }
+        return { service, error: commandError(reason, context, lastError) }
       }
     })
   }

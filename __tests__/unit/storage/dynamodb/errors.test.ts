@@ -1,5 +1,9 @@
-import { BatchGetItemCommand, GetItemCommand } from '@aws-sdk/client-dynamodb'
-import { describe, expect, it } from '@jest/globals'
+import { BatchGetItemCommand, type DynamoDBClientConfig, GetItemCommand } from '@aws-sdk/client-dynamodb'
+import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals'
+import { CircuitBreaker } from '../../../../src/circuit-breaker.ts'
+import { DynamoDBCircuitStorage } from '../../../../src/storage/dynamodb/index.ts'
+import { patientStore } from '../../../support/patience.ts'
+import { unavailable } from '../../../support/virtual-fleet.ts'
 import { mocked, rejectionOf, serviceError } from './mocked-table.ts'
 
 describe('an error', () => {
@@ -25,11 +29,16 @@ describe('an error', () => {
       'One or more parameter values were invalid: Type mismatch for Index Key updatedAt Expected: S Actual: N',
       'Use another table for the circuits, or name that key otherwise. DynamoDB: One or more',
     ],
+    [
+      'ValidationException',
+      'Item size to update has exceeded the maximum allowed size',
+      'the circuit\'s item in the table "app" has no room left',
+    ],
     ['ProvisionedThroughputExceededException', 'Slow down', 'the table "app" is throttled'],
     [
       'UnrecognizedClientException',
       'The security token is invalid',
-      'credentials of the client are missing or not accepted',
+      'DynamoDB does not accept the credentials of the client (UnrecognizedClientException)',
     ],
     ['InternalServerError', 'Oops', 'DynamoDB answered the GetItem with InternalServerError (HTTP 400)'],
   ])('%s says what to do', async (name, message, advice) => {
@@ -44,7 +53,6 @@ describe('an error', () => {
 
   it.each([
     ['AccessDeniedException', 'misconfigured'],
-    ['CredentialsProviderError', 'misconfigured'],
     ['ResourceNotFoundException', 'misconfigured'],
     ['UnrecognizedClientException', 'misconfigured'],
     ['ValidationException', 'unavailable'],
@@ -59,6 +67,14 @@ describe('an error', () => {
     expect(await rejectionOf(storage.getState('stripe'))).toMatchObject({ kind })
     const error = await rejectionOf(storage.batchGetState(['stripe', 'paypal']))
     expect([error.kind, error.errors?.get('stripe')?.kind]).toEqual([kind, kind])
+  })
+
+  it('about the size of the item does not pass by itself', async () => {
+    const { storage, aws } = mocked()
+    aws
+      .on(GetItemCommand)
+      .rejects(serviceError('ValidationException', 'Item size has exceeded the maximum allowed size'))
+    expect(await rejectionOf(storage.getState('stripe'))).toMatchObject({ kind: 'misconfigured' })
   })
 
   it('about keys does not pass by itself', async () => {
@@ -100,5 +116,64 @@ describe('an error', () => {
     const { storage, aws } = mocked()
     aws.on(GetItemCommand).rejects(serviceError('InvalidSignatureException', 'x-amz-security-token:SECRET'))
     await expect(storage.getState('stripe')).rejects.toThrow(/^((?!SECRET).)*$/)
+  })
+
+  describe('of a client that is not set up', () => {
+    // Nothing of the machine that the tests run on.
+    const names = ['AWS_CONFIG_FILE', 'AWS_SHARED_CREDENTIALS_FILE', 'AWS_EC2_METADATA_DISABLED', 'AWS_REGION'] as const
+    const values = ['/dev/null', '/dev/null', 'true', undefined]
+    const others = ['AWS_PROFILE', 'AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_DEFAULT_REGION'] as const
+    const before = { ...process.env }
+    beforeAll(() => {
+      for (const name of [...names, ...others]) delete process.env[name]
+      for (const [index, name] of names.entries()) if (values[index]) process.env[name] = values[index]
+    })
+    afterAll(() => {
+      for (const name of [...names, ...others]) delete process.env[name]
+      Object.assign(process.env, before)
+    })
+    const secret = 'hunter2'
+    const failed = (): never => {
+      const cause = Object.assign(new Error(secret), { code: 'ENOENT' })
+      throw Object.assign(new Error(secret, { cause }), { name: 'CredentialsProviderError', code: 1 })
+    }
+
+    it.each<[string, DynamoDBClientConfig, string]>([
+      ['a region', {}, 'the client has no valid region (Region is missing). Set AWS_REGION'],
+      ['a region that can be', { region: 'eu central' }, 'the client has no valid region (Region not accepted: '],
+      ['credentials', { region: 'eu-central-1' }, 'the client finds no credentials (CredentialsProviderError). Lambda'],
+      [
+        'credentials that are complete',
+        { region: 'eu-central-1', credentials: { accessKeyId: 'a' } as never },
+        'the client finds no credentials (Error). Lambda',
+      ],
+      [
+        'credentials because their provider fails',
+        { region: 'eu-central-1', credentials: async () => failed() },
+        'the client finds no credentials (CredentialsProviderError 1, because of Error ENOENT). Lambda',
+      ],
+    ])('says so, and that waiting does not help: without %s', async (_, clientConfig, advice) => {
+      const config = { ...clientConfig, endpoint: 'http://127.0.0.1:9' }
+      const storage = new DynamoDBCircuitStorage({ tableName: 'app', clientConfig: config })
+      const error = await rejectionOf(storage.getState('stripe'))
+      await storage.close()
+      expect(error).toMatchObject({ kind: 'misconfigured', message: expect.stringContaining(advice) })
+      expect(error.message).not.toContain(secret)
+    })
+
+    it('is warned of once, though reads and writes fail', async () => {
+      const warn = jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
+      const storage = new DynamoDBCircuitStorage({ tableName: 'app' })
+      const breaker = new CircuitBreaker(
+        { services: ['stripe'], storage, failureThreshold: 1, ...patientStore },
+        { env: {} },
+      )
+      await breaker.load()
+      await breaker.call('stripe', unavailable).catch(() => {})
+      await breaker.flush()
+      await storage.close()
+      expect(warn.mock.calls.map(([text]) => text)).toEqual([expect.stringContaining('no valid region')])
+      warn.mockRestore()
+    })
   })
 })

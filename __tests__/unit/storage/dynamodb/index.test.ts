@@ -281,14 +281,14 @@ describe('a damaged item', () => {
     ['the record cannot be read', new Error('gone')],
   ])('is not assumed when %s', async (_, answer) => {
     const { storage, aws } = mocked()
-    const cause = serviceError('ValidationException', 'Item size has exceeded the maximum allowed size')
+    const cause = serviceError('ValidationException', 'Invalid UpdateExpression: Syntax error')
     aws.on(UpdateItemCommand).rejects(cause)
     if (answer instanceof Error) aws.on(GetItemCommand).rejects(answer)
     else aws.on(GetItemCommand).resolves(answer)
     await expect(storage.addOutcomes('stripe', 'v2', outcomes)).rejects.toMatchObject({
       corrupt: false,
       cause,
-      message: expect.stringContaining('DynamoDB refused the UpdateItem on the table "app": Item size'),
+      message: expect.stringContaining('DynamoDB refused the UpdateItem on the table "app": Invalid'),
     })
   })
 

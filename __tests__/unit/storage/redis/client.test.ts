@@ -51,6 +51,23 @@ describe('a client of its own', () => {
       expect(made[0]?.listeners.has('error')).toBe(true)
     }))
 
+  it('takes numbers and switches out of the query of a URL, which wins over the options', () =>
+    withFakeIoredis(async (make, made) => {
+      const query = 'connectTimeout=7&enableReadyCheck=false&maxRetriesPerRequest=null&keyPrefix=12&username=true'
+      await make({ url: `redis://x:1?${query}`, options: { connectTimeout: 8, commandTimeout: 9 } }).getState('a')
+      expect(made[0]?.args).toEqual([
+        expect.stringMatching(/^redis:\/\/x:1\/?$/),
+        expect.objectContaining({
+          connectTimeout: 7,
+          commandTimeout: 9,
+          enableReadyCheck: false,
+          maxRetriesPerRequest: null,
+          keyPrefix: '12',
+          username: 'true',
+        }),
+      ])
+    }))
+
   it('retries a few times with growing pauses, and leaves a server that became a replica', () =>
     withFakeIoredis(async (make, made) => {
       const storage = make({ options: { host: 'x' } })

@@ -53,6 +53,19 @@ describe('an error', () => {
     expect(await rejectionOf(answering(new Error(message)).storage.getState('stripe'))).toMatchObject({ kind })
   })
 
+  it.each([
+    ['ERR_SSL_WRONG_VERSION_NUMBER', 'the server speaks no TLS on this port. Use redis:// in place of rediss://'],
+    ['ERR_SSL_PACKET_LENGTH_TOO_LONG', 'the server speaks no TLS on this port. Use redis:// in place of rediss://'],
+    ['ERR_TLS_CERT_ALTNAME_INVALID', 'the certificate of the server is not accepted (ERR_TLS_CERT_ALTNAME_INVALID).'],
+    ['CERT_HAS_EXPIRED', 'the certificate of the server is not accepted (CERT_HAS_EXPIRED).'],
+    ['UNABLE_TO_VERIFY_LEAF_SIGNATURE', 'put its authority into tls.ca of the options'],
+  ])('of TLS says what to do, and that waiting does not help: %s', async (code, advice) => {
+    const reason = Object.assign(new Error('write EPROTO'), { code })
+    const error = await rejectionOf(answering(reason).storage.getState('stripe'))
+    expect(error.kind).toBe('misconfigured')
+    expect(error.message).toContain(advice)
+  })
+
   it('about too many connections says what to do', async () => {
     const error = await rejectionOf(
       answering(new Error('ERR max number of clients reached')).storage.getState('stripe'),
