@@ -50,8 +50,6 @@ const loadOperators = () => import('./operators.ts')
 /** Handed to the operators: were they to import it, every handler would load one file more. */
 const transitions: Transitions = { force, open, reset }
 
-const everyError = (): boolean => true
-
 /** Kept back from the end of the invocation when the store is waited for, in milliseconds. */
 const reserve = 100
 
@@ -100,16 +98,15 @@ export class CircuitBreaker<const K extends string = string> {
       snapshots[service] = snapshotOf(guard.circuit, this.#runtime)
     }
     this.circuits = Object.freeze(snapshots) as Circuits<K>
-    const all = Array.from(this.#guards.values(), ({ sync }) => sync)
-    this.#active = all.filter(({ circuit }) => circuit.settings.mode !== 'off')
+    const active = [...this.#guards.values()].filter(({ circuit }) => circuit.settings.mode !== 'off')
+    this.#active = active.map(({ sync }) => sync)
     this.#reader = new CircuitReader(this.#active, this.#store, this.#runtime)
     if (config.onStateChange) this.onStateChange(config.onStateChange)
     if (config.onStorageError) this.onStorageError(config.onStorageError)
-    if (this.#active.length > 0) {
-      if (config.prefetch) void this.load()
-      // Lambda gives a small function a whole processor while it starts, and a tenth of one from then on.
-      else if (config.preload && env['AWS_LAMBDA_FUNCTION_NAME']) void this.#store.prepare()
-    }
+    const isActive = this.#active.length > 0
+    if (isActive && config.prefetch) void this.load()
+    // While Lambda starts a function, it has a whole processor.
+    else if (isActive && config.preload && env['AWS_LAMBDA_FUNCTION_NAME']) void this.#store.prepare()
   }
 
   #guardOf(service: string, settings: ServiceSettings, config: ResolvedConfig<K>): Guard {
@@ -154,7 +151,7 @@ export class CircuitBreaker<const K extends string = string> {
 
   /** {@link call}, but every thrown error counts as a failure. */
   execute<T, F = never>(service: K, operation: Operation<T>, options?: CallOptions<T, F>): Promise<T | F> {
-    return this.call(service, operation, { ...options, isBreakableError: everyError })
+    return this.call(service, operation, { ...options, isBreakableError: () => true })
   }
 
   /** {@link call}: only errors that say that the service is unwell count. */
@@ -243,9 +240,8 @@ export class CircuitBreaker<const K extends string = string> {
   async #load(preparing: Promise<void> | undefined): Promise<void> {
     if (preparing !== undefined) await preparing
     const now = this.#runtime.now()
-    const leftovers = this.#drain()
     const stale = this.#active.filter(({ circuit }) => circuit.isStale(now))
-    await Promise.all([...leftovers, this.#reader.load(stale)])
+    await Promise.all([...this.#drain(), this.#reader.load(stale)])
   }
 
   /** Whether anything waits to be stored. */

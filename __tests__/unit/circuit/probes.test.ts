@@ -148,8 +148,8 @@ describe('an open circuit', () => {
     await trip(author)
     draw = 0.00123
     await other.load()
-    expect((await outcomeOf(other.call('stripe', ok))).error).toMatchObject({ reason: 'open', retryAfter: 10_002 })
-    await runtime.advance(10_002)
+    expect((await outcomeOf(other.call('stripe', ok))).error).toMatchObject({ reason: 'open', retryAfter: 10_001 })
+    await runtime.advance(10_001)
     expect(await other.call('stripe', ok)).toBe('ok')
   })
 
