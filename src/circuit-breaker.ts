@@ -103,10 +103,8 @@ export class CircuitBreaker<const K extends string = string> {
     this.#reader = new CircuitReader(this.#active, this.#store, this.#runtime)
     if (config.onStateChange) this.onStateChange(config.onStateChange)
     if (config.onStorageError) this.onStorageError(config.onStorageError)
-    const isActive = this.#active.length > 0
-    if (isActive && config.prefetch) void this.load()
-    // While Lambda starts a function, it has a whole processor.
-    else if (isActive && config.preload && env['AWS_LAMBDA_FUNCTION_NAME']) void this.#store.prepare()
+    if (active.length > 0 && config.prefetch) void this.load()
+    else if (active.length > 0 && config.preload && env['AWS_LAMBDA_FUNCTION_NAME']) void this.#store.prepare()
   }
 
   #guardOf(service: string, settings: ServiceSettings, config: ResolvedConfig<K>): Guard {

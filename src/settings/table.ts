@@ -88,8 +88,8 @@ export interface CircuitBreakerOptions<K extends string = string> extends Servic
   /** The longest a storage round trip may delay anyone, in milliseconds. Default: 500. */
   readonly storageTimeout?: number | undefined
   /**
-   * In Lambda, begins to load the client library of the store as soon as the breaker is made, and asks for nothing. `false`:
-   * the first invocation loads it. Default: `true`.
+   * In Lambda, begins to load the client library of the store as soon as the breaker is made, while the function starts and
+   * has a whole processor. Asks for nothing. `false`: the first invocation loads it. Default: `true`.
    */
   readonly preload?: boolean | undefined
   /**
