@@ -61,9 +61,9 @@ function describeSettings(): SettingDescription[] {
     storageTimeout: ['ms', 'longest a storage round trip may delay anyone'],
     preload: [
       '',
-      'in Lambda, loads the client library of the store as soon as the middleware is made, without a request',
+      'in Lambda, begins to load the store’s client library as soon as the breaker is made; sends nothing',
     ],
-    prefetch: ['', 'begins to read the circuits then, too, without waiting; `await breaker.load()` waits'],
+    prefetch: ['', 'begins to read the circuits as soon as the breaker is made; `await breaker.load()` also waits for them'],
     onStateChange: ['', 'called when a circuit changes its state'],
     onStorageError: ['', 'called when the store fails'],
   }
