@@ -31,6 +31,7 @@ describe('a function with a seventh of a processor, which waits for load() while
     ['DynamoDB', 'bundled'],
     ['Redis', 'unbundled'],
     ['Redis', 'bundled'],
+    ['DynamoDB', 'CommonJS behind an ES module'],
   ] as const)('has connected to %s before the first event, and reaches the service: %s', async (store, form) => {
     const port = store === 'Redis' ? redis.port : Number(new URL(database.endpoint).port)
     await using proxy = await proxyFor(port)
@@ -45,7 +46,11 @@ describe('a function with a seventh of a processor, which waits for load() while
     }
     await using environment = await startEnvironment({
       handler: 'elsewhere.handler',
-      variables: { ...variables, SERVICE: service.url, HANDLER_FILE: functions.files.guarded[form] },
+      variables: {
+        ...variables,
+        SERVICE: service.url,
+        HANDLER_FILE: form === 'unbundled' || form === 'bundled' ? functions.files.guarded[form] : functions.commonJs,
+      },
       freezes: false,
     })
     expect(proxy.connections()).toBe(1)

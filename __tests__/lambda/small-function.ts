@@ -18,6 +18,8 @@ export type Kind = (typeof kinds)[number]
 export interface SmallFunctions extends AsyncDisposable {
   /** The file to run, for the variable `HANDLER_FILE`. */
   readonly files: Readonly<Record<Kind, { readonly unbundled: string; readonly bundled: string }>>
+  /** A bundle to CommonJS, which an ES module waits for. */
+  readonly commonJs: string
 }
 
 /** @param entry the file of the package that they import */
@@ -44,7 +46,26 @@ export async function makeSmallFunctions(entry: string): Promise<SmallFunctions>
       return [kind, { unbundled, bundled }] as const
     }),
   )
+  const commonJs = join(folder, 'commonjs.mjs')
+  await build({
+    stdin: {
+      contents: sourceOf('guarded', entry).replace('await breaker', 'export const ready = breaker'),
+      resolveDir: folder,
+    },
+    outfile: join(folder, 'bundle.cjs'),
+    bundle: true,
+    minify: true,
+    format: 'cjs',
+    platform: 'node',
+    target: 'node22.12',
+    logLevel: 'error',
+  })
+  await writeFile(
+    commonJs,
+    `import bundle from './bundle.cjs'\nawait bundle.ready\nexport const handler = bundle.handler\n`,
+  )
   return {
+    commonJs,
     files: Object.fromEntries(files) as Record<Kind, { unbundled: string; bundled: string }>,
     [Symbol.asyncDispose]: () => rm(folder, { recursive: true, force: true }),
   }
