@@ -25,14 +25,16 @@ beforeAll(async () => {
 
 afterAll(() => Promise.all([redis.stop(), database.stop(), service.stop(), functions[Symbol.asyncDispose]()]))
 
+const forms = [
+  ['DynamoDB', 'unbundled'],
+  ['DynamoDB', 'bundled'],
+  ['Redis', 'unbundled'],
+  ['Redis', 'bundled'],
+  ['DynamoDB', 'CommonJS behind an ES module'],
+] as const
+
 describe('a function with a seventh of a processor, which waits for load() while it starts', () => {
-  it.each([
-    ['DynamoDB', 'unbundled'],
-    ['DynamoDB', 'bundled'],
-    ['Redis', 'unbundled'],
-    ['Redis', 'bundled'],
-    ['DynamoDB', 'CommonJS behind an ES module'],
-  ] as const)('has connected to %s before the first event, and reaches the service: %s', async (store, form) => {
+  it.each(forms)('has connected to %s before the first event, and reaches the service: %s', async (store, form) => {
     const port = store === 'Redis' ? redis.port : Number(new URL(database.endpoint).port)
     await using proxy = await proxyFor(port)
     const variables = {
