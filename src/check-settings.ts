@@ -4,12 +4,11 @@
  * @module
  */
 
-import { fairTimeFor } from './call/call-limits.ts'
 import { named } from './check-words.ts'
 import type { Runtime } from './runtime.ts'
 import type { ServiceSettings } from './settings/table.ts'
 import type { Finding } from './storage/contract.ts'
-import { type Synchronizer, storeShareOf } from './sync/synchronizer.ts'
+import type { Synchronizer } from './sync/synchronizer.ts'
 
 /** The settings that are checked. */
 export interface CheckedSettings {
@@ -22,7 +21,11 @@ export interface CheckedSettings {
   readonly timeLeft: number
 }
 
-/** The time that `load` and `flush` leave before the end of an invocation, in milliseconds. */
+/** An operation that ran this long was given a fair time, where no timeout says so, in milliseconds. */
+const fairTime = 1_000
+/** The part of the time for calls that the store may take. It is said twice: a file that is shared would cost every handler. */
+const storeShare = 0.25
+/** The time that `flush` leaves before the end of an invocation, in milliseconds. */
 export const keptBack = 100
 
 type Rule = (settings: ServiceSettings, breaker: CheckedSettings) => Omit<Finding, 'service'> | undefined
@@ -52,7 +55,7 @@ export function settingsFindings(breaker: CheckedSettings): Finding[] {
 /** What makes the rest pointless comes first: each service has the first of these that fits. */
 const deadlineRule: Rule = ({ deadlineReserve, timeout }, { timeLeft, storageTimeout }) => {
   const room = Math.round(timeLeft - deadlineReserve)
-  const fair = fairTimeFor(timeout)
+  const fair = timeout === false ? fairTime : timeout / 2
   const have = `This invocation has ${Math.round(timeLeft)} ms, less deadlineReserve, ${deadlineReserve} ms`
   if (room <= 0) {
     return {
@@ -81,7 +84,7 @@ const deadlineRule: Rule = ({ deadlineReserve, timeout }, { timeLeft, storageTim
       remedy: 'Give the function a longer timeout, or set a shorter CIRCUIT_BREAKER_TIMEOUT.',
     }
   }
-  const share = Math.round(storeShareOf(room, storageTimeout))
+  const share = Math.round(Math.min(storageTimeout, room * storeShare))
   if (room - share < fair) {
     return {
       code: 'no-time-beside-store',
