@@ -21,7 +21,7 @@
 import type { ServiceSettings } from '../settings/table.ts'
 import type { CircuitRecord, ExpectedVersion, WriteResult } from '../storage/contract.ts'
 import { retryTime } from './state-machine.ts'
-import { Throttle } from './throttle.ts'
+import { longestLifetime, Throttle } from './throttle.ts'
 
 /** Times in milliseconds. */
 type CacheSettings = Pick<ServiceSettings, 'cacheTtl' | 'resetTimeout' | 'maxResetTimeout'>
@@ -53,7 +53,7 @@ export function lookTime(resetTimeout: number): number {
 }
 
 /** Where the store has more to do than it can, they look within this time, in milliseconds. */
-const crowdedLook = 10_000
+const crowdedLook = 8_000
 /** So many instances of a fleet look so soon, about. */
 const lookers = 1_500
 
@@ -116,14 +116,14 @@ export class CachedRecord {
 
   /** Whether it is to be read again: older than its lifetime, or from the future. */
   isStale(now: number): boolean {
-    return now >= this.#staleAt || now < this.#readAt
+    // A clock that was set back must not prolong its life.
+    const isAhead = now < this.#readAt || this.#staleAt - now > Math.max(longestLifetime, this.#settings.cacheTtl)
+    return now >= this.#staleAt || isAhead
   }
 
   /** Whether it is old enough to be read along with one that is stale. */
   isAging(now: number): boolean {
-    return (
-      now >= this.#staleAt || now - this.#readAt >= shortestLifetime * this.#throttle.lifetime || now < this.#readAt
-    )
+    return this.isStale(now) || now - this.#readAt >= shortestLifetime * this.#throttle.lifetime
   }
 
   /** A request leaves. */
@@ -174,6 +174,14 @@ export class CachedRecord {
     return this.#throttle.isShut
   }
 
+  refusedWriting(): void {
+    this.#throttle.refusedWriting()
+  }
+
+  get triesWriting(): boolean {
+    return this.#throttle.triesWriting
+  }
+
   /** Whether it is not read for now, because the store has throttled the last read. */
   isHeldBack(now: number): boolean {
     return this.#throttle.isRefused && !this.isStale(now)
@@ -197,6 +205,11 @@ export class CachedRecord {
     return (
       this.#replaced.has(record.version) || (epoch !== record.epoch && transitions?.includes(record.epoch) === true)
     )
+  }
+
+  /** This instance refuses by itself from now on: the record may be out of date, however long it lives. */
+  look(now: number): void {
+    if (this.#throttle.isCrowded) this.#staleAt = Math.min(this.#staleAt, now + crowdedLook * this.#random())
   }
 
   /** The circuit was read after the doubts that there were when the request left. */
@@ -238,7 +251,8 @@ export class CachedRecord {
     if (record === undefined || record.state === 'CLOSED' || record.retryAt === undefined)
       return Number.POSITIVE_INFINITY
     const dueAt = retryTime(record, this.#settings)
-    if (this.#throttle.isCrowded) return Math.max(sentAt, dueAt) + crowdedLook * lifetime
+    if (this.#throttle.isCrowded)
+      return Math.max(sentAt, dueAt) + Math.max(crowdedLook, this.#throttle.lifetime / 2) * lifetime
     const window = lookTime(this.#settings.resetTimeout)
     if (sentAt >= dueAt) return sentAt + Math.max(window / 2, sentAt - dueAt) * lifetime
     // As many outcomes as were reported in a second, as many records are read: each instance reads once in `cacheTtl`.

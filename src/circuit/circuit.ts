@@ -153,8 +153,7 @@ export class Circuit {
       if (part < 1 && this.#world.runtime.random() >= part) return 'ramping'
       const verdict = this.#streak.admit(now)
       // The fleet's circuit may be open: where the store is too busy to tell, this instance waits for it.
-      const mayBeOpen = verdict === 'claim' && this.#cached.isHeldBack(now)
-      return mayBeOpen && !this.#cached.isShut ? 'open' : verdict
+      return verdict === 'claim' && this.#waitsForLook(now) && !this.#cached.isShut ? 'open' : verdict
     }
     const verdict = admit(view, now, this.settings)
     if (verdict === 'claim' && view.state === 'OPEN') {
@@ -163,6 +162,18 @@ export class Circuit {
     }
     if (verdict === 'claim' && !this.isAlone && this.#claims.yields(view, this.#cached.current, now)) return 'probing'
     return verdict === 'probing' && this.#claims.isReady(this.#cached.current, now) ? 'claim' : verdict
+  }
+
+  /** Whether the record was not read since this instance refuses by itself, and will be, in a store that has too much to do. */
+  #waitsForLook(now: number): boolean {
+    const { openedAt } = this.#streak
+    return this.#cached.isCrowded && openedAt !== undefined && openedAt <= now && this.#cached.readAt < openedAt
+  }
+
+  /** Whether others probe before this instance, which found by itself that the service works. */
+  #leavesTurn(record: CircuitRecord | undefined, now: number): boolean {
+    if (record === undefined || this.#claims.yields(record, record, now)) return true
+    return record.state === 'OPEN' && now - retryTime(record, this.settings) < this.#claims.delayAt(record, now)
   }
 
   #leavesProbesToOthers(now: number): boolean {
@@ -211,7 +222,9 @@ export class Circuit {
   /** A call wants to probe; `next` has the steps from here on. */
   wish(duration: number, requestId: string | undefined): void {
     const mayHaveChanged = this.#world.isShared && this.#cached.readAt < retryTime(this.#view.record, this.settings)
-    const looksFirst = this.#canRead && (mayHaveChanged || this.#view.record !== this.#cached.current)
+    // Where it is asked in advance, no call waits for an answer that a look would save.
+    const mayLook = this.#canRead && !this.#alone.isMade
+    const looksFirst = mayLook && (mayHaveChanged || this.#view.record !== this.#cached.current)
     this.#claims.wish({ duration, requestId, looksFirst })
   }
 
@@ -360,7 +373,10 @@ export class Circuit {
     const row = this.#raisesSuspicion(at) ? this.#streak.length : 0
     if (!this.#view.isSilent)
       this.#outbox.add({ kind: 'failure', period, suspicion: known, row, at, lastFailure, requestId })
-    if (this.#streak.openedAt === at) this.#refuseWaiting(at)
+    if (this.#streak.openedAt === at) {
+      this.#cached.look(at)
+      this.#refuseWaiting(at)
+    }
     this.#standAloneIfCutOff()
     this.#changed()
   }
@@ -383,9 +399,10 @@ export class Circuit {
   #raisesSuspicion(at: number): boolean {
     const { length, hasWorked } = this.#streak
     const record = this.#cached.current
+    const isStreak = length >= this.settings.failureThreshold
     // A store that has too much to do has many instances, of which some are enough.
-    if (this.#cached.isCrowded && this.#world.runtime.random() >= crowdedPart) return false
-    const opens = length >= this.settings.failureThreshold && !isContradictable(record, at, this.settings)
+    if (this.#cached.isCrowded && !isStreak && this.#world.runtime.random() >= crowdedPart) return false
+    const opens = isStreak && !isContradictable(record, at, this.settings)
     return !hasWorked || opens || this.#world.runtime.random() < raisingChance(record, length, at)
   }
 
@@ -416,16 +433,22 @@ export class Circuit {
     const { isOutOfTouch, current: record, readAt } = this.#cached
     const canRead = this.#canRead
     const { epoch, since } = this.#view
-    const { lastFailure } = this.#streak
-    const isHeldBack = this.#cached.isHeldBack(now) && !this.#cached.goesOn
-    const known = { record, epoch, since, now, readAt, isOutOfTouch, canRead, isHeldBack, lastFailure }
+    const { lastFailure, length: row } = this.#streak
+    const isHeldBack = this.#isHeldBack(now)
+    const known = { record, epoch, since, now, readAt, isOutOfTouch, canRead, isHeldBack, row, lastFailure }
     const step = this.#outbox.next(known)
-    // An outcome may have been dropped that the view waited for. Keep a decision made alone until the store answers.
-    if (mayFollow && !isOutOfTouch) this.#followRecord()
-    const mayClaim = (this.#alone.isMade && this.#view.record.state === 'CLOSED') || this.admit(now) === 'claim'
+    // An outcome may have been dropped that the view waited for.
+    if (mayFollow) this.#followRecord()
+    const asksInAdvance = this.#alone.isMade && this.#view.record.state === 'CLOSED' && !this.#leavesTurn(record, now)
+    const mayClaim = asksInAdvance || this.admit(now) === 'claim'
     const next = step ?? this.#claims.next(record, now, mayClaim)
     this.#changed()
     return next
+  }
+
+  /** Whether outcomes wait until a store that throttles has shown the record. */
+  #isHeldBack(now: number): boolean {
+    return (this.#waitsForLook(now) || this.#cached.isHeldBack(now)) && !this.#cached.goesOn
   }
 
   get #canRead(): boolean {
@@ -469,10 +492,7 @@ export class Circuit {
     const { cause } = write
     if (cause.kind === 'claim') this.#claims.answered()
     this.#outbox.answered(write, isStored)
-    // Keep a decision made alone until the store answers: a reply that was overtaken is no news.
-    if (isOvertaken && this.#cached.isOutOfTouch) this.#changed()
-    else this.#followRecord()
-    this.#changed()
+    this.#followRecord()
     return isStored
   }
 
@@ -508,6 +528,16 @@ export class Circuit {
 
   isAging(now: number): boolean {
     return this.#cached.isAging(now)
+  }
+
+  /** Whether the record, which the store does not let it read, is wanted so much that it is asked for by a write. */
+  get readsByWriting(): boolean {
+    return !this.#isQuiet && this.#cached.triesWriting
+  }
+
+  /** That write was refused, too. */
+  refusedWriting(): void {
+    this.#cached.refusedWriting()
   }
 
   /** The record as it is stored, as far as this instance knows. */

@@ -55,6 +55,8 @@ export interface Known {
   readonly canRead: boolean
   /** Whether the store throttles reads, and it is left to others to raise a suspicion. */
   readonly isHeldBack: boolean
+  /** Failures in a row of this instance. */
+  readonly row: number
   /** This instance's last failure, if it belongs to the present streak. */
   readonly lastFailure: Failure | undefined
 }
@@ -309,7 +311,7 @@ export class Outbox {
     if (this.#sent !== undefined) return this.#repeat(this.#sent, report, record)
     if (record !== undefined && (record.state !== 'CLOSED' || activeOverride(record, now) !== undefined))
       return undefined
-    if (record?.suspectedAt !== undefined) return this.#contribute(report, record, now)
+    if (record?.suspectedAt !== undefined) return this.#contribute(report, record, known)
     // In an outage most find that others have raised the suspicion already: an item takes more reads than writes.
     const looksFirst = known.canRead && known.readAt < report.at - looksAfter * this.#settings.cacheTtl
     return looksFirst && report.row > 0 ? { kind: 'read' } : this.#raise(report, record, epoch, now)
@@ -322,7 +324,8 @@ export class Outbox {
     const isAnswered = record !== undefined && wasDismissedSince(record, at, now)
     const most = isBacklog ? this.#settings.failureThreshold - 1 : report.row
     if (report.row === 0 || most === 0 || isAnswered) return undefined
-    const failures = Math.min(report.row, most)
+    // What was told to an earlier suspicion has had its say.
+    const failures = Math.min(this.#shares.untold(report.row), most)
     const base = record ?? emptyRecord(epoch, at)
     const raised = raise(base, now, { failures, at, lastFailure }, this.#settings, this.#tokens(base.epoch))
     if (isBacklog || suspicion(raised, now, this.#settings) !== 'guilty') {
@@ -333,11 +336,12 @@ export class Outbox {
   }
 
   /** This instance speaks to the suspicion that the record is under. */
-  #contribute(report: Report, record: CircuitRecord, now: number): Addition | undefined {
+  #contribute(report: Report, record: CircuitRecord, { now, row }: Known): Addition | undefined {
     const { version } = record
     const { at, id, isBacklog } = report
     const contribution = this.#shares.contribute(speakingTo(version, report), record, now, isBacklog)
     if (contribution === undefined) return undefined
+    this.#shares.offer(row)
     this.#sizeBefore = sizeOf(record)
     return { kind: 'add', version, outcomes: { ...contribution, at, id }, cause: report, isRepeated: false }
   }

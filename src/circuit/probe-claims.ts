@@ -72,7 +72,9 @@ export class ProbeClaims {
   delayAt(view: CircuitRecord, now: number): number {
     if (!this.#isShared || !this.#isInvolved) return this.#delay
     const { cacheTtl, resetTimeout } = this.#settings
-    return knowsOthers(view, now) ? cacheTtl : lookTime(resetTimeout)
+    if (knowsOthers(view, now)) return cacheTtl
+    // The more of its probes have failed, the longer others may take to show themselves.
+    return view.trips > 1 ? Math.min(cacheTtl, (view.resetTimeout ?? resetTimeout) / 10) : lookTime(resetTimeout)
   }
 
   /** Whether this instance, whose last probe failed, lets the others go on with theirs. */

@@ -34,6 +34,11 @@ export class Shares {
   /** By the version of the suspicion: a late reply may belong to an earlier one. Written by `contribute` and `note`. */
   readonly #shares = new Map<string, Share>()
 
+  /** Failures in a row when the last contribution left. Written by `offer`. */
+  #offered = 0
+  /** … and when the last one was stored. Written by `note`. */
+  #told = 0
+
   constructor(settings: ServiceSettings) {
     this.#settings = settings
   }
@@ -81,8 +86,19 @@ export class Shares {
     return { started, failures, successes, early, reporters }
   }
 
+  /** A contribution leaves, after so many failures in a row. */
+  offer(row: number): void {
+    this.#offered = row
+  }
+
+  /** How many failures of a row were not told to any suspicion. */
+  untold(row: number): number {
+    return row > this.#told ? row - this.#told : row
+  }
+
   /** A write of this instance is stored, or may be. */
   note(write: Write): void {
+    if (write.kind === 'add') this.#told = this.#offered
     const { failures, early, reporters, version } =
       write.kind === 'add'
         ? { ...write.outcomes, version: write.version }

@@ -14,12 +14,13 @@
  */
 
 /** A record lives no longer than this, for being hard to read, in milliseconds. */
-const longestLifetime = 30_000
+export const longestLifetime = 30_000
 /** A read that was refused is tried again after this time, or a lifetime if that is shorter, in milliseconds. */
-const retryAfter = 2_500
+const retryAfter = 3_000
 /** The lifetime that is stretched where `cacheTtl` is shorter, in milliseconds. */
 const shortestLifetime = 250
 /** So many refusals in a row are no chance. */
+const growsAfter = 5_000
 const mostRefusals = 10
 
 export class Throttle {
@@ -32,6 +33,10 @@ export class Throttle {
   #grownAt = Number.NEGATIVE_INFINITY
   /** Refusals in a row. Written with each answer and each refusal. */
   #refusals = 0
+  /** Whether it is tried to read by a write. Drawn with each refusal. */
+  #triesWriting = false
+  /** Whether a write was refused, too. Written by `refusedWriting`, ended by an answer. */
+  #isShut = false
   /** Whether the next claim starts without a look. Drawn with each refusal. */
   #goesOn = false
 
@@ -63,27 +68,40 @@ export class Throttle {
 
   /** Whether it goes on with the record that is known, though it could not be looked at. */
   get goesOn(): boolean {
-    return this.#goesOn || this.#refusals >= mostRefusals
+    return this.#goesOn || this.#isShut
   }
 
   refused(now: number): void {
     this.#refusals++
     // One burst, as at the beginning of an outage, makes it grow once.
-    if (Math.abs(now - this.#grownAt) >= longestLifetime) {
+    if (Math.abs(now - this.#grownAt) >= growsAfter || this.#refusals % 2 === 0) {
       this.#grownAt = now
       this.#stretch = Math.min(2 * this.#stretch, Math.max(1, longestLifetime / this.#unit))
     }
+    this.#triesWriting = this.#refusals >= 3 && (this.#random() < 0.25 || this.#refusals >= mostRefusals)
     this.#goesOn = this.#random() < 1 / this.#stretch ** 2
   }
 
+  /** Whether a write is to be tried in place of a read: its reply shows the record, too, and writes are counted apart. */
+  get triesWriting(): boolean {
+    return this.#triesWriting
+  }
+
   answered(): void {
+    this.#triesWriting = false
+    this.#isShut = false
     this.#stretch = Math.max(1, 0.97 * this.#stretch)
     this.#refusals = 0
     this.#goesOn = false
   }
 
-  /** Whether so many reads were refused in a row that others cannot be served either. */
+  /** The write that was tried in place of a read was refused, too. */
+  refusedWriting(): void {
+    this.#isShut = this.#refusals >= mostRefusals
+  }
+
+  /** Whether so many reads were refused in a row, and a write with them, that others cannot be served either. */
   get isShut(): boolean {
-    return this.#refusals >= mostRefusals
+    return this.#isShut
   }
 }

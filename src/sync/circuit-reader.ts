@@ -69,6 +69,9 @@ export class CircuitReader {
       else if (circuits.length === 1 && first !== undefined && isCircuitStorageError(error)) {
         circuits[0]?.circuit.readAnswered(first, error)
       }
+      const wanted = circuits.filter(({ circuit }) => circuit.readsByWriting)
+      // A write that fails is reported like any other.
+      await Promise.all(wanted.map((sync) => sync.readByWriting().catch(() => sync.circuit.refusedWriting())))
     } finally {
       for (const sync of circuits) {
         sync.loadAttempted = true

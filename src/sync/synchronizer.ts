@@ -135,6 +135,16 @@ export class Synchronizer {
     }
   }
 
+  /** Reads this circuit by a write of nothing, on a condition that never holds: a store that throttles counts writes apart. */
+  async readByWriting(): Promise<void> {
+    const exchange = this.circuit.begin()
+    const nothing = { failures: 0, successes: 0, started: 0, early: 0, reporters: 0 }
+    const outcomes = { ...nothing, at: this.#runtime.now(), id: this.#runtime.id() }
+    const adopt = ({ current }: WriteResult): void => this.circuit.readAnswered(exchange, current)
+    const write = (storage: ICircuitStorage) => storage.addOutcomes(this.storageKey, `never-${outcomes.id}`, outcomes)
+    adopt(await this.store.run('addOutcomes', [this.circuit.service], write, adopt))
+  }
+
   /** Sends a write. Resolves to whether it is stored. */
   async send(write: Write, operator?: OperatorRun): Promise<boolean> {
     const { circuit } = this

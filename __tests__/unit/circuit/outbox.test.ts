@@ -18,7 +18,7 @@ function outboxWith(settings: Partial<ServiceSettings> = {}): Outbox {
 const failure = { at: 1_000, name: 'Error' }
 
 function known(record: CircuitRecord | undefined, more: Partial<Known> = {}): Known {
-  const here = { readAt: 1_000, isOutOfTouch: false, canRead: true, lastFailure: failure }
+  const here = { readAt: 1_000, isOutOfTouch: false, canRead: true, isHeldBack: false, row: 1, lastFailure: failure }
   return { record, epoch: 'made-up', since: 0, now: 1_000, ...here, ...more }
 }
 
