@@ -5,7 +5,7 @@
  * @module
  */
 
-import { performance } from 'node:perf_hooks'
+import { stopwatch } from '../support/time.ts'
 
 /** Of one turn, in milliseconds. Shorter ones would be blurred by this process's own timers. */
 const period = 50
@@ -18,7 +18,7 @@ const period = 50
 export function throttle(pid: number, share: number): () => void {
   let timer: NodeJS.Timeout | undefined
   let ran = 0
-  const from = performance.now()
+  const passed = stopwatch()
   const signal = (name: 'SIGSTOP' | 'SIGCONT'): boolean => {
     try {
       return process.kill(pid, name)
@@ -29,12 +29,12 @@ export function throttle(pid: number, share: number): () => void {
   }
   const run = (): void => {
     if (!signal('SIGCONT')) return
-    const startedAt = performance.now()
+    const runs = stopwatch()
     timer = setTimeout(() => {
       signal('SIGSTOP')
-      ran += performance.now() - startedAt
+      ran += runs()
       // A timer that was late is made up for by a longer stop.
-      timer = setTimeout(run, Math.max(1, ran / share - (performance.now() - from)))
+      timer = setTimeout(run, Math.max(1, ran / share - passed()))
     }, period * share)
   }
   run()
