@@ -59,7 +59,11 @@ function describeSettings(): SettingDescription[] {
     isBreakableResult: ['', 'which results count as failures'],
     namespace: ['', 'prefix of the stored keys'],
     storageTimeout: ['ms', 'longest a storage round trip may delay anyone'],
-    prefetch: ['', 'reads the circuits during Lambda’s init, instead of in the first invocation'],
+    preload: ['', 'in Lambda, begins to load the store’s client library as soon as the breaker is made; sends nothing'],
+    prefetch: [
+      '',
+      'begins to read the circuits as soon as the breaker is made; `await breaker.load()` also waits for them',
+    ],
     onStateChange: ['', 'called when a circuit changes its state'],
     onStorageError: ['', 'called when the store fails'],
   }

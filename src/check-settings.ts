@@ -21,10 +21,12 @@ export interface CheckedSettings {
   readonly timeLeft: number
 }
 
-/** The time that `load` and `flush` leave before the end of an invocation, in milliseconds. */
-export const keptBack = 100
 /** An operation that ran this long was given a fair time, where no timeout says so, in milliseconds. */
 const fairTime = 1_000
+/** The part of the time for calls that the store may take. It is said twice: a file that is shared would cost every handler. */
+const storeShare = 0.25
+/** The time that `flush` leaves before the end of an invocation, in milliseconds. */
+export const keptBack = 100
 
 type Rule = (settings: ServiceSettings, breaker: CheckedSettings) => Omit<Finding, 'service'> | undefined
 
@@ -82,12 +84,13 @@ const deadlineRule: Rule = ({ deadlineReserve, timeout }, { timeLeft, storageTim
       remedy: 'Give the function a longer timeout, or set a shorter CIRCUIT_BREAKER_TIMEOUT.',
     }
   }
-  if (room - storageTimeout < fair) {
+  const share = Math.round(Math.min(storageTimeout, room * storeShare))
+  if (room - share < fair) {
     return {
       code: 'no-time-beside-store',
       severity: 'warning',
       setting: 'storageTimeout',
-      message: `${have}. A store that does not answer takes storageTimeout, ${storageTimeout} ms, of it, and leaves a call less than ${fair} ms.`,
+      message: `${have}. A store that does not answer takes ${share} ms of it (storageTimeout, ${storageTimeout} ms, but no more than a quarter), and leaves a call less than the ${fair} ms that it must have had to count as a failure.`,
       remedy: 'Give the function a longer timeout, or set CIRCUIT_BREAKER_STORAGE_TIMEOUT lower.',
     }
   }

@@ -7,6 +7,7 @@
 import type { CallOptions, Operation } from './call/call-options.ts'
 import { Guard } from './call/guard.ts'
 import { Invocation, type TimeSource } from './call/invocation.ts'
+import { roomForCalls, warnOfLittleRoom } from './call/room-for-calls.ts'
 import { Semaphore } from './call/semaphore.ts'
 import type { CheckOptions } from './check.ts'
 import { Circuit } from './circuit/circuit.ts'
@@ -22,7 +23,7 @@ import {
 } from './events.ts'
 import { isBreakableError } from './failures/classification.ts'
 import type { ForceOptions, StatesToSet, StateToSet, Transitions } from './operators.ts'
-import { completeRuntime, longestTimer, type Runtime } from './runtime.ts'
+import { completeRuntime, type Runtime, within } from './runtime.ts'
 import { type ResolvedConfig, resolveConfig, storedKey } from './settings/resolve.ts'
 import type { CircuitBreakerOptions, ServiceSettings } from './settings/table.ts'
 import type { CircuitRecord, Finding, ICircuitStorage } from './storage/contract.ts'
@@ -30,7 +31,7 @@ import { makeStorage } from './storage/factory.ts'
 import { StoreAccess } from './storage/store-access.ts'
 import { pauseLimitFor } from './storage/store-pause.ts'
 import { CircuitReader } from './sync/circuit-reader.ts'
-import { Synchronizer } from './sync/synchronizer.ts'
+import { Synchronizer, storeShareOf } from './sync/synchronizer.ts'
 import { warnOnce } from './warnings.ts'
 
 /** `CircuitBreaker.call`, bound to an invocation: to its deadline and its request id. */
@@ -48,8 +49,6 @@ const loadOperators = () => import('./operators.ts')
 
 /** Handed to the operators: were they to import it, every handler would load one file more. */
 const transitions: Transitions = { force, open, reset }
-
-const everyError = (): boolean => true
 
 /** Kept back from the end of the invocation when the store is waited for, in milliseconds. */
 const reserve = 100
@@ -74,6 +73,8 @@ export class CircuitBreaker<const K extends string = string> {
   /** The store, if it was made here. */
   readonly #ownStorage: ICircuitStorage | undefined
   readonly #storageTimeout: number
+  /** Whether the settings were compared with an invocation's time. Set by the first `load` that has a deadline. */
+  #hasMetDeadline = false
   readonly #listeners = new Map<StateChangeListener, StateChangeOptions>()
 
   /**
@@ -97,12 +98,13 @@ export class CircuitBreaker<const K extends string = string> {
       snapshots[service] = snapshotOf(guard.circuit, this.#runtime)
     }
     this.circuits = Object.freeze(snapshots) as Circuits<K>
-    const all = Array.from(this.#guards.values(), ({ sync }) => sync)
-    this.#active = all.filter(({ circuit }) => circuit.settings.mode !== 'off')
+    const active = [...this.#guards.values()].filter(({ circuit }) => circuit.settings.mode !== 'off')
+    this.#active = active.map(({ sync }) => sync)
     this.#reader = new CircuitReader(this.#active, this.#store, this.#runtime)
-    if (config.onStateChange !== undefined) this.onStateChange(config.onStateChange)
-    if (config.onStorageError !== undefined) this.onStorageError(config.onStorageError)
-    if (config.prefetch && this.#active.length > 0) void this.load()
+    if (config.onStateChange) this.onStateChange(config.onStateChange)
+    if (config.onStorageError) this.onStorageError(config.onStorageError)
+    if (active.length > 0 && config.prefetch) void this.load()
+    else if (active.length > 0 && config.preload && env['AWS_LAMBDA_FUNCTION_NAME']) void this.#store.prepare()
   }
 
   #guardOf(service: string, settings: ServiceSettings, config: ResolvedConfig<K>): Guard {
@@ -147,7 +149,7 @@ export class CircuitBreaker<const K extends string = string> {
 
   /** {@link call}, but every thrown error counts as a failure. */
   execute<T, F = never>(service: K, operation: Operation<T>, options?: CallOptions<T, F>): Promise<T | F> {
-    return this.call(service, operation, { ...options, isBreakableError: everyError })
+    return this.call(service, operation, { ...options, isBreakableError: () => true })
   }
 
   /** {@link call}: only errors that say that the service is unwell count. */
@@ -213,22 +215,32 @@ export class CircuitBreaker<const K extends string = string> {
   }
 
   /**
-   * Reads the circuits whose cache is older than `cacheTtl`, in one batch, and writes what an interrupted invocation
-   * left over. Waits no longer than `storageTimeout`, nor than `timeLeft` less 100 ms; never rejects: a store that fails
-   * is reported.
+   * Loads the store's library, reads the circuits whose cache is older than `cacheTtl`, in one batch, and writes what an
+   * interrupted invocation left over. Waits for the library, and then no longer than `storageTimeout`; in an invocation for
+   * both no longer than that, nor than a quarter of what `deadlineReserve` leaves. Circuits that are not known by then are
+   * taken for closed, and read behind the calls. Never rejects: a store that fails is reported.
    *
    * @param timeLeft what the invocation has left, in milliseconds
    */
   async load(timeLeft: number = Number.POSITIVE_INFINITY): Promise<void> {
-    const startedAt = this.#runtime.now()
-    // Loading a library takes a cold start on a small Lambda longer than a round trip may take.
     const preparing = this.#store.canRead ? this.#store.prepare() : undefined
-    if (preparing !== undefined) await this.#waitFor(preparing, timeLeft - reserve)
+    const loading = this.#load(preparing)
+    if (timeLeft === Number.POSITIVE_INFINITY) {
+      await preparing
+      await within(this.#runtime, loading, this.#storageTimeout)
+    } else {
+      if (!this.#hasMetDeadline) warnOfLittleRoom(this.#active, timeLeft, this.#storageTimeout)
+      this.#hasMetDeadline = true
+      await within(this.#runtime, loading, storeShareOf(roomForCalls(this.#active, timeLeft), this.#storageTimeout))
+      for (const sync of this.#active) sync.loadAttempted = true
+    }
+  }
+
+  async #load(preparing: Promise<void> | undefined): Promise<void> {
+    if (preparing !== undefined) await preparing
     const now = this.#runtime.now()
-    const rest = timeLeft - Math.max(0, now - startedAt)
-    const leftovers = this.#drain()
     const stale = this.#active.filter(({ circuit }) => circuit.isStale(now))
-    await this.#within(rest, [...leftovers, this.#reader.load(stale)])
+    await Promise.all([...this.#drain(), this.#reader.load(stale)])
   }
 
   /** Whether anything waits to be stored. */
@@ -244,7 +256,9 @@ export class CircuitBreaker<const K extends string = string> {
    */
   async flush(timeLeft: number = Number.POSITIVE_INFINITY): Promise<void> {
     for (const sync of this.#active) sync.releaseReadyLease()
-    await this.#within(timeLeft, this.#drain())
+    const work = this.#drain()
+    const limit = Math.min(this.#storageTimeout, timeLeft - reserve)
+    if (work.length > 0) await within(this.#runtime, Promise.all(work), limit)
   }
 
   /**
@@ -271,19 +285,6 @@ export class CircuitBreaker<const K extends string = string> {
 
   #drain(): Promise<void>[] {
     return this.#active.flatMap((sync) => sync.drain() ?? [])
-  }
-
-  async #within(timeLeft: number, work: readonly Promise<void>[]): Promise<void> {
-    if (work.length > 0) await this.#waitFor(Promise.all(work), Math.min(this.#storageTimeout, timeLeft - reserve))
-  }
-
-  /** Waits no longer than `limit`, in milliseconds. */
-  async #waitFor(work: Promise<unknown>, limit: number): Promise<void> {
-    if (limit <= 0) return
-    const { promise, resolve } = Promise.withResolvers<void>()
-    const timer = this.#runtime.setTimeout(resolve, Math.min(limit, longestTimer))
-    await Promise.race([work, promise])
-    this.#runtime.clearTimeout(timer)
   }
 
   // ----------------------------------------------------------------------------------------------------- listeners

@@ -43,6 +43,26 @@ export function graceAfter(late: number): number {
 }
 
 /**
+ * Waits for a promise no longer than so many milliseconds. Never rejects.
+ *
+ * @returns whether it settled in time
+ */
+export function within(runtime: Runtime, promise: Promise<unknown>, limit: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const end = (isInTime: boolean): void => {
+      runtime.clearTimeout(timer)
+      resolve(isInTime)
+    }
+    const timer = runtime.setTimeout(() => end(false), Math.min(Math.max(0, limit), longestTimer))
+    promise.then(
+      () => end(true),
+      () => end(true),
+    )
+    if (limit <= 0) end(false)
+  })
+}
+
+/**
  * The machine's own clock, timers, randomness and environment. Looked up at each use, so that fake timers in users' tests
  * take hold.
  */

@@ -13,6 +13,22 @@ export function shortInvocation(deadlineReserve: number): string {
   )
 }
 
+/** A store that does not answer leaves calls too little of the invocation. */
+export function unfairStore(
+  service: string,
+  deadlineReserve: number,
+  fairTime: number,
+  timeLeft: number,
+  share: number,
+): string {
+  return (
+    `An invocation began with ${Math.round(timeLeft)} ms, less ${deadlineReserve} ms (deadlineReserve). A store that does not ` +
+    `answer takes ${Math.round(share)} ms of it (storageTimeout, but no more than a quarter), and leaves a call of ` +
+    `"${service}" less than the ${fairTime} ms that it must have had to count as a failure. Give the function a longer ` +
+    'timeout, or set CIRCUIT_BREAKER_STORAGE_TIMEOUT lower.'
+  )
+}
+
 /** No call of the invocation can run for so long that its end says something of the service. */
 export function unfairDeadline(service: string, deadlineReserve: number, fairTime: number): string {
   return (

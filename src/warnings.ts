@@ -43,6 +43,17 @@ export function warnOfReserve({ deadlineReserve }: Reserve): void {
   void warnOnce((texts) => texts.shortInvocation(deadlineReserve))
 }
 
+/** A store that does not answer leaves calls too little of the invocation. */
+export function warnOfStoreShare(
+  service: string,
+  { deadlineReserve }: Reserve,
+  fairTime: number,
+  timeLeft: number,
+  share: number,
+): void {
+  void warnOnce((texts) => texts.unfairStore(service, deadlineReserve, fairTime, timeLeft, share))
+}
+
 /** No call of the invocation can run for so long that its end says something of the service. */
 export function warnOfFairTime(service: string, { deadlineReserve }: Reserve, fairTime: number): void {
   void warnOnce((texts) => texts.unfairDeadline(service, deadlineReserve, fairTime))

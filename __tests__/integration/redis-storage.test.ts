@@ -454,6 +454,22 @@ describe('the storage in Redis', () => {
     })
   })
 
+  it('lets one request wait for a connection that is silent: the next one gives it up', async () => {
+    const proxy = await proxyFor(server)
+    const behind = withOwnClient({ url: `redis://127.0.0.1:${proxy.port}`, options: patient })
+    await behind.getState('stripe')
+    proxy.blackHole()
+    const first = behind.getState('stripe')
+    await setImmediate()
+    const { now } = Date
+    const later = jest.spyOn(Date, 'now').mockImplementation(() => now() + 400)
+    const second = behind.getState('stripe')
+    // The one that waits gets its answer by the new connection as well.
+    await expect(Promise.all([first, second])).resolves.toEqual([undefined, undefined])
+    expect(proxy.connections()).toBe(2)
+    later.mockRestore()
+  })
+
   it('gives up a connection whose other end has vanished, and asks again by another', async () => {
     const proxy = await proxyFor(server)
     const options = { ...patient, socketTimeout: 1_000 }

@@ -75,11 +75,43 @@ describe('a cold start', () => {
 
   afterEach(() => clock[Symbol.dispose]())
 
-  it('loads ioredis in the first invocation where the state is in Redis', async () => {
+  it('begins to load the client library as soon as the middleware is made, and asks for nothing', async () => {
+    await using table = await tableWithOpenCircuit()
+    await using environment = await startEnvironment({
+      handler: 'cold-start.handler',
+      variables: table.variables,
+      clock,
+      freezes: false,
+    })
+    expect(table.operations).toEqual([])
+    const libraries = ['@aws-sdk\\/client-dynamodb', 'src\\/storage\\/dynamodb\\/storage']
+    const { payload } = await environment.invoke({ waitsFor: 2 })
+    expect(payload).toEqual({ state: 'OPEN', duringInit: libraries, now: libraries })
+    expect(table.operations).toEqual(['BatchGetItem'])
+  })
+
+  it('begins to load ioredis so, and connects to nothing', async () => {
     await using proxy = await proxyFor(redis.port)
     await using environment = await startEnvironment({
       handler: 'cold-start.handler',
       variables: { CIRCUIT_BREAKER_REDIS_URL: patientRedisUrl(`redis://127.0.0.1:${proxy.port}`) },
+      clock,
+      freezes: false,
+    })
+    expect(proxy.connections()).toBe(0)
+    const { payload } = await environment.invoke({ waitsFor: 2 })
+    expect(payload).toMatchObject({ duringInit: ['\\/ioredis\\/', 'src\\/storage\\/redis\\/storage'] })
+    expect(proxy.connections()).toBe(1)
+  })
+
+  it('loads ioredis in the first invocation where preload is false and the state is in Redis', async () => {
+    await using proxy = await proxyFor(redis.port)
+    await using environment = await startEnvironment({
+      handler: 'cold-start.handler',
+      variables: {
+        CIRCUIT_BREAKER_REDIS_URL: patientRedisUrl(`redis://127.0.0.1:${proxy.port}`),
+        CIRCUIT_BREAKER_PRELOAD: 'false',
+      },
       clock,
       freezes: false,
     })
@@ -93,11 +125,11 @@ describe('a cold start', () => {
     expect(proxy.connections()).toBe(1)
   })
 
-  it('asks for nothing and loads no client library before the first invocation', async () => {
+  it('asks for nothing and loads no client library before the first invocation where preload is false', async () => {
     await using table = await tableWithOpenCircuit()
     await using environment = await startEnvironment({
       handler: 'cold-start.handler',
-      variables: table.variables,
+      variables: { ...table.variables, CIRCUIT_BREAKER_PRELOAD: 'false' },
       clock,
       freezes: false,
     })

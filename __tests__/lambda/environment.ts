@@ -11,6 +11,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises'
 import { installLambdaRuntimeClient } from '../../scripts/lambda-runtime-client.ts'
 import { patience } from '../support/time.ts'
 import type { Clock } from './clock.ts'
+import { throttle } from './duty-cycle.ts'
 import type { LogLine } from './log-line.ts'
 import { type Answer, type Chunk, type ReportedError, startRuntimeApi } from './runtime-api.ts'
 import { type Exit, startRuntimeProcess } from './runtime-process.ts'
@@ -34,11 +35,15 @@ export interface EnvironmentOptions {
   readonly workers?: number
   /** Default: `tested`. */
   readonly functionName?: string
+  /** The part of a processor that the process has while it starts, from 0 to 1, with `freezes: false`. Default: all of it. */
+  readonly initCpu?: number
 }
 
 export interface InvokeOptions {
   /** In milliseconds, instead of the environment's. */
   readonly timeout?: number
+  /** The part of a processor that the process has meanwhile, from 0 to 1, with `freezes: false`. Default: all of it. */
+  readonly cpu?: number
   /** Called for each piece of a streamed response as it arrives. */
   readonly onChunk?: (chunk: Chunk) => void
   /** Called when the response is complete; the process may still have something to do. */
@@ -156,6 +161,7 @@ export async function startEnvironment(options: EnvironmentOptions): Promise<Exe
     concurrency: maxConcurrency === undefined ? undefined : { max: maxConcurrency, workers },
   })
   const { ended, exit } = runtime
+  const endThrottle = options.initCpu === undefined ? undefined : throttle(runtime.pid, options.initCpu)
 
   async function stop(): Promise<void> {
     await Promise.all([runtime.kill(), api.stop()])
@@ -170,7 +176,7 @@ export async function startEnvironment(options: EnvironmentOptions): Promise<Exe
 
   async function invoke(
     event?: unknown,
-    { timeout = usualTimeout, onChunk, onAnswer }: InvokeOptions = {},
+    { timeout = usualTimeout, cpu, onChunk, onAnswer }: InvokeOptions = {},
   ): Promise<InvocationResult> {
     const past = exit()
     if (past) throw new Error(`The environment has ended: ${describe(past)}`)
@@ -182,6 +188,7 @@ export async function startEnvironment(options: EnvironmentOptions): Promise<Exe
     let startedAt = performance.now()
     let callOffDeadline = () => {}
     running += 1
+    const letRun = cpu === undefined ? undefined : throttle(runtime.pid, cpu)
     const answered = api.invoke({
       requestId,
       event,
@@ -210,6 +217,7 @@ export async function startEnvironment(options: EnvironmentOptions): Promise<Exe
     const chunks = answer?.chunks ?? api.chunksOf(requestId)
     if (enforced && !exit()) await Promise.race([ended, untilIdle()])
     callOffDeadline()
+    letRun?.()
     if (freezes && !exit()) await runtime.freeze()
     running -= 1
     // What it wrote before it answered is in the pipe, and is read in the same turn at the latest.
@@ -257,6 +265,7 @@ export async function startEnvironment(options: EnvironmentOptions): Promise<Exe
   )
   const problem = await Promise.race([ready, died])
   callOffInit()
+  endThrottle?.()
   if (problem) {
     await stop()
     throw new InitError(problem.message, problem.reported, runtime.logs)

@@ -249,8 +249,15 @@ function expectMissing({ results, errors }: Run, name: string): void {
 describe('an installed handler', () => {
   const kinds = ['memory', 'redis', 'dynamodb'] as const
 
-  it('loads no client library and opens nothing until it is called', async () => {
+  it('opens no connection until it is called', async () => {
     for (const { created } of await Promise.all(kinds.map((kind) => run(installed('all'), kind)))) {
+      expect(created.opened.filter((type) => type !== 'Timeout')).toEqual([])
+    }
+  })
+
+  it('loads no client library and opens nothing until it is called where preload is false', async () => {
+    const env = { CIRCUIT_BREAKER_PRELOAD: 'false' }
+    for (const { created } of await Promise.all(kinds.map((kind) => run(installed('all'), kind, env)))) {
       expect(created.packages).toContain('middy-circuit-breaker')
       expect(clientsIn(created)).toEqual([])
       expect(created.builtins).toEqual(['node:crypto'])
@@ -384,7 +391,6 @@ describe.each<[format: Format, extension: string]>([
     const [inMemory, inRedis, inDynamoDB] = await Promise.all([run('memory'), run('redis'), run('dynamodb')])
 
     expect([contains, warnings]).toEqual([[], []])
-    for (const { created } of [inMemory, inRedis, inDynamoDB]) expect(clientsIn(created)).toEqual([])
     expect(inMemory).toMatchObject({ results: alone, errors: [] })
     expect(clientsIn(inMemory.used)).toEqual([])
     expect(inRedis).toMatchObject({ results: informed, errors: [] })

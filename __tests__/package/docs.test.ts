@@ -177,7 +177,7 @@ describe('the guarantees under Lambda', () => {
       file,
       name,
     ])
-    const suites = ['deadline', 'freeze', 'exits', 'concurrency', 'cold-start']
+    const suites = ['deadline', 'freeze', 'exits', 'concurrency', 'cold-start', 'small-function']
     const tests = suites.flatMap((file) =>
       [...read(`__tests__/lambda/${file}.test.ts`).matchAll(/^ {2}it(?:\.each\(.*\))?\(\s*'(.*)',/gm)].map(
         ([, name]) => [file, name],

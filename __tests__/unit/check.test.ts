@@ -230,7 +230,13 @@ describe('a check of the settings', () => {
     ['no-fair-time', 'error', 1_999, {}, '1999 ms, less deadlineReserve, 1000 ms. A call'],
     ['no-fair-time', 'error', 3_499, { timeout: 5_000 }, 'only if it had 2500 ms'],
     ['timeout-beyond-deadline', 'warning', 3_500, { timeout: 5_000 }, 'less than timeout, 5000 ms'],
-    ['no-time-beside-store', 'warning', 2_499, {}, 'takes storageTimeout, 500 ms'],
+    [
+      'no-time-beside-store',
+      'warning',
+      2_332,
+      {},
+      'takes 333 ms of it (storageTimeout, 500 ms, but no more than a quarter)',
+    ],
   ])('finds %s', async (code, severity, remaining, options, words) => {
     const findings = await check(options, remaining)
     expect(codesOf(findings)).toEqual([code])

@@ -29,8 +29,13 @@ export class UnboundContext implements OperationContext {
   }
 }
 
-/** An operation that ran this long was given a fair time, where no timeout says so, in milliseconds. */
-const fairTime = 1_000
+/**
+ * How long an operation must have run to be cut for a failure of the service, in milliseconds: half of its timeout, or a
+ * second where it has none.
+ */
+export function fairTimeFor(timeout: number | false): number {
+  return timeout === false ? 1_000 : timeout / 2
+}
 
 /**
  * One call, while it can be cut. It is what the operation receives.
@@ -121,7 +126,13 @@ export class CallLimits implements OperationContext, Watched, TurnListener {
    * before the invocation's deadline.
    */
   get fairTime(): number {
-    return this.timeout === false ? fairTime : this.timeout / 2
+    return fairTimeFor(this.timeout)
+  }
+
+  /** The time that it has left, in milliseconds; `Infinity`: nothing bounds it. */
+  get timeLeft(): number {
+    const timeoutAt = this.timeout === false ? Number.POSITIVE_INFINITY : this.startedAt + this.timeout
+    return Math.min(timeoutAt, this.deadlineAt) - this.#runtime.now()
   }
 
   /** Whether it ran for that long. Nobody knows how much of the time a process had that was frozen. */

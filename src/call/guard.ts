@@ -363,7 +363,7 @@ export class Guard implements DeadlineHost {
       if (circuit.settings.mode === 'off') return passThrough
       // The lot of a ramp is drawn once: where the state was known, `#admitAtOnce` has done so.
       const hasDrawn = sync.loadAttempted
-      if (!hasDrawn) await limits.race(this.#load(sync))
+      if (!hasDrawn) await limits.race(sync.waitForRead(this.#load(sync), limits.timeLeft))
       if (enforces) {
         const now = this.#runtime.now()
         const verdict = circuit.admit(now)
@@ -413,7 +413,8 @@ export class Guard implements DeadlineHost {
     const callTime = limits.timeout === false ? Number.POSITIVE_INFINITY : limits.timeout + settlingTime
     const longest = Math.min(timeLeft, callTime)
     const duration = Number.isFinite(longest) ? longest : unboundedLease
-    const claiming = this.sync.claim(duration, invocation?.requestId)
+    // Half of its time: a lease that is never granted in time would keep the circuit open for ever.
+    const claiming = this.sync.claim(duration, invocation?.requestId, limits.timeLeft / 2)
     try {
       return await limits.race(claiming)
     } catch (error) {

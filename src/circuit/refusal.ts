@@ -26,7 +26,8 @@ export interface Refusal {
 export function refusalOf(refusal: Refusal, verdict: Exclude<Verdict, 'pass'>, now: number): CircuitOpenError {
   const { service, view } = refusal
   const reason: RefusalReason = verdict === 'claim' ? 'unclaimed' : verdict
-  const retryAfter = Math.max(0, waitFor(refusal, verdict, now))
+  // Whole milliseconds, and never too early: instances spread their claims out by fractions of one.
+  const retryAfter = Math.ceil(Math.max(0, waitFor(refusal, verdict, now)))
   const { openedAt, lastFailure } = view
   return new CircuitOpenError({ service, retryAfter, openedAt, lastFailure, reason })
 }

@@ -81,7 +81,8 @@ export class Streak {
   admit(now: number): Exclude<Verdict, 'forced' | 'ramping'> {
     if (this.#openedAt === undefined) return 'pass'
     const ahead = this.#retryAt - now
-    if (ahead > 0 && ahead <= this.#settings.maxResetTimeout + clockTolerance) return 'open'
+    // Where the clock has stepped back by more, the instant counts as reached.
+    if (ahead > 0 && ahead <= this.#retryAt - this.#openedAt + clockTolerance) return 'open'
     return this.#probe !== undefined && isLive(this.#probe, now) ? 'probing' : 'claim'
   }
 

@@ -28,6 +28,7 @@ export interface ResolvedConfig<K extends string = string> {
   readonly services: ReadonlyMap<K, ServiceSettings>
   readonly namespace: string | undefined
   readonly storageTimeout: number
+  readonly preload: boolean
   readonly prefetch: boolean
   /** For `CircuitBreakerStorageFactory.create`. */
   readonly storage: ICircuitStorage | StorageConfig

@@ -46,9 +46,9 @@ export function factor(fallback: number, min: number, max: number): Setting {
   }
 }
 
-export function flag(): Setting {
+export function flag(fallback: boolean): Setting {
   return {
-    default: false,
+    default: fallback,
     allowed: 'true or false',
     accepts: (value) => typeof value === 'boolean',
     fromText: (text) => (text === 'true' ? true : text === 'false' ? false : text),

@@ -88,8 +88,13 @@ export interface CircuitBreakerOptions<K extends string = string> extends Servic
   /** The longest a storage round trip may delay anyone, in milliseconds. Default: 500. */
   readonly storageTimeout?: number | undefined
   /**
-   * Reads the circuits as soon as the breaker is made, during Lambda's init, instead of in the first invocation.
-   * Default: `false`, nothing is read and no client library is loaded before the first invocation.
+   * In Lambda, begins to load the client library of the store as soon as the breaker is made, while the function starts and
+   * has a whole processor. Asks for nothing. `false`: the first invocation loads it. Default: `true`.
+   */
+  readonly preload?: boolean | undefined
+  /**
+   * Begins to read the circuits as soon as the breaker is made. Lambda does not wait for it: to have them read before the
+   * first invocation, `await breaker.load()`. Default: `false`.
    */
   readonly prefetch?: boolean | undefined
   /** Called when a circuit changes its state. */
@@ -123,13 +128,20 @@ export const serviceSettings: Readonly<Record<keyof ServiceSettings, Setting>> =
 }
 
 /** The names of the settings that the whole breaker has. */
-export type BreakerSetting = 'namespace' | 'storageTimeout' | 'prefetch' | 'onStateChange' | 'onStorageError'
+export type BreakerSetting =
+  | 'namespace'
+  | 'storageTimeout'
+  | 'preload'
+  | 'prefetch'
+  | 'onStateChange'
+  | 'onStorageError'
 
 /** The settings of the whole breaker. */
 export const breakerSettings: Readonly<Record<BreakerSetting, Setting>> = {
   namespace: { default: undefined, allowed: textAllowed, accepts: isText, fromText: (text: string) => text },
   storageTimeout: milliseconds(500, 1),
-  prefetch: flag(),
+  preload: flag(true),
+  prefetch: flag(false),
   onStateChange: callback(),
   onStorageError: callback(),
 }

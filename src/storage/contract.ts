@@ -166,7 +166,7 @@ export interface ICircuitStorage {
   readonly shared?: boolean
   /**
    * Loads what the first operation needs, for instance a client library, without talking to the store. The breaker
-   * calls it before the first operation. `storageTimeout` starts after it.
+   * calls it before the first operation, and in Lambda as soon as it is made. `storageTimeout` starts after it.
    */
   prepare?(): Promise<void>
   /** Reads one circuit; `undefined` if nothing is stored. Sees every write that was acknowledged before. */

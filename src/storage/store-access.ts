@@ -7,7 +7,7 @@ import { parseError, parseReply } from './replies.ts'
 import { longestPauseOfAll, StorePause } from './store-pause.ts'
 
 /** The longest that operations wait until an adapter has loaded its library, in milliseconds. */
-const longestPreparation = 10_000
+const longestPreparation = 5_000
 /** The time between two warnings of one cause where there is no listener, in milliseconds. */
 const warningInterval = 60_000
 const warningType = 'CircuitStorageWarning'

@@ -13,7 +13,7 @@
 import type { Exchange } from '../circuit/cached-record.ts'
 import type { Circuit, ProbeLease } from '../circuit/circuit.ts'
 import type { Replacement, Step, Write } from '../circuit/step.ts'
-import type { Runtime } from '../runtime.ts'
+import { type Runtime, within } from '../runtime.ts'
 import type { CircuitRecord, CompareAndSet, ICircuitStorage, WriteResult } from '../storage/contract.ts'
 import type { OperatorRun, StoreAccess } from '../storage/store-access.ts'
 
@@ -23,11 +23,19 @@ const maxConflicts = 20
 /** How long a lease lasts that was asked for before there is a call for it, in milliseconds. */
 const leaseInAdvance = 5_000
 
+/** How long the store is waited for of the time that there is for a call, in milliseconds: the rest belongs to the call. */
+export function storeShareOf(room: number, storageTimeout: number): number {
+  return Math.max(0, Math.min(storageTimeout, room / 4))
+}
+
 export class Synchronizer {
   readonly circuit: Circuit
   readonly storageKey: string
   readonly store: StoreAccess
-  /** Whether a read has ended, with whatever result. Set by the circuit reader at the end of each read. */
+  /**
+   * Whether a read has ended, with whatever result, or was waited for as long as it may be. Set by the circuit reader at the
+   * end of each read, and by {@link waitForRead}.
+   */
   loadAttempted = false
   /** The read under way of this circuit together with others. Set by the circuit reader, and unset at its end. */
   loading: Promise<void> | undefined
@@ -71,15 +79,16 @@ export class Synchronizer {
    * ready for the next call.
    *
    * @param duration how long the lease lasts, in milliseconds
+   * @param patience how long the call can wait for the store, in milliseconds
    * @returns `undefined` if it was not granted; ask the circuit again for the reason
    */
-  async claim(duration: number, requestId: string | undefined): Promise<ProbeLease | undefined> {
+  async claim(duration: number, requestId: string | undefined, patience: number): Promise<ProbeLease | undefined> {
     const { circuit } = this
-    const giveUpAt = this.#runtime.now() + this.#storageTimeout
+    const giveUpAt = this.#runtime.now() + Math.min(this.#storageTimeout, patience)
     const isFirst = this.#claiming === undefined
     const isOverdue = giveUpAt - this.#claimingSince >= 2 * this.#storageTimeout
     while (this.#claiming !== undefined) {
-      const isOver = !(await this.#within(this.#claiming, giveUpAt)) || this.#runtime.now() >= giveUpAt
+      const isOver = !(await this.#until(giveUpAt, this.#claiming)) || this.#runtime.now() >= giveUpAt
       if (isOver && isOverdue) {
         // The claim that it has waited for has had its time before, and has now had it again.
         circuit.asked()
@@ -92,10 +101,20 @@ export class Synchronizer {
       if (circuit.probesAlone) return circuit.claimAlone(duration)
       // A claim that waited for another has less than its time: that it is not answered says nothing of the store.
       if (isFirst) circuit.asked()
-      await this.#within(this.#ask(duration, requestId), giveUpAt)
+      await this.#until(giveUpAt, this.#ask(duration, requestId))
       if (circuit.mayClaimAlone) return circuit.claimAlone(duration)
     }
     return circuit.takeLease()
+  }
+
+  /**
+   * Waits for a read as long as a call can that has so much time left, in milliseconds. A circuit that is not known by then
+   * is taken for closed, and read behind its calls. Where nothing bounds the call, the store is waited for until it fails.
+   */
+  async waitForRead(reading: Promise<void>, timeLeft: number): Promise<void> {
+    if (timeLeft === Number.POSITIVE_INFINITY) await reading
+    else await within(this.#runtime, reading, storeShareOf(timeLeft, this.#storageTimeout))
+    this.loadAttempted = true
   }
 
   /** Gives back a lease that lies ready, unless a call is about to take it. {@link drain} stores that. */
@@ -207,15 +226,7 @@ export class Synchronizer {
     circuit.withdraw()
   }
 
-  /** Whether `promise` settled in time. */
-  #within(promise: Promise<unknown>, giveUpAt: number): Promise<boolean> {
-    return new Promise((resolve) => {
-      const timer = this.#runtime.setTimeout(() => resolve(false), Math.max(0, giveUpAt - this.#runtime.now()))
-      const settled = (): void => {
-        this.#runtime.clearTimeout(timer)
-        resolve(true)
-      }
-      promise.then(settled, settled)
-    })
+  #until(giveUpAt: number, promise: Promise<unknown>): Promise<boolean> {
+    return within(this.#runtime, promise, giveUpAt - this.#runtime.now())
   }
 }

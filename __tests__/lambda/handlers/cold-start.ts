@@ -29,9 +29,16 @@ function clientLibraries(): string[] {
   return patterns.filter((pattern) => loaded.some((url) => pattern.test(url))).map((pattern) => pattern.source)
 }
 
-export async function handler(event: unknown, context: Context): Promise<unknown> {
+/** What the function is told to do. */
+interface Start {
+  /** Waits first until init has loaded so many client libraries and adapters. */
+  readonly waitsFor?: number
+}
+
+export async function handler(event: Start, context: Context): Promise<unknown> {
   // Only now: what init has begun to load without waiting for it is here before what is loaded only after it.
   await import('../log-line.ts')
+  while (clientLibraries().length < (event.waitsFor ?? 0)) await new Promise(setImmediate)
   const duringInit = clientLibraries()
   const state = await guarded(event, context as never)
   return { state, duringInit, now: clientLibraries() }

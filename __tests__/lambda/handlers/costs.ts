@@ -8,7 +8,7 @@ let imported = 0
 let created = 0
 
 const guarded = middy()
-if (entry !== undefined) {
+if (entry) {
   const startedAt = performance.now()
   const { CircuitBreaker, circuitBreaker } = await import(entry)
   const importedAt = performance.now()

@@ -146,11 +146,11 @@ describe('a call that is cut in the turn in which what it waited for comes', () 
 })
 
 describe('an adapter that does not get ready', () => {
-  it('holds an invocation up no longer than it has time, less 100 ms', async () => {
-    const { start, storage, runtime } = createFleet()
+  it('holds an invocation up no longer than a quarter of what its reserve leaves', async () => {
+    const { start, storage, runtime } = createFleet({ deadlineReserve: 600 })
     Object.assign(storage, { prepare: () => new Promise<void>(() => {}) })
     const loading = start().load(1_000)
-    await runtime.advance(899)
+    await runtime.advance(99)
     expect(await isSettled(loading, runtime)).toBe(false)
     await runtime.advance(1)
     expect(await isSettled(loading, runtime)).toBe(true)

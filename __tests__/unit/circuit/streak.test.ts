@@ -97,7 +97,7 @@ describe('an instance refuses', () => {
 
   it('not for ever where its clock has stepped back', () => {
     const streak = streakOf([1e9, 1e9, 1e9])
-    const doubted = 1e9 + 10_000 - 360_001
+    const doubted = 1e9 + 10_000 - 70_001
     expect([streak.admit(doubted + 1), streak.admit(doubted)]).toEqual(['open', 'claim'])
   })
 })

@@ -63,6 +63,7 @@ describe('defaults', () => {
     expect(breaker).toEqual({
       namespace: undefined,
       storageTimeout: 500,
+      preload: true,
       prefetch: false,
       onStateChange: undefined,
       onStorageError: undefined,
@@ -134,7 +135,8 @@ describe('environment variables', () => {
   it.each(settingsTable.flatMap(({ name, variable }) => (variable ? [[variable, name] as const] : [])))(
     '%s sets %s',
     (variable, name) => {
-      const text = name === 'mode' ? 'observe' : name === 'prefetch' ? 'true' : '7'
+      const text =
+        name === 'mode' ? 'observe' : (({ prefetch: 'true', preload: 'false' } as Record<string, string>)[name] ?? '7')
       const { services, ...breaker } = resolve({ services: ['stripe'], resetTimeout: 1 }, { [variable]: text })
 
       const value = { ...breaker, ...services.get('stripe') }[name as keyof ServiceSettings]

@@ -619,7 +619,7 @@ describe('an adapter that has something to prepare', () => {
       }),
     )
 
-    runtime.advance(9_999)
+    runtime.advance(4_999)
     await untilRejectionsAreReported()
     expect([hasStarted, events.length]).toEqual([false, 0])
     resolve()
@@ -645,11 +645,11 @@ describe('an adapter that has something to prepare', () => {
     expect(runtime.timers).toBe(0)
   })
 
-  it('is not waited for longer than 10 s', async () => {
+  it('is not waited for longer than 5 s', async () => {
     const { runtime, store } = arrange(new Preparing(never))
     const reply = succeed(store)
 
-    runtime.advance(10_000)
+    runtime.advance(5_000)
 
     expect(await soon(reply)).toEqual(record)
     expect(store.prepare()).toBeUndefined()

@@ -18,8 +18,10 @@ export interface Connection {
   readonly inCapitals: boolean
   /** The same client, if it was made here. */
   readonly own?: Redis
-  /** Lets the client try anew to connect. Each operation calls it. */
-  readonly allowRetries?: () => void
+  /** Lets the client try anew to connect, and gives up a connection that is silent. Each operation calls it. */
+  readonly refresh?: () => Promise<void> | undefined
+  /** Counts the commands that wait for replies. */
+  readonly owe?: (change: 1 | -1) => void
   /** Takes note of replies; resolves to the reason why the client is not connected. */
   readonly diagnose?: (replies: readonly PromiseSettledResult<unknown>[]) => Promise<Error | undefined>
 }
@@ -58,8 +60,24 @@ export async function connect(
   })
   // ioredis goes on to wait for a reply on a connection that is lost.
   own.on('close', () => clearTimeout((own as unknown as Insides).socketTimeoutTimer))
-  const allowRetries = () => {
+  let owed = 0
+  let silence = { since: 0, received: 0 }
+  const isSilent = (): boolean => {
+    const [now, received] = [Date.now(), (own as unknown as Insides).stream?.bytesRead ?? 0]
+    if (owed === 0 || received !== silence.received) silence = { since: now, received }
+    return own.status === 'ready' && now - silence.since >= suspectSilence
+  }
+  const giveUpSilent = async () => {
+    // After a freeze the reply may lie in the socket: it is let in first.
+    for (let turn = 0; turn < 2; turn++) await new Promise(setImmediate)
+    if (isSilent()) (own as unknown as Insides).stream?.destroy(new Error('The connection is silent.'))
+  }
+  const refresh = () => {
     attempts = 0
+    return isSilent() ? giveUpSilent() : undefined
+  }
+  const owe = (change: 1 | -1) => {
+    owed += change
   }
   // Set by the first reply of the server.
   let hasAnswered = false
@@ -69,7 +87,7 @@ export async function connect(
     const { answersToOther } = await import('./scheme.ts')
     return (await answersToOther(own.options)) ? new SchemeError(own.options.tls !== undefined, lastError) : lastError
   }
-  return { client: own, inCapitals: takesCapitals(own), own, allowRetries, diagnose }
+  return { client: own, inCapitals: takesCapitals(own), own, refresh, owe, diagnose }
 }
 
 /**
@@ -183,6 +201,11 @@ const longestReply = 2_000
  * less than {@link longestReply}, so that there is time to ask again.
  */
 const longestSilence = 1_000
+/**
+ * A connection that owes a reply for so long is given up when the next command is to be sent, in milliseconds. By default
+ * nobody waits longer for the store: whoever comes next must not wait as long again.
+ */
+const suspectSilence = 400
 /** The number of connections that are tried for an operation. Then the client ends, and with it its timers. */
 const maxConnectAttempts = 3
 
@@ -208,6 +231,18 @@ function defaultsFor(options: RedisOptions | undefined): RedisOptions {
 
 /** Sends the commands together. Where the server does not know a script, sends its source. */
 export async function deliver(
+  connection: Connection,
+  requests: readonly Delivery[],
+): Promise<PromiseSettledResult<unknown>[]> {
+  connection.owe?.(1)
+  try {
+    return await deliverAll(connection, requests)
+  } finally {
+    connection.owe?.(-1)
+  }
+}
+
+async function deliverAll(
   connection: Connection,
   requests: readonly Delivery[],
 ): Promise<PromiseSettledResult<unknown>[]> {

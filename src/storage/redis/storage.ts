@@ -174,7 +174,7 @@ export class UncheckedRedisStorage implements ICircuitStorage {
       })
     }
     const opened = await this.#connection
-    opened.allowRetries?.()
+    await opened.refresh?.()
     // The client has given up reconnecting. This operation connects it again.
     if (opened.own?.status === 'end') opened.own.connect().catch(() => {})
     return opened

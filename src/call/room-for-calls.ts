@@ -1,0 +1,29 @@
+/**
+ * The time of an invocation that calls and the store share.
+ *
+ * @module
+ */
+
+import { type Synchronizer, storeShareOf } from '../sync/synchronizer.ts'
+import { warnOfStoreShare } from '../warnings.ts'
+import { fairTimeFor } from './call-limits.ts'
+
+/** What the longest reserve of these services leaves of an invocation, in milliseconds. */
+export function roomForCalls(circuits: readonly Synchronizer[], timeLeft: number): number {
+  return timeLeft - Math.max(0, ...circuits.map(({ circuit }) => circuit.settings.deadlineReserve))
+}
+
+/** Warns where a store that does not answer leaves a service's calls too little of an invocation. */
+export function warnOfLittleRoom(circuits: readonly Synchronizer[], timeLeft: number, storageTimeout: number): void {
+  for (const { circuit, store } of circuits) {
+    if (store.storage.shared === false) return
+    const { service, settings } = circuit
+    const fairTime = fairTimeFor(settings.timeout)
+    const room = timeLeft - settings.deadlineReserve
+    const share = storeShareOf(room, storageTimeout)
+    if (share > 0 && room - share < fairTime) {
+      warnOfStoreShare(service, settings, fairTime, timeLeft, share)
+      return
+    }
+  }
+}
