@@ -498,7 +498,8 @@ export class Circuit {
     const isProven = change !== undefined && current?.transitions.includes(write.next.epoch) === true
     const isStored = applied || isOwn || isProven
     // A read that has overtaken this reply may have ruled the transition out.
-    if (isStored && change !== undefined) this.#log.sent(write.next.epoch, change)
+    if (change !== undefined && isStored) this.#log.sent(write.next.epoch, change)
+    else if (change !== undefined) this.#log.refused(write.next.epoch, change)
     const isOvertaken = this.#cached.isOvertaken(exchange, write, reply)
     if (isOvertaken) this.#log.proven(current)
     else this.#take(current ?? (applied ? next : undefined), exchange.sentAt)

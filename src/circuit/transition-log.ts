@@ -48,6 +48,13 @@ export class TransitionLog {
     forgetOldest(this.#unconfirmed)
   }
 
+  /** The store has refused a transition. */
+  refused(epoch: string, refused: StateChange): void {
+    const others = this.#unconfirmed.get(epoch)?.filter(({ generation }) => generation !== refused.generation) ?? []
+    if (others.length > 0) this.#unconfirmed.set(epoch, others)
+    else this.#unconfirmed.delete(epoch)
+  }
+
   /** A record that may be out of date: it still proves the transitions that it lists. */
   proven(record: CircuitRecord | undefined): void {
     if (record === undefined) return
