@@ -1,6 +1,5 @@
 /**
- * The engine: one guarded circuit per service over one store. The middleware is a thin layer on top of it.
- *
+ * The engine: one guarded circuit per service over one store.
  * @module
  */
 

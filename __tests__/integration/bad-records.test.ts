@@ -208,8 +208,11 @@ function everyTime(at: number): Partial<CircuitRecord> {
 const longest = 900_000 + 60_000
 /** No more than this passes after an outage: `maxResetTimeout`, and what it takes to look. */
 const longestPause = 300_000 + 20_000
-/** After this time an instance that no other one contradicts is believed, however many suspicions came to nothing. */
-const longestDoubt = 600_000
+/**
+ * After this time an instance that no other one contradicts is believed, however many suspicions came to nothing: ten minutes,
+ * and then its next probe of its own.
+ */
+const longestDoubt = 600_000 + longestPause
 
 describe.each(['DynamoDB', 'Redis', 'memory'])('a hostile record in %s', (name) => {
   it.each(hostile)('with %s holds nobody up for ever, and is outlived', async (_name, fields) => {

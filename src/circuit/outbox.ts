@@ -325,8 +325,9 @@ export class Outbox {
     const isAnswered = record !== undefined && wasDismissedSince(record, at, now)
     const most = isBacklog ? this.#settings.failureThreshold - 1 : report.row
     if (report.row === 0 || most === 0 || isAnswered) return undefined
-    // What was told to an earlier suspicion has had its say.
-    const failures = Math.min(this.#shares.untold(report.row), most)
+    // What was told to a suspicion that came to nothing has had its say.
+    const hasSpoken = record !== undefined && wasDismissedSince(record, at - this.#settings.window, now)
+    const failures = Math.min(hasSpoken ? this.#shares.untold(report.row) : report.row, most)
     const base = record ?? emptyRecord(epoch, at)
     const raised = raise(base, now, { failures, at, lastFailure }, this.#settings, this.#tokens(base.epoch))
     if (isBacklog || suspicion(raised, now, this.#settings) !== 'guilty') {
