@@ -210,9 +210,9 @@ const longest = 900_000 + 60_000
 const longestPause = 300_000 + 20_000
 /**
  * After this time an instance that no other one contradicts is believed, however many suspicions came to nothing: ten minutes,
- * and then its next probe of its own.
+ * and then the next probes of its own.
  */
-const longestDoubt = 600_000 + longestPause
+const longestDoubt = 600_000 + 2 * longestPause
 
 describe.each(['DynamoDB', 'Redis', 'memory'])('a hostile record in %s', (name) => {
   it.each(hostile)('with %s holds nobody up for ever, and is outlived', async (_name, fields) => {

@@ -267,7 +267,9 @@ const sdkFaults = sdkErrors.map(
       let isBroken = false
       const breakOne = (client: DynamoDBClient): void => {
         const mock = mockClient(client)
-        mock.rejects(Object.assign(new Error(message), { name, $fault: 'client', $metadata: {} }))
+        // Where there are no credentials nothing is sent: it is no answer of the service.
+        const answer = name.endsWith('ProviderError') ? {} : { $fault: 'client', $metadata: {} }
+        mock.rejects(Object.assign(new Error(message), { name, ...answer }))
         clients.set(client, mock)
       }
       return {

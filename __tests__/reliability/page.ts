@@ -130,7 +130,7 @@ ${starts.map(({ name }) => `- ${name}`).join('\n')}
 | throttled | refuses nine of ten requests as too many |
 | reply lost | does what it is asked, and never answers |
 
-Beside each instance runs *its own breaker*: the same settings and calls, with a store in its memory. What holds:
+${failed.length === 0 ? '' : `These do not hold:\n\n${failed.map(({ cell, problems }) => `- ${sustained.cellTitle(cell)}\n  ${problems[0]}`).join('\n')}\n\n`}Beside each instance runs *its own breaker*: the same settings and calls, with a store in its memory. What holds:
 
 1. A **dead service** gets at most twice the calls that the own breaker lets through, and ten more.
 2. A **healthy service** loses at most 1 % of its calls after the first minute. Where it alternates, the same holds after each
