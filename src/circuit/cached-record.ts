@@ -155,7 +155,7 @@ export class CachedRecord {
   take(record: CircuitRecord | undefined, sentAt: number): void {
     this.#answers++
     this.#isDamaged = false
-    if (record !== undefined && this.#current !== undefined && record.version !== this.#current.version) {
+    if (this.#current !== undefined && isLater(record, this.#current)) {
       this.#replaced.set(this.#current.version, sentAt)
       const [oldest] = this.#replaced.keys()
       if (this.#replaced.size > remembered) this.#replaced.delete(oldest as string)
@@ -262,6 +262,13 @@ export class CachedRecord {
     const instances = ((record.pace ?? 0) * this.#settings.cacheTtl) / 1_000
     return this.#random() * instances < lookers ? dueAt + window * this.#random() : Number.POSITIVE_INFINITY
   }
+}
+
+/** Whether a record has taken the place of another, and not the other way round. */
+function isLater(record: CircuitRecord | undefined, other: CircuitRecord): boolean {
+  if (record === undefined || record.version === other.version) return false
+  const since = record.generation - other.generation
+  return since > 0 || (since === 0 && record.updatedAt >= other.updatedAt)
 }
 
 /** Everything that was added to a record since it was replaced. */

@@ -19,8 +19,9 @@ export const longestLifetime = 30_000
 const retryAfter = 3_000
 /** The lifetime that is stretched where `cacheTtl` is shorter, in milliseconds. */
 const shortestLifetime = 250
-/** So many refusals in a row are no chance. */
+/** Refusals within this time are one burst, in milliseconds. */
 const growsAfter = 5_000
+/** So many refusals in a row are no chance. */
 const mostRefusals = 10
 
 export class Throttle {
@@ -73,7 +74,7 @@ export class Throttle {
 
   refused(now: number): void {
     this.#refusals++
-    // One burst, as at the beginning of an outage, makes it grow once.
+    // One burst, as at the beginning of an outage, makes it grow once, unless the next read is refused, too.
     if (Math.abs(now - this.#grownAt) >= growsAfter || this.#refusals % 2 === 0) {
       this.#grownAt = now
       this.#stretch = Math.min(2 * this.#stretch, Math.max(1, longestLifetime / this.#unit))

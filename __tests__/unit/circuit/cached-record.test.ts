@@ -189,3 +189,88 @@ describe('an instance is out of touch', () => {
     expect(record.isOutOfTouch).toBe(false)
   })
 })
+
+describe('a read is outdated', () => {
+  const [first, second] = [
+    circuitRecord({ version: 'v1', epoch: 'e1', generation: 1, transitions: ['e1'], updatedAt: 100 }),
+    circuitRecord({ version: 'v2', epoch: 'e1', generation: 1, transitions: ['e1'], updatedAt: 200 }),
+  ]
+  const third = circuitRecord({ version: 'v3', epoch: 'e3', generation: 3, transitions: ['e1', 'e2', 'e3'] })
+
+  function seen(...records: (typeof first)[]): CachedRecord {
+    const record = cached()
+    for (const one of records) record.take(one, 1_000)
+    return record
+  }
+
+  it('where it shows a version that was replaced, for a minute', () => {
+    const record = seen(first, second)
+    expect([record.isOutdated(first, 60_999), record.isOutdated(first, 61_000)]).toEqual([true, false])
+    expect([record.isOutdated(second, 1_000), record.isOutdated(undefined, 1_000)]).toEqual([false, false])
+  })
+
+  it('where it shows an epoch that is over, however long', () => {
+    const older = circuitRecord({ version: 'v0', epoch: 'e2', generation: 2, transitions: ['e1', 'e2'] })
+    expect(seen(third).isOutdated(older, 1e9)).toBe(true)
+    expect(seen(third).isOutdated({ ...third, version: 'v4' }, 1_000)).toBe(false)
+    expect(seen().isOutdated(older, 1_000)).toBe(false)
+  })
+
+  it.each([
+    ['an earlier generation', third, { ...third, version: 'v9', epoch: 'e0', generation: 0, transitions: [] }],
+    ['an earlier time', second, { ...first, version: 'v9' }],
+  ])('never where it is what an older record, of %s, has taken the place of', (_what, current, older) => {
+    expect(seen(current, older).isOutdated(current, 1_000)).toBe(false)
+  })
+
+  it('no more than 16 versions back', () => {
+    const versions = Array.from({ length: 18 }, (_, n) => circuitRecord({ version: `v${n}`, generation: n }))
+    const record = seen(...versions)
+    expect(versions.slice(0, 3).map((one) => record.isOutdated(one, 1_000))).toEqual([false, true, true])
+  })
+})
+
+describe('where the store throttles, a record', () => {
+  const open = circuitRecord({ state: 'OPEN', openedAt: 0, retryAt: 10_000, resetTimeout: 10_000 })
+  const exchange = { sentAt: 0, answers: 0, doubts: 0 }
+
+  it('is not read for 3 s after a refusal, and held back meanwhile', () => {
+    const record = cached(1)
+    record.take(circuitRecord(), 0)
+    record.throttled(6_000)
+    expect([record.isStale(8_999), record.isHeldBack(8_999)]).toEqual([false, true])
+    expect([record.isStale(9_000), record.isHeldBack(9_000)]).toEqual([true, false])
+  })
+
+  it('lives longer from then on', () => {
+    const record = cached(1)
+    record.throttled(0)
+    record.heard(exchange)
+    record.take(circuitRecord(), 1_000)
+    expect([record.isStale(10_699), record.isStale(10_700), record.isHeldBack(1_000)]).toEqual([false, true, false])
+  })
+
+  it('of an open circuit is looked at within 8 s after retryAt', () => {
+    const record = cached(1, { cacheTtl: 30_000 })
+    record.throttled(0)
+    expect(record.isCrowded).toBe(false)
+    const short = cached(1)
+    for (const at of [0, 5_000, 10_000]) short.throttled(at)
+    short.take(open, 9_000)
+    expect([short.isStale(24_999), short.isStale(25_000)]).toEqual([false, true])
+  })
+
+  it('is looked at within 8 s once this instance refuses by itself', () => {
+    const record = cached(0.5)
+    for (const at of [0, 5_000]) record.throttled(at)
+    record.take(circuitRecord(), 6_000)
+    record.look(7_000)
+    expect([record.isStale(10_999), record.isStale(11_000)]).toEqual([false, true])
+  })
+
+  it('is stale where the clock was set back by more than it can live', () => {
+    const record = cached(1)
+    record.throttled(3_600_000)
+    expect([record.isStale(3_573_000), record.isStale(3_572_999)]).toEqual([false, true])
+  })
+})
