@@ -186,9 +186,11 @@ export class Synchronizer {
         try {
           if (!(await this.#carryOut(step))) conflicts++
         } catch (error) {
-          if (step.kind === 'read' && this.circuit.lookFailed(error)) continue
-          this.circuit.storeFailed(error)
-          break
+          if (step.kind !== 'read' || !this.circuit.lookFailed(error)) {
+            this.circuit.storeFailed(error)
+            break
+          }
+          conflicts++
         }
       }
     } finally {
