@@ -32,7 +32,7 @@ const phases: readonly Phase[] = [
   { name: 'open, fresh cache: refused', state: 'OPEN' },
   { name: 'open, the cache is due: refused', waits: cacheTtl, state: 'OPEN' },
   { name: 'probe that fails', waits: resetTimeout, fails: true, state: 'OPEN' },
-  { name: 'probe that succeeds: recovery', waits: resetTimeout + cacheTtl, state: 'CLOSED' },
+  { name: 'probe that succeeds: recovery', waits: 3 * resetTimeout, state: 'CLOSED' },
   { name: 'healthy again, fresh cache', state: 'CLOSED' },
 ]
 
@@ -69,8 +69,8 @@ export async function run({ quick }: Effort): Promise<Section> {
       `One service, the defaults, one call in each invocation of a Middy handler; the clock of the breaker is moved on, nothing waits.
 Round trips and bytes are counted by a proxy in front of the store, HTTP and its headers included, on connections that exist.
 p50 and p99 are what the store adds to the whole invocation: of ${cycles.toLocaleString('en')} invocations of each kind without the
-proxy, less the median of the same with the state in memory, in turn. Reading is spread over \`cacheTtl\` by chance, and half of the
-instances that are about to report a failure that they held back read once more before; neither is in the table. The stores run on the same machine: over AWS's network a
+proxy, less the median of the same with the state in memory, in turn. Reading is spread over \`cacheTtl\` by chance, and an
+instance that has not read for a while looks once more before it raises a suspicion; neither is in the table. The stores run on the same machine: over AWS's network a
 round trip takes a millisecond or several, and the number of round trips is what counts.`,
       ...blocks,
     ],
