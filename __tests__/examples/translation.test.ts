@@ -188,8 +188,8 @@ describe('the translation function', () => {
       expect((await translating)?.map(({ reason }) => reason).toSorted()).toEqual(['slow', 'unavailable'])
       expect(service.requests).toHaveLength(1 + 3 + 1)
       service.react(healthy)
-      // Twice as long, give or take 10 %: it has tripped twice in a row.
-      await time.advance(2.2 * resetTimeout + longestSpread)
+      // Twice as long, give or take 10 %, and a tenth of it for others to go first: it has tripped twice in a row.
+      await time.advance(2.5 * resetTimeout)
 
       expect(await translate('One')).toEqual(translated('ONE'))
       expect(service.requests).toHaveLength(1 + 3 + 1 + 1)
