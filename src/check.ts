@@ -11,7 +11,7 @@ import { listed, named } from './check-words.ts'
 import type { CircuitStorageError, StorageErrorKind, StorageOperation } from './errors.ts'
 import type { Runtime } from './runtime.ts'
 import type { CircuitRecord, Finding, ICircuitStorage, StorageInspection, WriteResult } from './storage/contract.ts'
-import { emptyRecord } from './storage/record.ts'
+import { emptyRecord, noOutcomes } from './storage/record.ts'
 import type { OperatorRun, StoreAccess } from './storage/store-access.ts'
 import type { Synchronizer } from './sync/synchronizer.ts'
 
@@ -158,7 +158,7 @@ async function tryWrites(
   const [first] = circuits as [Synchronizer]
   const { storageKey } = first
   const at = stored.get(storageKey)?.updatedAt ?? now
-  const nothing = { failures: 0, successes: 0, started: 0, early: 0, reporters: 0, at, id: runtime.id() }
+  const nothing = { ...noOutcomes, at, id: runtime.id() }
   const writes = circuits.map(({ storageKey: serviceKey }) => ({ serviceKey, version, next: nextOf(serviceKey) }))
   const [added, replaced, set] = await Promise.all([
     run('addOutcomes', [first], (storage) => storage.addOutcomes(storageKey, version, nothing)),

@@ -148,8 +148,8 @@ export const mutants: readonly Mutant[] = [
     invariant: 10,
     mistake: 'the cache lives half as long',
     file: 'circuit/cached-record.ts',
-    original: 'Math.min(sentAt + this.#throttle.lifetime * lifetime,',
-    changed: 'Math.min(sentAt + 0.5 * this.#throttle.lifetime * lifetime,',
+    original: 'Math.min(sentAt + this.throttle.lifetime * lifetime,',
+    changed: 'Math.min(sentAt + 0.5 * this.throttle.lifetime * lifetime,',
   },
   {
     invariant: 11,

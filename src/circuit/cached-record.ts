@@ -20,6 +20,7 @@
 
 import type { ServiceSettings } from '../settings/table.ts'
 import type { CircuitRecord, ExpectedVersion, WriteResult } from '../storage/contract.ts'
+import { forgetOldest } from './forget-oldest.ts'
 import { retryTime } from './state-machine.ts'
 import { longestLifetime, Throttle } from './throttle.ts'
 
@@ -69,7 +70,7 @@ export class CachedRecord {
   readonly #settings: CacheSettings
   readonly #random: () => number
   /** How hard it is to read. Written with each answer to a read, and each refusal. */
-  readonly #throttle: Throttle
+  readonly throttle: Throttle
   /** The record; `undefined`: nothing is stored, or nothing is known. Written with each answer. */
   #current: CircuitRecord | undefined
   /** When this instance learned that these versions were replaced, in milliseconds since the epoch. Written with each answer. */
@@ -92,7 +93,7 @@ export class CachedRecord {
   constructor(settings: CacheSettings, random: () => number) {
     this.#settings = settings
     this.#random = random
-    this.#throttle = new Throttle(settings.cacheTtl, random)
+    this.throttle = new Throttle(settings.cacheTtl, random)
   }
 
   get current(): CircuitRecord | undefined {
@@ -125,7 +126,7 @@ export class CachedRecord {
 
   /** Whether it is old enough to be read along with one that is stale. */
   isAging(now: number): boolean {
-    return this.isStale(now) || now - this.#readAt >= shortestLifetime * this.#throttle.lifetime
+    return this.isStale(now) || now - this.#readAt >= shortestLifetime * this.throttle.lifetime
   }
 
   /** A request leaves. */
@@ -157,8 +158,7 @@ export class CachedRecord {
     this.#isDamaged = false
     if (this.#current !== undefined && isLater(record, this.#current)) {
       this.#replaced.set(this.#current.version, sentAt)
-      const [oldest] = this.#replaced.keys()
-      if (this.#replaced.size > remembered) this.#replaced.delete(oldest as string)
+      forgetOldest(this.#replaced, remembered)
     }
     this.#current = record
     this.#date(sentAt)
@@ -166,36 +166,13 @@ export class CachedRecord {
 
   /** The store throttles: the record is read again after a longer time. */
   throttled(now: number): void {
-    this.#throttle.refused(now)
-    this.#staleAt = now + this.#throttle.retry * this.#lifetime()
-  }
-
-  /** Whether the store is known to have more to do than it can. */
-  get isCrowded(): boolean {
-    return this.#throttle.isCrowded
-  }
-
-  /** Whether it cannot be read at all, for all that this instance knows. */
-  get isShut(): boolean {
-    return this.#throttle.isShut
-  }
-
-  refusedWriting(): void {
-    this.#throttle.refusedWriting()
-  }
-
-  get triesWriting(): boolean {
-    return this.#throttle.triesWriting
+    this.throttle.refused(now)
+    this.#staleAt = now + this.throttle.retry * this.#lifetime()
   }
 
   /** Whether it is not read for now, because the store has throttled the last read. */
   isHeldBack(now: number): boolean {
-    return this.#throttle.isRefused && !this.isStale(now)
-  }
-
-  /** Whether a claim may start from the record as it is, though the store throttles reads. */
-  get goesOn(): boolean {
-    return this.#throttle.goesOn
+    return this.throttle.isRefused && !this.isStale(now)
   }
 
   /**
@@ -212,12 +189,12 @@ export class CachedRecord {
 
   /** This instance refuses by itself from now on: the record may be out of date, however long it lives. */
   look(now: number): void {
-    if (this.#throttle.isCrowded) this.#staleAt = Math.min(this.#staleAt, now + crowdedLook * this.#random())
+    if (this.throttle.isCrowded) this.#staleAt = Math.min(this.#staleAt, now + crowdedLook * this.#random())
   }
 
   /** The circuit was read after the doubts that there were when the request left. */
   heard({ doubts }: Exchange): void {
-    this.#throttle.answered()
+    this.throttle.answered()
     this.#doubtsSettled = Math.max(this.#doubtsSettled, doubts)
   }
 
@@ -240,7 +217,7 @@ export class CachedRecord {
   #date(sentAt: number): void {
     this.#readAt = sentAt
     const lifetime = this.#lifetime()
-    this.#staleAt = Math.min(sentAt + this.#throttle.lifetime * lifetime, this.#looksAt(sentAt, lifetime))
+    this.#staleAt = Math.min(sentAt + this.throttle.lifetime * lifetime, this.#looksAt(sentAt, lifetime))
   }
 
   /** A part of a lifetime. */
@@ -254,8 +231,8 @@ export class CachedRecord {
     if (record === undefined || record.state === 'CLOSED' || record.retryAt === undefined)
       return Number.POSITIVE_INFINITY
     const dueAt = retryTime(record, this.#settings)
-    if (this.#throttle.isCrowded)
-      return Math.max(sentAt, dueAt) + Math.max(crowdedLook, this.#throttle.lifetime / 2) * lifetime
+    if (this.throttle.isCrowded)
+      return Math.max(sentAt, dueAt) + Math.max(crowdedLook, this.throttle.lifetime / 2) * lifetime
     const window = lookTime(this.#settings.resetTimeout)
     if (sentAt >= dueAt) return sentAt + Math.max(window / 2, sentAt - dueAt) * lifetime
     // As many outcomes as were reported in a second, as many records are read: each instance reads once in `cacheTtl`.

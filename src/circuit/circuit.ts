@@ -153,7 +153,7 @@ export class Circuit {
       if (part < 1 && this.#world.runtime.random() >= part) return 'ramping'
       const verdict = this.#streak.admit(now)
       // The fleet's circuit may be open: where the store is too busy to tell, this instance waits for it.
-      return verdict === 'claim' && this.#waitsForLook(now) && !this.#cached.isShut ? 'open' : verdict
+      return verdict === 'claim' && this.#waitsForLook(now) && !this.#cached.throttle.isShut ? 'open' : verdict
     }
     const verdict = admit(view, now, this.settings)
     if (verdict === 'claim' && view.state === 'OPEN') {
@@ -167,7 +167,9 @@ export class Circuit {
   /** Whether the record was not read since this instance refuses by itself, and will be, in a store that has too much to do. */
   #waitsForLook(now: number): boolean {
     const { openedAt } = this.#streak
-    return this.#cached.isCrowded && openedAt !== undefined && openedAt <= now && this.#cached.readAt < openedAt
+    return (
+      this.#cached.throttle.isCrowded && openedAt !== undefined && openedAt <= now && this.#cached.readAt < openedAt
+    )
   }
 
   /** Whether others probe before this instance, which found by itself that the service works. */
@@ -178,8 +180,8 @@ export class Circuit {
 
   #leavesProbesToOthers(now: number): boolean {
     if (this.isAlone) return false
-    const { readAt, goesOn } = this.#cached
-    const mayAsk = this.#cached.isStale(now) || goesOn || this.#isOverdue
+    const { readAt, throttle } = this.#cached
+    const mayAsk = this.#cached.isStale(now) || throttle.goesOn || this.#isOverdue
     return this.#isCutOff || this.#claims.leavesToOthers(this.#view.record, readAt, mayAsk)
   }
 
@@ -214,7 +216,9 @@ export class Circuit {
     const isProbed = liveLeases(record, now).length > 0
     if (isProbed) return false
     const patience = Math.min(longestPatience, 3 * this.settings.resetTimeout)
-    return this.#cached.isHeldBack(now) ? this.#cached.isShut : now - retryTime(record, this.settings) >= patience
+    return this.#cached.isHeldBack(now)
+      ? this.#cached.throttle.isShut
+      : now - retryTime(record, this.settings) >= patience
   }
 
   // ------------------------------------------------------------------------------------------------------- probes
@@ -289,12 +293,10 @@ export class Circuit {
    * store that throttles is spared, but now and then.
    */
   lookFailed(error: unknown): boolean {
-    const isThrottled = isCircuitStorageError(error) && error.kind === 'throttled'
-    const goesOn = !isThrottled || this.#cached.goesOn || this.#isOverdue
-    const isLook = this.#claims.isReadyToAsk ? isThrottled : this.#outbox.hasReport && !this.#outbox.needsFreshRecord
-    if (!goesOn || !isLook) return false
-    this.#cached.doubt()
-    return true
+    const wasThrottled = isThrottled(error)
+    const goesOn = !wasThrottled || this.#cached.throttle.goesOn || this.#isOverdue
+    const isLook = this.#claims.isReadyToAsk ? wasThrottled : this.#outbox.hasReport && !this.#outbox.needsFreshRecord
+    return goesOn && isLook
   }
 
   /** Grants this instance a probe of its own. */
@@ -416,7 +418,7 @@ export class Circuit {
     const record = this.#cached.current
     const isStreak = length >= this.settings.failureThreshold
     // A store that has too much to do has many instances, of which some are enough.
-    if (this.#cached.isCrowded && !isStreak && this.#world.runtime.random() >= crowdedPart) return false
+    if (this.#cached.throttle.isCrowded && !isStreak && this.#world.runtime.random() >= crowdedPart) return false
     const opens = isStreak && !isContradictable(record, at, this.settings)
     return !hasWorked || opens || this.#world.runtime.random() < raisingChance(record, length, at)
   }
@@ -463,7 +465,7 @@ export class Circuit {
 
   /** Whether outcomes wait until a store that throttles has shown the record. */
   #isHeldBack(now: number): boolean {
-    return (this.#waitsForLook(now) || this.#cached.isHeldBack(now)) && !this.#cached.goesOn
+    return (this.#waitsForLook(now) || this.#cached.isHeldBack(now)) && !this.#cached.throttle.goesOn
   }
 
   get #canRead(): boolean {
@@ -515,14 +517,14 @@ export class Circuit {
   /** A request for this circuit has failed: what waits is a backlog now, and what this instance decided it decided alone. */
   storeFailed(error: unknown): void {
     if (isCircuitStorageError(error) && error.corrupt) this.#cached.damaged()
-    if (isCircuitStorageError(error) && error.kind === 'throttled') this.#claims.throttled()
+    if (isThrottled(error)) this.#claims.throttled()
     this.#standAlone()
   }
 
   /** A read of this circuit has failed. */
   readFailed(error: unknown): void {
     this.#cached.doubt()
-    if (!isCircuitStorageError(error) || error.kind !== 'throttled') return
+    if (!isThrottled(error)) return
     this.#cached.throttled(this.#now())
     // What waits until the record can be read is no news then.
     this.#outbox.toBacklog()
@@ -552,12 +554,12 @@ export class Circuit {
 
   /** Whether the record, which the store does not let it read, is wanted so much that it is asked for by a write. */
   get readsByWriting(): boolean {
-    return !this.#isQuiet && this.#cached.triesWriting
+    return !this.#isQuiet && this.#cached.throttle.triesWriting
   }
 
   /** That write was refused, too. */
   refusedWriting(): void {
-    this.#cached.refusedWriting()
+    this.#cached.throttle.refusedWriting()
   }
 
   /** The record as it is stored, as far as this instance knows. */
@@ -725,4 +727,8 @@ export class Circuit {
   #tokens(epoch: string = this.#world.runtime.id()): Tokens {
     return { epoch, version: this.#world.runtime.id() }
   }
+}
+
+function isThrottled(error: unknown): boolean {
+  return isCircuitStorageError(error) && error.kind === 'throttled'
 }

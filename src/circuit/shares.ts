@@ -11,6 +11,7 @@
 
 import type { ServiceSettings } from '../settings/table.ts'
 import type { CircuitRecord, Outcomes } from '../storage/contract.ts'
+import { forgetOldest } from './forget-oldest.ts'
 import type { Report, Write } from './step.ts'
 import { isAlone, longestShare } from './suspicion.ts'
 
@@ -110,8 +111,7 @@ export class Shares {
       hasEarly: before?.hasEarly === true || early > 0,
       hasReported: before?.hasReported === true || reporters > 0,
     })
-    const [oldest] = this.#shares.keys()
-    if (this.#shares.size > remembered) this.#shares.delete(oldest as string)
+    forgetOldest(this.#shares, remembered)
   }
 }
 

@@ -8,7 +8,7 @@
  * An instance goes on with what it knows only now and then, so that not all of a fleet do; and when so many reads in a row
  * were refused that it is no longer chance.
  *
- * `CachedRecord` alone writes it, with each answer to a read and each refusal.
+ * `CachedRecord` alone writes it, with each answer to a read and each refusal; `Circuit` tells it of a write in place of a read.
  *
  * @module
  */

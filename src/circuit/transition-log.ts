@@ -16,6 +16,7 @@
 
 import type { StateChange, StateChangeReason } from '../events.ts'
 import type { CircuitRecord, CircuitState } from '../storage/contract.ts'
+import { forgetOldest } from './forget-oldest.ts'
 import { keptTransitions } from './state-machine.ts'
 
 /** The state of a circuit, for observers. */
@@ -43,16 +44,20 @@ export class TransitionLog {
   sent(epoch: string, change: StateChange): void {
     if (this.#confirmed.has(epoch)) return
     // An operator's decision is made again, under the same epoch, when others have changed the record.
-    const others = this.#unconfirmed.get(epoch)?.filter(({ generation }) => generation !== change.generation) ?? []
-    this.#unconfirmed.set(epoch, [...others, change])
-    forgetOldest(this.#unconfirmed)
+    this.#unconfirmed.set(epoch, [...this.#othersOf(epoch, change), change])
+    forgetOldest(this.#unconfirmed, remembered)
   }
 
   /** The store has refused a transition. */
-  refused(epoch: string, refused: StateChange): void {
-    const others = this.#unconfirmed.get(epoch)?.filter(({ generation }) => generation !== refused.generation) ?? []
+  refused(epoch: string, change: StateChange): void {
+    const others = this.#othersOf(epoch, change)
     if (others.length > 0) this.#unconfirmed.set(epoch, others)
     else this.#unconfirmed.delete(epoch)
+  }
+
+  /** The other transitions that were sent under an epoch. */
+  #othersOf(epoch: string, change: StateChange): readonly StateChange[] {
+    return this.#unconfirmed.get(epoch)?.filter(({ generation }) => generation !== change.generation) ?? []
   }
 
   /** A record that may be out of date: it still proves the transitions that it lists. */
@@ -65,7 +70,7 @@ export class TransitionLog {
       const change = changes.find(({ generation }) => generation === made) ?? (changes.at(-1) as StateChange)
       this.#unconfirmed.delete(epoch)
       this.#confirmed.add(epoch)
-      forgetOldest(this.#confirmed)
+      forgetOldest(this.#confirmed, remembered)
       this.#announced = change.to
       this.#due.push(change)
     }
@@ -106,10 +111,4 @@ export class TransitionLog {
     this.#due = []
     return due
   }
-}
-
-function forgetOldest(entries: Map<string, unknown> | Set<string>): void {
-  if (entries.size <= remembered) return
-  const [oldest] = entries.keys()
-  entries.delete(oldest as string)
 }

@@ -58,6 +58,9 @@ export function plus(record: CircuitRecord, outcomes: Outcomes): CircuitRecord {
   return { ...record, ...sums, updatedAt: outcomes.at }
 }
 
+/** Outcomes that add nothing. */
+export const noOutcomes = { failures: 0, successes: 0, started: 0, early: 0, reporters: 0 } as const
+
 /** The names of a record's fields. */
 export const recordFields = Object.keys(emptyRecord('', 0)) as readonly (keyof CircuitRecord)[]
 

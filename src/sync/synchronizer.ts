@@ -15,6 +15,7 @@ import type { Circuit, ProbeLease } from '../circuit/circuit.ts'
 import type { Replacement, Step, Write } from '../circuit/step.ts'
 import { type Runtime, within } from '../runtime.ts'
 import type { CircuitRecord, CompareAndSet, ICircuitStorage, WriteResult } from '../storage/contract.ts'
+import { noOutcomes } from '../storage/record.ts'
 import type { OperatorRun, StoreAccess } from '../storage/store-access.ts'
 
 /** The number of conflicts and reads after which a round ends, and the rest waits for the next opportunity. */
@@ -138,8 +139,7 @@ export class Synchronizer {
   /** Reads this circuit by a write of nothing, on a condition that never holds: a store that throttles counts writes apart. */
   async readByWriting(): Promise<void> {
     const exchange = this.circuit.begin()
-    const nothing = { failures: 0, successes: 0, started: 0, early: 0, reporters: 0 }
-    const outcomes = { ...nothing, at: this.#runtime.now(), id: this.#runtime.id() }
+    const outcomes = { ...noOutcomes, at: this.#runtime.now(), id: this.#runtime.id() }
     const adopt = ({ current }: WriteResult): void => this.circuit.readAnswered(exchange, current)
     const write = (storage: ICircuitStorage) => storage.addOutcomes(this.storageKey, `never-${outcomes.id}`, outcomes)
     adopt(await this.store.run('addOutcomes', [this.circuit.service], write, adopt))

@@ -253,7 +253,7 @@ describe('where the store throttles, a record', () => {
   it('of an open circuit is looked at within 8 s after retryAt', () => {
     const record = cached(1, { cacheTtl: 30_000 })
     record.throttled(0)
-    expect(record.isCrowded).toBe(false)
+    expect(record.throttle.isCrowded).toBe(false)
     const short = cached(1)
     for (const at of [0, 5_000, 10_000]) short.throttled(at)
     short.take(open, 9_000)
