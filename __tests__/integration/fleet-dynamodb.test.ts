@@ -46,13 +46,6 @@ async function equip(...given: Parameters<typeof equipCold>): ReturnType<typeof 
   return equipped
 }
 
-/** Opens the circuit by failures of all breakers at once: they join a second after the first of them. */
-async function open(): Promise<void> {
-  await fleet.call('fail')
-  await fleet.advance(1_000)
-  await fleet.call('fail')
-}
-
 describe('a fleet of processes over one table', () => {
   testWhoOpens(() => fleet, equipCold)
 
@@ -97,7 +90,7 @@ describe('a fleet of processes over one table', () => {
 
   it('sends one probe, has one author for each transition, and serves everywhere after it', async () => {
     const { storage } = await equip(10)
-    await open()
+    await fleet.open()
     await fleet.advance(times.resetTimeout + spread)
     await fleet.load()
 
@@ -120,7 +113,7 @@ describe('a fleet of processes over one table', () => {
 
   it('replaces a prober that was killed, when its lease expires and not before', async () => {
     const { setup, storage } = await equip(5, { deadlineReserve: 0 })
-    await open()
+    await fleet.open()
     await fleet.advance(times.resetTimeout + spread)
     await fleet.load()
     const prober = await FleetProcess.start()

@@ -53,13 +53,6 @@ async function equip(...given: Parameters<typeof equipCold>): ReturnType<typeof 
   return equipped
 }
 
-/** Opens the circuit by failures of all breakers at once: they join a second after the first of them. */
-async function open(): Promise<void> {
-  await fleet.call('fail')
-  await fleet.advance(1_000)
-  await fleet.call('fail')
-}
-
 /** Commands that were sent since an earlier report, by name. */
 function since(before: FleetReport, after: FleetReport): Record<string, number> {
   const counts = Object.entries(after.requests).map(([name, count]) => [name, count - (before.requests[name] ?? 0)])
@@ -129,7 +122,7 @@ describe('a fleet of processes over one Redis', () => {
 
   it('sends one probe, has one author for each transition, and serves everywhere after it', async () => {
     const { storage } = await equip(50)
-    await open()
+    await fleet.open()
     await fleet.advance(times.resetTimeout + spread)
     await fleet.load()
 
@@ -152,7 +145,7 @@ describe('a fleet of processes over one Redis', () => {
 
   it('replaces a prober that was killed, when its lease expires and not before', async () => {
     const { setup, storage } = await equip(5, { deadlineReserve: 0 })
-    await open()
+    await fleet.open()
     await fleet.advance(times.resetTimeout + spread)
     await fleet.load()
     const prober = await FleetProcess.start()

@@ -143,6 +143,13 @@ export class Fleet {
     return sumOf(await Promise.all(this.processes.map((process) => process.call(does))))
   }
 
+  /** Opens the circuit by failures of all breakers at once: they join a second after the first of them. */
+  async open(): Promise<void> {
+    await this.call('fail')
+    await this.advance(1_000)
+    await this.call('fail')
+  }
+
   /** As `call`, but those that run take until all the others are refused. */
   async callTogether(does: 'fail' | 'succeed', breakers: number): Promise<CallResults> {
     const calls = this.processes.map((process) => process.call(does, { isHeld: true }))

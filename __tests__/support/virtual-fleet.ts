@@ -120,6 +120,22 @@ export async function trip(breaker: CircuitBreaker, service = 'stripe'): Promise
   await breaker.flush()
 }
 
+/**
+ * The breaker of a circuit that may be probed claims the probe for a call, which is refused because the reply comes too late.
+ * Then it comes.
+ *
+ * @returns the refusal
+ */
+export async function grantLate({ storage, runtime }: Fleet, breaker: CircuitBreaker): Promise<unknown> {
+  const held = storage.holdReply('compareAndSetState')
+  const call = outcomeOf(breaker.call('stripe', ok))
+  await runtime.advance(500)
+  const { error } = await call
+  held.release()
+  await runtime.settle()
+  return error
+}
+
 /** An operation that never ends. */
 export const never = (): Promise<never> => new Promise(() => {})
 

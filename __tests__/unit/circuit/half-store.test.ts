@@ -6,6 +6,7 @@ import {
   createFleet,
   type Fleet,
   failTimes,
+  grantLate,
   ok,
   outcomeOf,
   trip,
@@ -131,16 +132,12 @@ describe('in a store that can be read and not written, an instance alone', () =>
 
 describe('a claim that was left unanswered', () => {
   it('is forgotten with the probe that it brought late, and does not count in the next outage', async () => {
-    const { start, storage, runtime } = createFleet({ cacheTtl: 1_000 })
+    const fleet = createFleet({ cacheTtl: 1_000 })
+    const { start, storage, runtime } = fleet
     const breaker = start()
     await trip(breaker)
     await runtime.advance(11_000)
-    const late = storage.holdReply('compareAndSetState')
-    const first = outcomeOf(breaker.call('stripe', ok))
-    await runtime.advance(500)
-    expect((await first).error).toMatchObject({ reason: 'unclaimed' })
-    late.release()
-    await runtime.settle()
+    expect(await grantLate(fleet, breaker)).toMatchObject({ reason: 'unclaimed' })
     // The lease lay ready.
     expect(await breaker.call('stripe', ok)).toBe('ok')
     await breaker.flush()
@@ -203,10 +200,10 @@ describe('the lease of a prober with a timeout of its own', () => {
 })
 
 describe('a read that is older than what is known', () => {
-  /** A claim was carried out and its reply lost; the next read shows what was before the trip, the one after it all. */
-  async function staleAfterClaim() {
+  /** The circuit is open. `readsBefore` has the next read show what was before the trip, and the one after it all. */
+  async function opened() {
     const fleet = createFleet({ cacheTtl: 0 })
-    const { start, storage, runtime } = fleet
+    const { start, storage } = fleet
     const breaker = start()
     await breaker.load()
     await failTimes(breaker, 1)
@@ -214,17 +211,25 @@ describe('a read that is older than what is known', () => {
     const before = await storage.peek('stripe')
     await failTimes(breaker, 5)
     await breaker.flush()
+    const readsBefore = () => storage.intercept(isRead, async () => new Map(before && [['stripe', before]]))
+    return { ...fleet, breaker, readsBefore }
+  }
+
+  /** A claim was carried out and its reply lost; the next read is outdated. */
+  async function staleAfterClaim() {
+    const fleet = await opened()
+    const { breaker, storage, runtime } = fleet
     await runtime.advance(11_000)
     await breaker.load()
     storage.inject('lose', 'compareAndSetState')
     const claim = outcomeOf(breaker.call('stripe', ok))
     await runtime.advance(500)
     await claim
-    storage.intercept(isRead, async () => new Map(before && [['stripe', before]]))
+    fleet.readsBefore()
     await breaker.load()
     await runtime.advance(1_000)
     await breaker.load()
-    return { ...fleet, breaker }
+    return fleet
   }
 
   it('rules out no transition of which the reply was lost: its event comes with its proof', async () => {
@@ -238,16 +243,9 @@ describe('a read that is older than what is known', () => {
   })
 
   it('lets nobody through whom the circuit that was read before refuses', async () => {
-    const { start, storage, runtime } = createFleet({ cacheTtl: 0 })
-    const breaker = start()
-    await breaker.load()
-    await failTimes(breaker, 1)
-    await breaker.flush()
-    const before = await storage.peek('stripe')
-    await failTimes(breaker, 5)
-    await breaker.flush()
+    const { breaker, runtime, readsBefore } = await opened()
     await runtime.advance(1_000)
-    storage.intercept(isRead, async () => new Map(before && [['stripe', before]]))
+    readsBefore()
     await breaker.load()
     expect((await outcomeOf(breaker.call('stripe', ok))).error).toMatchObject({ reason: 'open' })
   })

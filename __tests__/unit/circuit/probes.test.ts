@@ -6,6 +6,7 @@ import {
   controlled,
   createFleet,
   failTimes,
+  grantLate,
   ok,
   outcomeOf,
   trip,
@@ -385,30 +386,21 @@ describe('a lease', () => {
   })
 
   it('that arrives after storageTimeout is kept for the next call', async () => {
-    const { start, storage, runtime } = createFleet()
-    const breaker = start()
+    const fleet = createFleet()
+    const breaker = fleet.start()
     await trip(breaker)
-    await runtime.advance(11_000)
-    const held = storage.holdReply('compareAndSetState')
-    const first = outcomeOf(breaker.call('stripe', ok))
-    await runtime.advance(500)
-    expect((await first).error).toMatchObject({ reason: 'unclaimed' })
-    held.release()
-    await runtime.settle()
+    await fleet.runtime.advance(11_000)
+    expect(await grantLate(fleet, breaker)).toMatchObject({ reason: 'unclaimed' })
     expect(await breaker.call('stripe', ok)).toBe('ok')
   })
 
   it('that arrives too late is given back by a flush, so that another instance may probe', async () => {
-    const { start, storage, runtime } = createFleet()
+    const fleet = createFleet()
+    const { start, storage, runtime } = fleet
     const [breaker, other] = [start(), start()]
     await trip(breaker)
     await runtime.advance(11_000)
-    const held = storage.holdReply('compareAndSetState')
-    const first = outcomeOf(breaker.call('stripe', ok))
-    await runtime.advance(500)
-    expect((await first).error).toMatchObject({ reason: 'unclaimed' })
-    held.release()
-    await runtime.settle()
+    expect(await grantLate(fleet, breaker)).toMatchObject({ reason: 'unclaimed' })
     expect(breaker.needsFlush).toBe(true)
     await breaker.flush()
     expect(await storage.peek('stripe')).toMatchObject({ state: 'HALF_OPEN', leases: [] })
