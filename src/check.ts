@@ -15,7 +15,7 @@ import { emptyRecord, noOutcomes } from './storage/record.ts'
 import type { OperatorRun, StoreAccess } from './storage/store-access.ts'
 import type { Synchronizer } from './sync/synchronizer.ts'
 
-/** What a check is told. */
+/** The options of a check. */
 export interface CheckOptions {
   /**
    * Lambda's context, at the beginning of an invocation: it tells how long the function may run. Default: deadlines are not

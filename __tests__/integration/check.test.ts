@@ -10,7 +10,7 @@ import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-loc
 import { patientDynamoDB, patientRedis, patientStore } from '../support/patience.ts'
 import { type RedisCluster, type RedisServer, startRedis, startRedisCluster } from '../support/redis-server.ts'
 
-// What a store refuses is warned of as well.
+// A store that refuses is warned of as well.
 beforeAll(() => {
   jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
 })

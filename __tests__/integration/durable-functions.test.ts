@@ -42,7 +42,7 @@ interface World {
   works: boolean
   /** The operation. */
   readonly pay: () => Promise<string>
-  /** What was stored at the end of each invocation, and whether it was a suspension. */
+  /** The record stored at the end of each invocation, and whether that was a suspension. */
   readonly ends: { readonly isSuspended: boolean; readonly stored: CircuitRecord | undefined }[]
   run(body: Body, wrap?: (breaker: CircuitBreaker<'stripe'>, body: Body) => unknown): Promise<TestResult>
 }

@@ -38,7 +38,7 @@ describe('the page about costs', () => {
     expect((100 * 30 * onDemand.millionWriteUnits) / million).toBeCloseTo(0.002, 3)
     for (const { measured } of outages) {
       expect(Math.abs(measured.during.updateItem - 30)).toBeLessThan(20)
-      // Those who have not read for a while look before they raise a suspicion.
+      // An instance that has not read for a while looks before it raises a suspicion.
       expect(measured.during.getItem).toBeLessThanOrEqual(10)
     }
   })

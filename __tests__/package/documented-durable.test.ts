@@ -24,7 +24,7 @@ afterEach(async () => {
   await service[Symbol.asyncDispose]()
 })
 
-/** What a handler of the page comes to, and how often it was suspended meanwhile. */
+/** The result of a handler of the page, and how often the handler was suspended meanwhile. */
 async function run(
   name: string,
   payload: unknown,

@@ -337,7 +337,7 @@ class Run {
     this.#agreedAfter = clock.now() - wellAt
     // What was left over is written when the store is tried again; from then on it is everybody's next look.
     const [writing, learning] = [writtenAt - wellAt, clock.now() - Math.max(writtenAt, wellAt)]
-    // What an instance decided alone stands for a resetTimeout; a read that was throttled is tried again after 3 s.
+    // A decision made alone stands for a resetTimeout; a read that was throttled is tried again after 3 s.
     const longest = settings.cacheTtl + Math.max(settings.resetTimeout, this.#isThrottled ? 3_000 : 0)
     this.#expect(writing <= longest, `what was left over was written ${writing} ms after the store was well`)
     this.#expect(learning <= longest, `the fleet agreed ${learning} ms after the last write`)

@@ -41,7 +41,7 @@ export type ReadFault = (typeof readFaults)[number]
 export type WriteFault = (typeof writeFaults)[number]
 export type ServiceKind = (typeof services)[number]
 
-/** What is stored at first, and who lives in the fleet. */
+/** The record at first, and the instances of the fleet. */
 export interface Start {
   readonly name: string
   readonly stored: 'nothing' | 'CLOSED' | 'OPEN'
@@ -115,7 +115,7 @@ export function cellTitle({ reads, writes, service: kind, cacheTtl, resetTimeout
 
 // ------------------------------------------------------------------------------------------------------- its figures
 
-/** What one instance of a cell came to, beside its own breaker. */
+/** The figures of one instance of a cell, beside its own breaker. */
 export interface Figures {
   /** Calls that reached the dead service. */
   readonly reached: number
@@ -399,7 +399,7 @@ function live(cell: Cell, options: RunOptions): Tally {
   return tally
 }
 
-/** What own breakers came to, by all that makes a difference to them. Many cells have the same. */
+/** The results of own breakers, by all that makes a difference to them. Many cells have the same. */
 const ownTallies = new Map<string, Tally>()
 
 function ownTally(cell: Cell, options: RunOptions): Tally {

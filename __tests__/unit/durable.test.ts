@@ -13,7 +13,7 @@ function refusal(retryAfter: number, reason: RefusalReason = 'open'): CircuitOpe
   return new CircuitOpenError({ service: 'stripe', retryAfter, openedAt: 0, reason })
 }
 
-/** What is left of an error that the SDK of durable functions has stored: its name and its message. */
+/** The rest of an error that the SDK of durable functions has stored: its name and its message. */
 function copyOf({ name, message }: Error): Error {
   return new Error(message, { cause: Object.assign(new Error(message), { name }) })
 }

@@ -77,7 +77,7 @@ export async function startDatabase(onRequest: (request: DatabaseRequest) => voi
 }
 
 async function check(storage: DynamoDBCircuitStorage): Promise<Finding[]> {
-  // What variables say is told by the demo itself.
+  // The demo itself tells what variables say.
   const breaker = new CircuitBreaker({ services: [service], storage, ...settings }, { env: {} })
   try {
     return await breaker.check()

@@ -226,7 +226,7 @@ export class Circuit {
   /** A call wants to probe; `next` has the steps from here on. */
   wish(duration: number, requestId: string | undefined): void {
     const mayHaveChanged = this.#world.isShared && this.#cached.readAt < retryTime(this.#view.record, this.settings)
-    // Where it is asked in advance, no call waits for an answer that a look would save.
+    // No call waits for a lease that is asked for in advance: a look would save nothing.
     const mayLook = this.#canRead && !this.#alone.isMade
     const looksFirst = mayLook && (mayHaveChanged || this.#view.record !== this.#cached.current)
     this.#claims.wish({ duration, requestId, looksFirst })
@@ -526,7 +526,7 @@ export class Circuit {
     this.#cached.doubt()
     if (!isThrottled(error)) return
     this.#cached.throttled(this.#now())
-    // What waits until the record can be read is no news then.
+    // An outcome that waits until the record can be read is no news then.
     this.#outbox.toBacklog()
   }
 

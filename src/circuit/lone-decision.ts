@@ -1,5 +1,5 @@
 /**
- * What this instance has decided without the store, because nothing could be written: how a probe of its own ended.
+ * The decision of this instance without the store, because nothing could be written: how a probe of its own ended.
  *
  * It stands as long as the store holds the record that it was made on: to read that record once more is no news. Calls are
  * judged by the view meanwhile. Where the view is closed, the store is asked for a probe once in a `resetTimeout`; no call

@@ -325,7 +325,7 @@ export class Outbox {
     const isAnswered = record !== undefined && wasDismissedSince(record, at, now)
     const most = isBacklog ? this.#settings.failureThreshold - 1 : report.row
     if (report.row === 0 || most === 0 || isAnswered) return undefined
-    // What was told to a suspicion that came to nothing has had its say.
+    // A failure that was told to a suspicion that came to nothing has had its say.
     const hasSpoken = record !== undefined && wasDismissedSince(record, at - this.#settings.window, now)
     const failures = Math.min(hasSpoken ? this.#shares.untold(report.row) : report.row, most)
     const base = record ?? emptyRecord(epoch, at)
@@ -404,7 +404,7 @@ export class Outbox {
   }
 }
 
-/** Who has not read for this part of `cacheTtl` looks before it raises a suspicion. */
+/** An instance that has not read for this part of `cacheTtl` looks before it raises a suspicion. */
 const looksAfter = 0.3
 
 /** An addition is repeated after no more outcomes of others than this: a store knows the ids of the last 16. */

@@ -5,7 +5,7 @@
  * @module
  */
 
-/** What follows “could not load”. */
+/** The words after “could not load”. */
 export function whyNotLoaded(library: string, cause: unknown): string {
   const message = String((cause as Partial<Error> | undefined)?.message ?? cause)
   if (/^Cannot find (module|package)\b/.test(message) && message.includes(`'${library}`)) {

@@ -29,7 +29,7 @@ function clientLibraries(): string[] {
   return patterns.filter((pattern) => loaded.some((url) => pattern.test(url))).map((pattern) => pattern.source)
 }
 
-/** What the function is told to do. */
+/** The orders to the function. */
 interface Start {
   /** Waits first until init has loaded so many client libraries and adapters. */
   readonly waitsFor?: number

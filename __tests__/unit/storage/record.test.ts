@@ -64,7 +64,7 @@ const instant = fc.oneof(fc.integer({ min: 0, max: maxInstant }), fc.constantFro
 const optional = <T>(arbitrary: fc.Arbitrary<T>) => fc.option(arbitrary, { nil: undefined })
 const token = fc.string({ maxLength: 256 })
 const count = fc.nat(Number.MAX_SAFE_INTEGER)
-/** What fades need not be whole. JSON knows no −0. */
+/** Counts that fade need not be whole. JSON knows no −0. */
 const amount = (max: number) => fc.double({ min: 0, max, noNaN: true }).map((value) => value || 0)
 
 const validRecord: fc.Arbitrary<CircuitRecord> = fc

@@ -175,7 +175,7 @@ export async function hangUp(client: Redis): Promise<void> {
   if (isGone) stream?.emit('close')
 }
 
-/** What ioredis keeps to itself. */
+/** The parts that ioredis keeps to itself. */
 interface Insides {
   readonly stream?: Socket
   readonly socketTimeoutTimer?: NodeJS.Timeout
