@@ -41,7 +41,8 @@ const addonApi: PinnedPackage = {
 
 const install = 'apt-get update && apt-get install -y --no-install-recommends g++ make cmake xz-utils'
 
-const cache = fileURLToPath(new URL('../.cache/aws-lambda-ric/', import.meta.url))
+const root = fileURLToPath(new URL('..', import.meta.url))
+const cache = join(root, '.cache', 'aws-lambda-ric')
 
 const folder = join(cache, `${client.version}-${process.platform}-${process.arch}`)
 
@@ -64,7 +65,7 @@ export async function installLambdaRuntimeClient(): Promise<void> {
   if (process.platform !== 'linux')
     throw new Error(`${client.name} can be built on Linux only, not on ${process.platform}`)
   await requireBuildTools()
-  const headers = nodeHeaders()
+  const headers = await nodeHeaders()
   await mkdir(cache, { recursive: true })
   const building = await mkdtemp(join(cache, 'building-'))
   try {
@@ -88,7 +89,7 @@ export async function compileAdapters(): Promise<void> {
   ]
   const program = modules.map((module) => `await import('${module}')`).join('\n')
   await run(process.execPath, ['--input-type=module', '--eval', program], {
-    cwd: fileURLToPath(new URL('..', import.meta.url)),
+    cwd: root,
     env: { ...process.env, NODE_COMPILE_CACHE: compileCache },
   })
 }
@@ -141,14 +142,23 @@ async function build(command: string, args: readonly string[], cwd: string): Pro
   }
 }
 
-/** The npm package `node` brings them along, as an installation of Node does. */
-function nodeHeaders(): string {
+/**
+ * The npm package `node` brings them along, as an installation of Node does. It installs them itself, where npm does not know of
+ * them: the second `npm install` removes them, and to rebuild the package brings them back.
+ */
+async function nodeHeaders(): Promise<string> {
+  if (findHeaders() === undefined) await run('npm', ['rebuild', 'node'], { cwd: root })
+  const found = findHeaders()
+  if (found === undefined)
+    throw new Error(`There are no headers of Node beside ${process.execPath}. Run: npm rebuild node`)
+  return found
+}
+
+function findHeaders(): string | undefined {
   const prefix = dirname(dirname(process.execPath))
   const own = join('node_modules', `node-${process.platform}-${process.arch}`)
   const candidates = [prefix, join(prefix, own), join(prefix, '..', '..', own)]
-  const found = candidates.map((path) => join(path, 'include', 'node')).find((path) => existsSync(join(path, 'node.h')))
-  if (!found) throw new Error(`There are no headers of Node beside ${process.execPath}. Run: npm run tools`)
-  return found
+  return candidates.map((path) => join(path, 'include', 'node')).find((path) => existsSync(join(path, 'node.h')))
 }
 
 async function requireBuildTools(): Promise<void> {
