@@ -14,7 +14,7 @@ import { type CircuitSnapshot, snapshotOf } from './circuit/snapshot.ts'
 import { force, open, reset } from './circuit/state-machine.ts'
 import { UnknownServiceError } from './errors.ts'
 import {
-  notify,
+  Notifier,
   type StateChange,
   type StateChangeListener,
   type StateChangeOptions,
@@ -75,6 +75,7 @@ export class CircuitBreaker<const K extends string = string> {
   /** Whether the settings were compared with an invocation's time. Set by the first `load` that has a deadline. */
   #hasMetDeadline = false
   readonly #listeners = new Map<StateChangeListener, StateChangeOptions>()
+  readonly #notifier = new Notifier()
 
   /**
    * @param runtime parts of the world around the breaker, for tests and simulations. Default: the machine's own
@@ -89,7 +90,8 @@ export class CircuitBreaker<const K extends string = string> {
     if (storage !== config.storage) this.#ownStorage = storage
     this.#storageTimeout = config.storageTimeout
     const cacheTtls = Array.from(config.services.values(), ({ cacheTtl }) => cacheTtl)
-    this.#store = new StoreAccess(storage, this.#runtime, config.storageTimeout, pauseLimitFor(cacheTtls))
+    const longestPause = pauseLimitFor(cacheTtls)
+    this.#store = new StoreAccess(storage, this.#runtime, config.storageTimeout, longestPause, this.#notifier)
     const snapshots: Record<string, CircuitSnapshot> = Object.create(null)
     for (const [service, settings] of config.services) {
       const guard = this.#guardOf(service, settings, config)
@@ -242,22 +244,28 @@ export class CircuitBreaker<const K extends string = string> {
     await Promise.all([...this.#drain(), this.#reader.load(stale)])
   }
 
-  /** Whether anything waits to be stored. */
+  /** Whether anything waits to be stored, or a promise of a listener has not settled. */
   get needsFlush(): boolean {
-    return this.#active.some(({ circuit }) => circuit.hasWork || circuit.hasReadyLease)
+    return this.#notifier.isBusy || this.#active.some(({ circuit }) => circuit.hasWork || circuit.hasReadyLease)
   }
 
   /**
-   * Waits until everything that is queued is stored, no longer than `storageTimeout`, nor than `timeLeft` less 100 ms.
-   * Never rejects: what could not be stored is kept and stored at the next opportunity.
+   * Waits until everything that is queued is stored, and then for the promises of listeners; in all no longer than
+   * `storageTimeout`, nor than `timeLeft` less 100 ms. Never rejects: what could not be stored is kept and stored at the next
+   * opportunity. For a listener's promise that was waited for in vain nobody waits again.
    *
    * @param timeLeft what the invocation has left, in milliseconds
    */
   async flush(timeLeft: number = Number.POSITIVE_INFINITY): Promise<void> {
     for (const sync of this.#active) sync.releaseReadyLease()
     const work = this.#drain()
+    const notifier = this.#notifier
+    const { tasks } = notifier
+    if (work.length === 0 && tasks.length === 0) return
     const limit = Math.min(this.#storageTimeout, timeLeft - reserve)
-    if (work.length > 0) await within(this.#runtime, Promise.all(work), limit)
+    // What is stored here may be news to the listeners.
+    const done = Promise.all(work).then(() => Promise.all(notifier.tasks))
+    if (!(await within(this.#runtime, done, limit)) && limit > 0) notifier.giveUp(tasks)
   }
 
   /**
@@ -314,7 +322,9 @@ export class CircuitBreaker<const K extends string = string> {
   #emit(change: StateChange): void {
     const functionName = this.#runtime.env['AWS_LAMBDA_FUNCTION_NAME']
     for (const [listener, { observed }] of this.#listeners) {
-      if (observed === true || !change.observed) notify(listener, { ...change, functionName })
+      if (observed === true || !change.observed) {
+        this.#notifier.notify('onStateChange', listener, { ...change, functionName })
+      }
     }
   }
 

@@ -1,5 +1,7 @@
 import type { CircuitStorageError, StorageOperation } from './errors.ts'
+import { describeFailure } from './failures/classification.ts'
 import type { CircuitState, FailureSummary } from './storage/contract.ts'
+import { warnOnce } from './warnings.ts'
 
 /** Why a circuit changed its state. */
 export type StateChangeReason =
@@ -59,7 +61,11 @@ export interface StateChange {
   readonly observed: boolean
 }
 
-/** Called with each transition that this instance made. Its errors and rejections are ignored. */
+/**
+ * Called with each transition that this instance made. A promise that it returns is waited for at the end of the invocation,
+ * within the time that the store has (`storageTimeout`). Its errors and rejections change nothing and are warned of, by their
+ * names and codes.
+ */
 export type StateChangeListener = (change: StateChange) => unknown
 
 /** How {@link StateChangeListener}s subscribe. */
@@ -78,17 +84,48 @@ export interface StorageErrorEvent {
   readonly willRetry: boolean
 }
 
-/** Called with each failure of the store. Its errors and rejections are ignored. */
+/** Called with each failure of the store. Its promises, errors and rejections are treated as those of a {@link StateChangeListener}. */
 export type StorageErrorListener = (event: StorageErrorEvent) => unknown
 
-/** Calls a listener so that nothing it does can hurt the caller. */
-export function notify<T>(listener: (event: T) => unknown, event: T): void {
-  try {
-    const returned = listener(event) as PromiseLike<unknown> | null | undefined
-    if (typeof returned?.then === 'function') returned.then(ignore, ignore)
-  } catch {
-    // A listener that throws changes nothing.
+/** Calls listeners, so that nothing they do can hurt the caller, and knows which of them are still at work. */
+export class Notifier {
+  /** Added by {@link notify}; each is removed when it has settled, or when {@link giveUp} is called. */
+  readonly #tasks = new Set<Promise<void>>()
+
+  /** Whether a promise of a listener has not settled. */
+  get isBusy(): boolean {
+    return this.#tasks.size > 0
+  }
+
+  /** Calls a listener. An error or a rejection of it is warned of. */
+  notify<T>(role: ListenerRole, listener: (event: T) => unknown, event: T): void {
+    const failed = (error: unknown): void => {
+      const { name, code } = describeFailure(error)
+      void warnOnce((texts) => texts.failedListener(role, name, code), 'CIRCUIT_LISTENER')
+    }
+    try {
+      const returned = listener(event) as PromiseLike<unknown> | null | undefined
+      if (typeof returned?.then !== 'function') return
+      const task: Promise<void> = new Promise((resolve, reject) => void returned.then(resolve, reject))
+        .catch(failed)
+        .then(() => void this.#tasks.delete(task))
+      this.#tasks.add(task)
+    } catch (error) {
+      failed(error)
+    }
+  }
+
+  /** The promises that have not settled. None of them rejects. */
+  get tasks(): readonly Promise<void>[] {
+    return [...this.#tasks]
+  }
+
+  /** These were waited for in vain: nobody waits for them again. */
+  giveUp(tasks: readonly Promise<void>[]): void {
+    const late = tasks.filter((task) => this.#tasks.delete(task))
+    if (late.length > 0) void warnOnce(({ slowListener }) => slowListener(), 'CIRCUIT_LISTENER')
   }
 }
 
-function ignore(): void {}
+/** The option that a listener was given as. */
+type ListenerRole = 'onStateChange' | 'onStorageError'

@@ -1,5 +1,5 @@
 /**
- * The texts of warnings about the configuration. Few processes have anything to warn of: the file is loaded when it is
+ * The texts of warnings about how the breaker is set up and used. Few processes have anything to warn of: the file is loaded when it is
  * needed, and imports nothing, so that it shares nothing with what a handler loads.
  *
  * @module
@@ -35,6 +35,22 @@ export function unfairDeadline(service: string, deadlineReserve: number, fairTim
     `A call of "${service}" was cut by the deadline of an invocation that began with less than ${deadlineReserve} ms ` +
     `(deadlineReserve) and ${fairTime} ms, which a call must have had to count as a failure, so that its circuit cannot ` +
     'open. Give the function a longer timeout, or set a shorter CIRCUIT_BREAKER_TIMEOUT.'
+  )
+}
+
+/** A listener threw or rejected. */
+export function failedListener(role: string, name: string, code: string | undefined): string {
+  const what = code === undefined ? name : `${name} (${code})`
+  return `A listener of ${role} failed with ${what}, and its event may be lost. Handle errors inside the listener.`
+}
+
+/** A listener's promise took longer than the end of an invocation may. */
+export function slowListener(): string {
+  return (
+    'The promise of a listener (onStateChange, onStorageError) did not settle in time: the end of an invocation waits for it ' +
+    'no longer than storageTimeout, nor than what the invocation has left. From then on nobody waits, and the work may be lost ' +
+    'when Lambda freezes the process. Give the listener a shorter timeout of its own, or set CIRCUIT_BREAKER_STORAGE_TIMEOUT ' +
+    'higher. A listener must not wait for flush() or close(), which wait for it.'
   )
 }
 

@@ -1,5 +1,5 @@
 /**
- * Warnings: those about the configuration, each once in a process, and how a warning is made visible.
+ * Warnings: those about how the breaker is set up and used, each once in a process, and how a warning is made visible.
  *
  * @module
  */
@@ -13,12 +13,12 @@ export type Warning = (texts: typeof Texts) => string
 const warned = new Set<string>()
 
 /** Emits a warning as soon as its text is loaded, unless it was emitted before. */
-export async function warnOnce(warning: Warning): Promise<void> {
+export async function warnOnce(warning: Warning, code = 'CIRCUIT_CONFIGURATION'): Promise<void> {
   try {
     const text = warning(await import('./warning-texts.ts'))
     if (warned.has(text)) return
     warned.add(text)
-    warnVisibly(text, 'CircuitBreakerWarning', 'CIRCUIT_CONFIGURATION')
+    warnVisibly(text, 'CircuitBreakerWarning', code)
   } catch {
     // A bundle without the texts works all the same.
   }

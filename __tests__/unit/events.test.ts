@@ -1,5 +1,6 @@
-import { describe, expect, it } from '@jest/globals'
-import { notify, type StateChange } from '../../src/events.ts'
+import { afterEach, beforeEach, describe, expect, it, jest } from '@jest/globals'
+import { Notifier, type StateChange } from '../../src/events.ts'
+import { warningsEmitted } from '../support/warning-texts.ts'
 
 const change: StateChange = {
   service: 'stripe',
@@ -19,6 +20,22 @@ const change: StateChange = {
 async function untilRejectionsAreReported(): Promise<void> {
   for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve))
 }
+
+const notify = (listener: (event: StateChange) => unknown, event: StateChange): Notifier => {
+  const notifier = new Notifier()
+  notifier.notify('onStateChange', listener, event)
+  return notifier
+}
+
+const emitted = jest.spyOn(process, 'emitWarning')
+
+beforeEach(() => {
+  emitted.mockClear().mockImplementation(() => {})
+})
+
+afterEach(() => {
+  emitted.mockReset()
+})
 
 describe('notifying a listener', () => {
   it('hands it the event, at once and once', () => {
@@ -111,5 +128,39 @@ describe('notifying a listener', () => {
     await untilRejectionsAreReported()
 
     expect(isHandled).toBe(true)
+  })
+})
+
+describe('a listener that fails', () => {
+  it.each<[string, () => unknown]>([
+    [
+      'throws',
+      () => {
+        throw Object.assign(new Error('arn:aws:sns:secret'), { name: 'ThrownError', code: 'E_THROWN' })
+      },
+    ],
+    ['rejects', () => Promise.reject(Object.assign(new Error('password=hunter2'), { name: 'RejectedError' }))],
+  ])('is warned of once when it %s, by its name and code', async (_what, listener) => {
+    for (let event = 0; event < 3; event++) notify(listener, change)
+    await warningsEmitted()
+
+    expect(emitted).toHaveBeenCalledTimes(1)
+    expect(emitted).toHaveBeenCalledWith(
+      expect.stringMatching(/^A listener of onStateChange failed with (ThrownError \(E_THROWN\)|RejectedError), and/),
+      { type: 'CircuitBreakerWarning', code: 'CIRCUIT_LISTENER' },
+    )
+    expect(JSON.stringify(emitted.mock.calls)).not.toMatch(/secret|hunter2/)
+  })
+
+  it.each<[string, unknown]>([
+    ['resolves', Promise.resolve()],
+    ['rejects', Promise.reject(new Error('done with'))],
+  ])('or succeeds is at work until its promise %s', async (_what, promise) => {
+    const notifier = notify(() => promise, change)
+    expect(notifier.isBusy).toBe(true)
+
+    await untilRejectionsAreReported()
+
+    expect(notifier.isBusy).toBe(false)
   })
 })

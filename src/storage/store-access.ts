@@ -1,5 +1,5 @@
 import { CircuitStorageError, type StorageOperation } from '../errors.ts'
-import { notify, type StorageErrorEvent, type StorageErrorListener } from '../events.ts'
+import { Notifier, type StorageErrorEvent, type StorageErrorListener } from '../events.ts'
 import { graceAfter, type Runtime } from '../runtime.ts'
 import { warnVisibly } from '../warnings.ts'
 import type { ICircuitStorage } from './contract.ts'
@@ -30,6 +30,7 @@ export class StoreAccess {
   readonly storage: ICircuitStorage
   readonly #runtime: Runtime
   readonly #timeout: number
+  readonly #notifier: Notifier
   /** Written by {@link onError}, and by the function that it returns. */
   readonly #listeners = new Set<StorageErrorListener>()
   readonly #readPause: StorePause
@@ -46,14 +47,19 @@ export class StoreAccess {
   /** The preparation under way: set by {@link prepare}, and unset when it has ended. */
   #preparing: Promise<void> | undefined
 
-  /** @param longestPause how long the store is left alone at most, in milliseconds; default 30 s */
+  /**
+   * @param longestPause how long the store is left alone at most, in milliseconds; default 30 s
+   * @param notifier calls the listeners
+   */
   constructor(
     storage: ICircuitStorage,
     runtime: Runtime,
     storageTimeout: number,
     longestPause: number = longestPauseOfAll,
+    notifier: Notifier = new Notifier(),
   ) {
     this.storage = storage
+    this.#notifier = notifier
     this.#runtime = runtime
     this.#timeout = storageTimeout
     this.#isPrepared = storage.prepare === undefined
@@ -226,7 +232,7 @@ export class StoreAccess {
 
   #report(event: StorageErrorEvent): void {
     const { error, operation } = event
-    for (const listener of this.#listeners) notify(listener, event)
+    for (const listener of this.#listeners) this.#notifier.notify('onStorageError', listener, event)
     if (error.kind === 'misconfigured') {
       const cause = causeOf(event)
       if (this.#misconfigurations.has(cause)) return
