@@ -33,12 +33,13 @@ import { CircuitReader } from './sync/circuit-reader.ts'
 import { Synchronizer, storeShareOf } from './sync/synchronizer.ts'
 import { warnOnce } from './warnings.ts'
 
-/** `CircuitBreaker.call`, bound to an invocation: to its deadline and its request id. */
-export type CallExternal<K extends string = string> = <T, F = never>(
-  service: K,
-  operation: Operation<T>,
-  options?: CallOptions<T, F>,
-) => Promise<T | F>
+/**
+ * `CircuitBreaker.call`, bound to an invocation: to its deadline and its request id. One for some services also fits where a
+ * plain `CallExternal` is asked for: it is typed as a method, whose parameters may be narrower.
+ */
+export type CallExternal<K extends string = string> = {
+  call<T, F = never>(service: K, operation: Operation<T>, options?: CallOptions<T, F>): Promise<T | F>
+}['call']
 
 /** The live snapshots of all services, by key. It has no prototype, so that a service may have any name. */
 export type Circuits<K extends string = string> = { readonly [Key in K]: CircuitSnapshot }
@@ -52,6 +53,14 @@ const transitions: Transitions = { force, open, reset }
 /** Kept back from the end of the invocation when the store is waited for, in milliseconds. */
 const reserve = 100
 
+/** Every copy of this package knows the breakers of the others by it: two may end up in one bundle or process. */
+const brand = Symbol.for('middy-circuit-breaker')
+
+/** Whether it is a breaker, of this copy of the package or of another one. */
+export function isCircuitBreaker<Other>(value: CircuitBreaker | Other): value is CircuitBreaker {
+  return brand in Object(value)
+}
+
 /**
  * A circuit breaker for a set of services, usable without Middy.
  *
@@ -61,6 +70,10 @@ const reserve = 100
  * await breaker.flush()
  */
 export class CircuitBreaker<const K extends string = string> {
+  static {
+    Object.defineProperty(CircuitBreaker.prototype, brand, { value: true })
+  }
+
   /** The live snapshots of all services, by key. */
   readonly circuits: Circuits<K>
   readonly #guards = new Map<string, Guard>()

@@ -7,7 +7,7 @@
 import type { MiddlewareObj, Request } from '@middy/core'
 import type { Context } from 'aws-lambda'
 import type { Invocation } from './call/invocation.ts'
-import { type CallExternal, CircuitBreaker, type Circuits } from './circuit-breaker.ts'
+import { type CallExternal, CircuitBreaker, type Circuits, isCircuitBreaker } from './circuit-breaker.ts'
 import { UnknownServiceError } from './errors.ts'
 import type { CircuitBreakerOptions } from './settings/table.ts'
 
@@ -36,6 +36,9 @@ export type CircuitBreakerMiddleware<K extends string = string> = MiddlewareObj<
   CircuitBreakerContext<K>
 >
 
+/** A `CircuitBreaker`, also one whose class is that of another copy of this package. */
+type AnyBreaker<K extends string> = Pick<CircuitBreaker<K>, 'call' | 'services' | 'circuits' | 'load' | 'flush'>
+
 /** The share of one breaker in an invocation. */
 interface Member {
   readonly breaker: CircuitBreaker
@@ -44,17 +47,18 @@ interface Member {
 }
 
 /**
- * The breakers that share a context are kept with the `callExternal` in it: a context may pass several breakers, and in tests several
- * times the same one. A `WeakMap` by context would cost as much as the rest of the middleware.
+ * The breakers that share a context are kept with the `callExternal` in it: a context may pass several breakers, also of another
+ * copy of this package, and in tests several times the same one. A `WeakMap` by context would cost as much as the rest of the
+ * middleware.
  */
-const members: unique symbol = Symbol('members')
+const members: unique symbol = Symbol.for('middy-circuit-breaker members')
 
 type SharedCall = CallExternal & { [members]?: readonly Member[] }
 
 // The compiler reports a mistake for the last overload: the one with the options.
 
 /** Makes the middleware of a `CircuitBreaker` that is shared with code outside the handler. */
-export function circuitBreaker<const K extends string>(breaker: CircuitBreaker<K>): CircuitBreakerMiddleware<K>
+export function circuitBreaker<const K extends string>(breaker: AnyBreaker<K>): CircuitBreakerMiddleware<K>
 /**
  * Makes the middleware. Two of them on one handler merge: the services of both work, and for a key that both have the
  * later one counts.
@@ -68,11 +72,9 @@ export function circuitBreaker<const K extends string>(breaker: CircuitBreaker<K
  */
 export function circuitBreaker<const K extends string>(options: CircuitBreakerOptions<K>): CircuitBreakerMiddleware<K>
 export function circuitBreaker<const K extends string>(
-  options: CircuitBreakerOptions<K> | CircuitBreaker<K>,
+  options: CircuitBreakerOptions<K> | AnyBreaker<K>,
 ): CircuitBreakerMiddleware<K> {
-  const breaker = (options instanceof CircuitBreaker
-    ? options
-    : new CircuitBreaker(options)) as unknown as CircuitBreaker
+  const breaker: CircuitBreaker = isCircuitBreaker(options) ? options : new CircuitBreaker(options)
 
   const circuitBreakerBefore = (request: MiddyRequest): Promise<void> | undefined => {
     const invocation = extend(request.context, breaker)

@@ -11,9 +11,11 @@ import {
   type CallOptions,
   CircuitBreaker,
   type CircuitBreakerContext,
+  type CircuitBreakerMiddleware,
   type CircuitBreakerOptions,
   type CircuitSnapshot,
   type CircuitState,
+  type Circuits,
   circuitBreaker,
   type Evidence,
   type FailureSummary,
@@ -221,6 +223,50 @@ const claims = {
         await callExternal('paypal', fetchCharge)
         return callExternal('stripe', fetchCharge)
       })
+  },
+
+  'a breaker of some services fits where one of any services is asked for': () => {
+    const breaker = new CircuitBreaker({ services: ['stripe'] })
+    const takeBreaker = (_breaker: CircuitBreaker) => {}
+    const takeContext = (_context: CircuitBreakerContext, _callExternal: CallExternal, _circuits: Circuits) => {}
+    takeBreaker(breaker)
+    const middleware: CircuitBreakerMiddleware = circuitBreaker(breaker)
+    middy()
+      .use(circuitBreaker(breaker))
+      .handler(async (_event, context) => takeContext(context, context.callExternal, context.circuits))
+    const generic = <K extends string>(own: CircuitBreaker<K>, key: K, callExternal: CallExternal<K>) => {
+      const wrapped: CallExternal<K> = (service, operation, options) => callExternal(service, operation, options)
+      takeBreaker(own)
+      return [own.call(key, fetchCharge), wrapped(key, fetchCharge)]
+    }
+    // @ts-expect-error another service
+    const ofPaypal: CircuitBreaker<'paypal'> = breaker
+    // @ts-expect-error one service more
+    const ofBoth: CircuitBreaker<'stripe' | 'paypal'> = breaker
+    const guarded = (callExternal: CallExternal<'stripe'>, context: CircuitBreakerContext<'stripe'>) => {
+      // @ts-expect-error another service
+      const callsPaypal: CallExternal<'paypal'> = callExternal
+      // @ts-expect-error one service more
+      const contextOfBoth: CircuitBreakerContext<'stripe' | 'paypal'> = context
+      // @ts-expect-error a misspelt key
+      void callExternal('stripee', fetchCharge)
+      return [callsPaypal, contextOfBoth]
+    }
+    return [middleware, generic, ofPaypal, ofBoth, guarded]
+  },
+
+  'the breaker of another copy of the package': () => {
+    // The types of its private fields are others.
+    type OfAnotherCopy = { [Name in keyof CircuitBreaker<'stripe'>]: CircuitBreaker<'stripe'>[Name] }
+    const use = (breaker: OfAnotherCopy) =>
+      middy()
+        .use(circuitBreaker(breaker))
+        .handler(async (_event, { callExternal }) => {
+          // @ts-expect-error this service is not configured
+          await callExternal('paypal', fetchCharge)
+          return callExternal('stripe', fetchCharge)
+        })
+    return use
   },
 
   'a test of a handler': () => {

@@ -481,3 +481,37 @@ describe('a handler declared apart', () => {
     await outside
   })
 })
+
+describe('another copy of the package', () => {
+  async function anotherCopy(): Promise<typeof import('../../src/index.ts')> {
+    jest.resetModules()
+    const copy = await import('../../src/index.ts')
+    expect(copy.CircuitBreaker).not.toBe(CircuitBreaker)
+    return copy
+  }
+
+  it('may have made the breaker and its store', async () => {
+    const copy = await anotherCopy()
+    const storage = new copy.MemoryCircuitStorage()
+    const breaker = new copy.CircuitBreaker({ services: ['stripe'], storage, cacheTtl: 0 })
+    const load = jest.spyOn(breaker, 'load')
+    const handler = middy()
+      .use(circuitBreaker(breaker))
+      .handler(async (_event, { callExternal, circuits }) => {
+        expect(circuits.stripe.state).toBe('CLOSED')
+        return callExternal('stripe', ok)
+      })
+    expect(await handler({}, createTestContext())).toBe('ok')
+    expect(load).toHaveBeenCalledTimes(1)
+    expect(await new CircuitBreaker({ services: ['stripe'], storage }).call('stripe', ok)).toBe('ok')
+  })
+
+  it('merges with this one on one handler', async () => {
+    const copy = await anotherCopy()
+    const handler = middy()
+      .use(copy.circuitBreaker({ services: ['stripe'], storage: new copy.MemoryCircuitStorage() }))
+      .use(circuitBreaker({ services: ['paypal'], storage: new MemoryCircuitStorage() }))
+      .handler(async (_event, { callExternal }) => [await callExternal('stripe', ok), await callExternal('paypal', ok)])
+    expect(await handler({}, createTestContext())).toEqual(['ok', 'ok'])
+  })
+})
