@@ -95,14 +95,19 @@ export function isObject(value: unknown): value is Readonly<Record<string, unkno
 }
 
 /** The texts that {@link isText} accepts, in words. */
-export const textAllowed = 'a non-empty string without control characters'
+export const textAllowed = 'a non-empty string without control characters or outer blanks'
 
-/** Not empty, well-formed Unicode (no lone surrogates) and without control characters. */
+/** Not empty, well-formed Unicode (no lone surrogates), without control characters; no blank or zero-width space begins or ends it. */
 export function isText(value: unknown): value is string {
-  return typeof value === 'string' && value !== '' && !/[\p{Cc}\p{Cs}]/u.test(value)
+  return typeof value === 'string' && /^(?![\s\u200b])[^\p{Cc}\p{Cs}]+(?<![\s\u200b])$/u.test(value)
 }
 
 /** The text of a variable without the blanks around it; `undefined` if nothing is left. */
 export function textOf(env: Environment, name: string): string | undefined {
   return env[name]?.trim() || undefined
+}
+
+/** The word that a variable's text means: in a console, case is easily mistaken. */
+export function wordIn(words: readonly string[], text: string): string | undefined {
+  return words.includes(text) ? text : words.find((word) => word.toLowerCase() === text.toLowerCase())
 }

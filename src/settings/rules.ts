@@ -5,6 +5,7 @@
  */
 
 import { longestTimer } from '../runtime.ts'
+import { wordIn } from './problems.ts'
 
 /** One setting. */
 export interface Setting {
@@ -12,7 +13,7 @@ export interface Setting {
   /** The accepted values in words, after "must be". */
   readonly allowed: string
   readonly accepts: (value: unknown) => boolean
-  /** The value that a variable's text stands for; absent: there is no variable. */
+  /** The value that a variable's text stands for, of which case does not matter; absent: there is no variable. */
   readonly fromText?: (text: string) => unknown
 }
 
@@ -29,7 +30,7 @@ export function whole(
     allowed: `a whole number ${unit}${range}${orFalse ? ', or false' : ''}`,
     accepts: (value) =>
       (orFalse && value === false) || (Number.isSafeInteger(value) && Number(value) >= min && Number(value) <= max),
-    fromText: (text) => (/^\d+$/.test(text) ? Number(text) : orFalse && text === 'false' ? false : text),
+    fromText: (text) => (/^\d+$/.test(text) ? Number(text) : orFalse && wordIn(['false'], text) ? false : text),
   }
 }
 
@@ -51,7 +52,7 @@ export function flag(fallback: boolean): Setting {
     default: fallback,
     allowed: 'true or false',
     accepts: (value) => typeof value === 'boolean',
-    fromText: (text) => (text === 'true' ? true : text === 'false' ? false : text),
+    fromText: (text) => (wordIn(['true'], text) ? true : wordIn(['false'], text) ? false : text),
   }
 }
 
@@ -60,7 +61,7 @@ export function oneOf(...values: readonly string[]): Setting {
     default: values[0],
     allowed: `one of ${values.join(', ')}`,
     accepts: (value) => values.some((known) => known === value),
-    fromText: (text) => text,
+    fromText: (text) => wordIn(values, text) ?? text,
   }
 }
 

@@ -14,6 +14,7 @@ import {
   Problems,
   textAllowed,
   textOf,
+  wordIn,
 } from '../settings/problems.ts'
 import type { ICircuitStorage } from './contract.ts'
 import { type DynamoDBCircuitStorageOptions, dynamoDBOptionRules, withDefaults } from './dynamodb/options.ts'
@@ -179,8 +180,8 @@ export function resolveStorage(
 }
 
 function fromEnvironment(env: Environment, problems: Problems): StorageConfig | undefined {
-  const type = textOf(env, typeVariable)
-  if (type !== undefined) return completed({ type }, typeVariable, env, problems)
+  const text = textOf(env, typeVariable)
+  if (text !== undefined) return completed({ type: wordIn(knownTypes(), text) ?? text }, typeVariable, env, problems)
   if (textOf(env, tableVariable)) return completed({ type: 'dynamodb' }, tableVariable, env, problems)
   if (textOf(env, redisVariable)) return completed({ type: 'redis' }, redisVariable, env, problems)
   if (!textOf(env, 'AWS_LAMBDA_FUNCTION_NAME')) return { type: 'memory' }

@@ -132,6 +132,23 @@ describe('precedence', () => {
 })
 
 describe('environment variables', () => {
+  it('may be written in any case', () => {
+    const env = {
+      CIRCUIT_BREAKER_MODE: 'OBSERVE',
+      CIRCUIT_BREAKER_MODE__STRIPE: ' Off ',
+      CIRCUIT_BREAKER_TIMEOUT: 'False',
+      CIRCUIT_BREAKER_MAX_QUEUE: 'FALSE',
+      CIRCUIT_BREAKER_PREFETCH: 'TRUE',
+      CIRCUIT_BREAKER_PRELOAD: 'False',
+      CIRCUIT_BREAKER_STORAGE: 'Memory',
+    }
+    const { services, ...breaker } = resolve({ services: ['stripe', 'paypal'], timeout: 9, maxQueue: 9 }, env)
+
+    expect(services.get('stripe')).toMatchObject({ mode: 'off', timeout: false, maxQueue: false })
+    expect(services.get('paypal')).toMatchObject({ mode: 'observe' })
+    expect(breaker).toMatchObject({ prefetch: true, preload: false, storage: { type: 'memory' } })
+  })
+
   it.each(settingsTable.flatMap(({ name, variable }) => (variable ? [[variable, name] as const] : [])))(
     '%s sets %s',
     (variable, name) => {
@@ -170,7 +187,7 @@ describe('environment variables', () => {
     },
   )
 
-  it.each(['unlimited', 'none', 'False', 'off'])('refuses %j where only false is allowed', (text) => {
+  it.each(['unlimited', 'none', 'off'])('refuses %j where only false is allowed', (text) => {
     expect(messages({ services: ['stripe'] }, { CIRCUIT_BREAKER_MAX_QUEUE__STRIPE: text })).toEqual([
       `services.stripe.maxQueue must be a whole number from 0 up, or false, but is "${text}" (CIRCUIT_BREAKER_MAX_QUEUE__STRIPE)`,
     ])
@@ -363,9 +380,26 @@ describe('refusing wrong values', () => {
     ['isBreakableResult', /5../, 'isBreakableResult must be a function, but is an object (option)'],
     ['onStateChange', 'log', 'onStateChange must be a function, but is "log" (option)'],
     ['onStorageError', [], 'onStorageError must be a function, but is a list (option)'],
-    ['namespace', '', 'namespace must be a non-empty string without control characters, but is "" (option)'],
-    ['namespace', 'a\n', 'namespace must be a non-empty string without control characters, but is "a\\n" (option)'],
-    ['namespace', 5, 'namespace must be a non-empty string without control characters, but is 5 (option)'],
+    [
+      'namespace',
+      '',
+      'namespace must be a non-empty string without control characters or outer blanks, but is "" (option)',
+    ],
+    [
+      'namespace',
+      'a\n',
+      'namespace must be a non-empty string without control characters or outer blanks, but is "a\\n" (option)',
+    ],
+    [
+      'namespace',
+      ' eu',
+      'namespace must be a non-empty string without control characters or outer blanks, but is " eu" (option)',
+    ],
+    [
+      'namespace',
+      5,
+      'namespace must be a non-empty string without control characters or outer blanks, but is 5 (option)',
+    ],
     ['failureThreshold', 5n, 'failureThreshold must be a whole number from 1 up, but is a bigint (option)'],
     ['failureThreshold', null, 'failureThreshold must be a whole number from 1 up, but is null (option)'],
   ])('says what is wrong with %s: %p', (name, value, message) => {
@@ -499,23 +533,27 @@ describe('services', () => {
     [['a', 'b', 'a'], 'services must not name a key twice, but has "a" twice (option)'],
     [
       [''],
-      'services must have keys each of which is a non-empty string without control characters, but one is "" (option)',
+      'services must have keys each of which is a non-empty string without control characters or outer blanks, but one is "" (option)',
     ],
     [
       { '': {} },
-      'services must have keys each of which is a non-empty string without control characters, but one is "" (option)',
+      'services must have keys each of which is a non-empty string without control characters or outer blanks, but one is "" (option)',
     ],
     [
       [5],
-      'services must have keys each of which is a non-empty string without control characters, but one is 5 (option)',
+      'services must have keys each of which is a non-empty string without control characters or outer blanks, but one is 5 (option)',
     ],
     [
       new Array(1),
-      'services must have keys each of which is a non-empty string without control characters, but one is missing (option)',
+      'services must have keys each of which is a non-empty string without control characters or outer blanks, but one is missing (option)',
     ],
     [['\u0000'], expect.stringContaining('but one is "\\u0000"')],
     [['\u0085'], expect.stringContaining('without control characters')],
     [['\ud800'], expect.stringContaining('but one is "\\ud800"')],
+    [[' '], expect.stringContaining('or outer blanks, but one is " "')],
+    [{ ' stripe': {} }, expect.stringContaining('but one is " stripe"')],
+    [['stripe\u00a0'], expect.stringContaining('or outer blanks')],
+    [['\u200b'], expect.stringContaining('or outer blanks')],
     [{ 'a\tb': {} }, expect.stringContaining('but one is "a\\tb"')],
     [{ a: null }, 'services.a must be an object with settings, but is null (option)'],
     [{ a: 5 }, 'services.a must be an object with settings, but is 5 (option)'],

@@ -101,6 +101,7 @@ describe('the choice of a store', () => {
       'redis',
     ],
     ['Redis when the table is blank', { ...redis, CIRCUIT_BREAKER_TABLE_NAME: ' ' }, 'redis'],
+    ['the same in any case', { ...table, ...redis, CIRCUIT_BREAKER_STORAGE: 'ReDiS' }, 'redis'],
     ['memory when everything is blank', { CIRCUIT_BREAKER_STORAGE: ' ', CIRCUIT_BREAKER_TABLE_NAME: '' }, 'memory'],
     ['memory when the name of the function is blank', { AWS_LAMBDA_FUNCTION_NAME: '' }, 'memory'],
   ])('by the environment is %s', (_, env, expected) => {
@@ -386,6 +387,11 @@ describe('the options of Redis', () => {
 })
 
 describe('registered kinds of store', () => {
+  it('are named by a variable in any case', () => {
+    const { store } = registerProbe('myPostgres')
+    expect(Factory.create(undefined, { CIRCUIT_BREAKER_STORAGE: 'MYPOSTGRES' })).toBe(store)
+  })
+
   it('are made from their options and the environment, by name, by configuration or by variable', () => {
     const { made, store } = registerProbe('postgres')
     const config = { type: 'postgres', url: 'postgres://localhost', anything: 5 }

@@ -11,7 +11,9 @@ describe('the options', () => {
     expect(error).toBeInstanceOf(ConfigurationError)
     expect(new Set(error.problems.map(({ setting }) => setting))).toEqual(new Set(Object.keys(options)))
     expect(error.message).toContain('keyprefix is not an option of the Redis storage; did you mean keyPrefix? (option)')
-    expect(error.message).toContain('keyPrefix must be a non-empty string without control characters, but is ""')
+    expect(error.message).toContain(
+      'keyPrefix must be a non-empty string without control characters or outer blanks, but is ""',
+    )
     expect(error.message).toContain('client excludes url and options')
   })
 
