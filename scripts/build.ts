@@ -24,7 +24,12 @@ export const entryPoints: Readonly<Record<string, string>> = {
 }
 
 /** What is loaded when it is first used. */
-const loadedLater = ['src/operators.ts', 'src/storage/dynamodb/storage.ts', 'src/storage/redis/storage.ts']
+const loadedLater = [
+  'src/operators.ts',
+  'src/call/wrong-call.ts',
+  'src/storage/dynamodb/storage.ts',
+  'src/storage/redis/storage.ts',
+]
 
 /**
  * Lets every file that begins a bundle import the main entry. What belongs to the main entry is then shared by all of

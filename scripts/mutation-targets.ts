@@ -87,7 +87,7 @@ export const mutationTargets: readonly MutationTarget[] = [
   },
   {
     name: 'option-rules',
-    file: 'src/storage/option-rules.ts',
+    file: 'src/settings/option-rules.ts',
     tests: ['unit/storage/factory.test.ts', 'unit/storage/*/options.test.ts'],
   },
   {

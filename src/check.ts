@@ -10,6 +10,8 @@ import { type CheckedSettings, keptBack, settingsFindings } from './check-settin
 import { listed, named } from './check-words.ts'
 import type { CircuitStorageError, StorageErrorKind, StorageOperation } from './errors.ts'
 import type { Runtime } from './runtime.ts'
+import { type OptionRules, refuseWrongOptions } from './settings/option-rules.ts'
+import { isObject } from './settings/problems.ts'
 import type { CircuitRecord, Finding, ICircuitStorage, StorageInspection, WriteResult } from './storage/contract.ts'
 import { emptyRecord, noOutcomes } from './storage/record.ts'
 import type { OperatorRun, StoreAccess } from './storage/store-access.ts'
@@ -22,6 +24,17 @@ export interface CheckOptions {
    * checked.
    */
   readonly context?: TimeSource | undefined
+}
+
+const optionRules: OptionRules = {
+  of: 'check',
+  allowed: 'an object such as { context }',
+  options: { context: { allowed: "Lambda's context", accepts: isObject } },
+}
+
+/** @throws {ConfigurationError} naming everything that is wrong with the options */
+export function refuseWrongCheck(options: unknown): void {
+  refuseWrongOptions(optionRules, options, 'check')
 }
 
 /** The parts of a breaker that are checked. */

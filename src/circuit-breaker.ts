@@ -1,16 +1,21 @@
 /**
  * The engine: one guarded circuit per service over one store.
+ *
+ * The file is longer than it should be. Half of it describes the public methods, which belong into one class.
+ *
  * @module
  */
 
-import type { CallOptions, Operation } from './call/call-options.ts'
+import { brand } from './brand.ts'
+import type { CallExternal } from './call/call-external.ts'
+import { type CallOptions, type Operation, withOption } from './call/call-options.ts'
 import { Guard } from './call/guard.ts'
 import { Invocation, type TimeSource } from './call/invocation.ts'
 import { roomForCalls, warnOfLittleRoom } from './call/room-for-calls.ts'
 import { Semaphore } from './call/semaphore.ts'
 import type { CheckOptions } from './check.ts'
 import { Circuit } from './circuit/circuit.ts'
-import { type CircuitSnapshot, snapshotOf } from './circuit/snapshot.ts'
+import { type CircuitSnapshot, type Circuits, snapshotOf } from './circuit/snapshot.ts'
 import { force, open, reset } from './circuit/state-machine.ts'
 import { UnknownServiceError } from './errors.ts'
 import {
@@ -23,6 +28,7 @@ import {
 import { isBreakableError } from './failures/classification.ts'
 import type { ForceOptions, StatesToSet, StateToSet, Transitions } from './operators.ts'
 import { completeRuntime, type Runtime, within } from './runtime.ts'
+import { entriesOf, listOf, refuseWrongContext, refuseWrongListener, refuseWrongTime } from './settings/arguments.ts'
 import { type ResolvedConfig, resolveConfig, storedKey } from './settings/resolve.ts'
 import type { CircuitBreakerOptions, ServiceSettings } from './settings/table.ts'
 import type { CircuitRecord, Finding, ICircuitStorage } from './storage/contract.ts'
@@ -33,17 +39,6 @@ import { CircuitReader } from './sync/circuit-reader.ts'
 import { Synchronizer, storeShareOf } from './sync/synchronizer.ts'
 import { warnOnce } from './warnings.ts'
 
-/**
- * `CircuitBreaker.call`, bound to an invocation: to its deadline and its request id. One for some services also fits where a
- * plain `CallExternal` is asked for: it is typed as a method, whose parameters may be narrower.
- */
-export type CallExternal<K extends string = string> = {
-  call<T, F = never>(service: K, operation: Operation<T>, options?: CallOptions<T, F>): Promise<T | F>
-}['call']
-
-/** The live snapshots of all services, by key. It has no prototype, so that a service may have any name. */
-export type Circuits<K extends string = string> = { readonly [Key in K]: CircuitSnapshot }
-
 /** The work of operators is loaded when it is first asked for: a handler has no need of it. */
 const loadOperators = () => import('./operators.ts')
 
@@ -52,14 +47,6 @@ const transitions: Transitions = { force, open, reset }
 
 /** Kept back from the end of the invocation when the store is waited for, in milliseconds. */
 const reserve = 100
-
-/** Every copy of this package knows the breakers of the others by it: two may end up in one bundle or process. */
-const brand = Symbol.for('middy-circuit-breaker')
-
-/** Whether it is a breaker, of this copy of the package or of another one. */
-export function isCircuitBreaker<Other>(value: CircuitBreaker | Other): value is CircuitBreaker {
-  return brand in Object(value)
-}
 
 /**
  * A circuit breaker for a set of services, usable without Middy.
@@ -163,7 +150,7 @@ export class CircuitBreaker<const K extends string = string> {
 
   /** {@link call}, but every thrown error counts as a failure. */
   execute<T, F = never>(service: K, operation: Operation<T>, options?: CallOptions<T, F>): Promise<T | F> {
-    return this.call(service, operation, { ...options, isBreakableError: () => true })
+    return this.call(service, operation, withOption(options, { isBreakableError: () => true }))
   }
 
   /** {@link call}: only errors that say that the service is unwell count. */
@@ -182,7 +169,7 @@ export class CircuitBreaker<const K extends string = string> {
     timeout: number,
     options?: CallOptions<T, F>,
   ): Promise<T | F> {
-    return this.call(service, operation, { ...options, timeout })
+    return this.call(service, operation, withOption(options, { timeout: timeout ?? Number.NaN }))
   }
 
   /** Whether an error counts as a failure of this service, by its settings. */
@@ -195,8 +182,10 @@ export class CircuitBreaker<const K extends string = string> {
    * {@link call} for an invocation: under its deadline, with its request id; in a durable one it settles when it is stored.
    *
    * @param context Lambda's context, or anything with its `getRemainingTimeInMillis` and `awsRequestId`
+   * @throws {ConfigurationError} if it is no object
    */
   callExternalFor(context: TimeSource | Invocation): CallExternal<K> {
+    refuseWrongContext('callExternalFor', context)
     const invocation = context instanceof Invocation ? context : this.beginInvocation(context)
     return (service, operation, options) => this.#call(service, operation, options, invocation)
   }
@@ -235,8 +224,10 @@ export class CircuitBreaker<const K extends string = string> {
    * taken for closed, and read behind the calls. Never rejects: a store that fails is reported.
    *
    * @param timeLeft what the invocation has left, in milliseconds
+   * @throws {ConfigurationError} if that is no number
    */
   async load(timeLeft: number = Number.POSITIVE_INFINITY): Promise<void> {
+    refuseWrongTime('load', timeLeft)
     const preparing = this.#store.canRead ? this.#store.prepare() : undefined
     const loading = this.#load(preparing)
     if (timeLeft === Number.POSITIVE_INFINITY) {
@@ -268,8 +259,10 @@ export class CircuitBreaker<const K extends string = string> {
    * opportunity. For a listener's promise that was waited for in vain nobody waits again.
    *
    * @param timeLeft what the invocation has left, in milliseconds
+   * @throws {ConfigurationError} if that is no number
    */
   async flush(timeLeft: number = Number.POSITIVE_INFINITY): Promise<void> {
+    refuseWrongTime('flush', timeLeft)
     for (const sync of this.#active) sync.releaseReadyLease()
     const work = this.#drain()
     const notifier = this.#notifier
@@ -315,8 +308,10 @@ export class CircuitBreaker<const K extends string = string> {
    * @param options `observed: true` also delivers the transitions that this instance learns of by reading, and those
    *   that it makes for itself alone while the store is away
    * @returns a function that unsubscribes
+   * @throws {ConfigurationError} if the listener is no function, or an option is wrong
    */
   onStateChange(listener: StateChangeListener, options: StateChangeOptions = {}): () => void {
+    refuseWrongListener('onStateChange', listener, options)
     this.#listeners.set(listener, options)
     return () => void this.#listeners.delete(listener)
   }
@@ -327,8 +322,10 @@ export class CircuitBreaker<const K extends string = string> {
    * says what to do.
    *
    * @returns a function that unsubscribes
+   * @throws {ConfigurationError} if the listener is no function
    */
   onStorageError(listener: StorageErrorListener): () => void {
+    refuseWrongListener('onStorageError', listener)
     return this.#store.onError(listener)
   }
 
@@ -359,9 +356,10 @@ export class CircuitBreaker<const K extends string = string> {
    * @example
    * for (const { severity, message, remedy } of await breaker.check({ context })) console.warn(severity, message, remedy)
    */
-  async check({ context = {} }: CheckOptions = {}): Promise<Finding[]> {
-    const timeLeft = this.beginInvocation(context).timeLeft()
-    const { checkBreaker } = await loadOperators()
+  async check(options: CheckOptions = {}): Promise<Finding[]> {
+    const timeLeft = this.beginInvocation(Object(options?.context)).timeLeft()
+    const { checkBreaker, refuseWrongCheck } = await loadOperators()
+    refuseWrongCheck(options)
     return checkBreaker(this.#active, this.#store, this.#runtime, this.#storageTimeout, timeLeft)
   }
 
@@ -412,8 +410,9 @@ export class CircuitBreaker<const K extends string = string> {
    *   did not
    */
   async batchGetState(services: Iterable<K> = this.services): Promise<Map<K, CircuitRecord>> {
-    const circuits = this.#circuitsOf(services)
-    const { readCircuits } = await loadOperators()
+    const keys = listOf(services)
+    const { readCircuits, namedCircuits } = await loadOperators()
+    const circuits = namedCircuits(keys, services, 'batchGetState', (service) => this.#sync(service as K))
     return (await readCircuits(this.#store, circuits)) as Map<K, CircuitRecord>
   }
 
@@ -444,14 +443,10 @@ export class CircuitBreaker<const K extends string = string> {
    * @throws {CircuitStorageError} if the store fails; `errors` tells by service key what was not deleted
    */
   async batchClearState(services: Iterable<K> = this.services): Promise<void> {
-    const circuits = this.#circuitsOf(services)
-    const { clearCircuits } = await loadOperators()
+    const keys = listOf(services)
+    const { clearCircuits, namedCircuits } = await loadOperators()
+    const circuits = namedCircuits(keys, services, 'batchClearState', (service) => this.#sync(service as K))
     await clearCircuits(this.#store, circuits)
-  }
-
-  /** Each circuit once. */
-  #circuitsOf(services: Iterable<K>): Synchronizer[] {
-    return [...new Set(Array.from(services, (service) => this.#sync(service)))]
   }
 
   #sync(service: K): Synchronizer {
@@ -463,10 +458,4 @@ export class CircuitBreaker<const K extends string = string> {
     if (guard === undefined) throw new UnknownServiceError(service, this.#guards.keys())
     return guard
   }
-}
-
-/** The entries as they are now: the caller may change the object while the operators are loaded. */
-function entriesOf(states: StatesToSet): readonly (readonly [string, unknown])[] | undefined {
-  if (typeof states !== 'object' || states === null) return undefined
-  return Symbol.iterator in states ? [...states] : Object.entries(states)
 }

@@ -10,8 +10,8 @@ import { isCircuitOpenError, isCircuitTimeoutError, isConcurrencyLimitError } fr
 import { causesOf, isBreakableError, read } from './failures/classification.ts'
 import { retryAfterOf } from './failures/retry-after.ts'
 import { completeRuntime, type Runtime } from './runtime.ts'
-import { hint, Problems } from './settings/problems.ts'
-import { factor, whole } from './settings/rules.ts'
+import { type OptionRules, refuseWrongOptions } from './settings/option-rules.ts'
+import { callback, factor, whole } from './settings/rules.ts'
 
 /** The answer of a `retryStrategy`, as the SDK of durable functions takes it. */
 export interface RetryDecision {
@@ -124,16 +124,20 @@ function mayPass(error: Error): boolean {
   return isCircuitTimeoutError(error) || isConcurrencyLimitError(error) || isBreakableError(error)
 }
 
-const rules = {
-  maxAttempts: {
-    ...whole(100, 1),
-    allowed: 'a whole number from 1 up, or Infinity',
-    accepts: (value: unknown) =>
-      value === Number.POSITIVE_INFINITY || (Number.isSafeInteger(value) && Number(value) >= 1),
+const rules: OptionRules = {
+  of: 'untilRecovered',
+  allowed: 'an object such as { maxAttempts: 50 }',
+  options: {
+    maxAttempts: {
+      ...whole(100, 1),
+      allowed: 'a whole number from 1 up, or Infinity',
+      accepts: (value: unknown) =>
+        value === Number.POSITIVE_INFINITY || (Number.isSafeInteger(value) && Number(value) >= 1),
+    },
+    maxWait: { ...whole(300_000, 1_000), allowed: 'a whole number of milliseconds from 1000 up' },
+    jitter: factor(0.25, 0, 1),
+    otherErrors: callback(),
   },
-  maxWait: { ...whole(300_000, 1_000), allowed: 'a whole number of milliseconds from 1000 up' },
-  jitter: factor(0.25, 0, 1),
-  otherErrors: { default: undefined, allowed: 'a function', accepts: (value: unknown) => typeof value === 'function' },
 }
 
 function checked<Decision>(options: UntilRecoveredOptions<Decision>): {
@@ -142,17 +146,7 @@ function checked<Decision>(options: UntilRecoveredOptions<Decision>): {
   readonly jitter: number
   readonly otherErrors: RetryStrategy<Decision> | undefined
 } {
-  const problems = new Problems()
-  for (const [name, value] of Object.entries(options)) {
-    const rule = Object.hasOwn(rules, name) ? rules[name as keyof typeof rules] : undefined
-    if (rule === undefined) problems.add(name, 'option', value, unknown(name))
-    else if (value !== undefined && !rule.accepts(value)) problems.mustBe(rule.allowed, name, 'option', value)
-  }
-  problems.throwIfAny()
+  refuseWrongOptions(rules, options)
   const { maxAttempts = 100, maxWait = 300_000, jitter = 0.25, otherErrors } = options
   return { maxAttempts, maxWait, jitter, otherErrors }
-}
-
-function unknown(name: string): string {
-  return `${name} is not an option of untilRecovered${hint(name, Object.keys(rules))}`
 }

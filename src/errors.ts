@@ -206,7 +206,7 @@ function describeKey(service: unknown): string {
 export interface ConfigurationProblem {
   /** The setting, for instance `failureThreshold` or `services.stripe.timeout`. */
   readonly setting: string
-  /** Where the value came from: `option`, or the name of the environment variable. */
+  /** Where the value came from: `option`, the name of the environment variable, or the call that it was given to. */
   readonly source: string
   /** The value as it was given. */
   readonly value: unknown
@@ -214,18 +214,18 @@ export interface ConfigurationProblem {
   readonly message: string
 }
 
-/** Thrown when a breaker is created: every problem of its configuration at once. */
+/** Thrown when a breaker is created, or a method is given what it cannot take: every problem at once. */
 export class ConfigurationError extends CircuitBreakerError {
   declare readonly code: 'CIRCUIT_CONFIGURATION'
   declare readonly problems: readonly ConfigurationProblem[]
 
-  constructor(problems: readonly ConfigurationProblem[], options?: ErrorOptions) {
+  constructor(problems: readonly ConfigurationProblem[], options?: ErrorOptions, service?: string) {
     const count = problems.length === 1 ? 'a problem' : `${problems.length} problems`
     const lines = problems.map((problem) => `  - ${problem.message}`)
     super(
       'CIRCUIT_CONFIGURATION',
       [`The circuit breaker's configuration has ${count}:`, ...lines].join('\n'),
-      undefined,
+      service,
       options,
     )
     this.name = 'ConfigurationError'

@@ -4,15 +4,12 @@
  * @module
  */
 
+export type { CallExternal } from './call/call-external.ts'
 export type { OperationContext } from './call/call-limits.ts'
 export type { CallOptions, Operation } from './call/call-options.ts'
 export type { CheckOptions } from './check.ts'
-export type { CircuitSnapshot } from './circuit/snapshot.ts'
-export {
-  type CallExternal,
-  CircuitBreaker,
-  type Circuits,
-} from './circuit-breaker.ts'
+export type { CircuitSnapshot, Circuits } from './circuit/snapshot.ts'
+export { CircuitBreaker } from './circuit-breaker.ts'
 export {
   BreakableResultError,
   CircuitBreakerError,

@@ -6,8 +6,11 @@
 
 import type { MiddlewareObj, Request } from '@middy/core'
 import type { Context } from 'aws-lambda'
+import { brand } from './brand.ts'
+import type { CallExternal } from './call/call-external.ts'
 import type { Invocation } from './call/invocation.ts'
-import { type CallExternal, CircuitBreaker, type Circuits, isCircuitBreaker } from './circuit-breaker.ts'
+import type { Circuits } from './circuit/snapshot.ts'
+import { CircuitBreaker } from './circuit-breaker.ts'
 import { UnknownServiceError } from './errors.ts'
 import type { CircuitBreakerOptions } from './settings/table.ts'
 
@@ -90,6 +93,10 @@ export function circuitBreaker<const K extends string>(
     after: circuitBreakerAfter,
     onError: circuitBreakerOnError,
   } as unknown as CircuitBreakerMiddleware<K>
+}
+
+function isCircuitBreaker<Other>(value: CircuitBreaker | Other): value is CircuitBreaker {
+  return brand in Object(value)
 }
 
 type MiddyRequest = Pick<Request, 'context'>

@@ -9,20 +9,16 @@ import { named } from './check-words.ts'
 import type { OperatorDecision } from './circuit/circuit.ts'
 import type * as StateMachine from './circuit/state-machine.ts'
 import type { Replacement } from './circuit/step.ts'
-import {
-  CircuitStorageError,
-  ConfigurationError,
-  type ConfigurationProblem,
-  isCircuitStorageError,
-  type StorageOperation,
-} from './errors.ts'
+import { CircuitStorageError, isCircuitStorageError, type StorageOperation } from './errors.ts'
 import type { StateChangeReason } from './events.ts'
+import { checkOptions, type OptionRule } from './settings/option-rules.ts'
+import { describe, isObject, Problems } from './settings/problems.ts'
 import type { CircuitRecord, ICircuitStorage, WriteResult } from './storage/contract.ts'
 import { gravestOf } from './storage/replies.ts'
 import type { OperatorRun, StoreAccess } from './storage/store-access.ts'
 import type { Synchronizer } from './sync/synchronizer.ts'
 
-export { checkBreaker } from './check.ts'
+export { checkBreaker, refuseWrongCheck } from './check.ts'
 
 /** A state that `batchSetState` can set. */
 export type StateToSet = 'OPEN' | 'CLOSED'
@@ -51,11 +47,11 @@ const oneRound: OperatorRun = { rounds: 1 }
 export async function forceCircuit(
   sync: Synchronizer,
   state: StateToSet,
-  { until: given }: ForceOptions,
+  options: ForceOptions,
   now: number,
   { force }: Transitions,
 ): Promise<void> {
-  const until = checkUntil(given, now)
+  const until = checkedUntil(sync, state, options, now)
   const { settings } = sync.circuit
   const isNew = await operate(sync, state === 'OPEN' ? 'forced-open' : 'forced-closed', (record, at, tokens) => {
     if (until !== undefined && until <= at) throw overBefore(sync, until)
@@ -325,11 +321,47 @@ function namesOf(circuits: readonly Synchronizer[]): Map<string, string> {
 /** The latest instant that a `Date` can hold, in milliseconds since the epoch. */
 const latestInstant = 8.64e15
 
-function checkUntil(until: Date | number | undefined, now: number): number | undefined {
-  const instant = until === undefined ? undefined : Number(until)
-  if (instant === undefined || (instant > now && instant <= latestInstant)) return instant
-  const message = `until must be a time that is still to come, but is ${String(until)} (option)`
-  throw new ConfigurationError([{ setting: 'until', source: 'option', value: until, message }])
+/** @throws {ConfigurationError} naming everything that is wrong with the options */
+function checkedUntil(
+  { circuit: { service } }: Synchronizer,
+  state: StateToSet,
+  options: ForceOptions,
+  now: number,
+): number | undefined {
+  const method = state === 'OPEN' ? 'forceOpen' : 'forceClosed'
+  const source = `${method} of ${JSON.stringify(service)}`
+  const problems = new Problems()
+  const allowed = 'an object such as { until: new Date(…) }'
+  const isStillToCome = (until: unknown): boolean => Number(until) > now && Number(until) <= latestInstant
+  const rule: OptionRule = {
+    allowed: 'a time that is still to come, as a Date or in milliseconds',
+    accepts: isStillToCome,
+  }
+  // A Date in place of the options would force the circuit for ever.
+  if (!isObject(options) || options instanceof Date) problems.mustBe(allowed, 'options', source, options)
+  else checkOptions({ of: method, allowed, options: { until: rule } }, options, problems, { source })
+  problems.throwIfAny(service)
+  return options.until === undefined ? undefined : Number(options.until)
+}
+
+/**
+ * The circuits of a batch, each once.
+ *
+ * @param keys what `given` consists of; `undefined` if it is no list
+ * @param find the circuit of a service
+ */
+export function namedCircuits(
+  keys: readonly unknown[] | undefined,
+  given: unknown,
+  method: string,
+  find: (service: string) => Synchronizer,
+): Synchronizer[] {
+  if (keys === undefined) {
+    const problems = new Problems()
+    problems.mustBe('a list of service keys', 'services', method, given)
+    problems.throwIfAny()
+  }
+  return [...new Set((keys as readonly string[]).map(find))]
 }
 
 /**
@@ -340,29 +372,27 @@ function checkUntil(until: Date | number | undefined, now: number): number | und
  * @throws {ConfigurationError} naming every state that cannot be set
  */
 export function statesToSet(
-  entries: readonly (readonly [string, unknown])[] | undefined,
+  entries: readonly unknown[] | undefined,
   given: unknown,
   find: (service: string) => Synchronizer,
 ): Map<Synchronizer, StateToSet> {
-  if (entries === undefined) {
-    const message = `batchSetState takes an object, a Map or pairs of service and state, but got ${String(given)}`
-    throw new ConfigurationError([{ setting: 'states', source: 'batchSetState', value: given, message }])
+  const problems = new Problems()
+  const source = 'batchSetState'
+  if (entries === undefined) problems.mustBe('an object, a Map or pairs of service and state', 'states', source, given)
+  const wanted = new Map<Synchronizer, StateToSet>()
+  for (const entry of entries ?? []) {
+    if (!Array.isArray(entry)) {
+      problems.mustBe('pairs of service and state', 'states', source, given, `${describe(entry)} in a list`)
+      continue
+    }
+    const [service, state] = entry
+    wanted.set(find(service), state)
   }
-  const wanted = new Map(entries.map(([service, state]) => [find(service), state as StateToSet]))
-  const problems: ConfigurationProblem[] = []
   for (const [{ circuit }, state] of wanted) {
     if (state === 'OPEN' || state === 'CLOSED') continue
-    const message =
-      `The state of ${JSON.stringify(circuit.service)} must be OPEN or CLOSED, but is ${inWords(state)} ` +
-      '(batchSetState)'
-    problems.push({ setting: circuit.service, source: 'batchSetState', value: state, message })
+    const what = `The state of ${JSON.stringify(circuit.service)} must be OPEN or CLOSED, but is ${describe(state)}`
+    problems.add(circuit.service, source, state, what)
   }
-  if (problems.length > 0) throw new ConfigurationError(problems)
+  problems.throwIfAny()
   return wanted
-}
-
-/** A wrong state, without the inside of objects. */
-function inWords(state: unknown): string {
-  if (typeof state === 'object' && state !== null) return 'an object'
-  return typeof state === 'string' ? JSON.stringify(state) : String(state)
 }

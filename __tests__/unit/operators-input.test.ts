@@ -1,5 +1,6 @@
 import { describe, expect, it } from '@jest/globals'
-import { CircuitStorageError, isConfigurationError } from '../../src/index.ts'
+import { type CircuitBreaker, CircuitStorageError, isConfigurationError } from '../../src/index.ts'
+import { createTestContext } from '../../src/testing/index.ts'
 import { corrupt, createFleet, ok, outcomeOf, trip } from '../support/virtual-fleet.ts'
 
 describe('wrong arguments', () => {
@@ -16,7 +17,7 @@ describe('wrong arguments', () => {
         setting: 'states',
         source: 'batchSetState',
         value: states,
-        message: `batchSetState takes an object, a Map or pairs of service and state, but got ${states}`,
+        message: `states must be an object, a Map or pairs of service and state, but is ${JSON.stringify(states)} (batchSetState)`,
       },
     ])
     expect(storage.requests).toEqual([])
@@ -61,13 +62,113 @@ describe('wrong arguments', () => {
     expect(await problemsOf(breaker.call('stripe', ok, { timeout: 0 }))).toEqual([
       {
         setting: 'timeout',
-        source: 'call option',
+        source: 'call of "stripe"',
         value: 0,
         message: expect.stringMatching(
           /^timeout must be a whole number of milliseconds from 1 to 2147483647, .* is 0 /,
         ),
       },
     ])
+  })
+
+  it.each([
+    [['stripe'], '"stripe" in a list'],
+    [[7], '7 in a list'],
+  ])('batchSetState takes no list of what are no pairs: %p', async (states, words) => {
+    const problem = await problemsOf(
+      createFleet()
+        .start()
+        .batchSetState(states as never),
+    )
+    expect(problem.map(({ message }) => message)).toEqual([
+      `states must be pairs of service and state, but is ${words} (batchSetState)`,
+    ])
+  })
+
+  it.each(['batchGetState', 'batchClearState'] as const)('%s takes a list of keys only', async (method) => {
+    for (const services of ['stripe', 7, null, {}]) {
+      expect(
+        await problemsOf(
+          createFleet()
+            .start()
+            [method](services as never),
+        ),
+      ).toEqual([
+        expect.objectContaining({
+          setting: 'services',
+          message: expect.stringContaining('must be a list of service keys'),
+        }),
+      ])
+    }
+  })
+
+  it.each([
+    [{ reason: 'maintenance' }, 'reason is not an option of forceClosed; there is until'],
+    [{ untill: 5 }, 'untill is not an option of forceClosed; did you mean until?'],
+    [{ until: null }, 'until must be a time that is still to come, as a Date or in milliseconds, but is null'],
+    [
+      { until: 'tomorrow' },
+      'until must be a time that is still to come, as a Date or in milliseconds, but is "tomorrow"',
+    ],
+    [new Date(8e15), 'options must be an object such as { until: new Date(…) }, but is an object'],
+    [5, 'options must be an object such as { until: new Date(…) }, but is 5'],
+  ])('forceClosed refuses %j and changes nothing', async (options, message) => {
+    const { start, storage } = createFleet()
+    expect(await problemsOf(start().forceClosed('stripe', options as never))).toEqual([
+      expect.objectContaining({ message: `${message} (forceClosed of "stripe")` }),
+    ])
+    expect(storage.requests).toEqual([])
+  })
+
+  it.each([
+    [{ contxt: {} }, 'contxt is not an option of check; did you mean context? (check)'],
+    [{ context: 5 }, "context must be Lambda's context, but is 5 (check)"],
+    [5, 'options must be an object such as { context }, but is 5 (check)'],
+    [null, 'options must be an object such as { context }, but is null (check)'],
+  ])('check refuses %j', async (options, message) => {
+    expect(
+      await problemsOf(
+        createFleet()
+          .start()
+          .check(options as never),
+      ),
+    ).toEqual([expect.objectContaining({ message })])
+  })
+
+  it.each(['load', 'flush'] as const)('%s takes a number of milliseconds only', async (method) => {
+    for (const timeLeft of [Number.NaN, '5', null, createTestContext()]) {
+      expect(
+        await problemsOf(
+          createFleet()
+            .start()
+            [method](timeLeft as never),
+        ),
+      ).toEqual([
+        expect.objectContaining({
+          source: method,
+          message: expect.stringContaining('timeLeft must be a number of milliseconds'),
+        }),
+      ])
+    }
+  })
+
+  it.each<[string, (breaker: CircuitBreaker) => unknown, string]>([
+    ['no listener', (breaker) => breaker.onStateChange('log' as never), 'listener must be a function, but is "log"'],
+    [
+      'a misspelt option',
+      (breaker) => breaker.onStateChange(ok, { observd: true } as never),
+      'observd is not an option of onStateChange; did you mean observed?',
+    ],
+    [
+      'an option of the wrong type',
+      (breaker) => breaker.onStateChange(ok, { observed: 'yes' } as never),
+      'observed must be true or false, but is "yes"',
+    ],
+    ['no options', (breaker) => breaker.onStateChange(ok, null as never), 'options must be an object such as'],
+    ['no context', (breaker) => breaker.callExternalFor(undefined as never), "context must be Lambda's context"],
+    ['no listener of the store', (breaker) => breaker.onStorageError({} as never), 'listener must be a function, but'],
+  ])('of methods that return at once are refused at once: %s', (_what, subscribe, message) => {
+    expect(() => subscribe(createFleet().start())).toThrow(message)
   })
 
   it('until may be as late as a Date can be, and must be to come', async () => {
@@ -78,9 +179,9 @@ describe('wrong arguments', () => {
     expect(await problemsOf(breaker.forceOpen('stripe', { until }))).toEqual([
       {
         setting: 'until',
-        source: 'option',
+        source: 'forceOpen of "stripe"',
         value: until,
-        message: `until must be a time that is still to come, but is ${until} (option)`,
+        message: `until must be a time that is still to come, as a Date or in milliseconds, but is ${until} (forceOpen of "stripe")`,
       },
     ])
   })

@@ -1,5 +1,4 @@
 import { longestTimer } from '../runtime.ts'
-import { Problems } from '../settings/problems.ts'
 import type { OperationContext } from './call-limits.ts'
 
 /** The work that a call guards. Read a response's body in here: what happens after it has settled is not seen. */
@@ -23,19 +22,47 @@ export interface CallOptions<T = unknown, F = never> {
   readonly isBreakableResult?: ((result: T) => boolean) | undefined
 }
 
-/** @throws {ConfigurationError} naming everything that is wrong with the options of one call */
-export function checkCall(timeout: unknown, signal: unknown, fallback: unknown): void {
-  const { addEventListener } = (signal ?? {}) as Partial<AbortSignal>
-  const isSignal = signal === undefined || typeof addEventListener === 'function'
-  const isFallback = fallback === undefined || typeof fallback === 'function'
-  const isTime = Number.isInteger(timeout) && Number(timeout) >= 1 && Number(timeout) <= longestTimer
-  const isTimeout = timeout === false || isTime
-  if (isSignal && isFallback && isTimeout) return
-  const problems = new Problems()
-  const refuse = (setting: string, allowed: string, value: unknown) =>
-    problems.mustBe(allowed, setting, 'call option', value)
-  if (!isSignal) refuse('signal', 'an AbortSignal', signal)
-  if (!isFallback) refuse('fallback', 'a function', fallback)
-  if (!isTimeout) refuse('timeout', `a whole number of milliseconds from 1 to ${longestTimer}, or false`, timeout)
-  problems.throwIfAny()
+/**
+ * Whether a call can be made of these. It is asked of each call with options, so that it says nothing of what is wrong:
+ * `wrong-call.ts` does. A new option belongs into both; the compiler asks for it.
+ */
+export function isCall(operation: unknown, options: object): boolean {
+  if (typeof operation !== 'function' || typeof options !== 'object') return false
+  for (const name in options) {
+    const value: unknown = options[name as never]
+    // As with fetch, null is none.
+    const isGiven = value !== undefined && value !== null
+    const option = name as keyof CallOptions
+    switch (option) {
+      case 'timeout':
+        if (isGiven && value !== false && !isTimeout(value)) return false
+        break
+      case 'signal':
+        if (isGiven && !isSignal(value)) return false
+        break
+      case 'fallback':
+      case 'isBreakableError':
+      case 'isBreakableResult':
+        if (isGiven && typeof value !== 'function') return false
+        break
+      default:
+        option satisfies never
+        return false
+    }
+  }
+  return true
+}
+
+/** Whether it can be given to a timer, in milliseconds. */
+export function isTimeout(value: unknown): boolean {
+  return Number.isInteger(value) && Number(value) >= 1 && Number(value) <= longestTimer
+}
+
+export function isSignal(value: unknown): boolean {
+  return typeof (value as AbortSignal).addEventListener === 'function'
+}
+
+/** Options that are none are left as they are, to be refused. */
+export function withOption<T, F>(options: CallOptions<T, F> | undefined, option: CallOptions<T, F>): CallOptions<T, F> {
+  return typeof (options ?? {}) === 'object' ? { ...options, ...option } : (options as CallOptions<T, F>)
 }

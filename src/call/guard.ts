@@ -18,7 +18,7 @@ import type { Runtime } from '../runtime.ts'
 import type { Synchronizer } from '../sync/synchronizer.ts'
 import { warnOfFairTime, warnOfReserve } from '../warnings.ts'
 import { CallLimits, type OperationContext, UnboundContext } from './call-limits.ts'
-import { type CallOptions, checkCall, type Operation } from './call-options.ts'
+import { type CallOptions, isCall, type Operation } from './call-options.ts'
 import { DeadlineCall, type DeadlineHost } from './deadline-call.ts'
 import type { Invocation } from './invocation.ts'
 import type { Semaphore } from './semaphore.ts'
@@ -108,7 +108,7 @@ export class Guard implements DeadlineHost {
   ): Promise<T | F> {
     const { circuit } = this
     // The way of nearly every call. It is kept short, so that the compiler makes one piece of it.
-    if (given === undefined && this.#isPlain && circuit.isQuiet) {
+    if (given === undefined && this.#isPlain && circuit.isQuiet && typeof operation === 'function') {
       const reading = this.#clock.reading()
       const isKnown = reading === this.#readyAt && invocation === this.#readyFor
       if ((isKnown || this.#isReady(reading, invocation)) && this.permits.tryAcquire()) {
@@ -152,17 +152,10 @@ export class Guard implements DeadlineHost {
   ): Promise<T | F> {
     const { circuit } = this
     const { settings } = circuit
+    if (!isCall(operation, options)) return this.#refuseCall(operation, options)
     const timeout = options.timeout ?? settings.timeout
-    // As with fetch, null is none.
     const signal = options.signal ?? undefined
     const fallback = options.fallback ?? undefined
-    if (timeout !== settings.timeout || signal !== undefined || fallback !== undefined) {
-      try {
-        checkCall(timeout, signal, fallback)
-      } catch (error) {
-        return Promise.reject(error)
-      }
-    }
     // A duration is measured from an instant, not from the beginning of the turn.
     const needsInstant = timeout !== false || !circuit.isQuiet || settings.slowCallThreshold !== false
     const now = needsInstant ? this.#clock.instant() : this.#clock.now()
@@ -182,6 +175,12 @@ export class Guard implements DeadlineHost {
         ? this.#admit(invocation, limits).then((later) => this.#runBound(operation, options, invocation, later, limits))
         : this.#runBound(operation, options, invocation, admission, limits)
     return fallback === undefined ? attempt : this.#replace(attempt, fallback, limits)
+  }
+
+  /** The answer to what is no call: the mistake is not the service's, and no fallback hides it. */
+  async #refuseCall(operation: unknown, options: unknown): Promise<never> {
+    const { refuseCall } = await import('./wrong-call.ts')
+    return refuseCall(this.circuit.service, operation, options)
   }
 
   /** The answer to a call that the circuit refuses. */

@@ -10,6 +10,9 @@ import type { CircuitOverride, CircuitState, FailureSummary } from '../storage/c
 import type { Circuit } from './circuit.ts'
 import { activeOverride, effectiveState, retryTime } from './state-machine.ts'
 
+/** The live snapshots of all services, by key. It has no prototype, so that a service may have any name. */
+export type Circuits<K extends string = string> = { readonly [Key in K]: CircuitSnapshot }
+
 /**
  * A circuit as this instance knows it, read-only and live: each property is computed when it is read. Instants are
  * milliseconds since the epoch.

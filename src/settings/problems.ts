@@ -21,13 +21,18 @@ export class Problems {
   }
 
   /** Adds `setting must be allowed, but is value (source)`. */
-  mustBe(allowed: string, setting: string, source: string, value: unknown): void {
-    this.add(setting, source, value, `${setting} must be ${allowed}, but is ${describe(value)}`)
+  mustBe(allowed: string, setting: string, source: string, value: unknown, words: string = describe(value)): void {
+    this.add(setting, source, value, `${setting} must be ${allowed}, but is ${words}`)
   }
 
   /** @throws {ConfigurationError} with every problem, if there is one */
-  throwIfAny(): void {
-    if (this.#byMessage.size > 0) throw new ConfigurationError([...this.#byMessage.values()])
+  throwIfAny(service?: string): void {
+    if (this.#byMessage.size > 0) throw this.error(service)
+  }
+
+  /** The error with every problem. A service that is given is the one that all of them concern. */
+  error(service?: string): ConfigurationError {
+    return new ConfigurationError([...this.#byMessage.values()], undefined, service)
   }
 }
 
@@ -54,7 +59,7 @@ function harmless(value: unknown): unknown {
 export function hint(name: string, known: readonly string[]): string {
   const near = nearest(name, known)
   if (near !== undefined) return `; did you mean ${near}?`
-  return known.length > 0 ? `; there are ${known.join(', ')}` : ''
+  return known.length > 0 ? `; there ${known.length > 1 ? 'are' : 'is'} ${known.join(', ')}` : ''
 }
 
 /** The known name that `name` probably meant: alike but for case, separators and one typing error in three letters. */

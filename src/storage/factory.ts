@@ -5,6 +5,7 @@
  */
 
 import { CircuitStorageError, type StorageOperation } from '../errors.ts'
+import { checkOptions, type OptionRules } from '../settings/option-rules.ts'
 import {
   describe,
   type Environment,
@@ -19,7 +20,6 @@ import {
 import type { ICircuitStorage } from './contract.ts'
 import { type DynamoDBCircuitStorageOptions, dynamoDBOptionRules, withDefaults } from './dynamodb/options.ts'
 import { MemoryCircuitStorage } from './memory.ts'
-import { checkOptions, type OptionRules } from './option-rules.ts'
 import { type RedisCircuitStorageOptions, redisOptionRules } from './redis/options.ts'
 
 /** Where the state is kept: a store, the name of a kind of store, or the kind with its options. */
@@ -138,7 +138,7 @@ const dynamodb: Backend = {
 }
 
 const memory: Backend = {
-  rules: { adapter: 'the memory storage', allowed: 'nothing', options: {} },
+  rules: { of: 'the memory storage', allowed: 'nothing', options: {} },
   make: () => new MemoryCircuitStorage(),
 }
 

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { Context } from 'aws-lambda'
+import { type OptionRule, type OptionRules, refuseWrongOptions } from '../settings/option-rules.ts'
 
 /** Options of {@link createTestContext}. */
 export interface TestContextOptions {
@@ -18,10 +19,12 @@ export interface TestContextOptions {
  * test's fake clock where one is installed. It has the type that the handler asks for, so that a handler with the
  * circuit breaker takes it: the middleware adds what is missing.
  *
+ * @throws {ConfigurationError} naming every option that is wrong
  * @example
  * const result = await handler(event, createTestContext({ remainingTime: 3_000 }))
  */
 export function createTestContext<C extends Context = Context>(options: TestContextOptions = {}): C {
+  refuseWrongOptions(rules, options, 'createTestContext')
   const { remainingTime = 30_000, functionName = 'test-function', awsRequestId = randomUUID() } = options
   const deadline = Date.now() + remainingTime
   return {
@@ -38,4 +41,19 @@ export function createTestContext<C extends Context = Context>(options: TestCont
     fail: () => {},
     succeed: () => {},
   } satisfies Context as unknown as C
+}
+
+const text: OptionRule = { allowed: 'a string', accepts: (value) => typeof value === 'string' }
+
+const rules: OptionRules = {
+  of: 'createTestContext',
+  allowed: 'an object such as { remainingTime: 3000 }',
+  options: {
+    remainingTime: {
+      allowed: 'a number of milliseconds',
+      accepts: (value) => typeof value === 'number' && !Number.isNaN(value),
+    },
+    functionName: text,
+    awsRequestId: text,
+  },
 }

@@ -1,5 +1,8 @@
 import { describe, expect, it, jest } from '@jest/globals'
-import type { CallOptions } from '../../../src/index.ts'
+import fc from 'fast-check'
+import { isCall } from '../../../src/call/call-options.ts'
+import { refuseCall } from '../../../src/call/wrong-call.ts'
+import type { CallOptions, ConfigurationError } from '../../../src/index.ts'
 import { createFleet, failTimes, isSettled, ok, outcomeOf, unavailable } from '../../support/virtual-fleet.ts'
 
 /** As a JavaScript user calls it. */
@@ -7,14 +10,19 @@ const options = (given: unknown): CallOptions<string, string> => given as CallOp
 
 describe('options of a call that are wrong', () => {
   it.each([
-    ['signal', new AbortController(), 'signal must be an AbortSignal, but is an object (call option)'],
-    ['signal', 'abort', 'signal must be an AbortSignal, but is "abort" (call option)'],
-    ['fallback', 'later', 'fallback must be a function, but is "later" (call option)'],
+    ['signal', new AbortController(), 'signal must be an AbortSignal, but is an object (call of "stripe")'],
+    ['signal', 'abort', 'signal must be an AbortSignal, but is "abort" (call of "stripe")'],
+    ['fallback', 'later', 'fallback must be a function, but is "later" (call of "stripe")'],
     [
       'timeout',
       0,
-      'timeout must be a whole number of milliseconds from 1 to 2147483647, or false, but is 0 (call option)',
+      'timeout must be a whole number of milliseconds from 1 to 2147483647, or false, but is 0 (call of "stripe")',
     ],
+    ['timeout', '3s', 'or false, but is "3s" (call of "stripe")'],
+    ['isBreakableError', 503, 'isBreakableError must be a function, but is 503 (call of "stripe")'],
+    ['isBreakableResult', /5../, 'isBreakableResult must be a function, but is an object (call of "stripe")'],
+    ['fallbak', ok, 'fallbak is not an option of a call; did you mean fallback? (call of "stripe")'],
+    ['constructor', undefined, 'constructor is not an option of a call; there are timeout, signal, fallback, '],
   ])('reject the call, name %s and cost no permit', async (name, value, message) => {
     const breaker = createFleet({ maxConcurrent: 1 }).start()
     await breaker.load()
@@ -41,6 +49,66 @@ describe('options of a call that are wrong', () => {
     expect(await breaker.call('stripe', ok, options(given))).toBe('ok')
     const { error } = await outcomeOf(breaker.call('stripe', unavailable, options(given)))
     expect(error).toMatchObject({ message: '503' })
+  })
+})
+
+describe('a call that is none', () => {
+  const problemOf = async (call: Promise<unknown>): Promise<unknown> => {
+    const { error } = await outcomeOf(call)
+    expect(error).toMatchObject({ code: 'CIRCUIT_CONFIGURATION', service: 'stripe' })
+    return (error as ConfigurationError).problems[0]?.message
+  }
+
+  it.each<[string, unknown, string]>([
+    ['undefined', undefined, 'is missing'],
+    ['a value', 7, 'is 7'],
+    ['a promise', Promise.resolve('ok'), 'is a promise: its work began before the circuit was asked'],
+  ])('because its operation is %s, is refused and counts for nothing', async (_what, operation, words) => {
+    const breaker = createFleet({ maxConcurrent: 1, failureThreshold: 1, isBreakableError: () => true }).start()
+    await breaker.load()
+    for (const options of [undefined, { timeout: 100 }, { fallback: ok }]) {
+      expect(await problemOf(breaker.call('stripe', operation as never, options))).toBe(
+        `operation must be a function that does the work, ({ signal }) => …, but ${words} (call of "stripe")`,
+      )
+    }
+    expect(await problemOf(breaker.execute('stripe', operation as never))).toContain('operation must be a function')
+    expect(await breaker.call('stripe', ok)).toBe('ok')
+    expect(breaker.circuits['stripe']).toMatchObject({ state: 'CLOSED', failureCount: 0 })
+  })
+
+  it.each([2_000, 'fast', ok])('because its options are %p, is refused, by every way to call', async (given) => {
+    const breaker = createFleet().start()
+    const message = expect.stringMatching(/^options must be an object such as \{ timeout: 2000 \}, but is .*"stripe"/)
+    expect(await problemOf(breaker.call('stripe', ok, given as never))).toEqual(message)
+    expect(await problemOf(breaker.execute('stripe', ok, given as never))).toEqual(message)
+    expect(await problemOf(breaker.executeWithErrorClassification('stripe', ok, given as never))).toEqual(message)
+    expect(await problemOf(breaker.executeWithTimeout('stripe', ok, 5, given as never))).toEqual(message)
+  })
+
+  it('because the time of executeWithTimeout is missing, is refused', async () => {
+    const breaker = createFleet().start()
+    expect(await problemOf(breaker.executeWithTimeout('stripe', ok, undefined as never))).toContain('timeout must be')
+  })
+
+  it('is refused exactly where something can be said against it', () => {
+    const value = fc.oneof(
+      fc.constantFrom(undefined, null, ok, false, new AbortController().signal, {}, 'x'),
+      fc.integer({ min: -1, max: 2 ** 31 }),
+    )
+    const names = ['timeout', 'signal', 'fallback', 'isBreakableError', 'isBreakableResult', 'other']
+    const given = fc.dictionary(fc.constantFrom(...names), value, { maxKeys: 3 })
+    fc.assert(
+      fc.property(value, fc.oneof(given, value), (operation, callOptions) => {
+        const isRight = isCall(operation, callOptions ?? {})
+        let error: unknown
+        try {
+          refuseCall('stripe', operation, callOptions ?? {})
+        } catch (thrown) {
+          error = thrown
+        }
+        expect((error as ConfigurationError).problems.length === 0).toBe(isRight)
+      }),
+    )
   })
 })
 

@@ -148,6 +148,19 @@ describe('testCircuitStorage', () => {
     expect(String(failure)).toContain('an addition that is sent again did happen: current must be what is stored')
   })
 
+  it('refuses what it cannot take', () => {
+    const create = () => new MemoryCircuitStorage()
+    expect(() => testCircuitStorage('x', create, { createPear: create } as never)).toThrow(
+      'createPear is not an option of testCircuitStorage; did you mean createPeer? (testCircuitStorage)',
+    )
+    expect(() => testCircuitStorage('x', create, { runner: {}, maxBatch: '5', seed: 0.5 } as never)).toThrow(
+      /runner must be an object with describe and it.*maxBatch must be.*seed must be/s,
+    )
+    expect(() => testCircuitStorage('x', create() as never)).toThrow(
+      'createStorage must be a function, but is an object',
+    )
+  })
+
   it('asks for a runner where there is none', () => {
     const globals = globalThis as { describe?: unknown; it?: unknown }
     const kept = { describe: globals.describe, it: globals.it }

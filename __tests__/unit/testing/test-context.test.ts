@@ -36,6 +36,15 @@ describe('createTestContext', () => {
     })
   })
 
+  it.each([
+    [{ remainingTme: 5 }, 'remainingTme is not an option of createTestContext; did you mean remainingTime?'],
+    [{ remainingTime: '5' }, 'remainingTime must be a number of milliseconds, but is "5"'],
+    [{ functionName: 5, awsRequestId: 5 }, /functionName must be a string.*awsRequestId must be a string/s],
+    [5, 'options must be an object such as { remainingTime: 3000 }, but is 5'],
+  ])('refuses %j', (options, message) => {
+    expect(() => createTestContext(options as never)).toThrow(message)
+  })
+
   it('takes options that are undefined as absent', () => {
     const context = createTestContext({ remainingTime: undefined, functionName: undefined, awsRequestId: undefined })
     expect(context.functionName).toBe('test-function')

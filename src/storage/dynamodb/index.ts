@@ -4,7 +4,7 @@
  * @module
  */
 
-import { refuseWrongOptions } from '../option-rules.ts'
+import { refuseWrongOptions } from '../../settings/option-rules.ts'
 import { type DynamoDBCircuitStorageOptions, dynamoDBOptionRules, withDefaults } from './options.ts'
 import { UncheckedDynamoDBStorage } from './storage.ts'
 

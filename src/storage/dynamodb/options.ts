@@ -5,8 +5,8 @@
  */
 
 import type { DynamoDBClient, DynamoDBClientConfig } from '@aws-sdk/client-dynamodb'
+import type { OptionRule, OptionRules } from '../../settings/option-rules.ts'
 import { isObject, isText, textAllowed } from '../../settings/problems.ts'
-import type { OptionRule, OptionRules } from '../option-rules.ts'
 import { recordFields } from '../record.ts'
 
 /** The table, and the names of its keys. */
@@ -75,7 +75,7 @@ const attribute: OptionRule = {
 }
 
 export const dynamoDBOptionRules: OptionRules = {
-  adapter: 'the DynamoDB storage',
+  of: 'the DynamoDB storage',
   allowed: 'an object with at least tableName',
   options: {
     tableName: {

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { refuseWrongOptions } from '../option-rules.ts'
+import { refuseWrongOptions } from '../../settings/option-rules.ts'
 import { type RedisCircuitStorageOptions, redisOptionRules } from './options.ts'
 import { UncheckedRedisStorage } from './storage.ts'
 

@@ -5,8 +5,8 @@
  */
 
 import type { RedisOptions } from 'ioredis'
+import type { OptionRules } from '../../settings/option-rules.ts'
 import { isObject, isText, textAllowed } from '../../settings/problems.ts'
-import type { OptionRules } from '../option-rules.ts'
 
 /**
  * The part of a client that the storage needs. `Redis` and `Cluster` of ioredis 5 and 6 and of iovalkey have it as they
@@ -64,7 +64,7 @@ export type RedisCircuitStorageOptions = {
 } & ClientOptions
 
 export const redisOptionRules: OptionRules = {
-  adapter: 'the Redis storage',
+  of: 'the Redis storage',
   allowed: 'an object with a client, a url or options',
   options: {
     keyPrefix: { allowed: textAllowed, accepts: isText },

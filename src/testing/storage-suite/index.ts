@@ -4,6 +4,8 @@
  * @module
  */
 
+import { type OptionRule, type OptionRules, refuseWrongOptions } from '../../settings/option-rules.ts'
+import { isObject } from '../../settings/problems.ts'
 import type { ICircuitStorage } from '../../storage/contract.ts'
 import { Bench, type Cases, type StorageSuiteOptions, type StorageSuiteRunner } from './bench.ts'
 import { clearCases } from './clearing.ts'
@@ -20,6 +22,7 @@ import { additionCases, batchCases, replaceCases } from './writing.ts'
  * every time; the suite never closes it.
  *
  * @param name the adapter's, as the heading of the cases
+ * @throws {ConfigurationError} naming every option that is wrong
  * @throws {TypeError} when no `runner` is given and there is no global one
  * @example
  * import { after, describe, it } from 'node:test'
@@ -36,6 +39,8 @@ export function testCircuitStorage(
   createStorage: () => ICircuitStorage | Promise<ICircuitStorage>,
   options: StorageSuiteOptions = {},
 ): void {
+  refuseWrongOptions(parameterRules, { name, createStorage }, 'testCircuitStorage')
+  refuseWrongOptions(optionRules, options, 'testCircuitStorage')
   const { describe, it } = options.runner ?? globalRunner()
   const sizes = {
     maxBatch: options.maxBatch ?? 250,
@@ -75,6 +80,40 @@ export function testCircuitStorage(
       })
     }
   })
+}
+
+const aFunction: OptionRule = { allowed: 'a function', accepts: (value) => typeof value === 'function' }
+const count: OptionRule = {
+  allowed: 'a whole number from 1 up',
+  accepts: (value) => Number.isSafeInteger(value) && Number(value) >= 1,
+}
+
+const parameterRules: OptionRules = {
+  of: 'testCircuitStorage',
+  allowed: '',
+  options: {
+    name: { allowed: 'a string', accepts: (value) => typeof value === 'string' },
+    createStorage: aFunction,
+  },
+}
+
+const optionRules: OptionRules = {
+  of: 'testCircuitStorage',
+  allowed: 'an object such as { createPeer }',
+  options: {
+    runner: {
+      allowed: 'an object with describe and it',
+      accepts: (value) => isObject(value) && typeof value.describe === 'function' && typeof value.it === 'function',
+    },
+    createPeer: aFunction,
+    createUnreachable: aFunction,
+    damage: aFunction,
+    expiresAt: aFunction,
+    maxBatch: count,
+    parallelWrites: count,
+    rememberedAdditions: count,
+    seed: { allowed: 'a whole number', accepts: Number.isSafeInteger },
+  } satisfies Record<keyof StorageSuiteOptions, OptionRule>,
 }
 
 function globalRunner(): StorageSuiteRunner {

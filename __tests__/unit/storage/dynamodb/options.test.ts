@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals'
 import { ConfigurationError } from '../../../../src/errors.ts'
+import { refuseWrongOptions } from '../../../../src/settings/option-rules.ts'
 import { type DynamoDBCircuitStorageOptions, dynamoDBOptionRules } from '../../../../src/storage/dynamodb/options.ts'
-import { refuseWrongOptions } from '../../../../src/storage/option-rules.ts'
 
 describe('the options', () => {
   it('are all checked at once, each problem with the name, the value and what is allowed', () => {

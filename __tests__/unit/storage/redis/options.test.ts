@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals'
 import { Cluster, Redis } from 'ioredis'
 import { ConfigurationError } from '../../../../src/errors.ts'
-import { refuseWrongOptions } from '../../../../src/storage/option-rules.ts'
+import { refuseWrongOptions } from '../../../../src/settings/option-rules.ts'
 import { type RedisClientLike, redisOptionRules } from '../../../../src/storage/redis/options.ts'
 
 describe('the options', () => {

@@ -1,10 +1,10 @@
 /**
- * Checks an adapter's options, for its constructor and for the factory.
+ * Checks the options that an adapter, a method or a function of this package is given.
  *
  * @module
  */
 
-import { describe, hint, isObject, Problems } from '../settings/problems.ts'
+import { describe, hint, isObject, Problems } from './problems.ts'
 
 /** The values that one option may have. */
 export interface OptionRule {
@@ -15,11 +15,11 @@ export interface OptionRule {
   readonly isSecret?: boolean
 }
 
-/** The options that one adapter takes. */
+/** The options that something takes. */
 export interface OptionRules {
-  /** The adapter, in messages. */
-  readonly adapter: string
-  /** The argument of its constructor, in messages: `must be`, and then this. */
+  /** Whose options they are, in messages. */
+  readonly of: string
+  /** All of them, in messages: `must be`, and then this. */
   readonly allowed: string
   readonly options: Readonly<Record<string, OptionRule>>
   /** Refuses options that are right one by one and wrong together. `what` continues the name of the option. */
@@ -41,9 +41,9 @@ interface Naming {
   readonly variables?: Readonly<Record<string, string>>
 }
 
-/** Adds every problem of an adapter's options. */
+/** Adds every problem of the options. */
 export function checkOptions(
-  { adapter, options: rules, check }: OptionRules,
+  { of, options: rules, check }: OptionRules,
   given: GivenOptions,
   problems: Problems,
   { prefix = '', source = 'option', sources = {}, variables = {} }: Naming = {},
@@ -58,7 +58,7 @@ export function checkOptions(
   for (const [name, value] of Object.entries(given)) {
     const rule = ruleOf(name)
     if (rule === undefined) {
-      add(name, `is not an option of ${adapter}${hint(name, Object.keys(rules))}`)
+      add(name, `is not an option of ${of}${hint(name, Object.keys(rules))}`)
     } else if (value !== undefined && !rule.accepts(value)) {
       add(name, `must be ${rule.allowed}, but is ${rule.isSecret ? 'something else' : describe(value)}`)
     }
@@ -69,10 +69,13 @@ export function checkOptions(
   })
 }
 
-/** @throws {ConfigurationError} with every problem of what a constructor was given */
-export function refuseWrongOptions(rules: OptionRules, given: unknown): void {
+/**
+ * @param source where the options were given
+ * @throws {ConfigurationError} with every problem of them
+ */
+export function refuseWrongOptions(rules: OptionRules, given: unknown, source = 'option'): void {
   const problems = new Problems()
-  if (isObject(given)) checkOptions(rules, given, problems)
-  else problems.mustBe(rules.allowed, 'options', 'option', given)
+  if (isObject(given)) checkOptions(rules, given, problems, { source })
+  else problems.mustBe(rules.allowed, 'options', source, given)
   problems.throwIfAny()
 }
