@@ -27,7 +27,8 @@ import {
 } from './events.ts'
 import { isBreakableError } from './failures/classification.ts'
 import type { ForceOptions, StatesToSet, StateToSet, Transitions } from './operators.ts'
-import { completeRuntime, type Runtime, within } from './runtime.ts'
+import { warnIfRemade } from './remade.ts'
+import { completeRuntime, hasOwnClock, type Runtime, within } from './runtime.ts'
 import { entriesOf, listOf, refuseWrongContext, refuseWrongListener, refuseWrongTime } from './settings/arguments.ts'
 import { type ResolvedConfig, resolveConfig, storedKey } from './settings/resolve.ts'
 import type { CircuitBreakerOptions, ServiceSettings } from './settings/table.ts'
@@ -86,6 +87,7 @@ export class CircuitBreaker<const K extends string = string> {
     const { env } = this.#runtime
     const config = resolveConfig(options, env)
     for (const warning of config.warnings) void warnOnce(warning)
+    if (hasOwnClock(this.#runtime)) for (const doubt of config.doubts) void warnOnce(doubt, 'CIRCUIT_SECONDS')
     const storage = makeStorage(config.storage, env)
     if (storage !== config.storage) this.#ownStorage = storage
     this.#storageTimeout = config.storageTimeout
@@ -101,6 +103,9 @@ export class CircuitBreaker<const K extends string = string> {
     this.circuits = Object.freeze(snapshots) as Circuits<K>
     const active = [...this.#guards.values()].filter(({ circuit }) => circuit.settings.mode !== 'off')
     this.#active = active.map(({ sync }) => sync)
+    if (active.length > 0 && storage !== config.storage && hasOwnClock(this.#runtime)) {
+      warnIfRemade(this.#active, storage.shared !== false)
+    }
     this.#reader = new CircuitReader(this.#active, this.#store, this.#runtime)
     if (config.onStateChange) this.onStateChange(config.onStateChange)
     if (config.onStorageError) this.onStorageError(config.onStorageError)

@@ -77,6 +77,11 @@ export const systemRuntime: Runtime = {
   },
 }
 
+/** Whether time passes by the machine's own clock: under a virtual one a second may be any number. */
+export function hasOwnClock(runtime: Runtime): boolean {
+  return runtime.now === systemRuntime.now
+}
+
 /** A runtime of which some parts are replaced. Methods are bound, because the replacement may be an instance of a class. */
 export function completeRuntime(given: Partial<Runtime>): Runtime {
   return {

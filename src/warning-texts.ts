@@ -38,6 +38,26 @@ export function unfairDeadline(service: string, deadlineReserve: number, fairTim
   )
 }
 
+/** A time is so short that somebody probably thought of seconds. */
+export function meantInSeconds(setting: string, value: number, source: string): string {
+  return (
+    `${setting} is ${value} ms (${source}): times are in milliseconds. For ${value} seconds write ${value * 1_000}; ` +
+    'silence this warning with node --disable-warning=CIRCUIT_SECONDS.'
+  )
+}
+
+/** A breaker was made again for the same services. */
+export function remade(keys: readonly string[], isShared: boolean): string {
+  const which = `A second circuit breaker for ${keys.slice(0, 3).map(quote).join(', ')}${keys.length > 3 ? ' …' : ''} was made`
+  const advice = 'Make the breaker, or its middleware, once and outside of the handler'
+  return isShared
+    ? `${which} after the first one was used. Inside a handler each invocation makes a client, connects and reads, and forgets ` +
+        `what this instance has seen. ${advice}.`
+    : `${which}, with a memory of its own: it knows nothing of what the first one has seen, so that the circuits of a breaker ` +
+        `that each invocation makes never open. ${advice}. Where several are meant, as in tests, give each its own ` +
+        'storage: new MemoryCircuitStorage().'
+}
+
 /** A listener threw or rejected. */
 export function failedListener(role: string, name: string, code: string | undefined): string {
   const what = code === undefined ? name : `${name} (${code})`

@@ -34,6 +34,17 @@ export function warnVisibly(text: string, type: string, code: string): void {
 
 function noop(): void {}
 
+/** The timeouts of calls that were warned of: no more than there are numbers of seconds. */
+const doubted = new Set<number>()
+
+/** The timeout of a call is so short that somebody probably thought of seconds. */
+export function warnOfSeconds(service: string, timeout: number): void {
+  if (doubted.has(timeout)) return
+  doubted.add(timeout)
+  const source = `call of ${JSON.stringify(service)}`
+  void warnOnce(({ meantInSeconds }) => meantInSeconds('timeout', timeout, source), 'CIRCUIT_SECONDS')
+}
+
 interface Reserve {
   readonly deadlineReserve: number
 }

@@ -14,9 +14,10 @@ import type { Failure, Verdict } from '../circuit/state-machine.ts'
 import { BreakableResultError, ConcurrencyLimitError } from '../errors.ts'
 import { abortedByCaller, describeFailure } from '../failures/classification.ts'
 import { retryAfterOf } from '../failures/retry-after.ts'
-import type { Runtime } from '../runtime.ts'
+import { hasOwnClock, type Runtime } from '../runtime.ts'
+import { secondsOfCalls } from '../settings/table.ts'
 import type { Synchronizer } from '../sync/synchronizer.ts'
-import { warnOfFairTime, warnOfReserve } from '../warnings.ts'
+import { warnOfFairTime, warnOfReserve, warnOfSeconds } from '../warnings.ts'
 import { CallLimits, type OperationContext, UnboundContext } from './call-limits.ts'
 import { type CallOptions, isCall, type Operation } from './call-options.ts'
 import { DeadlineCall, type DeadlineHost } from './deadline-call.ts'
@@ -154,6 +155,7 @@ export class Guard implements DeadlineHost {
     const { settings } = circuit
     if (!isCall(operation, options)) return this.#refuseCall(operation, options)
     const timeout = options.timeout ?? settings.timeout
+    if (timeout !== false && timeout <= secondsOfCalls && timeout !== settings.timeout) this.#doubt(timeout)
     const signal = options.signal ?? undefined
     const fallback = options.fallback ?? undefined
     // A duration is measured from an instant, not from the beginning of the turn.
@@ -175,6 +177,10 @@ export class Guard implements DeadlineHost {
         ? this.#admit(invocation, limits).then((later) => this.#runBound(operation, options, invocation, later, limits))
         : this.#runBound(operation, options, invocation, admission, limits)
     return fallback === undefined ? attempt : this.#replace(attempt, fallback, limits)
+  }
+
+  #doubt(timeout: number): void {
+    if (hasOwnClock(this.#runtime)) warnOfSeconds(this.circuit.service, timeout)
   }
 
   /** The answer to what is no call: the mistake is not the service's, and no fallback hides it. */

@@ -12,7 +12,7 @@ import type { ICircuitStorage } from '../storage/contract.ts'
 import { resolveStorage, type StorageConfig } from '../storage/factory.ts'
 import type { Warning } from '../warnings.ts'
 import { readVariables } from './environment.ts'
-import { checkSetting, type Layer, pathOf } from './layers.ts'
+import { checkSetting, type Found, type Layer, pathOf } from './layers.ts'
 import { describe, type Environment, hint, isObject, isText, Problems, quote, textAllowed } from './problems.ts'
 import {
   breakerOptions,
@@ -36,6 +36,8 @@ export interface ResolvedConfig<K extends string = string> {
   readonly onStorageError: StorageErrorListener | undefined
   /** Variables that look like ours and name nothing known. */
   readonly warnings: readonly Warning[]
+  /** Times that were probably meant in seconds: of interest where they are those of a real clock. */
+  readonly doubts: readonly Warning[]
 }
 
 /**
@@ -67,10 +69,12 @@ export function resolveConfig<K extends string>(
   }
   const storage = resolveStorage(givenStorage, env, problems)
   const resolved = new Map<string, ServiceSettings>()
+  const doubts = doubtsAbout(breaker, '')
   for (const [key, serviceOptions] of services) {
     const own: Layer = { ...readOptions(serviceOptions, pathOf(key), problems), ...variables.services.get(key) }
     const merged: Layer = { ...breaker, ...own }
     checkTogether(key, own, merged, problems)
+    doubts.push(...doubtsAbout(own, pathOf(key)))
     resolved.set(key, valuesOf(merged, Object.keys(serviceSettings)) as unknown as ServiceSettings)
   }
   problems.throwIfAny()
@@ -79,7 +83,20 @@ export function resolveConfig<K extends string>(
     services: resolved as ReadonlyMap<string, ServiceSettings> as ReadonlyMap<K, ServiceSettings>,
     storage: storage as ICircuitStorage | StorageConfig,
     warnings: variables.warnings,
+    doubts,
   }
+}
+
+function doubtsAbout(layer: Layer, path: string): Warning[] {
+  const isInSeconds = ([name, { value }]: [string, Found]) =>
+    typeof value === 'number' && value > 0 && value <= (settings[name]?.seconds ?? 0)
+  return Object.entries(layer)
+    .filter(isInSeconds)
+    .map(
+      ([name, { value, source }]) =>
+        ({ meantInSeconds }) =>
+          meantInSeconds(path + name, Number(value), source),
+    )
 }
 
 /** A copy without a prototype, so that `constructor` is found only where somebody set it. */

@@ -15,6 +15,8 @@ export interface Setting {
   readonly accepts: (value: unknown) => boolean
   /** The value that a variable's text stands for, of which case does not matter; absent: there is no variable. */
   readonly fromText?: (text: string) => unknown
+  /** Of a time: a number of milliseconds from 1 to this was probably meant in seconds. */
+  readonly seconds?: number
 }
 
 export function whole(
@@ -34,8 +36,13 @@ export function whole(
   }
 }
 
-export function milliseconds(fallback: number | false, min: number, max: number = longestTimer): Setting {
-  return whole(fallback, min, max, 'of milliseconds ')
+export function milliseconds(
+  fallback: number | false,
+  min: number,
+  seconds: number,
+  max: number = longestTimer,
+): Setting {
+  return { ...whole(fallback, min, max, 'of milliseconds '), seconds }
 }
 
 export function factor(fallback: number, min: number, max: number): Setting {

@@ -103,25 +103,28 @@ export interface CircuitBreakerOptions<K extends string = string> extends Servic
   readonly onStorageError?: StorageErrorListener | undefined
 }
 
+/** A call for which nobody waits longer than so many milliseconds is rarer than one whose author thought of seconds. */
+export const secondsOfCalls = 30
+
 /** The settings that each service can have of its own. */
 export const serviceSettings: Readonly<Record<keyof ServiceSettings, Setting>> = {
   failureThreshold: whole(3, 1),
   failureRateThreshold: whole(50, 1, 100, 'of per cent '),
-  resetTimeout: milliseconds(10_000, 1),
+  resetTimeout: milliseconds(10_000, 1, 120),
   halfOpenSuccessThreshold: whole(1, 1),
   // A stored record with more leases than that is taken for damaged.
   halfOpenMaxConcurrent: whole(1, 1, 1_000),
   maxConcurrent: whole(10, 1),
   maxQueue: whole(false, 0),
-  cacheTtl: milliseconds(5_000, 0),
-  timeout: milliseconds(false, 1),
-  deadlineReserve: milliseconds(1_000, 0),
+  cacheTtl: milliseconds(5_000, 0, 60),
+  timeout: milliseconds(false, 1, secondsOfCalls),
+  deadlineReserve: milliseconds(1_000, 0, 10),
   // A store keeps a record for two days after its last replace.
-  window: milliseconds(60_000, 1, 86_400_000),
-  maxResetTimeout: milliseconds(300_000, 1),
+  window: milliseconds(60_000, 1, 900, 86_400_000),
+  maxResetTimeout: milliseconds(300_000, 1, 900),
   resetBackoff: factor(2, 1, 10),
-  slowCallThreshold: milliseconds(false, 1),
-  rampUp: milliseconds(false, 1),
+  slowCallThreshold: milliseconds(false, 1, secondsOfCalls),
+  rampUp: milliseconds(false, 1, 120),
   mode: oneOf('enforce', 'observe', 'off'),
   isBreakableError: callback(isBreakableError),
   isBreakableResult: callback(isBreakableResult),
@@ -139,7 +142,7 @@ export type BreakerSetting =
 /** The settings of the whole breaker. */
 export const breakerSettings: Readonly<Record<BreakerSetting, Setting>> = {
   namespace: { default: undefined, allowed: textAllowed, accepts: isText, fromText: (text: string) => text },
-  storageTimeout: milliseconds(500, 1),
+  storageTimeout: milliseconds(500, 1, 10),
   preload: flag(true),
   prefetch: flag(false),
   onStateChange: callback(),

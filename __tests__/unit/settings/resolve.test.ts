@@ -69,6 +69,7 @@ describe('defaults', () => {
       onStorageError: undefined,
       storage: { type: 'memory' },
       warnings: [],
+      doubts: [],
     })
   })
 
@@ -170,7 +171,9 @@ describe('environment variables', () => {
   it.each(['', ' ', '\t\n'])('counts as unset when it is %j', (blank) => {
     const env = { CIRCUIT_BREAKER_TIMEOUT: blank, CIRCUIT_BREAKER_TIMEOUT__STRIPE: blank, CIRCUIT_BREAKER_X: blank }
 
-    expect(resolve({ services: ['stripe'], timeout: 5 }, env)).toEqual(resolve({ services: ['stripe'], timeout: 5 }))
+    expect(resolve({ services: ['stripe'], timeout: 5_000 }, env)).toEqual(
+      resolve({ services: ['stripe'], timeout: 5_000 }),
+    )
   })
 
   it('ignores the blanks around a value', () => {
@@ -228,6 +231,44 @@ describe('environment variables', () => {
     expect(messages({ services: ['stripe'] }, { [variable]: '5' })).toEqual([
       `CIRCUIT_BREAKER_${name} cannot be set per service, only for the whole breaker (${variable})`,
     ])
+  })
+})
+
+describe('doubts about times', () => {
+  const doubts = (options: object, env: Env = {}): string[] =>
+    resolve({ services: ['stripe'], ...options }, env).doubts.map((warning) => warning(texts))
+
+  it('say which setting was probably meant in seconds, and where it came from', () => {
+    const services = { stripe: { timeout: 3 }, paypal: {} }
+    expect(doubts({ services, resetTimeout: 30 }, { CIRCUIT_BREAKER_CACHE_TTL__PAYPAL: '5' })).toEqual([
+      expect.stringMatching(
+        /^resetTimeout is 30 ms \(option\): times are in milliseconds. For 30 seconds write 30000; /,
+      ),
+      expect.stringMatching(/^services\.stripe\.timeout is 3 ms \(option\)/),
+      expect.stringMatching(/^services\.paypal\.cacheTtl is 5 ms \(CIRCUIT_BREAKER_CACHE_TTL__PAYPAL\).* write 5000/),
+    ])
+  })
+
+  it('are raised for each time', () => {
+    const times = {
+      storageTimeout: 1,
+      deadlineReserve: 1,
+      window: 60,
+      maxResetTimeout: 300,
+      slowCallThreshold: 2,
+      rampUp: 60,
+    }
+    expect(doubts({ ...times, resetTimeout: 60, timeout: 10, cacheTtl: 5 })).toHaveLength(9)
+  })
+
+  it('are raised for the value that counts', () => {
+    expect(doubts({ resetTimeout: 30 }, { CIRCUIT_BREAKER_RESET_TIMEOUT: '30000' })).toEqual([])
+  })
+
+  it('are not raised for what may be meant so', () => {
+    expect(doubts({})).toEqual([])
+    expect(doubts({ timeout: 31, resetTimeout: 121, cacheTtl: 0, deadlineReserve: 0, failureThreshold: 3 })).toEqual([])
+    expect(doubts({ deadlineReserve: 50, storageTimeout: 20, timeout: false })).toEqual([])
   })
 })
 
