@@ -54,7 +54,7 @@ export const mutationTargets: readonly MutationTarget[] = [
     tests: engineTests,
     leftOut: randomTests,
   })),
-  ...['guard', 'call-options'].map((name) => ({
+  ...['guard', 'call-options', 'wrong-call'].map((name) => ({
     name,
     file: `src/call/${name}.ts`,
     tests: engineTests,
