@@ -41,7 +41,7 @@ export function unfairDeadline(service: string, deadlineReserve: number, fairTim
 /** A time is so short that somebody probably thought of seconds. */
 export function meantInSeconds(setting: string, value: number, source: string): string {
   return (
-    `${setting} is ${value} ms (${source}): times are in milliseconds. For ${value} seconds write ${value * 1_000}; ` +
+    `${setting} is ${value} ms (${source}): times are in milliseconds. For ${value} s write ${value * 1_000}; ` +
     'silence this warning with node --disable-warning=CIRCUIT_SECONDS.'
   )
 }

@@ -23,6 +23,21 @@ describe('a flush', () => {
 })
 
 describe('a flush waits for listeners', () => {
+  it('and warns of none where it is the store that it has waited for in vain', async () => {
+    const warn = jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
+    const { start, storage, runtime } = createFleet({ failureThreshold: 1 })
+    const breaker = start()
+    await breaker.load()
+    storage.holdRequest('compareAndSetState')
+    await failTimes(breaker, 1)
+    const flushed = breaker.flush()
+    await runtime.advance(500)
+    await flushed
+    await warningsEmitted()
+    expect(warn).not.toHaveBeenCalled()
+    warn.mockRestore()
+  })
+
   const publishing = () => {
     const { promise: published, resolve: publish } = Promise.withResolvers<void>()
     return { listener: () => published, publish }

@@ -68,6 +68,7 @@ describe('a breaker that is made again', () => {
   it('is none with other services', async () => {
     made(['e'])
     made(['f'])
+    made(['e', 'f'])
     expect(await warnings()).toEqual([])
   })
 
@@ -79,8 +80,17 @@ describe('a breaker that is made again', () => {
     expect(await warnings()).toEqual([])
   })
 
+  it('is forgotten after a hundred others', async () => {
+    for (let index = 0; index <= 100; index++) made([`service ${index}`])
+    made(['service 0'])
+    expect(await warnings()).toEqual([])
+    made(['service 0'])
+    expect(await warnings()).toEqual([aboutRemade])
+  })
+
   it('with a shared store may belong to another handler, until the first one was used', async () => {
     CircuitBreakerStorageFactory.register('shared', () => Object.assign(new MemoryCircuitStorage(), { shared: true }))
+    made(['h'])
     const first = made(['h'], 'shared')
     const second = made(['h'], 'shared')
     expect(await warnings()).toEqual([])

@@ -241,9 +241,7 @@ describe('doubts about times', () => {
   it('say which setting was probably meant in seconds, and where it came from', () => {
     const services = { stripe: { timeout: 3 }, paypal: {} }
     expect(doubts({ services, resetTimeout: 30 }, { CIRCUIT_BREAKER_CACHE_TTL__PAYPAL: '5' })).toEqual([
-      expect.stringMatching(
-        /^resetTimeout is 30 ms \(option\): times are in milliseconds. For 30 seconds write 30000; /,
-      ),
+      expect.stringMatching(/^resetTimeout is 30 ms \(option\): times are in milliseconds. For 30 s write 30000; /),
       expect.stringMatching(/^services\.stripe\.timeout is 3 ms \(option\)/),
       expect.stringMatching(/^services\.paypal\.cacheTtl is 5 ms \(CIRCUIT_BREAKER_CACHE_TTL__PAYPAL\).* write 5000/),
     ])
