@@ -7,7 +7,8 @@
  */
 
 import { isCircuitOpenError, isCircuitTimeoutError, isConcurrencyLimitError } from './errors.ts'
-import { causesOf, isBreakableError, read } from './failures/classification.ts'
+import { causesOf, read } from './failures/causes.ts'
+import { isBreakableError } from './failures/classification.ts'
 import { retryAfterOf } from './failures/retry-after.ts'
 import { completeRuntime, type Runtime } from './runtime.ts'
 import { type OptionRules, refuseWrongOptions } from './settings/option-rules.ts'

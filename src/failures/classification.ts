@@ -8,6 +8,8 @@
  */
 
 import type { FailureSummary } from '../storage/contract.ts'
+import { causesOf, type Evidence, evidenceOf, isObject, read, someOf } from './causes.ts'
+import { BREAKABLE, BREAKABLE_FAMILIES, BREAKABLE_GRPC, NOT_ATTEMPTED } from './codes.ts'
 
 /**
  * The default classifier of errors: `true` if the error shows that the service is unwell.
@@ -146,28 +148,6 @@ export function abortedByCaller(error: unknown, signal: AbortSignal | undefined)
   return aborted
 }
 
-/** `undefined`: no evidence. */
-type Evidence = boolean | undefined
-
-const MAX_OBJECTS = 64
-const MAX_CAUSES = 8
-
-/** What `judge` says of the error or, where it says nothing, of its `errors` and its `cause`. */
-function evidenceOf(error: unknown, judge: (link: object) => Evidence, seen: Set<object> = new Set()): Evidence {
-  if (!isObject(error) || seen.has(error) || seen.size >= MAX_OBJECTS) return undefined
-  seen.add(error)
-  const own = judge(error)
-  if (own !== undefined) return own
-  const verdicts = membersOf(error).map((member) => evidenceOf(member, judge, seen))
-  if (verdicts.includes(true)) return true
-  return verdicts.includes(false) ? false : evidenceOf(read(error, 'cause'), judge, seen)
-}
-
-/** Whether it holds for the value, one of its `errors`, or their causes. */
-function someOf(value: unknown, holds: (link: object) => boolean): boolean {
-  return evidenceOf(value, (link) => holds(link) || undefined) === true
-}
-
 function verdictOn(error: object): Evidence {
   const code = read(error, 'code')
   if (NOT_ATTEMPTED.has(code) || (code === 'CIRCUIT_TIMEOUT' && read(error, 'attempted') === false)) return false
@@ -184,45 +164,6 @@ function verdictOn(error: object): Evidence {
   if (BREAKABLE.has(code) || (typeof code === 'string' && BREAKABLE_FAMILIES.test(code))) return true
   return namesOf(error).some((name) => BREAKABLE.has(name) || name.endsWith('TimeoutError')) || undefined
 }
-
-/** A breaker's own errors for a service that it did not ask. */
-const NOT_ATTEMPTED = words(
-  'CIRCUIT_OPEN CIRCUIT_CONCURRENCY_LIMIT CIRCUIT_UNKNOWN_SERVICE CIRCUIT_CONFIGURATION CIRCUIT_STORAGE',
-)
-
-/** UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE: https://grpc.github.io/grpc/core/md_doc_statuscodes.html */
-const BREAKABLE_GRPC: ReadonlySet<unknown> = new Set([2, 4, 13, 14])
-
-/**
- * DNS, Node's HTTP parser, TLS and certificates (https://nodejs.org/api/tls.html#x509-certificate-error-codes), and
- * PostgreSQL's connection exceptions and shutdowns (https://www.postgresql.org/docs/current/errcodes-appendix.html).
- */
-const BREAKABLE_FAMILIES =
-  /^(EAI_|HPE_|ERR_SSL_|ERR_TLS_(CERT|DH|HANDSHAKE)_|(ERROR_IN_)?(CERT|CRL)_|UNABLE_TO_(GET_(CRL|ISSUER)|VERIFY_LEAF|DECODE_I|DECRYPT_C)|08[\dA-Z]{3}$|57P0[123]$)/
-
-/**
- * The other codes, names and types that count: the system and DNS, Node, certificates, undici, then single clients.
- * The codes of one's own mistakes (`UND_ERR_INVALID_ARG`, `ERR_HTTP2_HEADERS_SENT`) are left out on purpose.
- */
-const BREAKABLE = words(`
-  ECONNABORTED ECONNREFUSED ECONNRESET EPIPE EPROTO ETIMEDOUT EADDRNOTAVAIL EHOSTDOWN EHOSTUNREACH ENETDOWN ENETRESET
-  ENETUNREACH ESOCKETTIMEDOUT ENOTFOUND ENODATA EBADRESP EREFUSED ESERVFAIL ETIMEOUT
-
-  ERR_SOCKET_CONNECTION_TIMEOUT ERR_STREAM_PREMATURE_CLOSE ERR_PROXY_TUNNEL ERR_HTTP2_ERROR ERR_HTTP2_GOAWAY_SESSION
-  ERR_HTTP2_PING_CANCEL ERR_HTTP2_SESSION_ERROR ERR_HTTP2_STREAM_CANCEL ERR_HTTP2_STREAM_ERROR AbortError
-
-  DEPTH_ZERO_SELF_SIGNED_CERT SELF_SIGNED_CERT_IN_CHAIN HOSTNAME_MISMATCH INVALID_CA INVALID_PURPOSE
-  PATH_LENGTH_EXCEEDED
-
-  UND_ERR_BODY_TIMEOUT UND_ERR_CONNECT_TIMEOUT UND_ERR_HEADERS_OVERFLOW UND_ERR_HEADERS_TIMEOUT UND_ERR_INFO
-  UND_ERR_PRX_TLS UND_ERR_RES_CONTENT_LENGTH_MISMATCH UND_ERR_SOCKET UND_ERR_SOCKS5 HTTPParserError
-
-  ERR_NETWORK ERR_BAD_RESPONSE ERR_READING_RESPONSE_STREAM ReadError ERR_BODY_PARSE_FAILURE request-timeout body-timeout
-  StripeConnectionError StripeAPIError APIConnectionError
-  PROTOCOL_CONNECTION_LOST PROTOCOL_SEQUENCE_TIMEOUT HANDSHAKE_SSL_ERROR ESOCKET
-  MongoNetworkError MongoServerSelectionError
-  MaxRetriesPerRequestError ClusterAllFailedError SocketClosedUnexpectedlyError RootNodesUnavailableError
-  CIRCUIT_BREAKABLE_RESULT`)
 
 /** A number alone can be anything: grpc-js adds `details` and `metadata`, Connect and google-gax `metadata`. */
 function isGrpcStatus(error: object, code: unknown): boolean {
@@ -300,38 +241,4 @@ function nameFor(value: unknown, isError: boolean): string {
 function label(value: unknown): string | undefined {
   const text = typeof value === 'number' ? String(value) : value
   return typeof text === 'string' ? /^[\p{L}\p{N}_$.-]{1,64}/u.exec(text)?.[0] : undefined
-}
-
-/** The error and its causes, outermost first; the limit also ends a circle. */
-export function* causesOf(error: unknown): Generator<unknown> {
-  for (let link = error, depth = 0; depth <= MAX_CAUSES && link !== undefined; link = read(link, 'cause'), depth++)
-    yield link
-}
-
-function membersOf(error: object): unknown[] {
-  const errors = read(error, 'errors')
-  try {
-    return Array.isArray(errors)
-      ? Array.from({ length: Math.min(errors.length, MAX_OBJECTS) }, (_, i) => read(errors, i))
-      : []
-  } catch {
-    return [] // a revoked proxy
-  }
-}
-
-/** A property of anything; a getter or a proxy that throws has none. */
-export function read(value: unknown, key: PropertyKey): unknown {
-  try {
-    return (value as Record<PropertyKey, unknown> | null | undefined)?.[key]
-  } catch {
-    return undefined
-  }
-}
-
-function isObject(value: unknown): value is object {
-  return typeof value === 'object' && value !== null
-}
-
-function words(text: string): ReadonlySet<unknown> {
-  return new Set(text.trim().split(/\s+/))
 }

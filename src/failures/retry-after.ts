@@ -4,7 +4,7 @@
  * @module
  */
 
-import { causesOf, read } from './classification.ts'
+import { causesOf, read } from './causes.ts'
 
 /**
  * How long the service asked to be left alone with a `Retry-After` header, in milliseconds; `undefined`: it did not, or
