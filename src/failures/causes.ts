@@ -10,37 +10,68 @@ export type Evidence = boolean | undefined
 const MAX_OBJECTS = 64
 const MAX_CAUSES = 8
 
-/** What `judge` says of the error or, where it says nothing, of its `errors` and its `cause`. */
-export function evidenceOf(error: unknown, judge: (link: object) => Evidence, seen: Set<object> = new Set()): Evidence {
+/**
+ * Where clients keep the error that theirs was made of, the most usual first.
+ * All but `cause` may as well hold anything else, such as the body of an answer.
+ */
+const WRAPPERS =
+  'cause parent original originalError driverError networkError reason error meta innerError inner lastError chainedError socketError detail previous jse_cause'.split(
+    ' ',
+  )
+
+/**
+ * What `judge` says of the error or, where it says nothing, of its `errors` and `innerErrors`, then of what it wraps: the first that says
+ * something. `isError` is `false` for plain data on the way, which may hold an error, and is the answer of a service more often.
+ */
+export function evidenceOf(
+  error: unknown,
+  judge: (link: object, isError: boolean) => Evidence,
+  isCause = true,
+  seen: Set<object> = new Set(),
+): Evidence {
   if (!isObject(error) || seen.has(error) || seen.size >= MAX_OBJECTS) return undefined
   seen.add(error)
-  const own = judge(error)
+  const own = judge(error, isCause || isError(error))
   if (own !== undefined) return own
-  const verdicts = membersOf(error).map((member) => evidenceOf(member, judge, seen))
+  const members = [...membersOf(read(error, 'errors')), ...membersOf(read(error, 'innerErrors'))]
+  const verdicts = members.map((member) => evidenceOf(member, judge, false, seen))
   if (verdicts.includes(true)) return true
-  return verdicts.includes(false) ? false : evidenceOf(read(error, 'cause'), judge, seen)
+  if (verdicts.includes(false)) return false
+  for (const key of WRAPPERS) {
+    const inner = evidenceOf(read(error, key), judge, key === 'cause', seen)
+    if (inner !== undefined) return inner
+  }
+  return undefined
 }
 
-/** Whether it holds for the value, one of its `errors`, or their causes. */
+/** Whether it holds for the value, one of its `errors`, or anything that they wrap. */
 export function someOf(value: unknown, holds: (link: object) => boolean): boolean {
   return evidenceOf(value, (link) => holds(link) || undefined) === true
 }
 
-/** The error and its causes, outermost first; the limit also ends a circle. */
+/** The error and what it wraps, outermost first; the limit also ends a circle. */
 export function* causesOf(error: unknown): Generator<unknown> {
-  for (let link = error, depth = 0; depth <= MAX_CAUSES && link !== undefined; link = read(link, 'cause'), depth++)
+  let link = error
+  for (let depth = 0; depth <= MAX_CAUSES && link !== undefined; depth++) {
     yield link
+    link = read(link, 'cause') ?? WRAPPERS.map((key) => read(link, key)).find(isError)
+  }
 }
 
-function membersOf(error: object): unknown[] {
-  const errors = read(error, 'errors')
+/** Of a list, or by host as drivers of clusters have them. */
+function membersOf(errors: unknown): unknown[] {
   try {
     return Array.isArray(errors)
       ? Array.from({ length: Math.min(errors.length, MAX_OBJECTS) }, (_, i) => read(errors, i))
-      : []
+      : Object.values(errors as object).slice(0, MAX_OBJECTS)
   } catch {
-    return [] // a revoked proxy
+    return [] // none, or a revoked proxy
   }
+}
+
+/** By its stack: data from a service has none. Also one of another realm. */
+export function isError(value: unknown): boolean {
+  return typeof read(value, 'stack') === 'string'
 }
 
 /** A property of anything; a getter or a proxy that throws has none. */

@@ -9,23 +9,24 @@
 
 import type { FailureSummary } from '../storage/contract.ts'
 import { causesOf, type Evidence, evidenceOf, isObject, read, someOf } from './causes.ts'
-import { BREAKABLE, BREAKABLE_FAMILIES, BREAKABLE_GRPC, NOT_ATTEMPTED } from './codes.ts'
+import { BREAKABLE_GRPC, BREAKABLE_PAIRS, CONNECTION, isBreakable, NOT_ATTEMPTED } from './codes.ts'
 
 /**
  * The default classifier of errors: `true` if the error shows that the service is unwell.
  *
  * - **Counts:** any HTTP status from 500 to 599; connection, DNS and TLS failures; timeouts and aborts (an abort that the
  *   caller made is sorted out before, see `abortedByCaller`); a response that cannot be parsed; gRPC `UNAVAILABLE`,
- *   `DEADLINE_EXCEEDED`, `INTERNAL` and `UNKNOWN`; PostgreSQL's class 08 and `57P01` to `57P03`.
+ *   `DEADLINE_EXCEEDED`, `INTERNAL` and `UNKNOWN`; a database that says that it is down or out of connections.
  * - **Passes:** any HTTP status from 400 to 499 (408, 425, 429 and throttling with a 400 included); every other gRPC
  *   status; axios' `ERR_CANCELED`, unless its signal timed out; the refusal of a nested breaker, whose service was not
  *   even asked; and whatever carries no evidence: a `TypeError`, an `Error('HTTP 503')`, a value that is no error.
  *
  * One object's evidence is weighed in this order: HTTP status (`status`, `statusCode`, those of `response`,
  * `$metadata.httpStatusCode`, `code` beside a `response`), `$fault`, gRPC `code`, `code`, `name` (or its class's, or
- * `type`). A status below 400 is none: a body can break off after a 200. The outermost object with evidence decides;
- * one without defers to its `errors`, of which any one that counts is enough, then to its `cause`. At most 64 objects
- * are looked at.
+ * `type`). A status below 400 is none: a body can break off after a 200. The outermost error with evidence decides;
+ * one without defers to its `errors`, of which any one that counts is enough, then to its `cause`, `parent`, `original` and
+ * wherever else clients keep the error that theirs wraps. Data there, such as the body of an answer, is no evidence. A
+ * `ConnectionError` without any code counts. At most 64 objects are looked at.
  *
  * @example
  * // Count 429 as well; see also `hasCode` and `hasName`:
@@ -35,7 +36,7 @@ import { BREAKABLE, BREAKABLE_FAMILIES, BREAKABLE_GRPC, NOT_ATTEMPTED } from './
  * })
  */
 export function isBreakableError(error: unknown): boolean {
-  return evidenceOf(error, verdictOn) === true
+  return verdictOf(error) === true
 }
 
 /**
@@ -61,7 +62,7 @@ export function isBreakableResult(result: unknown): boolean {
 /**
  * Whether an error or a result has one of these HTTP statuses, wherever clients keep it: `status`, `statusCode`, those of
  * `response` and `lastResponse`, `$metadata.httpStatusCode`, a `code` beside a `response`. Like {@link hasCode} and {@link hasName} it also looks at the
- * `errors` and the `cause` of an error, and never throws. A record of the domain that has such a `status` is not told
+ * `errors` of an error and at what it wraps, and never throws. A record of the domain that has such a `status` is not told
  * from a response.
  *
  * @example
@@ -108,7 +109,7 @@ export function hasName(value: unknown, ...names: readonly string[]): boolean {
 
 /**
  * The part of a failure that may be stored: its name, the first code and the first HTTP status (400 to 599) on the way along
- * `cause`. Names and codes end at the first character that belongs in neither, and after 64: a message, a URL or an
+ * what it wraps. Names and codes end at the first character that belongs in neither, and after 64: a message, a URL or an
  * address that was put there does not get out. A result, bare or in a `BreakableResultError`, is a `BreakableResult`.
  */
 export function describeFailure(failure: unknown): Omit<FailureSummary, 'at'> {
@@ -148,6 +149,24 @@ export function abortedByCaller(error: unknown, signal: AbortSignal | undefined)
   return aborted
 }
 
+/**
+ * What the error, or what it wraps, says. A connection that failed counts by its name alone if nobody says why: no code, and no
+ * name of a refusal such as `AuthenticationError`.
+ */
+function verdictOf(error: unknown): Evidence {
+  let isLost: Evidence
+  let isExplained = false
+  const verdict = evidenceOf(error, (link, isError) => {
+    const own = isError ? verdictOn(link) : undefined
+    if (own !== undefined || !isError) return own
+    const names = namesOf(link)
+    isLost ||= names.some((name) => CONNECTION.test(name)) || undefined
+    isExplained ||= label(read(link, 'code')) !== undefined || names.some((name) => /Auth|Access|Credential/.test(name))
+    return undefined
+  })
+  return verdict ?? (isExplained ? undefined : isLost)
+}
+
 function verdictOn(error: object): Evidence {
   const code = read(error, 'code')
   if (NOT_ATTEMPTED.has(code) || (code === 'CIRCUIT_TIMEOUT' && read(error, 'attempted') === false)) return false
@@ -161,9 +180,21 @@ function verdictOn(error: object): Evidence {
   if (isGrpcStatus(error, code)) return BREAKABLE_GRPC.has(code)
   // axios hides what `fetch` would have thrown: the reason of the signal.
   if (code === 'ERR_CANCELED') return isTimeout(read(read(read(error, 'config'), 'signal'), 'reason'))
-  if (BREAKABLE.has(code) || (typeof code === 'string' && BREAKABLE_FAMILIES.test(code))) return true
-  return namesOf(error).some((name) => BREAKABLE.has(name) || name.endsWith('TimeoutError')) || undefined
+  const names = namesOf(error)
+  const number = read(error, 'number') ?? read(error, 'responseCode')
+  const pairs = names.flatMap((name) => [
+    [name, code],
+    [name, read(error, 'message')],
+  ])
+  const counts =
+    [...names, ...CODES.map((key) => read(error, key))].some(isBreakable) ||
+    [...pairs, [code, number]].some((pair) => BREAKABLE_PAIRS.test(pair.map(label).join(':'))) ||
+    (names.includes('RetryError') && Array.isArray(read(error, 'stackTrace'))) // algoliasearch: no host has answered
+  return counts || undefined
 }
+
+/** Where an error keeps a code besides `code`: Prisma, Nodemailer, drivers of MySQL and others, MongoDB. */
+const CODES = ['code', 'errorCode', 'originalCode', 'sqlState', 'codeName']
 
 /** A number alone can be anything: grpc-js adds `details` and `metadata`, Connect and google-gax `metadata`. */
 function isGrpcStatus(error: object, code: unknown): boolean {

@@ -12,18 +12,37 @@ export const NOT_ATTEMPTED = words(
 /** UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE: https://grpc.github.io/grpc/core/md_doc_statuscodes.html */
 export const BREAKABLE_GRPC: ReadonlySet<unknown> = new Set([2, 4, 13, 14])
 
-/**
- * DNS, Node's HTTP parser, TLS and certificates (https://nodejs.org/api/tls.html#x509-certificate-error-codes), and
- * PostgreSQL's connection exceptions and shutdowns (https://www.postgresql.org/docs/current/errcodes-appendix.html).
- */
-export const BREAKABLE_FAMILIES =
-  /^(EAI_|HPE_|ERR_SSL_|ERR_TLS_(CERT|DH|HANDSHAKE)_|(ERROR_IN_)?(CERT|CRL)_|UNABLE_TO_(GET_(CRL|ISSUER)|VERIFY_LEAF|DECODE_I|DECRYPT_C)|08[\dA-Z]{3}$|57P0[123]$)/
+/** DNS, Node's HTTP parser, TLS and certificates (https://nodejs.org/api/tls.html#x509-certificate-error-codes), Firebase, timeouts. */
+const FAMILIES =
+  /^(EAI_|HPE_|ERR_SSL_|ERR_TLS_(CERT|DH|HANDSHAKE)_|(ERROR_IN_)?(CERT|CRL)_|UNABLE_TO_(GET_(CRL|ISSUER)|VERIFY_LEAF|DECODE_I|DECRYPT_C)|[a-z-]+\/(network-|server-unavailable|internal-error))|Timed?[oO]ut(Error|Exception)$/
 
 /**
- * The other codes, names and types that count: the system and DNS, Node, certificates, undici, then single clients.
- * The codes of one's own mistakes (`UND_ERR_INVALID_ARG`, `ERR_HTTP2_HEADERS_SENT`) are left out on purpose.
+ * Databases that are down, out of resources or out of connections: SQLSTATE
+ * (https://www.postgresql.org/docs/current/errcodes-appendix.html), Prisma
+ * (https://www.prisma.io/docs/orm/reference/error-reference), MySQL and MariaDB, Oracle and its driver.
  */
-export const BREAKABLE = words(`
+const DATABASES =
+  /^(08[\dA-Z]{3}|53[0-4]00|57P0[123]|58030|P1(00[128]|01[17])|P20(24|37)|ER_(CON_COUNT_ERROR|TOO_MANY_USER_CONNECTIONS|USER_LIMIT_REACHED|(SERVER|NORMAL)_SHUTDOWN|OUT_?OF_?(RESOURCES|MEMORY)|DISK_FULL|CANT_CREATE_THREAD|HOST_IS_BLOCKED|HANDSHAKE_ERROR|NEW_ABORTING_CONNECTION|(GET_)?CONNECTION_TIMEOUT|SOCKET_\w+|UNEXPECTED_PACKET)|ORA-(000(18|20)|010(3[34]|89|9[02])|031(1[34]|35)|12(153|170|5(1[469]|2[068]|37|4[1357]|60|7[01]))|27101)|NJS-(040|123|5(0[01345678]|1[0138]|21))|DPI-10(67|80))$/
+
+/**
+ * Where a code alone says nothing: whose it is, or its number. Neo4j, NATS, Cassandra, MQTT, SQL Server in Azure, SMTP; and
+ * Redis, whose protocol makes the first word of a message the code.
+ */
+export const BREAKABLE_PAIRS =
+  /^(Neo4jError:(ServiceUnavailable|SessionExpired|.+\.DatabaseUnavailable)|NatsError:(CONNECTION_REFUSED|TIMEOUT|DISCONNECT|503)|ResponseError:(409[678]|4352|4608)|ErrorWithReasonCode:(3|13[679])|EREQUEST:(40(197|501|613)|4991[89]|49920|1092[89])|E[A-Z]+:421|(Reply|Simple)Error:(LOADING|CLUSTERDOWN|MASTERDOWN))$/
+
+/**
+ * Names of errors that say no more than that the connection failed, which may be for a password, too. One of them counts
+ * where nothing else is said.
+ */
+export const CONNECTION =
+  /(?<!Invalid)(Connection(Closed|Lost|Refused)?|NoLivingConnections|Network|NoHostAvailable|ServerSelection)Error$|NumberOfRetriesExceeded$/
+
+/**
+ * The other codes, names and types that count: the system and DNS, Node, certificates, undici, single clients, then databases and
+ * brokers. The codes of one's own mistakes (`UND_ERR_INVALID_ARG`, `ERR_HTTP2_HEADERS_SENT`) are left out on purpose.
+ */
+const BREAKABLE = words(`
   ECONNABORTED ECONNREFUSED ECONNRESET EPIPE EPROTO ETIMEDOUT EADDRNOTAVAIL EHOSTDOWN EHOSTUNREACH ENETDOWN ENETRESET
   ENETUNREACH ESOCKETTIMEDOUT ENOTFOUND ENODATA EBADRESP EREFUSED ESERVFAIL ETIMEOUT
 
@@ -38,10 +57,22 @@ export const BREAKABLE = words(`
 
   ERR_NETWORK ERR_BAD_RESPONSE ERR_READING_RESPONSE_STREAM ReadError ERR_BODY_PARSE_FAILURE request-timeout body-timeout
   StripeConnectionError StripeAPIError APIConnectionError
-  PROTOCOL_CONNECTION_LOST PROTOCOL_SEQUENCE_TIMEOUT HANDSHAKE_SSL_ERROR ESOCKET
-  MongoNetworkError MongoServerSelectionError
+  ECONNECTION EDNS ETLS EPROTOCOL NetworkingError
+
+  PROTOCOL_CONNECTION_LOST PROTOCOL_PACKETS_OUT_OF_ORDER PROTOCOL_SEQUENCE_TIMEOUT HANDSHAKE_SSL_ERROR
+  ESOCKET EINSTLOOKUP CONNECT_TIMEOUT CONNECTION_CLOSED
+  MongoNetworkError MongoServerSelectionError MongoPoolClearedError
+  HostUnreachable NetworkTimeout ShutdownInProgress PrimarySteppedDown NotWritablePrimary NotPrimaryNoSecondaryOk
+  NotPrimaryOrSecondary InterruptedAtShutdown InterruptedDueToReplStateChange NetworkInterfaceExceededTimeLimit
+  BROKER_NOT_AVAILABLE LEADER_NOT_AVAILABLE GROUP_COORDINATOR_NOT_AVAILABLE NOT_ENOUGH_REPLICAS NETWORK_EXCEPTION
+  REQUEST_TIMED_OUT
   MaxRetriesPerRequestError ClusterAllFailedError SocketClosedUnexpectedlyError RootNodesUnavailableError
   CIRCUIT_BREAKABLE_RESULT`)
+
+/** Whether a code, a name or a type counts by itself. */
+export function isBreakable(word: unknown): boolean {
+  return BREAKABLE.has(word) || (typeof word === 'string' && (FAMILIES.test(word) || DATABASES.test(word)))
+}
 
 function words(text: string): ReadonlySet<unknown> {
   return new Set(text.trim().split(/\s+/))
