@@ -180,7 +180,7 @@ export class CircuitBreaker<const K extends string = string> {
   /** Whether an error counts as a failure of this service, by its settings. */
   isBreakableError(error: unknown, service?: K): boolean {
     if (service === undefined) return isBreakableError(error)
-    return this.#guard(service).circuit.settings.isBreakableError(error)
+    return this.#guard(service).judgeError({}, error) === 'failure'
   }
 
   /**

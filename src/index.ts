@@ -43,7 +43,14 @@ export type {
   StorageErrorEvent,
   StorageErrorListener,
 } from './events.ts'
-export { hasCode, hasName, hasStatus, isBreakableError, isBreakableResult } from './failures/classification.ts'
+export {
+  hasCode,
+  hasName,
+  hasStatus,
+  isBreakableError,
+  isBreakableResult,
+  type Outcome,
+} from './failures/classification.ts'
 export {
   type CircuitBreakerContext,
   type CircuitBreakerMiddleware,
@@ -53,7 +60,14 @@ export {
 } from './middleware.ts'
 export type { ForceOptions, StatesToSet, StateToSet } from './operators.ts'
 export type { Runtime } from './runtime.ts'
-export type { CircuitBreakerOptions, Mode, ServiceOptions, ServiceSettings } from './settings/table.ts'
+export type {
+  CircuitBreakerOptions,
+  IsBreakableError,
+  IsBreakableResult,
+  Mode,
+  ServiceOptions,
+  ServiceSettings,
+} from './settings/table.ts'
 export type {
   CircuitOverride,
   CircuitRecord,

@@ -74,6 +74,23 @@ export function slowListener(): string {
   )
 }
 
+/** A mistake of a classifier. */
+export type Mistake = 'threw' | 'promise' | 'string'
+
+/** A classifier threw, or returned what is no answer. */
+export function unfitClassifier(service: string, setting: string, mistake: Mistake, thrown = ''): string {
+  const what = {
+    threw: `threw ${thrown}. The default decides whenever it throws`,
+    promise: 'returned a promise, and a breaker does not wait for one. The default decides',
+    string:
+      "returned a string that is none of 'failure', 'success' and 'ignore'. It counts as a failure, as all that is truthy does",
+  }
+  return (
+    `The classifier ${setting} of ${quote(service)} ${what[mistake]}. A classifier returns at once: true or 'failure', 'success', ` +
+    "'ignore', or false for no failure."
+  )
+}
+
 /** A variable whose name begins as ours do. */
 export interface OddVariable {
   readonly prefix: string

@@ -9,7 +9,7 @@ import type * as Texts from './warning-texts.ts'
 /** A warning before its text is loaded. */
 export type Warning = (texts: typeof Texts) => string
 
-/** The warnings that were emitted. Written by `warnOnce` only. */
+/** The warnings that were emitted, and the mistakes of classifiers. Written by `warnOnce` and `warnOfClassifier`. */
 const warned = new Set<string>()
 
 /** Emits a warning as soon as its text is loaded, unless it was emitted before. */
@@ -68,4 +68,16 @@ export function warnOfStoreShare(
 /** No call of the invocation can run for so long that its end says something of the service. */
 export function warnOfFairTime(service: string, { deadlineReserve }: Reserve, fairTime: number): void {
   void warnOnce((texts) => texts.unfairDeadline(service, deadlineReserve, fairTime))
+}
+
+/**
+ * A classifier of the user's has no usable answer. Once for each service, setting and mistake.
+ *
+ * @param thrown the name of what it threw, without the text, which may hold a secret
+ */
+export function warnOfClassifier(service: string, setting: string, mistake: Texts.Mistake, thrown?: string): void {
+  const key = `${setting} ${mistake} ${service}`
+  if (warned.has(key)) return
+  warned.add(key)
+  void warnOnce((texts) => texts.unfitClassifier(service, setting, mistake, thrown), 'CIRCUIT_CLASSIFIER')
 }

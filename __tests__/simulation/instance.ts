@@ -22,7 +22,7 @@ export class Unavailable extends Error {
   }
 }
 
-/** The request was wrong: does not count. */
+/** The request was wrong: an answer, and so a success. */
 export class Rejected extends Error {
   override readonly name = 'Rejected'
   readonly status = 400
@@ -283,7 +283,7 @@ export class Instance implements Runtime {
 const outcomes: Readonly<Record<'ok' | 'unavailable' | 'rejected', CallOutcome>> = {
   ok: 'success',
   unavailable: 'failure',
-  rejected: 'ignored',
+  rejected: 'success',
 }
 
 function clearTimeout(timer: TimerHandle): void {

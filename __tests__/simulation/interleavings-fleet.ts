@@ -155,10 +155,6 @@ class Unavailable extends Error {
   readonly response = { status: 503 }
 }
 
-class BadRequest extends Error {
-  readonly response = { status: 400 }
-}
-
 /** One instance of the fleet: its engine, the surroundings that the engine runs in, and its way to the store. */
 export class Instance implements ICircuitStorage {
   readonly shared = true
@@ -688,7 +684,7 @@ export class Fleet {
     const { call, generation } = operation
     instance.running.splice(instance.running.indexOf(operation), 1)
     call.ending = ending
-    call.evidence = ending === '+' ? { ok: true } : ending === '-' ? new Unavailable() : new BadRequest()
+    call.evidence = ending === '+' ? { ok: true } : ending === '-' ? new Unavailable() : new TypeError('a bug')
     if (ending === '-') this.checks.failed(generation)
     if (ending === '+') this.checks.succeeded(generation)
     if (ending === '+') operation.resolve(call.evidence)
@@ -845,7 +841,7 @@ export class Fleet {
       case 'answer':
         return `${name}'s ${request?.operation} is answered`
       case 'end':
-        return `${name}'s operation ${ending === '+' ? 'succeeds' : ending === '-' ? 'fails' : 'is rejected as wrong'}`
+        return `${name}'s operation ${ending === '+' ? 'succeeds' : ending === '-' ? 'fails' : 'throws what says nothing of the service'}`
       case 'timer':
         return `${name}'s timer runs down`
       case 'lose':

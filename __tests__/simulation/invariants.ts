@@ -568,7 +568,7 @@ export class Checker implements Observer {
     const { instance, operationAt, endedAt } = call
     const { isCircuitTimeoutError, isCircuitBreakerError } = this.#engine
     const isOurs = isError && isCircuitBreakerError(result)
-    const isAnswer = endedAt !== undefined && result === call.answer && isError === (call.outcome !== 'success')
+    const isAnswer = endedAt !== undefined && result === call.answer && isError === result instanceof Error
     const isAbort = isError && result instanceof Error && result.message === 'the caller gave up'
     this.check(
       9,

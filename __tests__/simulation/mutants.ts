@@ -80,9 +80,9 @@ export const mutants: readonly Mutant[] = [
   {
     invariant: 5,
     mistake: 'a request that was wrong counts as a failure',
-    file: 'call/guard.ts',
-    original: "this.circuit.settings.isBreakableError, error) ? 'failure' : 'ignored'",
-    changed: "this.circuit.settings.isBreakableError, error) ? 'failure' : 'failure'",
+    file: 'call/judgement.ts',
+    original: '? outcomeOfError(error)',
+    changed: "? outcomeOfError(error) && 'failure'",
   },
   {
     invariant: 5,

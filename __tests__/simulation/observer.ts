@@ -42,7 +42,7 @@ export interface CallRecord {
   readonly others: number
 }
 
-export type CallOutcome = 'success' | 'failure' | 'ignored'
+export type CallOutcome = 'success' | 'failure'
 
 /** Sees everything that happens in a simulation. Each part is optional, so that a measurement pays for what it uses. */
 export interface Observer {

@@ -1,4 +1,5 @@
 import { longestTimer } from '../runtime.ts'
+import type { IsBreakableError, IsBreakableResult } from '../settings/table.ts'
 import type { OperationContext } from './call-limits.ts'
 
 /** The work that a call guards. Read a response's body in here: what happens after it has settled is not seen. */
@@ -16,10 +17,10 @@ export interface CallOptions<T = unknown, F = never> {
    * it). Other errors are rethrown. An error of the fallback propagates.
    */
   readonly fallback?: ((error: unknown) => PromiseLike<F> | F) | undefined
-  /** Which errors count as failures. */
-  readonly isBreakableError?: ((error: unknown) => boolean) | undefined
-  /** Which results count as failures. */
-  readonly isBreakableResult?: ((result: T) => boolean) | undefined
+  /** Which errors count as failures; see `IsBreakableError`. */
+  readonly isBreakableError?: IsBreakableError | undefined
+  /** Which results count as failures; see `IsBreakableResult`. */
+  readonly isBreakableResult?: IsBreakableResult<T> | undefined
 }
 
 /**

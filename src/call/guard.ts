@@ -12,7 +12,7 @@
 import type { Circuit, ProbeLease } from '../circuit/circuit.ts'
 import type { Failure, Verdict } from '../circuit/state-machine.ts'
 import { BreakableResultError, ConcurrencyLimitError } from '../errors.ts'
-import { abortedByCaller, describeFailure } from '../failures/classification.ts'
+import { abortedByCaller, describeFailure, type Outcome } from '../failures/classification.ts'
 import { retryAfterOf } from '../failures/retry-after.ts'
 import { hasOwnClock, type Runtime } from '../runtime.ts'
 import { secondsOfCalls } from '../settings/table.ts'
@@ -22,11 +22,9 @@ import { CallLimits, type OperationContext, UnboundContext } from './call-limits
 import { type CallOptions, isCall, type Operation } from './call-options.ts'
 import { DeadlineCall, type DeadlineHost } from './deadline-call.ts'
 import type { Invocation } from './invocation.ts'
+import { judgeError, judgeResult } from './judgement.ts'
 import type { Semaphore } from './semaphore.ts'
 import { type TurnClock, turnClockOf } from './turn-clock.ts'
-
-/** How a call ended, as far as the circuit is concerned. */
-type Outcome = 'success' | 'failure' | 'ignored'
 
 /** The things that a call holds while it runs. */
 interface Admission {
@@ -240,7 +238,7 @@ export class Guard implements DeadlineHost {
         return value
       },
       failed: (error) => {
-        this.#settle(admission, this.#judgeError(options, error), error, invocation)
+        this.#settle(admission, this.judgeError(options, error), error, invocation)
         throw error
       },
     }
@@ -284,7 +282,7 @@ export class Guard implements DeadlineHost {
     limits: CallLimits,
   ): Promise<never> {
     limits.end(limits.hasTimedOut)
-    this.#settle(admission, 'ignored', undefined, invocation)
+    this.#settle(admission, 'ignore', undefined, invocation)
     return Promise.reject(error)
   }
 
@@ -301,7 +299,7 @@ export class Guard implements DeadlineHost {
   }
 
   callFailed(call: DeadlineCall, error: unknown): void {
-    this.#ended(call, this.#judgeError(noOptions, error), error)
+    this.#ended(call, this.judgeError(noOptions, error), error)
   }
 
   callWasCut(call: DeadlineCall, error: unknown, limits: CallLimits): void {
@@ -434,12 +432,14 @@ export class Guard implements DeadlineHost {
   // ----------------------------------------------------------------------------------------------------- outcomes
 
   #judgeValue<T, F>(options: CallOptions<T, F>, value: T): Outcome {
-    return judge(options.isBreakableResult ?? this.circuit.settings.isBreakableResult, value) ? 'failure' : 'success'
+    const { service, settings } = this.circuit
+    return judgeResult(service, options.isBreakableResult ?? settings.isBreakableResult, value)
   }
 
   /** The judgement of an error. */
-  #judgeError<T, F>(options: CallOptions<T, F>, error: unknown): Outcome {
-    return judge(options.isBreakableError ?? this.circuit.settings.isBreakableError, error) ? 'failure' : 'ignored'
+  judgeError<T, F>(options: CallOptions<T, F>, error: unknown): Outcome {
+    const { service, settings } = this.circuit
+    return judgeError(service, options.isBreakableError ?? settings.isBreakableError, error)
   }
 
   /** The same for a call that may have been cut. */
@@ -454,12 +454,12 @@ export class Guard implements DeadlineHost {
       if (invocation !== undefined && limits.deadlineAt - invocation.startedAt < limits.fairTime) {
         warnOfFairTime(this.circuit.service, this.circuit.settings, limits.fairTime)
       }
-      return 'ignored'
+      return 'ignore'
     }
     // A signal of the caller's that aborts when the deadline is due, as Middy's early timeout does, means the deadline.
     const isDeadlineDue = limits.deadlineAt - this.#runtime.now() <= deadlineTolerance
-    if (abortedByCaller(error, options.signal)) return isDeadlineDue && limits.hadFairTime ? 'failure' : 'ignored'
-    return this.#judgeError(options, error)
+    if (abortedByCaller(error, options.signal)) return isDeadlineDue && limits.hadFairTime ? 'failure' : 'ignore'
+    return this.judgeError(options, error)
   }
 
   /** Gives everything back once, and lets the circuit learn. */
@@ -482,7 +482,7 @@ export class Guard implements DeadlineHost {
     evidence: unknown,
     invocation: Invocation | undefined,
   ): void {
-    if (lease === undefined && (period === undefined || given === 'ignored')) return
+    if (lease === undefined && (period === undefined || given === 'ignore')) return
     const { circuit } = this
     const now = this.#runtime.now()
     const isSlow = given === 'success' && this.#isSlow(now - at)
@@ -494,7 +494,7 @@ export class Guard implements DeadlineHost {
         ? { at: now, ...(isSlow ? slow : describeFailure(evidence)), retryAfter: retryAfterOf(evidence, now) }
         : undefined
     if (lease !== undefined) {
-      this.#probeEnded(lease, outcome === 'ignored' ? 'release' : outcome, now, failure, requestId)
+      this.#probeEnded(lease, outcome === 'ignore' ? 'release' : outcome, now, failure, requestId)
     } else if (period !== undefined) {
       if (failure === undefined) circuit.callSucceeded(period, now, requestId)
       else circuit.callFailed(period, now, failure, requestId)
@@ -531,23 +531,4 @@ function react<T>(
 ) {
   const attached = promise.then === thenOf ? promise.then(succeeded, failed) : thenOf.call(promise, succeeded, failed)
   return attached as Promise<T>
-}
-
-/** A classifier that throws has no opinion: the service's own answer reaches the caller. */
-function judge<V>(counts: (value: V) => boolean, value: V): boolean {
-  try {
-    return counts(value) === true
-  } catch (error) {
-    process.emitWarning(`A circuit breaker classifier threw: ${textOf(error)}`, { code: 'CIRCUIT_CLASSIFIER' })
-    return false
-  }
-}
-
-/** A thrown value may be anything, and so refuse to be text. */
-function textOf(error: unknown): string {
-  try {
-    return String(error)
-  } catch {
-    return 'something without a text'
-  }
 }

@@ -4,8 +4,8 @@
  * @module
  */
 
-/** `undefined`: no evidence. */
-export type Evidence = boolean | undefined
+/** A number that something says; the greatest of several counts. `undefined`: it says nothing. */
+export type Evidence = number | undefined
 
 const MAX_OBJECTS = 64
 const MAX_CAUSES = 8
@@ -20,8 +20,9 @@ const WRAPPERS =
   )
 
 /**
- * What `judge` says of the error or, where it says nothing, of its `errors` and `innerErrors`, then of what it wraps: the first that says
- * something. `isError` is `false` for plain data on the way, which may hold an error, and is the answer of a service more often.
+ * What `judge` says of the error or, where it says nothing, the most that it says of its `errors` and `innerErrors`, or else of
+ * what it wraps: the first that says something. `isError` is `false` for plain data on the way, which may hold an error, and is
+ * the answer of a service more often.
  */
 export function evidenceOf(
   error: unknown,
@@ -34,9 +35,8 @@ export function evidenceOf(
   const own = judge(error, isCause || isError(error))
   if (own !== undefined) return own
   const members = [...membersOf(read(error, 'errors')), ...membersOf(read(error, 'innerErrors'))]
-  const verdicts = members.map((member) => evidenceOf(member, judge, false, seen))
-  if (verdicts.includes(true)) return true
-  if (verdicts.includes(false)) return false
+  const said = members.map((member) => evidenceOf(member, judge, false, seen)).filter((each) => each !== undefined)
+  if (said.length > 0) return Math.max(...said)
   for (const key of WRAPPERS) {
     const inner = evidenceOf(read(error, key), judge, key === 'cause', seen)
     if (inner !== undefined) return inner
@@ -46,7 +46,7 @@ export function evidenceOf(
 
 /** Whether it holds for the value, one of its `errors`, or anything that they wrap. */
 export function someOf(value: unknown, holds: (link: object) => boolean): boolean {
-  return evidenceOf(value, (link) => holds(link) || undefined) === true
+  return evidenceOf(value, (link) => (holds(link) ? 1 : undefined)) !== undefined
 }
 
 /** The error and what it wraps, outermost first; the limit also ends a circle. */

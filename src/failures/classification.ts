@@ -9,17 +9,38 @@
 
 import type { FailureSummary } from '../storage/contract.ts'
 import { causesOf, type Evidence, evidenceOf, isObject, read, someOf } from './causes.ts'
-import { BREAKABLE_GRPC, BREAKABLE_PAIRS, CONNECTION, isBreakable, NOT_ATTEMPTED } from './codes.ts'
+import {
+  ANSWERING_GRPC,
+  ANSWERING_PAIRS,
+  ANSWERING_SQLSTATES,
+  ANSWERS,
+  BREAKABLE_GRPC,
+  BREAKABLE_PAIRS,
+  CONNECTION,
+  isBreakable,
+  NOT_ATTEMPTED,
+  THROTTLING,
+  UNDECIDED_STATUSES,
+} from './codes.ts'
+
+/**
+ * The end of a call, as evidence. `failure`: the service is unwell. `success`: it works, also where it refused what it was
+ * asked. `ignore`: neither, so that it counts for nothing.
+ */
+export type Outcome = 'failure' | 'success' | 'ignore'
 
 /**
  * The default classifier of errors: `true` if the error shows that the service is unwell.
  *
- * - **Counts:** any HTTP status from 500 to 599; connection, DNS and TLS failures; timeouts and aborts (an abort that the
- *   caller made is sorted out before, see `abortedByCaller`); a response that cannot be parsed; gRPC `UNAVAILABLE`,
- *   `DEADLINE_EXCEEDED`, `INTERNAL` and `UNKNOWN`; a database that says that it is down or out of connections.
+ * - **Counts:** any HTTP status from 500 to 599; connection, DNS and TLS failures; timeouts; a response that cannot be
+ *   parsed; gRPC `UNAVAILABLE`, `DEADLINE_EXCEEDED`, `INTERNAL` and `UNKNOWN`; a database that says that it is down or out of
+ *   connections.
  * - **Passes:** any HTTP status from 400 to 499 (408, 425, 429 and throttling with a 400 included); every other gRPC
- *   status; axios' `ERR_CANCELED`, unless its signal timed out; the refusal of a nested breaker, whose service was not
- *   even asked; and whatever carries no evidence: a `TypeError`, an `Error('HTTP 503')`, a value that is no error.
+ *   status; an abort, unless a timeout made it (the abort's `cause` or `reason`, or that of axios' signal); the refusal of a
+ *   nested breaker, whose service was not even asked; and whatever carries no evidence: a `TypeError`, an
+ *   `Error('HTTP 503')`, a value that is no error.
+ *
+ * A part of what passes is an answer, and so a success to the circuit: see {@link outcomeOfError}.
  *
  * One object's evidence is weighed in this order: HTTP status (`status`, `statusCode`, those of `response`,
  * `$metadata.httpStatusCode`, `code` beside a `response`), `$fault`, gRPC `code`, `code`, `name` (or its class's, or
@@ -36,7 +57,17 @@ import { BREAKABLE_GRPC, BREAKABLE_PAIRS, CONNECTION, isBreakable, NOT_ATTEMPTED
  * })
  */
 export function isBreakableError(error: unknown): boolean {
-  return verdictOf(error) === true
+  return verdictOf(error) === FAILURE
+}
+
+/**
+ * What an error says of the service by default. A `failure` is what {@link isBreakableError} counts. A `success` is an answer
+ * of a service that works and refuses what it was asked: a status from 400 to 499 but 408, 425, 429 and throttling; a gRPC
+ * status that an application chooses (`NOT_FOUND`, `INVALID_ARGUMENT` …); a SQLSTATE of an error of the statement (a duplicate).
+ * All else is to be ignored. Of an error's `errors` a failure wins over an answer, and an answer over what is ignored.
+ */
+export function outcomeOfError(error: unknown): Outcome {
+  return outcomes[verdictOf(error) ?? IGNORE] as Outcome
 }
 
 /**
@@ -56,7 +87,17 @@ export function isBreakableError(error: unknown): boolean {
  * })
  */
 export function isBreakableResult(result: unknown): boolean {
-  return resultStatus(result) !== undefined
+  return outcomeOfResult(result) === 'failure'
+}
+
+/**
+ * What a result says of the service by default: a `failure` is what {@link isBreakableResult} counts, a response with 408, 425
+ * or 429 is to be ignored, and all else is a `success`.
+ */
+export function outcomeOfResult(result: unknown): Outcome {
+  const status = resultStatus(result)
+  if (status === undefined) return 'success'
+  return status >= 500 ? 'failure' : UNDECIDED_STATUSES.has(status) ? 'ignore' : 'success'
 }
 
 /**
@@ -144,10 +185,16 @@ export function abortedByCaller(error: unknown, signal: AbortSignal | undefined)
   for (const link of causesOf(error)) {
     if (Object.is(link, reason)) return true
     if (isTimeout(link)) return false // the abort came from another signal
-    aborted ||= read(link, 'code') === 'ERR_CANCELED' || namesOf(link).some((name) => name.endsWith('AbortError'))
+    aborted ||= isAbort(read(link, 'code'), namesOf(link))
   }
   return aborted
 }
+
+const IGNORE = 0
+const SUCCESS = 1
+const FAILURE = 2
+/** By evidence, the weakest first. */
+export const outcomes: readonly Outcome[] = ['ignore', 'success', 'failure']
 
 /**
  * What the error, or what it wraps, says. A connection that failed counts by its name alone if nobody says why: no code, and no
@@ -160,7 +207,7 @@ function verdictOf(error: unknown): Evidence {
     const own = isError ? verdictOn(link) : undefined
     if (own !== undefined || !isError) return own
     const names = namesOf(link)
-    isLost ||= names.some((name) => CONNECTION.test(name)) || undefined
+    isLost ||= names.some((name) => CONNECTION.test(name)) ? FAILURE : undefined
     isExplained ||= label(read(link, 'code')) !== undefined || names.some((name) => /Auth|Access|Credential/.test(name))
     return undefined
   })
@@ -169,28 +216,57 @@ function verdictOf(error: unknown): Evidence {
 
 function verdictOn(error: object): Evidence {
   const code = read(error, 'code')
-  if (NOT_ATTEMPTED.has(code) || (code === 'CIRCUIT_TIMEOUT' && read(error, 'attempted') === false)) return false
+  if (NOT_ATTEMPTED.has(code) || (code === 'CIRCUIT_TIMEOUT' && read(error, 'attempted') === false)) return IGNORE
 
   const status = errorStatus(error)
-  if (status !== undefined) return status >= 500
+  if (status !== undefined) return status >= 500 ? FAILURE : isAnswer(status, error, code) ? SUCCESS : IGNORE
 
   const fault = read(error, '$fault')
-  if (fault === 'server' || fault === 'client') return fault === 'server'
+  // A fault of the client without a status may have been found before anything was sent.
+  if (fault === 'server' || fault === 'client') return fault === 'server' ? FAILURE : IGNORE
 
-  if (isGrpcStatus(error, code)) return BREAKABLE_GRPC.has(code)
-  // axios hides what `fetch` would have thrown: the reason of the signal.
-  if (code === 'ERR_CANCELED') return isTimeout(read(read(read(error, 'config'), 'signal'), 'reason'))
+  if (isGrpcStatus(error, code)) return BREAKABLE_GRPC.has(code) ? FAILURE : ANSWERING_GRPC.has(code) ? SUCCESS : IGNORE
   const names = namesOf(error)
   const number = read(error, 'number') ?? read(error, 'responseCode')
-  const pairs = names.flatMap((name) => [
-    [name, code],
-    [name, read(error, 'message')],
-  ])
+  const pairs = [
+    ...names.flatMap((name) => [
+      [name, code],
+      [name, read(error, 'message')],
+    ]),
+    [code, number],
+  ].map((pair) => pair.map(label).join(':'))
   const counts =
     [...names, ...CODES.map((key) => read(error, key))].some(isBreakable) ||
-    [...pairs, [code, number]].some((pair) => BREAKABLE_PAIRS.test(pair.map(label).join(':'))) ||
+    pairs.some((pair) => BREAKABLE_PAIRS.test(pair)) ||
     (names.includes('RetryError') && Array.isArray(read(error, 'stackTrace'))) // algoliasearch: no host has answered
-  return counts || undefined
+  if (counts) return FAILURE
+  if (isAbort(code, names)) return isAbortByTimeout(error) ? FAILURE : IGNORE
+  return isAnswerOfDatabase(error, code, pairs) ? SUCCESS : undefined
+}
+
+/** Whether a service that answers with this status from 400 to 499 works. */
+function isAnswer(status: number, error: object, code: unknown): boolean {
+  const isThrottled = [code, ...namesOf(error)].some((word) => typeof word === 'string' && THROTTLING.test(word))
+  return !UNDECIDED_STATUSES.has(status) && !isThrottled && read(read(error, '$retryable'), 'throttling') !== true
+}
+
+/** Whether a database's server refused a statement: pg and mysql2 keep what only a server says, its severity or its message. */
+function isAnswerOfDatabase(error: object, code: unknown, pairs: readonly string[]): boolean {
+  const isOfServer = (key: string) => typeof read(error, key) === 'string'
+  const state = isOfServer('severity') ? code : isOfServer('sqlMessage') && read(error, 'sqlState')
+  const isRefusal = typeof state === 'string' && ANSWERING_SQLSTATES.test(state)
+  return isRefusal || ANSWERS.has(code) || pairs.some((pair) => ANSWERING_PAIRS.test(pair))
+}
+
+/** Whether this is how a client says that it was cancelled: `AbortError`, axios' `CanceledError`, `CancelError` of older got. */
+function isAbort(code: unknown, names: readonly string[]): boolean {
+  return code === 'ERR_CANCELED' || names.some((name) => /(Abort(ed)?|Cancel(l?ed)?)Error$/.test(name))
+}
+
+/** Whether a timeout made an abort. axios keeps the signal alone. */
+function isAbortByTimeout(error: object): boolean {
+  const ofSignal = read(read(read(error, 'config'), 'signal'), 'reason')
+  return [...causesOf(error), ofSignal].some(isTimeout)
 }
 
 /** Where an error keeps a code besides `code`: Prisma, Nodemailer, drivers of MySQL and others, MongoDB. */
@@ -211,7 +287,7 @@ function isTimeout(value: unknown): boolean {
 
 /** The first HTTP status from 400 to 599. */
 function errorStatus(error: unknown): number | undefined {
-  return statusesOf(error).find((status) => isStatusFrom(400, status))
+  return statusesOf(error).find(isRefusal)
 }
 
 /** The values where clients keep the HTTP status, outermost first; some keep it as text. */
@@ -230,17 +306,17 @@ function statusesOf(value: unknown): unknown[] {
   return statuses.map((status) => (typeof status === 'string' && /^\d{3}$/.test(status) ? Number(status) : status))
 }
 
-/** The 5xx status of a result that looks like a response. Runs on every success, so the numbers come first. */
+/** The status from 400 to 599 of a result that looks like a response. Runs on every success, so the numbers come first. */
 function resultStatus(result: unknown): number | undefined {
   if (typeof result !== 'object' && typeof result !== 'function') return undefined
   const own = read(result, 'statusCode')
-  if (isStatusFrom(500, own)) return own
+  if (isRefusal(own)) return own
   const ofSdk = read(read(result, '$metadata'), 'httpStatusCode')
-  if (isStatusFrom(500, ofSdk)) return ofSdk
+  if (isRefusal(ofSdk)) return ofSdk
   const ofStripe = read(read(result, 'lastResponse'), 'statusCode')
-  if (isStatusFrom(500, ofStripe)) return ofStripe
+  if (isRefusal(ofStripe)) return ofStripe
   const status = read(result, 'status')
-  return isStatusFrom(500, status) && looksLikeResponse(result) ? status : undefined
+  return isRefusal(status) && looksLikeResponse(result) ? status : undefined
 }
 
 function looksLikeResponse(result: unknown): boolean {
@@ -252,8 +328,8 @@ function looksLikeResponse(result: unknown): boolean {
   }
 }
 
-function isStatusFrom(least: number, status: unknown): status is number {
-  return typeof status === 'number' && Number.isInteger(status) && status >= least && status <= 599
+function isRefusal(status: unknown): status is number {
+  return typeof status === 'number' && Number.isInteger(status) && status >= 400 && status <= 599
 }
 
 /** Its name; its class, because many do not set `name`; and its `type` (stripe, node-fetch 2). */

@@ -12,6 +12,32 @@ export const NOT_ATTEMPTED = words(
 /** UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE: https://grpc.github.io/grpc/core/md_doc_statuscodes.html */
 export const BREAKABLE_GRPC: ReadonlySet<unknown> = new Set([2, 4, 13, 14])
 
+/**
+ * The statuses that an application has chosen, and so a service that works: INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS,
+ * PERMISSION_DENIED, FAILED_PRECONDITION, ABORTED, OUT_OF_RANGE, UNIMPLEMENTED, UNAUTHENTICATED.
+ */
+export const ANSWERING_GRPC: ReadonlySet<unknown> = new Set([3, 5, 6, 7, 9, 10, 11, 12, 16])
+
+/** "Not now" in the range from 400 to 499: the service may be well or overloaded. */
+export const UNDECIDED_STATUSES: ReadonlySet<unknown> = new Set([408, 425, 429])
+
+/** The same in names and codes of AWS with another status, as a rule 400: those of its SDK, and their like. */
+export const THROTTLING =
+  /Throttl|(Limit|Throughput)Exceeded|TooManyRequests|SlowDown|PriorRequestNotComplete|TransactionInProgress|RequestTimeout/
+
+/**
+ * The classes of SQLSTATE by which a server refuses what it was asked: cardinality, data, constraints, authorization,
+ * unknown database, rollback (a deadlock), syntax and access, views, `RAISE`.
+ */
+export const ANSWERING_SQLSTATES = /^(2[1238]|3D|4[024]|P0)[\dA-Z]{3}$/
+
+/** Codes of a constraint that is violated: Oracle's, and Prisma's for any database. */
+export const ANSWERS = words('ORA-00001 P2002 P2003 P2025')
+
+/** Answers as pairs, see below: of Redis; a duplicate in MongoDB; in SQL Server NOT NULL, a foreign key, a duplicate. */
+export const ANSWERING_PAIRS =
+  /^((Reply|Simple)Error:(WRONGTYPE|NOSCRIPT|NOAUTH|NOPERM|WRONGPASS|EXECABORT|BUSYGROUP)|Mongo\w+:11000|EREQUEST:(515|547|2601|2627))$/
+
 /** DNS, Node's HTTP parser, TLS and certificates (https://nodejs.org/api/tls.html#x509-certificate-error-codes), Firebase, timeouts. */
 const FAMILIES =
   /^(EAI_|HPE_|ERR_SSL_|ERR_TLS_(CERT|DH|HANDSHAKE)_|(ERROR_IN_)?(CERT|CRL)_|UNABLE_TO_(GET_(CRL|ISSUER)|VERIFY_LEAF|DECODE_I|DECRYPT_C)|[a-z-]+\/(network-|server-unavailable|internal-error))|Timed?[oO]ut(Error|Exception)$/
@@ -47,7 +73,7 @@ const BREAKABLE = words(`
   ENETUNREACH ESOCKETTIMEDOUT ENOTFOUND ENODATA EBADRESP EREFUSED ESERVFAIL ETIMEOUT
 
   ERR_SOCKET_CONNECTION_TIMEOUT ERR_STREAM_PREMATURE_CLOSE ERR_PROXY_TUNNEL ERR_HTTP2_ERROR ERR_HTTP2_GOAWAY_SESSION
-  ERR_HTTP2_PING_CANCEL ERR_HTTP2_SESSION_ERROR ERR_HTTP2_STREAM_CANCEL ERR_HTTP2_STREAM_ERROR AbortError
+  ERR_HTTP2_PING_CANCEL ERR_HTTP2_SESSION_ERROR ERR_HTTP2_STREAM_CANCEL ERR_HTTP2_STREAM_ERROR
 
   DEPTH_ZERO_SELF_SIGNED_CERT SELF_SIGNED_CERT_IN_CHAIN HOSTNAME_MISMATCH INVALID_CA INVALID_PURPOSE
   PATH_LENGTH_EXCEEDED

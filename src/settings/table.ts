@@ -5,7 +5,7 @@
  */
 
 import type { StateChangeListener, StorageErrorListener } from '../events.ts'
-import { isBreakableError, isBreakableResult } from '../failures/classification.ts'
+import { isBreakableError, isBreakableResult, type Outcome } from '../failures/classification.ts'
 import type { StorageOption } from '../storage/factory.ts'
 import { isText, textAllowed } from './problems.ts'
 import { callback, factor, flag, milliseconds, oneOf, type Setting, whole } from './rules.ts'
@@ -13,11 +13,25 @@ import { callback, factor, flag, milliseconds, oneOf, type Setting, whole } from
 /** `enforce`: refuses calls. `observe`: counts, stores and reports, never refuses. `off`: calls pass straight through. */
 export type Mode = 'enforce' | 'observe' | 'off'
 
-/** Whether an error says that the service is unwell, and so counts as a failure. */
-export type IsBreakableError = (error: unknown) => boolean
+/**
+ * What an error says of the service.
+ *
+ * - `true`, `'failure'`: the service is unwell; the error counts.
+ * - `'success'`: the service works, and the error is its answer. It closes a probe and ends a streak, and is thrown all the same.
+ * - `'ignore'`: neither; it counts for nothing.
+ * - `false`: it is no failure. The default decides whether it is an answer (a 404) or nothing (a bug, an abort, and what the
+ *   default would count).
+ *
+ * Another value that is truthy is taken for `true`, one that is falsy for `false`. Where the classifier throws or returns a
+ * promise, the default decides, and a warning says so once for each service.
+ */
+export type IsBreakableError = (error: unknown) => boolean | Outcome
 
-/** Whether a result says that the service is unwell, and so counts as a failure. */
-export type IsBreakableResult = (result: unknown) => boolean
+/**
+ * What a result says of the service: as {@link IsBreakableError}, but `false` is a success, unless it is a response with 408, 425
+ * or 429, which is ignored.
+ */
+export type IsBreakableResult<T = unknown> = (result: T) => boolean | Outcome
 
 /** The settings of one service, complete. Times are milliseconds. */
 export interface ServiceSettings {

@@ -130,7 +130,6 @@ describe('what users bring along', () => {
     expect(await breaker.call('stripe', ok, limits)).toBe('ok')
     expect(await outcomeOf(breaker.call('stripe', () => Promise.reject(error), limits))).toEqual({ error })
     expect(await breaker.call('stripe', ok, limits)).toBe('ok')
-    expect(warn).toHaveBeenCalledWith(expect.stringContaining('something without a text'), expect.anything())
     warn.mockRestore()
   })
 

@@ -2,7 +2,7 @@ import { describe, expect, it } from '@jest/globals'
 import fc from 'fast-check'
 import type { CircuitRecord } from '../../../src/storage/contract.ts'
 import type { Fault } from '../../support/recording-storage.ts'
-import { BadRequest, controlled, createFleet, ok, outcomeOf, ServiceUnavailable } from '../../support/virtual-fleet.ts'
+import { controlled, createFleet, ok, outcomeOf, ServiceUnavailable } from '../../support/virtual-fleet.ts'
 
 type Step =
   | {
@@ -107,7 +107,7 @@ async function violations(setup: Setup, steps: readonly Step[]): Promise<string[
       const operation = async (): Promise<string> => {
         if (takes > 0) await runtime.sleep(takes)
         if (comesTo === 'failure') throw new ServiceUnavailable('503')
-        if (comesTo === 'ignored') throw new BadRequest('400')
+        if (comesTo === 'ignored') throw new TypeError('a bug')
         return 'ok'
       }
       calls.push(

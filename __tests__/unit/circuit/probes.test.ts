@@ -2,7 +2,6 @@ import { describe, expect, it, jest } from '@jest/globals'
 import type { CircuitOpenError } from '../../../src/index.ts'
 import { emptyRecord } from '../../../src/storage/record.ts'
 import {
-  BadRequest,
   controlled,
   createFleet,
   failTimes,
@@ -13,7 +12,7 @@ import {
   unavailable,
 } from '../../support/virtual-fleet.ts'
 
-const ignored = (): Promise<never> => Promise.reject(new BadRequest('400'))
+const ignored = (): Promise<never> => Promise.reject(new TypeError('a bug'))
 
 describe('an open circuit', () => {
   it('refuses before retryAt, never starts the operation, writes nothing and does not move retryAt', async () => {

@@ -20,6 +20,8 @@ import {
   hasStatus,
   isBreakableError,
   isBreakableResult,
+  outcomeOfError,
+  outcomeOfResult,
 } from '../../../src/failures/classification.ts'
 import { refusingPort } from '../../support/refusing-port.ts'
 
@@ -43,6 +45,26 @@ const circuitOpen = () => new CircuitOpenError({ service: 's', retryAfter: 1, op
 const circuitTimeout = (attempted: boolean, reason: 'timeout' | 'deadline' = 'timeout') =>
   new CircuitTimeoutError({ service: 's', reason, timeout: 1, attempted })
 
+const timeoutError = () => new DOMException('timed out', 'TimeoutError')
+
+/** The ways in which clients say that a signal without a timeout has cancelled them. */
+function aborts(): [string, unknown][] {
+  const reason = new DOMException('aborted', 'AbortError')
+  return [
+    ["fetch's abort", reason],
+    ["undici's abort", error({ name: 'AbortError', code: 'UND_ERR_ABORTED' })],
+    ["node:http's abort", error({ name: 'AbortError', code: 'ABORT_ERR', cause: reason })],
+    ["got's abort", error({ name: 'AbortError', code: 'ERR_ABORTED' })],
+    ["got 11's abort", error({ name: 'CancelError', cause: error({ code: 'ECONNRESET' }) })],
+    ["the AWS SDK's abort", error({ name: 'AbortError', cause: reason }, 'Request aborted')],
+    ["openai's abort", new APIUserAbortError()],
+    ['an abort because another call failed', error({ name: 'AbortError', cause: error({ status: 503 }) })],
+    ['a body that was aborted', withCause(reason)],
+    ['a race that was aborted', new AggregateError([reason, new DOMException('aborted', 'AbortError')])],
+  ]
+}
+
+class APIUserAbortError extends Error {}
 class APIConnectionTimeoutError extends Error {}
 class SocketClosedUnexpectedlyError extends Error {}
 class MaxRetriesPerRequestError extends Error {
@@ -127,8 +149,10 @@ describe('isBreakableError', () => {
 
   it.each<[string, unknown]>([
     ['an AbortSignal.timeout()', new DOMException('timed out', 'TimeoutError')],
-    ['an abort nobody claims', new DOMException('aborted', 'AbortError')],
-    ["undici's abort", error({ name: 'AbortError', code: 'UND_ERR_ABORTED' })],
+    ["node:http's abort by a timeout", error({ name: 'AbortError', code: 'ABORT_ERR', cause: timeoutError() })],
+    ["the AWS SDK's abort by a timeout", error({ name: 'AbortError', cause: timeoutError() }, 'Request aborted')],
+    ['an abort whose reason is a timeout', error({ name: 'AbortError', reason: timeoutError() })],
+    ['an abort whose reason is a nested breaker’s timeout', error({ name: 'AbortError', cause: circuitTimeout(true) })],
     ["got's timeout", error({ name: 'TimeoutError', code: 'ETIMEDOUT' })],
     ["ky's timeout", error({ name: 'TimeoutError' })],
     ["axios' timeout", axiosError(undefined, 'ECONNABORTED')],
@@ -175,6 +199,7 @@ describe('isBreakableError', () => {
     ['an Error with a status in its message', new Error('HTTP 503')],
     ['a TypeError from a bug', new TypeError("Cannot read properties of undefined (reading 'id')")],
     ["axios' cancel", axiosError(undefined, 'ERR_CANCELED')],
+    ...aborts(),
     ["axios' cancel by its signal", error({ code: 'ERR_CANCELED', config: { signal: AbortSignal.abort() } })],
     ['axios, redirect refused', error({ code: 'ERR_FR_TOO_MANY_REDIRECTS', response: { status: 302 } })],
     ['AWS SDK, client fault without a status', awsError('ThrottlingException', undefined, 'client')],
@@ -264,6 +289,95 @@ describe('isBreakableError', () => {
   })
 })
 
+describe('outcomeOfError', () => {
+  const undecided = [408, 425, 429]
+
+  it.each(clientStatuses)('says what HTTP %i says of the service, wherever a client puts it', (status) => {
+    const carriers = [
+      error({ status }),
+      error({ statusCode: status }),
+      error({ status: String(status) }),
+      axiosError(status, 'ERR_BAD_REQUEST'),
+      gotHttpError(status),
+      kyHttpError(status),
+      awsError('ValidationException', status, 'client'),
+      stripeError('StripeInvalidRequestError', { statusCode: status }),
+      new Error('could not load the user', { cause: axiosError(status, 'ERR_BAD_REQUEST') }),
+      new Response('', { status }),
+    ]
+    const outcome = undecided.includes(status) ? 'ignore' : 'success'
+    expect(carriers.map(outcomeOfError)).toEqual(carriers.map(() => outcome))
+  })
+
+  it('says of each gRPC status whether the application chose it', () => {
+    const outcomes = Array.from({ length: 17 }, (_, code) => outcomeOfError(grpcError(code)))
+    const having = (wanted: string) => outcomes.flatMap((outcome, code) => (outcome === wanted ? [code] : []))
+    expect(having('success')).toEqual([3, 5, 6, 7, 9, 10, 11, 12, 16])
+    expect(having('ignore')).toEqual([0, 1, 8, 15])
+  })
+
+  it.each<[string, unknown]>([
+    ['pg, a duplicate', error({ name: 'error', severity: 'ERROR', code: '23505', routine: '_bt_check_unique' })],
+    ['pg, a syntax error', error({ severity: 'ERROR', code: '42601' })],
+    ['pg, a deadlock', error({ severity: 'ERROR', code: '40P01' })],
+    ['pg, a wrong password', error({ severity: 'FATAL', code: '28P01' })],
+    ['pg, RAISE', error({ severity: 'ERROR', code: 'P0001' })],
+    ['mysql2, a duplicate', error({ code: 'ER_DUP_ENTRY', errno: 1062, sqlState: '23000', sqlMessage: 'Duplicate' })],
+    ['an ORM around pg', error({ name: 'QueryError', cause: error({ severity: 'ERROR', code: '23503' }) })],
+    ['mongodb, a duplicate', error({ name: 'MongoServerError', code: 11_000 })],
+    ['mssql, a duplicate', error({ name: 'RequestError', code: 'EREQUEST', number: 2627 })],
+    ['oracledb, a duplicate', error({ code: 'ORA-00001', errorNum: 1 })],
+    ['ioredis, another type', error({ name: 'ReplyError' }, 'WRONGTYPE Operation against a key')],
+    ['redis, no such script', error({ name: 'SimpleError' }, 'NOSCRIPT No matching script.')],
+    ['Sequelize, a wrong password', error({ name: 'X', parent: error({ severity: 'FATAL', code: '28P01' }) })],
+    ['Prisma, a duplicate', error({ name: 'PrismaClientKnownRequestError', code: 'P2002' })],
+  ])('takes the refusal of a database for an answer: %s', (_, failure) => {
+    expect(outcomeOfError(failure)).toBe('success')
+    expect(isBreakableError(failure)).toBe(false)
+  })
+
+  it.each<[string, unknown]>([
+    ['throttling of the AWS SDK with a 400', awsError('ThrottlingException', 400, 'client')],
+    ['throttling of DynamoDB', awsError('ProvisionedThroughputExceededException', 400, 'client')],
+    ['throttling of AWS SDK 2', error({ code: 'Throttling', statusCode: 400 })],
+    ['throttling by its trait', error({ $retryable: { throttling: true }, $metadata: { httpStatusCode: 400 } })],
+    ['a timeout of S3', awsError('RequestTimeout', 400, 'client')],
+    ['a fault of the client before anything was sent', awsError('ValidationException', undefined, 'client')],
+    ['a SQLSTATE that no server sent', error({ code: '23505' })],
+    ['a state of a client’s own', error({ sqlState: '23000' })],
+    ['pg, a statement that was cancelled', error({ severity: 'ERROR', code: '57014' })],
+    ['pg, an aborted transaction', error({ severity: 'ERROR', code: '25P02' })],
+    ['mysql2, a full table', error({ code: 'ER_RECORD_FILE_FULL', sqlState: 'HY000', sqlMessage: 'full' })],
+    ['another 11000', error({ code: 11_000 })],
+    ['mssql, a full log', error({ code: 'EREQUEST', number: 9_002 })],
+    ['redis, any error', error({ name: 'ReplyError' }, 'ERR max number of clients reached')],
+    ['a bug', new TypeError('x')],
+    ['a string', '404'],
+    ['a nested breaker’s refusal', circuitOpen()],
+    ['a nested breaker’s refusal of a wrapped 404', error({ code: 'CIRCUIT_OPEN', cause: error({ status: 404 }) })],
+    ...aborts(),
+  ])('ignores %s', (_, failure) => {
+    expect(outcomeOfError(failure)).toBe('ignore')
+  })
+
+  it('takes the strongest of several: a failure before an answer, an answer before what is ignored', () => {
+    const [refused, missing, bug] = [error({ code: 'ECONNREFUSED' }), error({ status: 404 }), new TypeError('x')]
+    const open = circuitOpen()
+    const of = (...errors: unknown[]) => outcomeOfError(new AggregateError(errors))
+    expect([of(missing, refused), of(refused, missing), of(open, missing), of(missing, bug), of(open, bug)]).toEqual([
+      'failure',
+      'failure',
+      'success',
+      'success',
+      'ignore',
+    ])
+  })
+
+  it.each([...codesThatCount, ...codesThatPass])('agrees with isBreakableError on the code %s', (code) => {
+    expect(outcomeOfError(error({ code })) === 'failure').toBe(isBreakableError(error({ code })))
+  })
+})
+
 describe('isBreakableError on real failures', () => {
   it('counts a fetch to a closed port, by address and by name', async () => {
     await using refusing = await refusingPort()
@@ -292,7 +406,7 @@ describe('isBreakableError on real failures', () => {
     expect(isBreakableError(failure)).toBe(true)
   })
 
-  it('counts AbortSignal.timeout(), and a plain abort unless the caller made it', async () => {
+  it('counts AbortSignal.timeout(), and no plain abort', async () => {
     await using server = await listening(createServer((socket) => socket.on('error', () => {})))
     const timeout = AbortSignal.timeout(20)
     const timedOut = await rejection(fetch(server.url, { signal: timeout }))
@@ -302,7 +416,7 @@ describe('isBreakableError on real failures', () => {
     const pending = rejection(fetch(server.url, { signal: caller.signal }))
     caller.abort()
     const aborted = await pending
-    expect([isBreakableError(aborted), abortedByCaller(aborted, caller.signal)]).toEqual([true, true])
+    expect([isBreakableError(aborted), abortedByCaller(aborted, caller.signal)]).toEqual([false, true])
   })
 
   it('counts the 503 that fetch and node:http resolve with, and leaves the body unread', async () => {
@@ -363,6 +477,30 @@ describe('isBreakableResult', () => {
     const result = Object.defineProperties({ status: 503 }, { body: { get: untouchable }, data: { get: untouchable } })
     expect(isBreakableResult(result)).toBe(true)
   })
+})
+
+describe('outcomeOfResult', () => {
+  const statuses = [...serverStatuses, ...clientStatuses, 200, 302]
+
+  it.each(statuses)('says of a response with %i what an error with it says', (status) => {
+    const responses = [
+      ...(status >= 200 ? [new Response(null, { status })] : []),
+      { status, body: '' },
+      { statusCode: status, headers: {} },
+      { $metadata: { httpStatusCode: status } },
+      { lastResponse: { statusCode: status } },
+    ]
+    const outcome = status < 400 ? 'success' : outcomeOfError({ status })
+    expect(responses.map(outcomeOfResult)).toEqual(responses.map(() => outcome))
+    expect(responses.map(isBreakableResult)).toEqual(responses.map(() => status >= 500))
+  })
+
+  it.each([undefined, null, 429, 'text', { id: 7, status: 429 }, { status: '429', body: '' }])(
+    'takes %p for a success',
+    (result) => {
+      expect(outcomeOfResult(result)).toBe('success')
+    },
+  )
 })
 
 describe('hasStatus', () => {
@@ -486,6 +624,7 @@ describe('abortedByCaller', () => {
       error({ name: 'AbortError', code: 'UND_ERR_ABORTED' }),
       error({ name: 'CanceledError', code: 'ERR_CANCELED' }), // axios
       error({ name: 'AbortError' }, 'Request aborted'), // AWS SDK
+      error({ name: 'CancelError' }), // got 11
       withCause(abortError()),
     ]
     expect(errors.map((e) => abortedByCaller(e, signal))).toEqual(errors.map(() => true))
