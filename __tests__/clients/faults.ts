@@ -14,7 +14,7 @@ export interface Fault {
   /** The gRPC status that it answers with. */
   readonly grpcStatus?: number
   /** Who gives up on a service that says nothing. */
-  readonly limit?: 'client' | 'breaker' | 'caller'
+  readonly limit?: 'client' | 'breaker' | 'caller' | 'operation'
   /** Where the machine stands still, the client may give up before the half has come, with other words. */
   readonly isRaced?: boolean
   /** What an error has to show somewhere, unless its client hides it, if this is what went wrong. */
@@ -36,6 +36,7 @@ const faultsByName = {
   'no answer: the client’s timeout': { group: 'transport', limit: 'client' },
   'no answer: the breaker’s timeout': { group: 'transport', limit: 'breaker' },
   'no answer: the caller aborts': { group: 'transport', limit: 'caller' },
+  'no answer: the operation aborts': { group: 'transport', limit: 'operation' },
   'half an answer: the client’s timeout': { group: 'transport', limit: 'client', isRaced: true },
 
   'HTTP 200 with a page instead of JSON': { group: 'status', status: 200 },

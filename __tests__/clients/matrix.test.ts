@@ -31,7 +31,8 @@ describe.each(clientNames)('%s', (client) => {
     else if (limit === 'caller') expect(seen.reached).toBe('abort reason')
     else expect(seen).toMatchObject({ untouched: true, judged: verdict === 'counts' })
 
-    if (verdict === 'passes') {
+    expect(seen.probed).toBe({ counts: 'OPEN', answers: 'CLOSED', passes: 'HALF_OPEN' }[verdict])
+    if (verdict !== 'counts') {
       expect(seen).toMatchObject({ state: 'CLOSED', failureCount: 0 })
       expect(seen.stored).toBeUndefined()
     } else {

@@ -30,6 +30,8 @@ export interface Observation {
   /** What `isBreakableError` says of the error, `isBreakableResult` of the value. */
   readonly judged: boolean
   readonly state: string
+  /** What a half-open circuit has become when a probe has come to the same. */
+  readonly probed: string | undefined
   readonly failureCount: number
   /** How long the circuit opened for, in milliseconds. */
   readonly opensFor: number | undefined
@@ -71,11 +73,13 @@ async function observe(name: ClientName, fault: FaultName, folder: string): Prom
   await breaker.load()
   const caller = new AbortController()
   if (by === 'caller') setTimeout(() => caller.abort(), limit)
+  const own = new AbortController()
+  if (by === 'operation') setTimeout(() => own.abort(), limit)
   const readsBody = fault !== 'reset in the answer, read after the guard'
   let came: Settled | undefined
   const operation = async ({ signal }: { readonly signal: AbortSignal }): Promise<unknown> => {
     const ownLimit = by === 'client' ? limit : undefined
-    const attempt = { endpoint, timeout: ownLimit, signal, readsBody, folder }
+    const attempt = { endpoint, timeout: ownLimit, signal: by === 'operation' ? own.signal : signal, readsBody, folder }
     came = await settle(client.call(attempt, fault))
     if ('error' in came) throw came.error
     return came.value
@@ -104,6 +108,7 @@ async function observe(name: ClientName, fault: FaultName, folder: string): Prom
       Object.is(isError ? got.error : got.value, 'error' in came ? came.error : came.value),
     judged: isError ? isBreakableError(got.error) : isBreakableResult(got.value),
     state: record?.state ?? 'CLOSED',
+    probed: await probeWith(got),
     failureCount: record?.failureCount ?? 0,
     opensFor: record?.retryAt === undefined ? undefined : record.retryAt - (record.openedAt ?? 0),
     stored: lastFailure && { name: lastFailure.name, code: lastFailure.code, status: lastFailure.status },
@@ -111,6 +116,23 @@ async function observe(name: ClientName, fault: FaultName, folder: string): Prom
     message: isError && got.error instanceof Error ? got.error.message : undefined,
     readLater: later && ('error' in later ? 'error' : 'value'),
   }
+}
+
+/** Lets a probe come to what a call came to. */
+async function probeWith(came: Settled): Promise<string | undefined> {
+  const storage = new MemoryCircuitStorage()
+  let now = 0
+  const breaker = new CircuitBreaker(
+    { services: ['service'], storage, failureThreshold: 1 },
+    { env: {}, now: () => now },
+  )
+  const comeTo = (end: Settled) => () => ('error' in end ? Promise.reject(end.error) : Promise.resolve(end.value))
+  await settle(breaker.execute('service', comeTo({ error: undefined })))
+  await breaker.flush()
+  now = 60_000
+  await settle(breaker.call('service', comeTo(came)))
+  await breaker.flush()
+  return (await storage.getState('service'))?.state
 }
 
 async function observeAll(names: readonly ClientName[], folder: string): Promise<Observation[]> {

@@ -39,10 +39,11 @@ function table(kind: string, observations: readonly Observation[]): string {
 
 function cell(observation: Observation | undefined): string {
   if (observation === undefined) return '–'
-  const { fault, state, stored, reached, message, judged, opensFor = 0 } = observation
+  const { fault, state, probed, stored, reached, message, judged, opensFor = 0 } = observation
   if (state === 'CLOSED') {
-    const isGap = reached === 'error' && !judged && faults[fault].group === 'transport'
-    return isGap ? `**passes**: “${message}”` : 'passes'
+    const { group, limit } = faults[fault]
+    const isGap = reached === 'error' && !judged && group === 'transport' && limit !== 'operation'
+    return isGap ? `**passes**: “${message}”` : probed === 'CLOSED' ? 'answers' : 'passes'
   }
   if (faults[fault].retryAfter !== undefined) return opensFor > 10_000 ? 'counts, open until then' : 'counts'
   const isTelling = faults[fault].group === 'transport' && !faults[fault].isRaced

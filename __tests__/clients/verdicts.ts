@@ -5,10 +5,11 @@
 import { type Client, type ClientName, clients } from './clients.ts'
 import { type FaultName, faultNames, faults } from './faults.ts'
 
-export type Verdict = 'counts' | 'passes'
+/** Whether it speaks against the service (a failure), for it (a success), or neither (it is ignored). */
+export type Verdict = 'counts' | 'answers' | 'passes'
 
 const rules: Readonly<Record<FaultName, Verdict>> = {
-  'none: it answers': 'passes',
+  'none: it answers': 'answers',
   'connection refused': 'counts',
   'host unreachable': 'counts',
   'unknown host (DNS)': 'counts',
@@ -17,11 +18,12 @@ const rules: Readonly<Record<FaultName, Verdict>> = {
   'reset before the answer': 'counts',
   'closed before the answer': 'counts',
   'reset in the answer': 'counts',
-  'reset in the answer, read after the guard': 'passes',
+  'reset in the answer, read after the guard': 'answers',
   'malformed answer': 'counts',
   'no answer: the client’s timeout': 'counts',
   'no answer: the breaker’s timeout': 'counts',
   'no answer: the caller aborts': 'passes',
+  'no answer: the operation aborts': 'passes',
   'half an answer: the client’s timeout': 'counts',
 
   'HTTP 200 with a page instead of JSON': 'passes',
@@ -34,14 +36,14 @@ const rules: Readonly<Record<FaultName, Verdict>> = {
   'HTTP 503 with a page instead of JSON': 'counts',
   'HTTP 504': 'counts',
   'HTTP 529': 'counts',
-  'HTTP 400': 'passes',
-  'HTTP 401': 'passes',
-  'HTTP 403': 'passes',
-  'HTTP 404': 'passes',
-  'HTTP 404 with a page instead of JSON': 'passes',
+  'HTTP 400': 'answers',
+  'HTTP 401': 'answers',
+  'HTTP 403': 'answers',
+  'HTTP 404': 'answers',
+  'HTTP 404 with a page instead of JSON': 'answers',
   'HTTP 408': 'passes',
-  'HTTP 409': 'passes',
-  'HTTP 422': 'passes',
+  'HTTP 409': 'answers',
+  'HTTP 422': 'answers',
   'HTTP 425': 'passes',
   'HTTP 429': 'passes',
 
@@ -50,20 +52,20 @@ const rules: Readonly<Record<FaultName, Verdict>> = {
 
   CANCELLED: 'passes',
   UNKNOWN: 'counts',
-  INVALID_ARGUMENT: 'passes',
+  INVALID_ARGUMENT: 'answers',
   DEADLINE_EXCEEDED: 'counts',
-  NOT_FOUND: 'passes',
-  PERMISSION_DENIED: 'passes',
+  NOT_FOUND: 'answers',
+  PERMISSION_DENIED: 'answers',
   RESOURCE_EXHAUSTED: 'passes',
-  ABORTED: 'passes',
-  UNIMPLEMENTED: 'passes',
+  ABORTED: 'answers',
+  UNIMPLEMENTED: 'answers',
   INTERNAL: 'counts',
   UNAVAILABLE: 'counts',
-  UNAUTHENTICATED: 'passes',
+  UNAUTHENTICATED: 'answers',
 
   'the server is starting up': 'counts',
   'the server is shutting down': 'counts',
-  'a constraint is violated': 'passes',
+  'a constraint is violated': 'answers',
 
   'a TypeError': 'passes',
   "a plain Error('HTTP 503')": 'passes',
@@ -72,10 +74,12 @@ const rules: Readonly<Record<FaultName, Verdict>> = {
 }
 
 /**
- * Where a client says of an answer that it cannot read, in a class or code of its own, that the service is to blame. stripe
- * then drops the status.
+ * Where a client says of an answer that it cannot read, in a class or code of its own, that the service is to blame (stripe
+ * then drops the status), or does not read it.
  */
 const exceptions: Readonly<Partial<Record<ClientName, Readonly<Partial<Record<FaultName, Verdict>>>>>> = {
+  axios: { 'HTTP 200 with a page instead of JSON': 'answers' },
+  S3: { 'HTTP 200 with a page instead of JSON': 'answers' },
   got: { 'HTTP 200 with a page instead of JSON': 'counts' },
   stripe: { 'HTTP 200 with a page instead of JSON': 'counts', 'HTTP 404 with a page instead of JSON': 'counts' },
 }
@@ -125,11 +129,18 @@ const groups: Readonly<Record<Client['kind'], readonly string[]>> = {
   code: ['code'],
 }
 
+/** The clients that a signal can cancel. */
+const takingSignals: ReadonlySet<ClientName> = new Set([
+  ...(['fetch', 'undici', 'node:http', 'axios', 'got', 'ky'] as const),
+  ...(['DynamoDB', 'SESv2', 'Comprehend', 'S3', 'grpc-js'] as const),
+])
+
 /** The faults that a client can meet. */
 export function faultsOf(client: ClientName): FaultName[] {
   const { kind, readLater } = clients[client]
   return faultNames.filter((fault) => {
     if (fault.endsWith('read after the guard')) return readLater !== undefined
+    if (faults[fault].limit === 'operation') return takingSignals.has(client)
     if (fault === 'internal fault' || fault === 'throttling with a 400') return kind === 'sdk' && client !== 'stripe'
     if (faults[fault].group === 'database') return client === 'pg'
     return groups[kind].includes(faults[fault].group)

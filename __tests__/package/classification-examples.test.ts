@@ -17,6 +17,7 @@ interface Examples {
   readonly without501: CircuitBreakerMiddleware<'legacy'>
   readonly countingThrottling: CircuitBreakerMiddleware<'ses' | 'inventory'>
   readonly countingDeclines: CircuitBreakerMiddleware<'stripe'>
+  readonly knowingAnswers: CircuitBreakerMiddleware<'crm'>
   readonly countingMessages: CircuitBreakerMiddleware<'database'>
   readonly breaker: CircuitBreaker<'shop'>
   readonly read: (url: string) => Promise<{ readonly status: number; readonly body: string }>
@@ -40,7 +41,7 @@ beforeAll(async () => {
     }),
   )
   examples = Object.assign({}, ...modules)
-  expect(Object.keys(examples)).toHaveLength(9)
+  expect(Object.keys(examples)).toHaveLength(10)
 })
 afterAll(() => rm(folder, { recursive: true }))
 
@@ -101,6 +102,15 @@ describe('the examples of docs/classification.md', () => {
     const declined = (code: string) => thrown({ type: 'StripeCardError', statusCode: 402, code })
     const operations = [declined('card_declined'), declined('processing_error')]
     expect(await learned(countingDeclines, 'stripe', operations)).toEqual(['CLOSED', 'OPEN'])
+  })
+
+  it('say what an error without a status means', async () => {
+    const { knowingAnswers } = examples
+    const [known, offline, refused] = ['CUSTOMER_UNKNOWN', 'OFFLINE_MODE', 'ECONNREFUSED'].map((code) =>
+      thrown({ code }),
+    )
+    const learnt = [known, offline, refused] as readonly (() => Promise<unknown>)[]
+    expect(await learned(knowingAnswers, 'crm', learnt)).toEqual(['CLOSED', 'CLOSED', 'OPEN'])
   })
 
   it('count by message what the databases’ clients hide', async () => {

@@ -366,7 +366,7 @@ describe('a circuit does not close', () => {
     expect(await asking({}, createTestContext())).toBe('ok')
   })
 
-  it('by a probe that throws a 400, or is aborted, nor does it open again; by a returned 404 it does', async () => {
+  it('by a probe that throws a bug or a 429, or is aborted, nor does it open again; by a thrown 404 it does', async () => {
     const { start, runtime } = createFleet()
     const breaker = start()
     await trip(start())
@@ -376,8 +376,10 @@ describe('a circuit does not close', () => {
     const probe = outcomeOf(breaker.call('stripe', held.operation))
     await runtime.settle()
     const meanwhile = await outcomeOf(breaker.call('stripe', ok))
-    held.fail(new BadRequest('400'))
+    held.fail(new TypeError('a bug'))
     await probe
+    const tooMany = Object.assign(new Error('429'), { status: 429 })
+    await outcomeOf(breaker.call('stripe', () => Promise.reject(tooMany)))
     await breaker.flush()
 
     expect(meanwhile.error).toMatchObject({ reason: 'probing' })
@@ -391,7 +393,8 @@ describe('a circuit does not close', () => {
     await second
     await breaker.flush()
     expect(breaker.snapshot('stripe').state).toBe('HALF_OPEN')
-    await breaker.call('stripe', async () => ({ status: 404, body: '' }))
+    const missing = Object.assign(new Error('404'), { status: 404 })
+    expect((await outcomeOf(breaker.call('stripe', () => Promise.reject(missing)))).error).toBe(missing)
     expect(breaker.snapshot('stripe').state).toBe('CLOSED')
   })
 
