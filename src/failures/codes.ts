@@ -5,7 +5,7 @@
  */
 
 /** A breaker's own errors for a service that it did not ask. */
-export const NOT_ATTEMPTED = words(
+export const NOT_ATTEMPTED: ReadonlySet<unknown> = words(
   'CIRCUIT_OPEN CIRCUIT_CONCURRENCY_LIMIT CIRCUIT_UNKNOWN_SERVICE CIRCUIT_CONFIGURATION CIRCUIT_STORAGE',
 )
 
@@ -22,20 +22,20 @@ export const ANSWERING_GRPC: ReadonlySet<unknown> = new Set([3, 5, 6, 7, 9, 10, 
 export const UNDECIDED_STATUSES: ReadonlySet<unknown> = new Set([408, 425, 429])
 
 /** The same in names and codes of AWS with another status, as a rule 400: those of its SDK, and their like. */
-export const THROTTLING =
+export const THROTTLING: RegExp =
   /Throttl|(Limit|Throughput)Exceeded|TooManyRequests|SlowDown|PriorRequestNotComplete|TransactionInProgress|RequestTimeout/
 
 /**
  * The classes of SQLSTATE by which a server refuses what it was asked: cardinality, data, constraints, authorization,
  * unknown database, rollback (a deadlock), syntax and access, views, `RAISE`.
  */
-export const ANSWERING_SQLSTATES = /^(2[1238]|3D|4[024]|P0)[\dA-Z]{3}$/
+export const ANSWERING_SQLSTATES: RegExp = /^(2[1238]|3D|4[024]|P0)[\dA-Z]{3}$/
 
 /** Codes of a constraint that is violated: Oracle's, and Prisma's for any database. */
-export const ANSWERS = words('ORA-00001 P2002 P2003 P2025')
+export const ANSWERS: ReadonlySet<unknown> = words('ORA-00001 P2002 P2003 P2025')
 
 /** Answers as pairs, see below: of Redis; a duplicate in MongoDB; in SQL Server NOT NULL, a foreign key, a duplicate. */
-export const ANSWERING_PAIRS =
+export const ANSWERING_PAIRS: RegExp =
   /^((Reply|Simple)Error:(WRONGTYPE|NOSCRIPT|NOAUTH|NOPERM|WRONGPASS|EXECABORT|BUSYGROUP)|Mongo\w+:11000|EREQUEST:(515|547|2601|2627))$/
 
 /** DNS, Node's HTTP parser, TLS and certificates (https://nodejs.org/api/tls.html#x509-certificate-error-codes), Firebase, timeouts. */
@@ -54,14 +54,14 @@ const DATABASES =
  * Where a code alone says nothing: whose it is, or its number. Neo4j, NATS, Cassandra, MQTT, SQL Server in Azure, SMTP; and
  * Redis, whose protocol makes the first word of a message the code.
  */
-export const BREAKABLE_PAIRS =
+export const BREAKABLE_PAIRS: RegExp =
   /^(Neo4jError:(ServiceUnavailable|SessionExpired|.+\.DatabaseUnavailable)|NatsError:(CONNECTION_REFUSED|TIMEOUT|DISCONNECT|503)|ResponseError:(409[678]|4352|4608)|ErrorWithReasonCode:(3|13[679])|EREQUEST:(40(197|501|613)|4991[89]|49920|1092[89])|E[A-Z]+:421|(Reply|Simple)Error:(LOADING|CLUSTERDOWN|MASTERDOWN))$/
 
 /**
  * Names of errors that say no more than that the connection failed, which may be for a password, too. One of them counts
  * where nothing else is said.
  */
-export const CONNECTION =
+export const CONNECTION: RegExp =
   /(?<!Invalid)(Connection(Closed|Lost|Refused)?|NoLivingConnections|Network|NoHostAvailable|ServerSelection)Error$|NumberOfRetriesExceeded$/
 
 /**
