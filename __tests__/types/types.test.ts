@@ -161,6 +161,20 @@ const claims = {
     return guarded
   },
 
+  'a classifier returns a boolean or one of three words': () => {
+    const guarded = async (callExternal: CallExternal<'stripe'>) => {
+      await callExternal('stripe', fetchCharge, {
+        isBreakableError: (error) => (error instanceof RangeError ? 'ignore' : false),
+        isBreakableResult: (result) => (result.busy ? 'failure' : 'success'),
+      })
+      // @ts-expect-error no such word
+      await callExternal('stripe', fetchCharge, { isBreakableError: () => 'ignored' })
+      // @ts-expect-error nobody waits for it
+      await callExternal('stripe', fetchCharge, { isBreakableError: async () => true })
+    }
+    return guarded
+  },
+
   'the options of a call': () => {
     const guarded = async (callExternal: CallExternal<'stripe'>) => {
       // @ts-expect-error a misspelt option
