@@ -10,7 +10,8 @@ import { observeMatrix } from '../__tests__/clients/matrix.ts'
 import { withMatrix } from '../__tests__/clients/page.ts'
 
 const file = fileURLToPath(new URL('../docs/classification.md', import.meta.url))
-const observations = await observeMatrix()
+const { observations, failures } = await observeMatrix()
+if (failures.length > 0) throw new Error(JSON.stringify(failures, undefined, 2))
 await writeFile(file, withMatrix(await readFile(file, 'utf8'), observations))
 console.log(`${observations.length} cells are in docs/classification.md.`)
 // What the clients keep open.

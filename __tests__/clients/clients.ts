@@ -12,61 +12,29 @@ import { SESv2Client, SendEmailCommand } from '@aws-sdk/client-sesv2'
 import grpc from '@grpc/grpc-js'
 import axios from 'axios'
 import got from 'got'
-import { Redis } from 'ioredis'
 import ky from 'ky'
-import mysql from 'mysql2/promise'
-import pg from 'pg'
 import Stripe from 'stripe'
 import { Agent, request } from 'undici'
 import { patience } from '../support/time.ts'
-import { authority } from './certificates.ts'
-import type { Endpoint } from './endpoint.ts'
-import type { FaultName } from './faults.ts'
 import {
-  grpcPath,
-  grpcService,
-  httpService,
-  mysqlService,
-  postgresService,
-  redisService,
-  type Service,
-} from './servers.ts'
-
-/** One call of a service. */
-export interface Attempt {
-  readonly endpoint: Endpoint
-  /** The client's own timeout, in milliseconds, where that is what ends the call. */
-  readonly timeout: number | undefined
-  /** The operation's. */
-  readonly signal: AbortSignal
-  /** Whether the operation reads the body, or returns before. */
-  readonly readsBody: boolean
-  /** Where the certificates are. */
-  readonly folder: string
-}
-
-export interface Client {
-  readonly kind: 'http' | 'sdk' | 'grpc' | 'database' | 'code'
-  readonly serve: Service
-  readonly call: (attempt: Attempt, fault: FaultName) => Promise<unknown>
-  /** Reads the body of what {@link call} returned without reading it. */
-  readonly readLater?: (returned: never) => Promise<unknown>
-}
+  azure,
+  elasticsearch,
+  gaxios,
+  graphqlRequest,
+  nodeFetchClient,
+  octokit,
+  openai,
+  slack,
+  superagent,
+} from './apis.ts'
+import { amqplib, kafkajs, nodemailerClient } from './brokers.ts'
+import { authority } from './certificates.ts'
+import { type Client, parse, plain, url, within } from './client.ts'
+import { ioredis, knex, mariadbClient, mongodb, mysqlClient, pgClient, redis, sequelize } from './databases.ts'
+import type { FaultName } from './faults.ts'
+import { grpcPath, grpcService, httpService } from './servers.ts'
 
 export type ClientName = keyof typeof clientsByName
-
-const plain = httpService(() => ({ body: '{"answer":42}', headers: { 'content-type': 'application/json' } }))
-
-const url = ({ host, port, secure }: Endpoint): string => `${secure ? 'https' : 'http'}://${host}:${port}/`
-
-/** The signal that ends the call, the client having no other timeout. */
-const within = ({ signal, timeout }: Attempt): AbortSignal =>
-  timeout === undefined ? signal : AbortSignal.any([signal, AbortSignal.timeout(timeout)])
-
-/** An answer is JSON, an error page need not be. */
-function parse(status: number | undefined, body: string): void {
-  if (status === 200) JSON.parse(body)
-}
 
 const globalFetch: Client = {
   kind: 'http',
@@ -246,72 +214,6 @@ const grpcClient: Client = {
   },
 }
 
-const pgClient: Client = {
-  kind: 'database',
-  serve: postgresService,
-  async call({ endpoint: { host, port, secure }, timeout }, fault) {
-    const limit = fault.startsWith('half') ? 'query_timeout' : 'connectionTimeoutMillis'
-    const client = new pg.Client({
-      host,
-      port,
-      user: 'u',
-      database: 'd',
-      ssl: secure,
-      ...(timeout !== undefined && { [limit]: timeout }),
-    })
-    client.on('error', () => {})
-    try {
-      await client.connect()
-      return await client.query('SELECT 1')
-    } finally {
-      // biome-ignore lint/suspicious/noExplicitAny: the types hide the connection
-      ;(client as any).connection.stream.destroy()
-    }
-  },
-}
-
-const mysqlClient: Client = {
-  kind: 'database',
-  serve: mysqlService,
-  async call({ endpoint: { host, port, secure }, timeout = patience }, fault) {
-    const connectTimeout = fault.startsWith('half') ? patience : timeout
-    const ssl = secure ? { ssl: { verifyIdentity: true } } : {}
-    const connection = await mysql.createConnection({ host, port, user: 'u', connectTimeout, ...ssl })
-    try {
-      return await connection.query({ sql: 'SELECT 1', timeout })
-    } finally {
-      connection.destroy()
-    }
-  },
-}
-
-/** ioredis reconnects and resends by itself; `retryStrategy: null` switches that off. */
-function ioredis(options: {
-  readonly maxRetriesPerRequest?: number
-  readonly retryStrategy: () => number | null
-}): Client {
-  return {
-    kind: 'database',
-    serve: redisService,
-    async call({ endpoint: { host, port, secure }, timeout }) {
-      const client = new Redis({
-        host,
-        port,
-        ...(secure && { tls: {} }),
-        connectTimeout: patience,
-        ...(timeout !== undefined && { commandTimeout: timeout }),
-        ...options,
-      })
-      client.on('error', () => {})
-      try {
-        return await client.get('key')
-      } finally {
-        client.disconnect()
-      }
-    },
-  }
-}
-
 const ownCode: Client = {
   kind: 'code',
   serve: httpService(() => ({ body: '' })),
@@ -331,6 +233,9 @@ const clientsByName = {
   axios: axiosClient,
   got: gotClient,
   ky: kyClient,
+  'node-fetch': nodeFetchClient,
+  superagent,
+  gaxios,
   DynamoDB: aws(
     'json',
     ['ThrottlingException', 'InternalServerError'],
@@ -357,11 +262,25 @@ const clientsByName = {
     ({ Body }: { Body: { transformToString(): Promise<string> } }) => Body.transformToString(),
   ),
   stripe,
+  Elasticsearch: elasticsearch,
+  Slack: slack,
+  openai,
+  Octokit: octokit,
+  'graphql-request': graphqlRequest,
+  'Azure’s pipeline': azure,
   'grpc-js': grpcClient,
   pg: pgClient,
   mysql2: mysqlClient,
   ioredis: ioredis({ maxRetriesPerRequest: 1, retryStrategy: () => 1 }),
   'ioredis, no reconnection': ioredis({ retryStrategy: () => null }),
+  redis,
+  mariadb: mariadbClient,
+  'Sequelize, pg': sequelize,
+  'knex, mysql2': knex,
+  mongodb,
+  kafkajs,
+  amqplib,
+  nodemailer: nodemailerClient,
   'your code': ownCode,
 } satisfies Record<string, Client>
 

@@ -50,6 +50,10 @@ export function stayOnLoopback(): void {
   }
   Object.assign(dns, { lookup })
   Object.assign(dns.promises, { lookup: lookupPromise })
+  // nodemailer asks servers of names before it asks the system.
+  const resolveNothing = (hostname: string, callback: (error: Error) => void) =>
+    void process.nextTick(() => callback(notFound(hostname)))
+  Object.assign(dns.Resolver.prototype, { resolve4: resolveNothing, resolve6: resolveNothing })
   syncBuiltinESMExports()
 
   const { connect } = net.Socket.prototype

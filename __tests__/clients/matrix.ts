@@ -8,11 +8,11 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { authority, makeCertificates } from './certificates.ts'
 import { clientNames } from './clients.ts'
-import type { Observation } from './observe.ts'
+import type { Matrix } from './observe.ts'
 
 const observer = fileURLToPath(new URL('observe.ts', import.meta.url))
 
-export async function observeMatrix(): Promise<Observation[]> {
+export async function observeMatrix(): Promise<Matrix> {
   const folder = await mkdtemp(join(tmpdir(), 'circuit-faults-'))
   try {
     await makeCertificates(folder)

@@ -14,6 +14,7 @@ import {
   MemoryCircuitStorage,
 } from '../../src/index.ts'
 import { patience } from '../support/time.ts'
+import { type Observed, observeCells } from './cells.ts'
 import { type ClientName, clients } from './clients.ts'
 import { askedAt, type FaultName, faults } from './faults.ts'
 import { stayOnLoopback } from './loopback.ts'
@@ -44,6 +45,11 @@ export interface Observation {
   readonly message: string | undefined
   /** What reading the body after the guard came to. */
   readonly readLater: 'value' | 'error' | undefined
+}
+
+export interface Matrix extends Observed<{ readonly client: ClientName; readonly fault: FaultName }, Observation> {
+  /** What clients threw to nobody. */
+  readonly uncaught: readonly string[]
 }
 
 /** The limit that ends a call to a service that says nothing, in milliseconds. */
@@ -135,37 +141,15 @@ async function probeWith(came: Settled): Promise<string | undefined> {
   return (await storage.getState('service'))?.state
 }
 
-async function observeAll(names: readonly ClientName[], folder: string): Promise<Observation[]> {
-  const cells = names.flatMap((name) => faultsOf(name).map((fault) => [name, fault] as const))
-  // Those that wait come first, beside all others.
-  cells.sort(
-    ([, one], [, other]) => Number(faults[other].limit !== undefined) - Number(faults[one].limit !== undefined),
-  )
-  const observations: Observation[] = []
-  const running = new Set<string>()
-  // However slow the machine is, one call after the other ends.
-  const hanging = setTimeout(() => {
-    throw new Error(`Nothing has ended for a minute. There hang: ${[...running].join(', ')}`)
-  }, patience)
-  const work = async (): Promise<void> => {
-    for (let cell = cells.shift(); cell !== undefined; cell = cells.shift()) {
-      const [name, fault] = cell
-      running.add(cell.join(' × '))
-      try {
-        observations.push(await observe(name, fault, folder))
-      } catch (error) {
-        throw new Error(`${name} × ${fault}`, { cause: error })
-      }
-      running.delete(cell.join(' × '))
-      hanging.refresh()
-    }
-  }
-  await Promise.all(Array.from({ length: atOnce }, work))
-  clearTimeout(hanging)
-  return observations
-}
-
 stayOnLoopback()
+const uncaught: string[] = []
+const note = (error: unknown): void => void uncaught.push(inspect(error))
+process.on('uncaughtException', note).on('unhandledRejection', note)
 const [folder = '', ...names] = process.argv.slice(2)
-const observations = await observeAll(names as ClientName[], folder)
-process.stdout.write(JSON.stringify(observations), () => process.exit())
+const cells = (names as ClientName[]).flatMap((client) => faultsOf(client).map((fault) => ({ client, fault })))
+// Those that wait come first, beside all others.
+cells.sort(
+  (one, other) => Number(faults[other.fault].limit !== undefined) - Number(faults[one.fault].limit !== undefined),
+)
+const observed = await observeCells(cells, ({ client, fault }) => observe(client, fault, folder), { atOnce, patience })
+process.stdout.write(JSON.stringify({ ...observed, uncaught }), () => process.exit())

@@ -1,8 +1,10 @@
 /** The tables of `docs/classification.md`, as they were observed. */
 
-import { type Client, type ClientName, clientNames, clients } from './clients.ts'
+import type { Client } from './client.ts'
+import { type ClientName, clientNames, clients } from './clients.ts'
 import { type FaultName, faultNames, faults } from './faults.ts'
 import type { Observation } from './observe.ts'
+import { hidingCauses } from './verdicts.ts'
 
 const begin = '<!-- The matrix: `npm run classification` writes what is between these lines. -->'
 const end = '<!-- The end of the matrix. -->'
@@ -10,8 +12,10 @@ const end = '<!-- The end of the matrix. -->'
 const titles: Readonly<Record<Client['kind'], string>> = {
   http: 'HTTP clients',
   sdk: 'AWS SDK and Stripe',
+  api: 'Other APIs',
   grpc: 'gRPC',
   database: 'Databases',
+  broker: 'Brokers and mail',
   code: 'Your own code',
 }
 
@@ -39,7 +43,7 @@ function table(kind: string, observations: readonly Observation[]): string {
 
 function cell(observation: Observation | undefined): string {
   if (observation === undefined) return '–'
-  const { fault, state, probed, stored, reached, message, judged, opensFor = 0 } = observation
+  const { client, fault, state, probed, stored, reached, message, judged, opensFor = 0 } = observation
   if (state === 'CLOSED') {
     const { group, limit } = faults[fault]
     const isGap = reached === 'error' && !judged && group === 'transport' && limit !== 'operation'
@@ -47,6 +51,8 @@ function cell(observation: Observation | undefined): string {
   }
   if (faults[fault].retryAfter !== undefined) return opensFor > 10_000 ? 'counts, open until then' : 'counts'
   const isTelling = faults[fault].group === 'transport' && !faults[fault].isRaced
-  const evidence = isTelling ? [stored?.name, stored?.code].filter((text) => text !== undefined) : []
+  // One that tries again may have seen the failure, or only that its time was up.
+  const code = hidingCauses.includes(client) ? undefined : stored?.code
+  const evidence = isTelling ? [stored?.name, code].filter((text) => text !== undefined) : []
   return ['counts', ...evidence.map((text) => `\`${text}\``)].join(' ')
 }

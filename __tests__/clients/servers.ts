@@ -104,7 +104,7 @@ export const grpcService: Service = async (fault, folder) => {
   if (faults[fault].group === 'grpc' || fault === 'none: it answers' || faults[fault].limit !== undefined) {
     return serveGrpc(fault)
   }
-  return listen(createServer((socket) => socket.on('error', () => {}).once('data', () => interrupt(fault, socket))))
+  return muteService(fault, folder)
 }
 
 /** Begins an answer and resets the connection. */
@@ -274,4 +274,36 @@ export const redisService: Service = async (fault, folder) => {
     })
   })
   return listen(server)
+}
+
+/** Fails before it has said anything. */
+export const muteService: Service = async (fault, folder) => {
+  const absent = await absence(fault)
+  if (absent !== undefined) return absent
+  const certificate = certificateOf[fault]
+  if (certificate !== undefined) return listen(createTlsServer(readCertificate(folder, certificate)), true)
+  return listen(createServer((socket) => socket.on('error', () => {}).once('data', () => interrupt(fault, socket))))
+}
+
+/** As much of SMTP as it takes to send a mail. */
+export const smtpService: Service = async (fault, folder) => {
+  const absent = await absence(fault)
+  if (absent !== undefined) return absent
+  const certificate = certificateOf[fault]
+  if (certificate !== undefined) return listen(createTlsServer(readCertificate(folder, certificate)), true)
+  const greets = /^(reset in|half|none)/.test(fault)
+  return listen(
+    createServer((socket) => {
+      socket.on('error', () => {})
+      if (greets) socket.write('220 mail.invalid ESMTP\r\n')
+      else interrupt(fault, socket)
+      socket.setEncoding('latin1').on('data', (command: string) => {
+        if (fault === 'none: it answers') socket.write(command === 'DATA\r\n' ? '354 go on\r\n' : '250 ok\r\n')
+        else if (fault === 'reset in the answer') {
+          socket.write('250')
+          void resetWhenReceived(socket)
+        }
+      })
+    }),
+  )
 }

@@ -2,7 +2,8 @@
  * What is to count, decided beforehand: the code is tested against this table, never the other way round.
  */
 
-import { type Client, type ClientName, clients } from './clients.ts'
+import type { Client } from './client.ts'
+import { type ClientName, clients } from './clients.ts'
 import { type FaultName, faultNames, faults } from './faults.ts'
 
 /** Whether it speaks against the service (a failure), for it (a success), or neither (it is ignored). */
@@ -96,6 +97,13 @@ export const gaps: Readonly<Partial<Record<ClientName, Readonly<Partial<Record<F
     'half an answer: the client’s timeout': /^Query read timeout$/,
   },
   mysql2: { 'malformed answer': /^The value of "offset" is out of range/ },
+  'knex, mysql2': { 'malformed answer': /^The value of "offset" is out of range/ },
+  'Sequelize, pg': { 'half an answer: the client’s timeout': /^Query read timeout$/ },
+  amqplib: {
+    'closed before the answer': /^Socket closed abruptly during opening handshake$/,
+    'malformed answer': /^Frame size \d+ exceeds/,
+    'no answer: the client’s timeout': /^connect ETIMEDOUT$/,
+  },
   ioredis: {
     'malformed answer': /^Unknown RESP type/,
     'no answer: the client’s timeout': /^Command timed out$/,
@@ -116,7 +124,23 @@ export const gaps: Readonly<Partial<Record<ClientName, Readonly<Partial<Record<F
   },
 }
 
+/** Faults of which a client says nothing: it resolves with what has come. */
+export const unnoticed: Readonly<Partial<Record<ClientName, readonly FaultName[]>>> = {
+  Octokit: ['reset in the answer'],
+}
+
+/** Faults that a client does not survive, because it throws to nobody, or that race with another one. */
+const untried: Readonly<Partial<Record<ClientName, readonly FaultName[]>>> = {
+  mariadb: ['malformed answer'],
+  // It hides a body that does not end, but not a head that does not come.
+  Octokit: ['half an answer: the client’s timeout'],
+}
+
+/** Clients that try again and tell of their patience rather than of the last failure. */
+export const hidingCauses: readonly ClientName[] = ['ioredis', 'ioredis, no reconnection', 'mongodb']
+
 export function verdictOn(client: ClientName, fault: FaultName): Verdict {
+  if (unnoticed[client]?.includes(fault)) return 'answers'
   if (gaps[client]?.[fault] !== undefined) return 'passes'
   return exceptions[client]?.[fault] ?? rules[fault]
 }
@@ -124,8 +148,10 @@ export function verdictOn(client: ClientName, fault: FaultName): Verdict {
 const groups: Readonly<Record<Client['kind'], readonly string[]>> = {
   http: ['transport', 'status'],
   sdk: ['transport', 'status', 'sdk'],
+  api: ['transport', 'status'],
   grpc: ['transport', 'grpc'],
   database: ['transport'],
+  broker: ['transport'],
   code: ['code'],
 }
 
@@ -137,8 +163,10 @@ const takingSignals: ReadonlySet<ClientName> = new Set([
 
 /** The faults that a client can meet. */
 export function faultsOf(client: ClientName): FaultName[] {
-  const { kind, readLater } = clients[client]
+  const { kind, readLater, isMute } = clients[client]
   return faultNames.filter((fault) => {
+    if (untried[client]?.includes(fault)) return false
+    if (isMute && /^(none|half|reset in)/.test(fault)) return false
     if (fault.endsWith('read after the guard')) return readLater !== undefined
     if (faults[fault].limit === 'operation') return takingSignals.has(client)
     if (fault === 'internal fault' || fault === 'throttling with a 400') return kind === 'sdk' && client !== 'stripe'
