@@ -81,6 +81,11 @@ const rules: Readonly<Record<FaultName, Verdict>> = {
 const exceptions: Readonly<Partial<Record<ClientName, Readonly<Partial<Record<FaultName, Verdict>>>>>> = {
   axios: { 'HTTP 200 with a page instead of JSON': 'answers' },
   S3: { 'HTTP 200 with a page instead of JSON': 'answers' },
+  superagent: { 'HTTP 200 with a page instead of JSON': 'answers' },
+  gaxios: { 'HTTP 200 with a page instead of JSON': 'answers' },
+  openai: { 'HTTP 200 with a page instead of JSON': 'answers' },
+  Octokit: { 'HTTP 200 with a page instead of JSON': 'answers' },
+  'Azure’s pipeline': { 'HTTP 200 with a page instead of JSON': 'answers' },
   got: { 'HTTP 200 with a page instead of JSON': 'counts' },
   stripe: { 'HTTP 200 with a page instead of JSON': 'counts', 'HTTP 404 with a page instead of JSON': 'counts' },
 }
@@ -95,6 +100,14 @@ export const gaps: Readonly<Partial<Record<ClientName, Readonly<Partial<Record<F
     'malformed answer': /^Connection terminated unexpectedly$/,
     'no answer: the client’s timeout': /^timeout expired$/,
     'half an answer: the client’s timeout': /^Query read timeout$/,
+  },
+  'node-fetch': {
+    'no answer: the client’s timeout': /^The operation was aborted\.$/,
+    'half an answer: the client’s timeout': /^The operation was aborted\.$/,
+  },
+  'Azure’s pipeline': {
+    'no answer: the client’s timeout': /^The operation was aborted\./,
+    'half an answer: the client’s timeout': /^The operation was aborted\./,
   },
   mysql2: { 'malformed answer': /^The value of "offset" is out of range/ },
   'knex, mysql2': { 'malformed answer': /^The value of "offset" is out of range/ },
@@ -159,6 +172,7 @@ const groups: Readonly<Record<Client['kind'], readonly string[]>> = {
 const takingSignals: ReadonlySet<ClientName> = new Set([
   ...(['fetch', 'undici', 'node:http', 'axios', 'got', 'ky'] as const),
   ...(['DynamoDB', 'SESv2', 'Comprehend', 'S3', 'grpc-js'] as const),
+  ...(['node-fetch', 'gaxios', 'Elasticsearch', 'openai', 'Octokit', 'graphql-request', 'Azure’s pipeline'] as const),
 ])
 
 /** The faults that a client can meet. */

@@ -218,15 +218,17 @@ function verdictOn(error: object): Evidence {
   const code = read(error, 'code')
   if (NOT_ATTEMPTED.has(code) || (code === 'CIRCUIT_TIMEOUT' && read(error, 'attempted') === false)) return IGNORE
 
+  const names = namesOf(error)
   const status = errorStatus(error)
-  if (status !== undefined) return status >= 500 ? FAILURE : isAnswer(status, error, code) ? SUCCESS : IGNORE
+  // Octokit makes up a 500 for an abort.
+  if (status !== undefined && !isAbort(code, names))
+    return status >= 500 ? FAILURE : isAnswer(status, error, code) ? SUCCESS : IGNORE
 
   const fault = read(error, '$fault')
   // A fault of the client without a status may have been found before anything was sent.
   if (fault === 'server' || fault === 'client') return fault === 'server' ? FAILURE : IGNORE
 
   if (isGrpcStatus(error, code)) return BREAKABLE_GRPC.has(code) ? FAILURE : ANSWERING_GRPC.has(code) ? SUCCESS : IGNORE
-  const names = namesOf(error)
   const number = read(error, 'number') ?? read(error, 'responseCode')
   const pairs = [
     ...names.flatMap((name) => [
@@ -239,8 +241,9 @@ function verdictOn(error: object): Evidence {
     [...names, ...CODES.map((key) => read(error, key))].some(isBreakable) ||
     pairs.some((pair) => BREAKABLE_PAIRS.test(pair)) ||
     (names.includes('RetryError') && Array.isArray(read(error, 'stackTrace'))) // algoliasearch: no host has answered
-  if (counts) return FAILURE
-  if (isAbort(code, names)) return isAbortByTimeout(error) ? FAILURE : IGNORE
+  // axios and gaxios hide what `fetch` would have thrown: the reason of the signal.
+  if (counts || isTimeout(read(read(read(error, 'config'), 'signal'), 'reason'))) return FAILURE
+  if (isAbort(code, names)) return [...causesOf(error)].some(isTimeout) ? FAILURE : IGNORE
   return isAnswerOfDatabase(error, code, pairs) ? SUCCESS : undefined
 }
 
@@ -261,12 +264,6 @@ function isAnswerOfDatabase(error: object, code: unknown, pairs: readonly string
 /** Whether this is how a client says that it was cancelled: `AbortError`, axios' `CanceledError`, `CancelError` of older got. */
 function isAbort(code: unknown, names: readonly string[]): boolean {
   return code === 'ERR_CANCELED' || names.some((name) => /(Abort(ed)?|Cancel(l?ed)?)Error$/.test(name))
-}
-
-/** Whether a timeout made an abort. axios keeps the signal alone. */
-function isAbortByTimeout(error: object): boolean {
-  const ofSignal = read(read(read(error, 'config'), 'signal'), 'reason')
-  return [...causesOf(error), ofSignal].some(isTimeout)
 }
 
 /** Where an error keeps a code besides `code`: Prisma, Nodemailer, drivers of MySQL and others, MongoDB. */
