@@ -32,13 +32,14 @@ export function evidenceOf(
 ): Evidence {
   if (!isObject(error) || seen.has(error) || seen.size >= MAX_OBJECTS) return undefined
   seen.add(error)
-  const own = judge(error, isCause || isError(error))
+  const isBelieved = isCause || isError(error)
+  const own = judge(error, isBelieved)
   if (own !== undefined) return own
   const members = [...membersOf(read(error, 'errors')), ...membersOf(read(error, 'innerErrors'))]
   const said = members.map((member) => evidenceOf(member, judge, false, seen)).filter((each) => each !== undefined)
   if (said.length > 0) return Math.max(...said)
   for (const key of WRAPPERS) {
-    const inner = evidenceOf(read(error, key), judge, key === 'cause', seen)
+    const inner = evidenceOf(read(error, key), judge, isBelieved && key === 'cause', seen)
     if (inner !== undefined) return inner
   }
   return undefined

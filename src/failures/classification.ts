@@ -290,14 +290,14 @@ function errorStatus(error: unknown): number | undefined {
 /** The values where clients keep the HTTP status, outermost first; some keep it as text. */
 function statusesOf(value: unknown): unknown[] {
   const response = read(value, 'response')
-  const isOfResponse = typeof response === 'object' && response !== null
+  const isOfResponse = isObject(response) || isObject(read(value, 'headers'))
   const statuses = [
     read(value, 'status'),
     read(value, 'statusCode'),
     read(response, 'status'),
     read(response, 'statusCode'),
     read(read(value, '$metadata'), 'httpStatusCode'),
-    // @sendgrid/client has it in there; gRPC's codes come without a response, and are smaller.
+    // @sendgrid/client and @azure/cosmos have it in there; gRPC's codes come without a response, and are smaller.
     isOfResponse && read(value, 'code'),
   ]
   return statuses.map((status) => (typeof status === 'string' && /^\d{3}$/.test(status) ? Number(status) : status))

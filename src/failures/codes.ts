@@ -51,11 +51,11 @@ const DATABASES =
   /^(08[\dA-Z]{3}|53[0-4]00|57P0[123]|58030|P1(00[128]|01[17])|P20(24|37)|ER_(CON_COUNT_ERROR|TOO_MANY_USER_CONNECTIONS|USER_LIMIT_REACHED|(SERVER|NORMAL)_SHUTDOWN|OUT_?OF_?(RESOURCES|MEMORY)|DISK_FULL|CANT_CREATE_THREAD|HOST_IS_BLOCKED|HANDSHAKE_ERROR|NEW_ABORTING_CONNECTION|(GET_)?CONNECTION_TIMEOUT|SOCKET_\w+|UNEXPECTED_PACKET)|ORA-(000(18|20)|010(3[34]|89|9[02])|031(1[34]|35)|12(153|170|5(1[469]|2[068]|37|4[1357]|60|7[01]))|27101)|NJS-(040|123|5(0[01345678]|1[0138]|21))|DPI-10(67|80))$/
 
 /**
- * Where a code alone says nothing: whose it is, or its number. Azure's SDKs, Neo4j, NATS, Cassandra, MQTT, SQL Server in Azure, SMTP; and
+ * Where a code alone says nothing: whose it is, or its number. Azure's SDKs, Neo4j, NATS, Cassandra, MQTT, SQL Server in Azure, SMTP, FTP; and
  * Redis, whose protocol makes the first word of a message the code.
  */
 export const BREAKABLE_PAIRS: RegExp =
-  /^(RestError:(PARSE|REQUEST_SEND)_ERROR|Neo4jError:(ServiceUnavailable|SessionExpired|.+\.DatabaseUnavailable)|NatsError:(CONNECTION_REFUSED|TIMEOUT|DISCONNECT|503)|ResponseError:(409[678]|4352|4608)|ErrorWithReasonCode:(3|13[679])|EREQUEST:(40(197|501|613)|4991[89]|49920|1092[89])|E[A-Z]+:421|(Reply|Simple)Error:(LOADING|CLUSTERDOWN|MASTERDOWN))$/
+  /^(RestError:(PARSE|REQUEST_SEND)_ERROR|Neo4jError:(ServiceUnavailable|SessionExpired|.+\.DatabaseUnavailable)|NatsError:(CONNECTION_REFUSED|TIMEOUT|DISCONNECT|503)|ResponseError:(409[678]|4352|4608)|ErrorWithReasonCode:(3|13[679])|EREQUEST:(40(197|501|613)|4991[89]|49920|1092[89])|(E[A-Z]+|FTPError):421|(Reply|Simple)Error:(LOADING|CLUSTERDOWN|MASTERDOWN))$/
 
 /**
  * Names of errors that say no more than that the connection failed, which may be for a password, too. One of them counts
@@ -93,6 +93,7 @@ const BREAKABLE = words(`
   BROKER_NOT_AVAILABLE LEADER_NOT_AVAILABLE GROUP_COORDINATOR_NOT_AVAILABLE NOT_ENOUGH_REPLICAS NETWORK_EXCEPTION
   REQUEST_TIMED_OUT
   MaxRetriesPerRequestError ClusterAllFailedError SocketClosedUnexpectedlyError RootNodesUnavailableError
+  ClientOfflineError ServiceBusy ServiceCommunicationProblem ServiceTimeout ServerBusyError ServiceCommunicationError
   CIRCUIT_BREAKABLE_RESULT`)
 
 /** Whether a code, a name or a type counts by itself. */

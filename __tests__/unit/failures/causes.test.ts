@@ -42,6 +42,7 @@ describe('what an error wraps', () => {
       'errors of GraphQL in a 200',
       { errors: [{ message: 'm', status: 503, extensions: { code: 'INTERNAL_SERVER_ERROR' } }] },
     ],
+    ['a cause in a body', { error: { message: 'm', cause: { code: 'ECONNREFUSED' } } }],
     ['what a client knows of its request', { meta: { statusCode: 503, timeout: 'TimeoutError' } }],
     ['a 404 around noise', { statusCode: 404, original: refused(), cause: refused(), errors: [refused()] }],
   ])('is no failure of the service: %s', (_, properties) => {

@@ -111,6 +111,7 @@ const down: readonly [client: string, errors: readonly Error[]][] = [
       error({ name: 'ReplyError', command: {} }, 'LOADING Redis is loading the dataset in memory'),
       error({ name: 'SimpleError' }, 'CLUSTERDOWN The cluster is down'),
       error({ name: 'ReplyError' }, 'MASTERDOWN Link with MASTER is down'),
+      named('ClientOfflineError'),
     ],
   ],
   [
@@ -144,6 +145,12 @@ const down: readonly [client: string, errors: readonly Error[]][] = [
       ...['ECONNECTION', 'EDNS', 'ETLS', 'EPROTOCOL'].map((code) => error({ code })),
       error({ code: 'EENVELOPE', responseCode: 421 }),
     ],
+  ],
+  ['basic-ftp', [named('FTPError', { code: 421 })]],
+  ['@azure/cosmos', [error({ code: 503, headers: {} })]],
+  [
+    '@azure/service-bus',
+    ['ServiceBusy', 'ServiceCommunicationProblem', 'ServiceTimeout'].map((code) => error({ code })),
   ],
   ['algoliasearch', [named('RetryError', { stackTrace: [{ response: { status: 0 } }] })]],
   [
@@ -205,6 +212,8 @@ const notDown: readonly [client: string, errors: readonly Error[]][] = [
     [named('NatsError', { code: 'AUTHORIZATION_VIOLATION' }), error({ code: 'TIMEOUT' }), error({ code: '503' })],
   ],
   ['nodemailer', [error({ code: 'EAUTH', responseCode: 535 }), error({ code: 'EENVELOPE', responseCode: 550 })]],
+  ['basic-ftp', [named('FTPError', { code: 550 })]],
+  ['@azure/cosmos', [error({ code: 404, headers: {} }), error({ code: 503 })]],
   ['a retry of one’s own', [named('RetryError', { attempts: 3 })]],
   ['firebase-admin', ['auth/user-not-found', 'messaging/invalid-argument'].map((code) => error({ code }))],
 ]
