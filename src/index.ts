@@ -5,8 +5,8 @@
  */
 
 export type { CallExternal } from './call/call-external.ts'
-export type { OperationContext } from './call/call-limits.ts'
 export type { CallOptions, Operation } from './call/call-options.ts'
+export type { OperationContext } from './call/operation-context.ts'
 export type { CheckOptions } from './check.ts'
 export type { CircuitSnapshot, Circuits } from './circuit/snapshot.ts'
 export { CircuitBreaker } from './circuit-breaker.ts'

@@ -7,27 +7,8 @@
 import { CircuitTimeoutError, type TimeoutReason } from '../errors.ts'
 import { graceAfter, type Runtime, type TimerHandle } from '../runtime.ts'
 import type { Invocation, Watched } from './invocation.ts'
+import { ContextHandler } from './operation-context.ts'
 import type { TurnClock, TurnListener } from './turn-clock.ts'
-
-/** The argument of an operation. */
-export interface OperationContext {
-  /**
-   * Aborted when the call is cut, with the error that the caller gets as its reason. Pass it on to whatever does the
-   * work: `fetch(url, { signal })`. It is created when it is first read, because it costs more than the rest of the
-   * guard.
-   */
-  readonly signal: AbortSignal
-}
-
-/** The argument of an operation that nothing can cut: its signal is never aborted. */
-export class UnboundContext implements OperationContext {
-  #controller: AbortController | undefined
-
-  get signal(): AbortSignal {
-    this.#controller ??= new AbortController()
-    return this.#controller.signal
-  }
-}
 
 /**
  * How long an operation must have run to be cut for a failure of the service, in milliseconds: half of its timeout, or a
@@ -38,12 +19,12 @@ export function fairTimeFor(timeout: number | false): number {
 }
 
 /**
- * One call, while it can be cut. It is what the operation receives.
+ * One call, while it can be cut. It answers for what the operation receives.
  *
  * It has more fields than a class should have. It is made for each call that can be cut, so that each object less counts,
  * and it is its own node in the list of its invocation.
  */
-export class CallLimits implements OperationContext, Watched, TurnListener {
+export class CallLimits extends ContextHandler implements Watched, TurnListener {
   /** When the call began, in milliseconds since the epoch. */
   readonly startedAt: number
   /** How long it may take, in milliseconds. */
@@ -88,6 +69,7 @@ export class CallLimits implements OperationContext, Watched, TurnListener {
     deadlineReserve: number,
     startedAt?: number,
   ) {
+    super()
     this.#service = service
     this.#runtime = runtime
     this.startedAt = startedAt ?? runtime.now()

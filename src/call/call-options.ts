@@ -1,6 +1,6 @@
 import { longestTimer } from '../runtime.ts'
 import type { IsBreakableError, IsBreakableResult } from '../settings/table.ts'
-import type { OperationContext } from './call-limits.ts'
+import type { OperationContext } from './operation-context.ts'
 
 /** The work that a call guards. Read a response's body in here: what happens after it has settled is not seen. */
 export type Operation<T> = (context: OperationContext) => PromiseLike<T> | T

@@ -1,13 +1,14 @@
 /**
  * A call that only the deadline of its invocation can cut: nearly every call in Lambda. It costs less than a call with limits of
- * its own, because it keeps what it needs when it succeeds, and makes {@link CallLimits} when it is cut or its signal is read.
+ * its own, because it keeps what it needs when it succeeds, and makes {@link CallLimits} when it is cut.
  *
  * @module
  */
 
 import type { TimeoutReason } from '../errors.ts'
-import type { CallLimits, OperationContext } from './call-limits.ts'
+import type { CallLimits } from './call-limits.ts'
 import type { Invocation, Watched } from './invocation.ts'
+import type { SharedContext } from './operation-context.ts'
 
 /** The side of the guard: hears how the call ended, before the caller does. */
 export interface DeadlineHost {
@@ -20,32 +21,30 @@ export interface DeadlineHost {
   callWasCut(call: DeadlineCall, error: unknown, limits: CallLimits): void
 }
 
-/** It is what the operation receives, and its own node in the list of its invocation: each object less counts. */
-export class DeadlineCall implements OperationContext, Watched {
+/** It is its own node in the list of its invocation: each object less counts. */
+export class DeadlineCall implements Watched {
   readonly invocation: Invocation
   /** The period of the circuit in which it was admitted. */
   readonly period: number
   /** When it began, in milliseconds since the epoch. */
   readonly startedAt: number
   readonly #host: DeadlineHost
+  readonly #context: SharedContext
   /** Its neighbours in the list of its invocation, which alone writes them. */
   previous: Watched | undefined = undefined
   next: Watched | undefined = undefined
   /** The ways to the caller. Set by `start`, ended by the end of the call. */
   #resolve: ((value: never) => void) | undefined = undefined
   #reject: ((error: unknown) => void) | undefined = undefined
-  /** Made when the operation reads `signal`, and when the call is cut. */
+  /** Made when the call is cut, or its timer is late. */
   #limits: CallLimits | undefined = undefined
 
-  constructor(host: DeadlineHost, invocation: Invocation, period: number, startedAt: number) {
+  constructor(host: DeadlineHost, invocation: Invocation, period: number, startedAt: number, context: SharedContext) {
     this.#host = host
+    this.#context = context
     this.invocation = invocation
     this.period = period
     this.startedAt = startedAt
-  }
-
-  get signal(): AbortSignal {
-    return this.limits.signal
   }
 
   get deadlineAt(): number {
@@ -88,6 +87,7 @@ export class DeadlineCall implements OperationContext, Watched {
     limits.markOperationStart(this.startedAt)
     limits.timeOut(reason)
     const error = limits.cut?.error
+    this.#context.abort(error)
     this.end()
     this.#host.callWasCut(this, error, limits)
     reject(error)

@@ -18,11 +18,12 @@ import { hasOwnClock, type Runtime } from '../runtime.ts'
 import { secondsOfCalls } from '../settings/table.ts'
 import type { Synchronizer } from '../sync/synchronizer.ts'
 import { warnOfFairTime, warnOfReserve, warnOfSeconds } from '../warnings.ts'
-import { CallLimits, type OperationContext, UnboundContext } from './call-limits.ts'
+import { CallLimits } from './call-limits.ts'
 import { type CallOptions, isCall, type Operation } from './call-options.ts'
 import { DeadlineCall, type DeadlineHost } from './deadline-call.ts'
 import type { Invocation } from './invocation.ts'
 import { judgeError, judgeResult } from './judgement.ts'
+import { contextOf, type OperationContext, SharedContext } from './operation-context.ts'
 import type { Semaphore } from './semaphore.ts'
 import { type TurnClock, turnClockOf } from './turn-clock.ts'
 
@@ -79,6 +80,8 @@ export class Guard implements DeadlineHost {
   #readySince!: number
   /** The last reactions of calls that nothing could cut. Written by `#runPlain`. */
   #reactions: Reactions | undefined
+  /** The context of the next call without limits of its own. Written by `#contextFor`. */
+  #context = new SharedContext(undefined)
 
   /** @param load reads the circuit, together with others that are due; never rejects */
   constructor(
@@ -128,19 +131,25 @@ export class Guard implements DeadlineHost {
       reactions = { period, invocation, ...this.#reactionsTo(noOptions, invocation, admission) }
       this.#reactions = reactions
     }
-    return react(begin(operation, new UnboundContext()), reactions.succeeded, reactions.failed)
+    return react(begin(operation, this.#contextFor(invocation).context), reactions.succeeded, reactions.failed)
   }
 
   /** A call that its invocation's deadline can cut, and nothing else. */
   #runUntilDeadline<T>(operation: Operation<T>, invocation: Invocation): Promise<T> {
-    const call = new DeadlineCall(this, invocation, this.circuit.period, this.#readySince)
+    const shared = this.#contextFor(invocation)
+    const call = new DeadlineCall(this, invocation, this.circuit.period, this.#readySince, shared)
     const answer = new Promise<T>((resolve, reject) => call.start(resolve, reject))
     react(
-      begin(operation, call),
+      begin(operation, shared.context),
       (value) => call.succeeded(value),
       (error) => call.failed(error),
     )
     return answer
+  }
+
+  #contextFor(invocation: Invocation | undefined): SharedContext {
+    if (this.#context.isUsed || this.#context.invocation !== invocation) this.#context = new SharedContext(invocation)
+    return this.#context
   }
 
   /** Any other call. */
@@ -223,7 +232,7 @@ export class Guard implements DeadlineHost {
     admission: Admission,
   ): Promise<T> {
     const { succeeded, failed } = this.#reactionsTo(options, invocation, admission)
-    return react(begin(operation, new UnboundContext()), succeeded, failed)
+    return react(begin(operation, this.#contextFor(invocation).context), succeeded, failed)
   }
 
   /** The reactions to the end of an operation that nothing can cut. */
@@ -270,7 +279,7 @@ export class Guard implements DeadlineHost {
         reject(error)
       }
       limits.markOperationStart(admission === passThrough ? undefined : admission.at)
-      react(begin(operation, limits), succeeded as (value: unknown) => void, failed)
+      react(begin(operation, contextOf(limits)), succeeded as (value: unknown) => void, failed)
       limits.onCut(failed)
     })
   }
