@@ -294,10 +294,11 @@ export class CircuitBreaker<const K extends string = string> {
    * then, or that calls nobody awaited still bring, are stored at the next opportunity.
    *
    * @internal
+   * @param response the handler's
    * @returns `undefined` if there is nothing to wait for
    */
-  endInvocation(invocation: Invocation | undefined): Promise<void> | undefined {
-    invocation?.end()
+  endInvocation(invocation: Invocation | undefined, response: unknown): Promise<void> | undefined {
+    invocation?.end(response)
     return this.needsFlush ? this.flush(invocation?.timeLeft()) : undefined
   }
 

@@ -85,7 +85,7 @@ export function circuitBreaker<const K extends string>(
   }
   const circuitBreakerAfter = (request: MiddyRequest): Promise<void> | undefined => {
     const member = membersOf(request.context).find((each) => each.breaker === breaker)
-    return breaker.endInvocation(member?.invocation)
+    return breaker.endInvocation(member?.invocation, request.response)
   }
   const circuitBreakerOnError = circuitBreakerAfter
   return {
@@ -99,7 +99,7 @@ function isCircuitBreaker<Other>(value: CircuitBreaker | Other): value is Circui
   return brand in Object(value)
 }
 
-type MiddyRequest = Pick<Request, 'context'>
+type MiddyRequest = Pick<Request, 'context' | 'response'>
 
 type Extended = { -readonly [Name in keyof CircuitBreakerProperties]: CircuitBreakerProperties[Name] }
 

@@ -2,7 +2,10 @@ import { longestTimer } from '../runtime.ts'
 import type { IsBreakableError, IsBreakableResult } from '../settings/table.ts'
 import type { OperationContext } from './operation-context.ts'
 
-/** The work that a call guards. Read a response's body in here: what happens after it has settled is not seen. */
+/**
+ * The work that a call guards. Read a response's body in here, or set `until` of {@link CallOptions}: else the circuit does not see
+ * what happens after it has settled.
+ */
 export type Operation<T> = (context: OperationContext) => PromiseLike<T> | T
 
 /** Options of one call; an option given here wins over the service's settings. */
@@ -17,6 +20,18 @@ export interface CallOptions<T = unknown, F = never> {
    * it). Other errors are rethrown. An error of the fallback propagates.
    */
   readonly fallback?: ((error: unknown) => PromiseLike<F> | F) | undefined
+  /**
+   * `'consumed'`: the call lasts until the body of what the operation returns is over, and not only until that is there. Its permit,
+   * its `timeout`, a probe and what it says of the service all wait for that. The caller gets the value at once, and reads.
+   *
+   * A body is a Node stream, a web stream, a `Response` or an async iterable: the value itself, or one of its properties (`body`,
+   * `data`, `Body`, …). Read to the end it is a success; an error of it is judged like one of the operation; a reader that leaves it,
+   * or never begins, says nothing of the service. A call that is cut fails the body with the error. The value stays the same
+   * object; only in place of a bare web stream there is another one. The fallback answers only before the value is there.
+   *
+   * Default: the call ends when the operation does.
+   */
+  readonly until?: 'consumed' | undefined
   /** Which errors count as failures; see `IsBreakableError`. */
   readonly isBreakableError?: IsBreakableError | undefined
   /** Which results count as failures; see `IsBreakableResult`. */
@@ -45,6 +60,9 @@ export function isCall(operation: unknown, options: object): boolean {
       case 'isBreakableError':
       case 'isBreakableResult':
         if (isGiven && typeof value !== 'function') return false
+        break
+      case 'until':
+        if (isGiven && value !== 'consumed') return false
         break
       default:
         option satisfies never

@@ -9,6 +9,7 @@ import type { TimeoutReason } from '../errors.ts'
 import type { CallLimits } from './call-limits.ts'
 import type { Invocation, Watched } from './invocation.ts'
 import type { SharedContext } from './operation-context.ts'
+import { letGo } from './unread.ts'
 
 /** The side of the guard: hears how the call ended, before the caller does. */
 export interface DeadlineHost {
@@ -61,7 +62,10 @@ export class DeadlineCall implements Watched {
   /** The operation has succeeded. What it comes to after the cut is ignored. */
   succeeded(value: unknown): void {
     const resolve = this.#resolve
-    if (resolve === undefined) return
+    if (resolve === undefined) {
+      letGo(value)
+      return
+    }
     this.end()
     this.#host.callSucceeded(this, value)
     resolve(value as never)

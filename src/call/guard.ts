@@ -12,12 +12,14 @@
 import type { Circuit, ProbeLease } from '../circuit/circuit.ts'
 import type { Failure, Verdict } from '../circuit/state-machine.ts'
 import { BreakableResultError, ConcurrencyLimitError } from '../errors.ts'
+import { read } from '../failures/causes.ts'
 import { abortedByCaller, describeFailure, type Outcome } from '../failures/classification.ts'
 import { retryAfterOf } from '../failures/retry-after.ts'
 import { hasOwnClock, type Runtime } from '../runtime.ts'
 import { secondsOfCalls } from '../settings/table.ts'
 import type { Synchronizer } from '../sync/synchronizer.ts'
 import { warnOfFairTime, warnOfReserve, warnOfSeconds } from '../warnings.ts'
+import type { Ending } from './bodies.ts'
 import { CallLimits } from './call-limits.ts'
 import { type CallOptions, isCall, type Operation } from './call-options.ts'
 import { DeadlineCall, type DeadlineHost } from './deadline-call.ts'
@@ -26,6 +28,7 @@ import { judgeError, judgeResult } from './judgement.ts'
 import { contextOf, type OperationContext, SharedContext } from './operation-context.ts'
 import type { Semaphore } from './semaphore.ts'
 import { type TurnClock, turnClockOf } from './turn-clock.ts'
+import { bodies, letGo, loadBodies } from './unread.ts'
 
 /** The things that a call holds while it runs. */
 interface Admission {
@@ -165,6 +168,11 @@ export class Guard implements DeadlineHost {
     if (timeout !== false && timeout <= secondsOfCalls && timeout !== settings.timeout) this.#doubt(timeout)
     const signal = options.signal ?? undefined
     const fallback = options.fallback ?? undefined
+    const until = options.until ?? undefined
+    // The code is there before the operation begins: a stream may fail in the turn in which it is handed out.
+    if (until !== undefined && bodies === undefined) {
+      return loadBodies().then(() => this.#callWith(operation, options, invocation))
+    }
     // A duration is measured from an instant, not from the beginning of the turn.
     const needsInstant = timeout !== false || !circuit.isQuiet || settings.slowCallThreshold !== false
     const now = needsInstant ? this.#clock.instant() : this.#clock.now()
@@ -172,7 +180,8 @@ export class Guard implements DeadlineHost {
     const isOver = endsAt - settings.deadlineReserve <= now || signal?.aborted === true
     const admission = isOver ? undefined : this.#admitAtOnce(invocation, now)
     if (typeof admission === 'string') return this.#refuse(admission, now, fallback)
-    const isBound = timeout !== false || signal !== undefined || endsAt !== Number.POSITIVE_INFINITY
+    const isBound =
+      timeout !== false || signal !== undefined || endsAt !== Number.POSITIVE_INFINITY || until !== undefined
     if (admission !== undefined && !isBound && fallback === undefined) {
       return this.#runUnbound(operation, options, invocation, admission)
     }
@@ -214,14 +223,26 @@ export class Guard implements DeadlineHost {
     fallback: (error: unknown) => PromiseLike<F> | F,
     limits: CallLimits,
   ): Promise<T | F> {
-    let value: T
+    let error: unknown
+    let replaced: unknown
     try {
-      value = await attempt
-    } catch (error) {
-      if (!limits.fallbackApplies) throw error
-      return fallback(error)
+      replaced = await attempt
+      if (!limits.fallbackApplies) return replaced as T
+      error = new BreakableResultError(this.circuit.service, replaced)
+    } catch (thrown) {
+      if (!limits.fallbackApplies) throw thrown
+      error = thrown
+      replaced = read(thrown, 'response')
     }
-    return limits.fallbackApplies ? fallback(new BreakableResultError(this.circuit.service, value)) : value
+    // A fallback that takes nothing cannot read the body, and may need its connection.
+    if (fallback.length === 0) letGo(replaced)
+    let answer: F | undefined
+    try {
+      answer = await fallback(error)
+      return answer
+    } finally {
+      letGo(replaced, answer)
+    }
   }
 
   /** Runs the operation of a call that nothing can cut. */
@@ -265,8 +286,17 @@ export class Guard implements DeadlineHost {
     if (limits.cut !== undefined) return this.#giveUp(limits.cut.error, invocation, admission, limits)
     return new Promise<T>((resolve, reject) => {
       const succeeded = (value: T): void => {
-        if (limits.isOver) return
+        if (limits.isOver) {
+          letGo(value)
+          return
+        }
         const outcome = this.#judgeValue(options, value)
+        if (options.until === 'consumed' && bodies !== undefined && outcome === 'success') {
+          resolve(
+            bodies.watchBodies(value, limits, invocation, this.#bodyEnded(options, invocation, admission, limits)),
+          )
+          return
+        }
         limits.end(outcome === 'failure')
         this.#settle(admission, outcome, value, invocation)
         resolve(value)
@@ -282,6 +312,21 @@ export class Guard implements DeadlineHost {
       react(begin(operation, contextOf(limits)), succeeded as (value: unknown) => void, failed)
       limits.onCut(failed)
     })
+  }
+
+  /** The reaction to the end of a body. It has a scope of its own, in which nothing keeps the body alive. */
+  #bodyEnded<T, F>(
+    options: CallOptions<T, F>,
+    invocation: Invocation | undefined,
+    admission: Admission,
+    limits: CallLimits,
+  ): (ending: Ending, error: unknown) => void {
+    return (ending, error) => {
+      const ended: Outcome = ending === 'consumed' ? 'success' : 'ignore'
+      const outcome = ending === 'failed' ? this.#judgeBoundError(options, error, limits, invocation) : ended
+      limits.end(false)
+      this.#settle(admission, outcome, error, invocation)
+    }
   }
 
   #giveUp(

@@ -30,6 +30,12 @@ export interface Watched {
   timeOut(reason: TimeoutReason): void
 }
 
+/** The bodies that a call has handed out, and that are not over. */
+export interface HandedOut {
+  /** @param response the handler's, which may hand a body on */
+  invocationEnded(response: unknown): void
+}
+
 /** One Lambda invocation: its request id and its deadline, with one timer for all of its calls. */
 export class Invocation implements TurnListener {
   readonly requestId: string | undefined
@@ -38,6 +44,8 @@ export class Invocation implements TurnListener {
   readonly startedAt: number
   /** Whether anybody knows when Lambda kills the process. */
   readonly hasDeadline: boolean
+  /** The bodies that its calls have handed out. Made by the first, written by them. */
+  bodies: Set<HandedOut> | undefined
   readonly #runtime: Runtime
   readonly #endsAt: number
   /** The calls that are under way, as a list that each of them can leave at once: a `Set` would cost half of a call. */
@@ -110,9 +118,10 @@ export class Invocation implements TurnListener {
     return this.#hasEnded
   }
 
-  /** The invocation has ended; calls that nobody awaits are still cut at the deadline. */
-  end(): void {
+  /** The invocation has ended with this response; calls that nobody awaits are still cut at the deadline. */
+  end(response?: unknown): void {
     this.#hasEnded = true
+    for (const body of this.bodies ?? []) body.invocationEnded(response)
     if (this.#first === undefined) this.#clear()
   }
 

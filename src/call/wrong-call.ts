@@ -18,6 +18,7 @@ const rules: Readonly<Record<keyof CallOptions, OptionRule>> = {
   },
   signal: { allowed: 'an AbortSignal', accepts: isSignal },
   fallback: aFunction,
+  until: { allowed: "'consumed'", accepts: (value) => value === 'consumed' },
   isBreakableError: aFunction,
   isBreakableResult: aFunction,
 }
