@@ -45,12 +45,12 @@ export function watchBodies<T>(
 
 /** Cancels the bodies of a value that nobody has begun to read, but for those in `kept`. */
 export function cancelBodies(value: object, kept: unknown): void {
-  const others = new Set(Array.from(bodiesOf(kept), sourceOf))
+  const others = new Set(Array.from(bodiesOf(kept), streamOf))
   for (const body of bodiesOf(value)) {
-    const source = sourceOf(body)
-    if (others.has(source)) continue
-    if (isWebStream(source)) source.locked || source.cancel().catch(ignore)
-    else if (isNodeStream(source) && !isBeingRead(source)) destroy(source)
+    const stream = streamOf(body)
+    if (stream === undefined || others.has(stream)) continue
+    if (isNodeStream(stream)) isBeingRead(stream) || destroy(stream)
+    else if (!stream.locked) stream.cancel().catch(ignore)
   }
 }
 
@@ -152,11 +152,7 @@ const registry = new FinalizationRegistry<Body>((body) => body.collected())
 
 type WebStream = ReadableStream<unknown>
 
-interface WebResponse extends Response {
-  readonly body: ReadableStream<Uint8Array<ArrayBuffer>>
-}
-
-type Found = Readable | WebStream | WebResponse | AsyncIterable<unknown>
+type Found = Readable | WebStream | Response | AsyncIterable<unknown>
 
 /** The value, if it is a body, or else those among its properties. */
 function* bodiesOf(value: unknown): Generator<Found> {
@@ -178,10 +174,15 @@ function watchIn(value: unknown, consumption: Consumption): unknown {
 }
 
 function watch(body: Found, consumption: Consumption): Found {
-  if (isNodeStream(body)) watchNodeStream(body, consumption)
-  else if (isWebStream(body)) return body.locked ? body : new WebBody(consumption, body).stream()
-  else if (isWebResponse(body)) watchResponse(body, consumption)
-  else watchIterable(body, consumption)
+  const stream = streamOf(body)
+  if (stream === undefined) watchIterable(body as AsyncIterable<unknown>, consumption)
+  else if (isNodeStream(stream)) watchNodeStream(stream, consumption)
+  // One that the operation has begun to read is its own affair.
+  else if (!stream.locked) {
+    const observed = new WebBody(consumption, stream).stream()
+    if (stream === body) return observed
+    readFrom(observed, body as Response, stream)
+  }
   return body
 }
 
@@ -192,13 +193,21 @@ function keysOf(value: unknown): string[] {
 }
 
 function isBody(value: unknown): value is Found {
-  if (typeof value !== 'object' || value === null) return false
-  return (
-    isNodeStream(value) ||
-    isWebStream(value) ||
-    isWebResponse(value) ||
-    (isIterable(value) && Object.isExtensible(value))
-  )
+  return streamOf(value) !== undefined || (isIterable(value) && Object.isExtensible(value))
+}
+
+/**
+ * The stream that is read: that of a response is a Node stream in node-fetch. The body of undici's `request` is one, though it
+ * can be read like a response.
+ */
+function streamOf(value: unknown): Readable | WebStream | undefined {
+  const isResponse = !isStream(value) && typeof read(value, 'arrayBuffer') === 'function'
+  const stream = isResponse ? read(value, 'body') : value
+  return isStream(stream) ? stream : undefined
+}
+
+function isStream(value: unknown): value is Readable | WebStream {
+  return isNodeStream(value) || isWebStream(value)
 }
 
 /** Requests have a `pipe`, too, but no `read`. */
@@ -210,17 +219,8 @@ function isWebStream(value: unknown): value is WebStream {
   return ['getReader', 'cancel'].every((method) => typeof read(value, method) === 'function')
 }
 
-function isWebResponse(value: unknown): value is WebResponse {
-  return typeof read(value, 'arrayBuffer') === 'function' && isWebStream(read(value, 'body'))
-}
-
 function isIterable(value: unknown): value is AsyncIterable<unknown> {
   return typeof read(value, Symbol.asyncIterator) === 'function'
-}
-
-/** The stream of a response; also of one whose stream is a Node stream, as that of node-fetch is. */
-function sourceOf(body: Found): unknown {
-  return isWebResponse(body) ? body.body : body
 }
 
 // --------------------------------------------------------------------------------------------------- Node streams
@@ -372,12 +372,9 @@ const readingMethods = ['arrayBuffer', 'blob', 'bytes', 'formData', 'json', 'tex
 
 const headProperties = ['ok', 'redirected', 'status', 'statusText', 'type', 'url'] as const
 
-/** A body that the operation has begun to read is its own affair. */
-function watchResponse(response: WebResponse, consumption: Consumption): void {
-  const { body: source, headers } = response
-  if (source.locked) return
-  const stream = new WebBody(consumption, source).stream()
-  const reading = new Response(stream as ReadableStream<Uint8Array>, { headers })
+/** Makes a response read from another stream than its own. */
+function readFrom(stream: WebStream, response: Response, source: WebStream): void {
+  const reading = new Response(stream as ReadableStream<Uint8Array>, { headers: response.headers })
   // One of its own, as ky's `json`, reads by one of these.
   for (const name of readingMethods.filter((each) => !Object.hasOwn(response, each))) {
     define(response, name, { value: () => reading[name]() })

@@ -70,6 +70,13 @@ const kinds: Readonly<Record<string, Kind>> = {
     make: (source) => ({ $metadata: {}, Body: ReadableStream.from(source.chunks()) }),
     bodyOf: ({ Body }: { Body: AsyncIterable<unknown> }) => Body,
   },
+  'a response with a Node stream, as node-fetch makes it': {
+    make: (source) => {
+      const body = nodeStream(source)
+      return Object.create({ body, arrayBuffer: async () => new ArrayBuffer(0) })
+    },
+    bodyOf: ({ body }: { body: Readable }) => body,
+  },
   'a list of Responses': {
     make: (source) => [new Response(null), response(source)],
     bodyOf: ([, { body }]: [unknown, Response]) => body as AsyncIterable<unknown>,
