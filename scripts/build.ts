@@ -27,6 +27,7 @@ export const entryPoints: Readonly<Record<string, string>> = {
 const loadedLater = [
   'src/operators.ts',
   'src/call/wrong-call.ts',
+  'src/call/bodies.ts',
   'src/storage/dynamodb/storage.ts',
   'src/storage/redis/storage.ts',
 ]

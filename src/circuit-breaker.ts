@@ -294,7 +294,6 @@ export class CircuitBreaker<const K extends string = string> {
    * then, or that calls nobody awaited still bring, are stored at the next opportunity.
    *
    * @internal
-   * @param response the handler's
    * @returns `undefined` if there is nothing to wait for
    */
   endInvocation(invocation: Invocation | undefined, response: unknown): Promise<void> | undefined {

@@ -27,7 +27,7 @@ test('what a handler never needs is not loaded with it', async () => {
   const { modules } = await bundle('memory')
 
   expect(modules.map(([file]) => file)).not.toContainEqual(
-    expect.stringMatching(/operators|warning-texts|check\.ts|inspect/),
+    expect.stringMatching(/operators|warning-texts|check\.ts|inspect|bodies/),
   )
 })
 

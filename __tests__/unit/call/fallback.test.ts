@@ -1,5 +1,7 @@
+import { Readable } from 'node:stream'
 import { describe, expect, it, jest } from '@jest/globals'
-import { isBreakableResultError } from '../../../src/index.ts'
+import { type BreakableResultError, isBreakableResultError } from '../../../src/index.ts'
+import { waitFor } from '../../support/time.ts'
 import {
   BadRequest,
   controlled,
@@ -178,5 +180,64 @@ describe('a fallback', () => {
     const breaker = createFleet({ maxConcurrent: 1 }).start()
     const call = breaker.call('stripe', unavailable, { fallback: () => breaker.call('stripe', ok) })
     expect(await call).toBe('ok')
+  })
+})
+
+describe('the body of a result that a fallback replaces', () => {
+  /** A 503 whose connection is held until its body is read or cancelled. */
+  const heldResponse = () => {
+    const cancel = jest.fn(() => {})
+    const pull = (controller: ReadableStreamDefaultController) => controller.enqueue(new TextEncoder().encode('busy'))
+    return { response: new Response(new ReadableStream({ pull, cancel }), { status: 503 }), cancel }
+  }
+  const breaker = createFleet({ failureThreshold: 100 }).start()
+
+  it.each([
+    ['returns something else', async (_error: unknown) => 'instead'],
+    ['returns another response', async (_error: unknown) => new Response('instead')],
+    ['takes nothing', () => 'instead'],
+    [
+      'throws',
+      (error: unknown) => {
+        throw error
+      },
+    ],
+  ])('is cancelled where it %s', async (_how, fallback) => {
+    const { response, cancel } = heldResponse()
+    await outcomeOf(breaker.call('stripe', async () => response, { fallback: fallback as () => unknown }))
+    await waitFor('the body is cancelled', () => cancel.mock.calls.length === 1)
+  })
+
+  it('is cancelled also where it came with an error, as those of axios', async () => {
+    const { response, cancel } = heldResponse()
+    const error = Object.assign(new Error('503'), { response })
+    await breaker.call('stripe', () => Promise.reject(error), { fallback: () => 'instead' })
+    await waitFor('the body is cancelled', () => cancel.mock.calls.length === 1)
+  })
+
+  it('is cancelled before it runs, if it takes nothing, and else it may read it', async () => {
+    const { response, cancel } = heldResponse()
+    const fallback = () => waitFor('the body is cancelled', () => cancel.mock.calls.length === 1)
+    await breaker.call('stripe', async () => response, { fallback })
+
+    const read = async (error: unknown) => {
+      await new Promise((resolve) => setImmediate(resolve))
+      return (isBreakableResultError(error) ? (error.result as Response) : new Response()).text()
+    }
+    const busy = async () => new Response('busy', { status: 503 })
+    expect(await breaker.call('stripe', busy, { fallback: read })).toBe('busy')
+  })
+
+  it.each([
+    ['the result', (result: Response) => result],
+    ['a response with its body', ({ body }: Response) => new Response(body)],
+    ['an object with its body', ({ body }: Response) => ({ statusCode: 502, body })],
+    ['a stream that reads it', ({ body }: Response) => Readable.fromWeb(body as never)],
+  ])('is left alone where it returns %s', async (_what, answer) => {
+    const { response, cancel } = heldResponse()
+    const fallback = (error: unknown) => answer((error as BreakableResultError).result as Response)
+    await breaker.call('stripe', async () => response, { fallback: fallback as () => unknown })
+    for (let turn = 0; turn < 5; turn++) await new Promise((resolve) => setImmediate(resolve))
+    expect(cancel).not.toHaveBeenCalled()
   })
 })
