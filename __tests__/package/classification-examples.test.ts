@@ -21,6 +21,8 @@ interface Examples {
   readonly countingMessages: CircuitBreakerMiddleware<'database'>
   readonly breaker: CircuitBreaker<'shop'>
   readonly read: (url: string) => Promise<{ readonly status: number; readonly body: string }>
+  readonly files: CircuitBreaker<'files'>
+  readonly open: (url: string) => Promise<Response>
   readonly crm: CircuitBreaker<'crm'>
   readonly find: (ask: () => Promise<object>) => Promise<unknown>
 }
@@ -41,7 +43,7 @@ beforeAll(async () => {
     }),
   )
   examples = Object.assign({}, ...modules)
-  expect(Object.keys(examples)).toHaveLength(10)
+  expect(Object.keys(examples)).toHaveLength(12)
 })
 afterAll(() => rm(folder, { recursive: true }))
 
@@ -130,15 +132,19 @@ describe('the examples of docs/classification.md', () => {
     }
   })
 
-  it('see a body that breaks off, because they read it inside the guard', async () => {
-    const { breaker, read } = examples
+  it('see a body that breaks off, because they read it inside the guard, or watch it until it is consumed', async () => {
+    const { breaker, read, files, open } = examples
     const server = createServer((_, response) => {
       response.writeHead(200, { 'content-length': 100 }).write('half', () => response.destroy())
     })
     const url = await listen(server)
-    for (let attempt = 0; attempt < 3; attempt++) await expect(read(url)).rejects.toThrow('terminated')
+    for (let attempt = 0; attempt < 3; attempt++) {
+      await expect(read(url)).rejects.toThrow('terminated')
+      await expect((await open(url)).text()).rejects.toThrow('terminated')
+    }
     server.close()
     expect(breaker.circuits.shop.state).toBe('OPEN')
+    expect(files.circuits.files.state).toBe('OPEN')
   })
 
   it('classify an SDK’s returned errors, and return them untouched', async () => {
