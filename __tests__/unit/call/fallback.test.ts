@@ -183,7 +183,8 @@ describe('a fallback', () => {
   })
 })
 
-describe('the body of a result that a fallback replaces', () => {
+/** The body of what comes after the call was cut is nobody's. */
+describe('the body of a result that a fallback replaces, or that comes too late,', () => {
   /** A 503 whose connection is held until its body is read or cancelled. */
   const heldResponse = () => {
     const cancel = jest.fn(() => {})
@@ -212,6 +213,18 @@ describe('the body of a result that a fallback replaces', () => {
     const { response, cancel } = heldResponse()
     const error = Object.assign(new Error('503'), { response })
     await breaker.call('stripe', () => Promise.reject(error), { fallback: () => 'instead' })
+    await waitFor('the body is cancelled', () => cancel.mock.calls.length === 1)
+  })
+
+  it.each([{ timeout: 100 }, undefined])('is cancelled where its call was cut before: %p', async (options) => {
+    const { start, runtime } = createFleet()
+    const { response, cancel } = heldResponse()
+    const late = controlled<Response>()
+    const callExternal = start().callExternalFor({ getRemainingTimeInMillis: () => 1_100 })
+    const isCut = outcomeOf(callExternal('stripe', late.operation, options))
+    await runtime.advance(100)
+    expect((await isCut).error).toMatchObject({ code: 'CIRCUIT_TIMEOUT', attempted: true })
+    late.succeed(response)
     await waitFor('the body is cancelled', () => cancel.mock.calls.length === 1)
   })
 
