@@ -1,24 +1,25 @@
 /**
- * The guard of one service: admits a call, runs its operation within its limits, and tells the circuit how it ended.
+ * The guard of one service: has a call admitted, runs its operation within its limits, and tells the circuit how it ended.
  *
  * Nothing in here is `async` that need not be: each turn of a promise costs as much as all the rest.
  *
- * The file is longer than it should be. It has a short way for the calls of a healthy circuit, one for those that only the
- * deadline can cut, and one for all others. They end alike, so that they stay together.
+ * There is a short way for the calls of a healthy circuit, one for those that only the deadline can cut, and one for all
+ * others. They end alike, so that they stay together.
  *
  * @module
  */
 
-import type { Circuit, ProbeLease } from '../circuit/circuit.ts'
+import type { Circuit } from '../circuit/circuit.ts'
 import type { Failure, Verdict } from '../circuit/state-machine.ts'
-import { BreakableResultError, ConcurrencyLimitError } from '../errors.ts'
+import { BreakableResultError } from '../errors.ts'
 import { read } from '../failures/causes.ts'
 import { abortedByCaller, describeFailure, type Outcome } from '../failures/classification.ts'
 import { retryAfterOf } from '../failures/retry-after.ts'
 import { hasOwnClock, type Runtime } from '../runtime.ts'
 import { secondsOfCalls } from '../settings/table.ts'
 import type { Synchronizer } from '../sync/synchronizer.ts'
-import { warnOfFairTime, warnOfReserve, warnOfSeconds } from '../warnings.ts'
+import { warnOfFairTime, warnOfSeconds } from '../warnings.ts'
+import { type Admission, Gate, passThrough } from './admission.ts'
 import { CallLimits } from './call-limits.ts'
 import { type CallOptions, isCall, type Operation } from './call-options.ts'
 import { DeadlineCall, type DeadlineHost } from './deadline-call.ts'
@@ -29,16 +30,6 @@ import { contextOf, type OperationContext, SharedContext } from './operation-con
 import type { Semaphore } from './semaphore.ts'
 import { type TurnClock, turnClockOf } from './turn-clock.ts'
 import { bodies, letGo, loadBodies } from './unread.ts'
-
-/** The things that a call holds while it runs. */
-interface Admission {
-  /** The period of the circuit in which it was admitted; `undefined`: its outcome counts for nothing. */
-  readonly period: number | undefined
-  /** When it was admitted, in milliseconds since the epoch. */
-  readonly at: number
-  readonly lease: ProbeLease | undefined
-  readonly holdsPermit: boolean
-}
 
 /** The reactions to the ends of operations. */
 interface Reactions {
@@ -51,19 +42,12 @@ interface Reactions {
 const settled = Promise.resolve()
 const thenOf = Promise.prototype.then
 const noOptions: object = Object.freeze({})
-const passThrough: Admission = { period: undefined, at: 0, lease: undefined, holdsPermit: false }
 
 /** A success that took too long, as it is stored. */
 const slow = { name: 'SlowCall' }
 
 /** An abort this close to the call's deadline is the deadline, in milliseconds. */
 const deadlineTolerance = 50
-/** How long a probe's lease lasts where neither a timeout nor a Lambda deadline bounds it, in milliseconds. */
-const unboundedLease = 30_000
-/** The time to store how a probe ended, after the timeout of its call, in milliseconds. */
-const settlingTime = 5_000
-/** With `cacheTtl: 0` the state is read in every invocation, and in one that is longer than this also within it. */
-const longInvocation = 1_000
 
 export class Guard implements DeadlineHost {
   readonly circuit: Circuit
@@ -75,7 +59,7 @@ export class Guard implements DeadlineHost {
   readonly #clock: TurnClock
   /** Whether a call without options takes permits and has no limits of its own, so that a success leaves nothing to learn. */
   readonly #isPlain: boolean
-  readonly #load: (sync: Synchronizer) => Promise<void>
+  readonly #gate: Gate
   /** The last reading of the clock, and the invocation, for which nothing is to be done before a call. Written by `#isReady`. */
   #readyAt = -1
   #readyFor: Invocation | undefined
@@ -99,7 +83,7 @@ export class Guard implements DeadlineHost {
     this.permits = permits
     this.#runtime = runtime
     this.#clock = turnClockOf(runtime)
-    this.#load = load
+    this.#gate = new Gate(circuit, sync, permits, runtime, load)
     const { mode, timeout, slowCallThreshold, deadlineReserve } = circuit.settings
     this.deadlineReserve = deadlineReserve
     this.#isPlain = mode === 'enforce' && timeout === false && slowCallThreshold === false
@@ -178,7 +162,7 @@ export class Guard implements DeadlineHost {
     const now = needsInstant ? this.#clock.instant() : this.#clock.now()
     const endsAt = invocation === undefined ? Number.POSITIVE_INFINITY : invocation.endsAt
     const isOver = endsAt - settings.deadlineReserve <= now || signal?.aborted === true
-    const admission = isOver ? undefined : this.#admitAtOnce(invocation, now)
+    const admission = isOver ? undefined : this.#gate.admitAtOnce(invocation, now)
     if (typeof admission === 'string') return this.#refuse(admission, now, fallback)
     const isBound =
       timeout !== false || signal !== undefined || endsAt !== Number.POSITIVE_INFINITY || until !== undefined
@@ -190,7 +174,9 @@ export class Guard implements DeadlineHost {
     limits.start(this.#clock)
     const attempt =
       admission === undefined
-        ? this.#admit(invocation, limits).then((later) => this.#runBound(operation, options, invocation, later, limits))
+        ? this.#gate
+            .admit(invocation, limits)
+            .then((later) => this.#runBound(operation, options, invocation, later, limits))
         : this.#runBound(operation, options, invocation, admission, limits)
     return fallback === undefined ? attempt : this.#replace(attempt, fallback, limits)
   }
@@ -367,120 +353,15 @@ export class Guard implements DeadlineHost {
 
   // ---------------------------------------------------------------------------------------------------- admission
 
-  /** The way of nearly every call: nothing to wait for. `undefined`: there is. A verdict: it is refused. */
-  #admitAtOnce(invocation: Invocation | undefined, now: number): Admission | Exclude<Verdict, 'pass'> | undefined {
-    const { circuit, sync } = this
-    const { mode } = circuit.settings
-    if (!sync.loadAttempted) return undefined
-    if (mode === 'off') return passThrough
-    if (this.#isStale(now, invocation)) void this.#load(sync)
-    const verdict = circuit.admit(now)
-    const takesPermit = mode === 'enforce'
-    if (verdict !== 'pass') return takesPermit && verdict !== 'claim' ? verdict : undefined
-    if (takesPermit && !this.permits.tryAcquire()) return undefined
-    return { period: this.#started(now, invocation), at: now, lease: undefined, holdsPermit: takesPermit }
-  }
-
-  /** A call begins: the period that it has to remember. */
-  #started(now: number, invocation: Invocation | undefined): number {
-    const { circuit, sync } = this
-    if (circuit.isQuiet) return circuit.period
-    const period = circuit.callStarted(now, invocation?.requestId)
-    void sync.drain()
-    return period
-  }
-
   /** Whether the circuit was read and need not be read again, and the deadline has not come. */
   #isReady(reading: number, invocation: Invocation | undefined): boolean {
     const now = this.#clock.at
     if (invocation !== undefined && invocation.endsAt - this.deadlineReserve <= now) return false
-    if (!this.sync.loadAttempted || this.#isStale(now, invocation)) return false
+    if (!this.sync.loadAttempted || this.#gate.isStale(now, invocation)) return false
     this.#readyAt = reading
     this.#readySince = now
     this.#readyFor = invocation
     return true
-  }
-
-  /** Within an invocation `before` has read the circuits that were stale; later only those that have become so. */
-  #isStale(now: number, invocation: Invocation | undefined): boolean {
-    const { circuit, sync } = this
-    if (!circuit.isStale(now) || sync.loading !== undefined) return false
-    return circuit.settings.cacheTtl > 0 || invocation === undefined || now - invocation.startedAt > longInvocation
-  }
-
-  async #admit(invocation: Invocation | undefined, limits: CallLimits): Promise<Admission> {
-    const { circuit, sync, permits } = this
-    const enforces = circuit.settings.mode === 'enforce'
-    let holdsPermit = false
-    try {
-      if (limits.cut !== undefined) {
-        if (invocation !== undefined && limits.deadlineAt <= invocation.startedAt) warnOfReserve(circuit.settings)
-        throw limits.cut.error
-      }
-      if (circuit.settings.mode === 'off') return passThrough
-      // The lot of a ramp is drawn once: where the state was known, `#admitAtOnce` has done so.
-      const hasDrawn = sync.loadAttempted
-      if (!hasDrawn) await limits.race(sync.waitForRead(this.#load(sync), limits.timeLeft))
-      if (enforces) {
-        const now = this.#runtime.now()
-        const verdict = circuit.admit(now)
-        const isAdmitted = verdict === 'pass' || verdict === 'claim' || (verdict === 'ramping' && hasDrawn)
-        // A refusal never queues.
-        if (!isAdmitted) throw circuit.refusal(verdict, now)
-        if (!permits.tryAcquire()) await this.#waitForPermit(limits)
-        holdsPermit = true
-        // The permit may come from a call that was cut in this turn, in which this one's time is over too.
-        const cut = limits.cutIfOver()
-        if (cut !== undefined) throw cut.error
-      }
-      // A permit may have been waited for: the circuit of this moment decides.
-      let verdict = circuit.admit(this.#runtime.now())
-      if (verdict === 'ramping') verdict = 'pass'
-      let lease: ProbeLease | undefined
-      if (verdict === 'claim') {
-        lease = await this.#claim(invocation, limits)
-        if (lease === undefined) verdict = circuit.admit(this.#runtime.now())
-      }
-      const isAdmitted = lease !== undefined || verdict === 'pass'
-      if (!isAdmitted && enforces) throw circuit.refusal(verdict as Exclude<Verdict, 'pass'>, this.#runtime.now())
-      const at = this.#runtime.now()
-      const period = isAdmitted ? this.#started(at, invocation) : undefined
-      return { period, at, lease, holdsPermit }
-    } catch (error) {
-      if (holdsPermit) permits.release()
-      limits.end(limits.cut === undefined || limits.hasTimedOut)
-      throw error
-    }
-  }
-
-  async #waitForPermit(limits: CallLimits): Promise<void> {
-    const { service, settings } = this.circuit
-    const waiter = this.permits.join()
-    if (waiter === undefined) throw new ConcurrencyLimitError(service, settings.maxConcurrent, settings.maxQueue || 0)
-    try {
-      await limits.race(waiter.granted)
-    } catch (error) {
-      waiter.leave()
-      throw error
-    }
-  }
-
-  async #claim(invocation: Invocation | undefined, limits: CallLimits): Promise<ProbeLease | undefined> {
-    const timeLeft = invocation?.timeLeft() ?? Number.POSITIVE_INFINITY
-    const callTime = limits.timeout === false ? Number.POSITIVE_INFINITY : limits.timeout + settlingTime
-    const longest = Math.min(timeLeft, callTime)
-    const duration = Number.isFinite(longest) ? longest : unboundedLease
-    // Half of its time: a lease that is never granted in time would keep the circuit open for ever.
-    const claiming = this.sync.claim(duration, invocation?.requestId, limits.timeLeft / 2)
-    try {
-      return await limits.race(claiming)
-    } catch (error) {
-      // The call was cut while it waited: the lease, if it comes, is given back.
-      claiming.then((lease) => {
-        if (lease !== undefined) this.#probeEnded(lease, 'release', this.#runtime.now(), undefined, undefined)
-      })
-      throw error
-    }
   }
 
   // ----------------------------------------------------------------------------------------------------- outcomes
