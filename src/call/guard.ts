@@ -432,7 +432,7 @@ export class Guard implements DeadlineHost {
       this.#probeEnded(lease, outcome === 'ignore' ? 'release' : outcome, now, failure, requestId)
     } else if (period !== undefined) {
       if (failure === undefined) circuit.callSucceeded(period, now, requestId)
-      else circuit.callFailed(period, now, failure, requestId)
+      else circuit.callFailed(period, now, failure, requestId, at)
       void this.sync.drain()
     }
   }

@@ -381,11 +381,21 @@ export class Circuit {
     this.#changed()
   }
 
-  /** A call that was admitted in `period` failed. */
-  callFailed(period: number, at: number, lastFailure: Failure, requestId: string | undefined): void {
+  /**
+   * A call that was admitted in `period` failed.
+   *
+   * @param startedAt when it began. A call of a quiet circuit may say any earlier time: no failure has come before it
+   */
+  callFailed(
+    period: number,
+    at: number,
+    lastFailure: Failure,
+    requestId: string | undefined,
+    startedAt: number = at,
+  ): void {
     if (!this.#view.counts(period, at)) return
     if (this.#alone.isMade) this.#settleReady('failure', at, lastFailure, requestId)
-    this.#streak.failed(lastFailure)
+    this.#streak.failed(lastFailure, startedAt)
     const known = this.#view.knew(period) ? this.#view.suspicion : undefined
     const row = this.#raisesSuspicion(at) ? this.#streak.length : 0
     if (!this.#view.isSilent)

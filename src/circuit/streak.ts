@@ -109,9 +109,14 @@ export class Streak {
     this.end()
   }
 
-  /** One more failure; after a gap that is longer than the window it is the first. */
-  failed(failure: Failure): void {
-    if (this.#openedAt === undefined && this.liveLength(failure.at) === 0) this.end()
+  /**
+   * One more failure; after a gap that is longer than the window it is the first. The gap ends where the call began: calls
+   * that hang for longer than the window are a streak.
+   *
+   * @param startedAt when the call began, in milliseconds since the epoch
+   */
+  failed(failure: Failure, startedAt: number = failure.at): void {
+    if (this.#openedAt === undefined && this.liveLength(startedAt) === 0) this.end()
     this.#length++
     this.#lastFailure = failure
     if (this.#length >= this.#settings.failureThreshold && this.#openedAt === undefined) this.#refuse(failure)

@@ -58,7 +58,10 @@ export interface ServiceSettings {
   readonly timeout: number | false
   /** Kept back from the Lambda deadline to record a cut call and to answer, in milliseconds. Default: 1000. */
   readonly deadlineReserve: number
-  /** Failures further apart than this are no streak, in milliseconds, a day at most. Default: 60 000. */
+  /**
+   * Failures further apart than this are no streak, in milliseconds, a day at most: from the end of one call to the beginning
+   * of the next. Default: 60 000.
+   */
   readonly window: number
   /** The longest a circuit stays open, whatever its record or `Retry-After` says, in milliseconds. Default: 300 000. */
   readonly maxResetTimeout: number

@@ -6,10 +6,12 @@ import {
   createFleet,
   type Fleet,
   failTimes,
+  never,
   observedBy,
   ok,
   outcomeOf,
   trip,
+  unavailable,
 } from '../../support/virtual-fleet.ts'
 
 async function startLoaded(fleet: Fleet, instances: number): Promise<CircuitBreaker[]> {
@@ -332,5 +334,54 @@ describe('an outcome of another epoch', () => {
     await call
     await breaker.flush()
     expect((await fleet.storage.peek('stripe'))?.failureCount).toBe(2)
+  })
+})
+
+describe('calls that hang for longer than the window', () => {
+  /** Calls until the deadline of an invocation, which comes after the window is over. */
+  async function hang({ runtime }: Fleet, breakers: readonly CircuitBreaker[]): Promise<void> {
+    const context = { getRemainingTimeInMillis: () => 71_000 }
+    const calls = breakers.map(async (breaker) => {
+      await breaker.load()
+      await outcomeOf(breaker.callExternalFor(context)('stripe', never))
+      await breaker.flush()
+    })
+    await runtime.advance(70_000)
+    await Promise.all(calls)
+  }
+
+  it('one after the other open the circuit', async () => {
+    const fleet = createFleet()
+    const breaker = fleet.start()
+    await breaker.call('stripe', ok)
+    for (let time = 0; time < 2; time++) await hang(fleet, [breaker])
+    expect(breaker.circuits.stripe).toMatchObject({ state: 'CLOSED', failureCount: 2 })
+    await hang(fleet, [breaker])
+    expect(breaker.circuits.stripe).toMatchObject({ state: 'OPEN', scope: 'fleet' })
+    expect(fleet.events).toHaveLength(1)
+  })
+
+  it('are a streak, too, where they end by themselves', async () => {
+    const { start, runtime } = createFleet()
+    const breaker = start()
+    await breaker.call('stripe', ok)
+    for (let time = 0; time < 3; time++) {
+      const call = outcomeOf(breaker.call('stripe', () => runtime.sleep(70_000).then(unavailable)))
+      await runtime.advance(70_000)
+      await call
+    }
+    expect(breaker.circuits.stripe?.state).toBe('OPEN')
+  })
+
+  it('open it where others are known, by the failures of several that run into one suspicion', async () => {
+    const fleet = createFleet()
+    const acquainted = await startAcquainted(fleet)
+    const breakers = [...acquainted, ...(await startLoaded(fleet, 2))]
+    await hang(fleet, breakers)
+    for (const breaker of breakers) expect(breaker.circuits.stripe?.scope).toBe('fleet')
+    await fleet.runtime.advance(5_000)
+    await Promise.all(breakers.map((breaker) => breaker.load()))
+    for (const breaker of breakers) await breaker.flush()
+    expect(await fleet.storage.peek('stripe')).toMatchObject({ state: 'OPEN' })
   })
 })

@@ -43,6 +43,18 @@ describe('a streak', () => {
   })
 
   it.each([
+    [window, 2],
+    [window + 1, 1],
+  ])(
+    'goes on with a call that began soon after the last failure, however long it takes: %p ms make %p',
+    (gap, length) => {
+      const streak = streakOf([0])
+      streak.failed(failure(gap + 5 * window), gap)
+      expect(streak.length).toBe(length)
+    },
+  )
+
+  it.each([
     [window, 1],
     [window + 1, 0],
   ])('counts until the window is over: after %p ms %p', (later, length) => {
