@@ -5,7 +5,9 @@
  */
 
 import { CircuitTimeoutError, type TimeoutReason } from '../errors.ts'
+import { isTimeout } from '../failures/classification.ts'
 import { graceAfter, type Runtime, type TimerHandle } from '../runtime.ts'
+import { leave, listen } from './caller-signal.ts'
 import type { Invocation, Watched } from './invocation.ts'
 import { ContextHandler } from './operation-context.ts'
 import type { TurnClock, TurnListener } from './turn-clock.ts'
@@ -51,8 +53,6 @@ export class CallLimits extends ContextHandler implements Watched, TurnListener 
   #reject: ((error: unknown) => void) | undefined
   /** Milliseconds since the epoch. Set by `markOperationStart`. */
   #operationStartedAt: number | undefined
-  /** The listener at the caller's signal. Set by `start`, removed by `dispose`. */
-  #onCallerAbort: (() => void) | undefined
   /** Whether it is in the list of its invocation. Set by `start`, ended by `dispose`. */
   #isWatched = false
   /** Whether the timer was late once and has given its grace. Set by `timeIsOver`. */
@@ -97,17 +97,24 @@ export class CallLimits extends ContextHandler implements Watched, TurnListener 
     return this.#cut
   }
 
-  /** Whether the call was cut by its timeout or by the invocation's deadline. */
+  /** Whether the call was cut by its timeout, by the invocation's deadline, or by a signal of the caller's that timed out. */
   get hasTimedOut(): boolean {
-    return this.#cut !== undefined && this.#cut.by !== 'caller'
+    return this.#cut !== undefined && (this.#cut.by !== 'caller' || isTimeout(this.#cut.error))
+  }
+
+  /** Whether anything can cut it. */
+  get isCuttable(): boolean {
+    const { timeout, deadlineAt } = this
+    return timeout !== false || deadlineAt !== Number.POSITIVE_INFINITY || this.#callerSignal !== undefined
   }
 
   /**
    * How long the operation must have run for a call that was cut to say something of the service, in milliseconds: half of
    * its timeout, or a second where it has none. The rest may have gone into waiting for a permit, or not have been there
-   * before the invocation's deadline.
+   * before the invocation's deadline. Of a timeout of the caller's only the time is known that has passed: half of that.
    */
   get fairTime(): number {
+    if (this.#cut?.by === 'caller' && this.hasTimedOut) return (this.#runtime.now() - this.startedAt) / 2
     return fairTimeFor(this.timeout)
   }
 
@@ -135,8 +142,7 @@ export class CallLimits extends ContextHandler implements Watched, TurnListener 
         this.cutBy('caller', signal.reason)
         return
       }
-      this.#onCallerAbort = () => this.cutBy('caller', signal.reason)
-      signal.addEventListener('abort', this.#onCallerAbort, { once: true })
+      listen(signal, this)
     }
     if (this.#invocation?.hasDeadline) {
       if (this.deadlineAt <= this.startedAt) {
@@ -168,9 +174,7 @@ export class CallLimits extends ContextHandler implements Watched, TurnListener 
    * it comes to is ignored. One step at a time.
    */
   race<T>(step: PromiseLike<T> | T): PromiseLike<T> | T {
-    const hasDeadline = this.deadlineAt !== Number.POSITIVE_INFINITY
-    const isCuttable = this.timeout !== false || hasDeadline || this.#callerSignal !== undefined
-    if (!isCuttable) return step
+    if (!this.isCuttable) return step
     return new Promise<T>((resolve, reject) => {
       Promise.resolve(step).then(resolve, reject)
       if (this.#cut !== undefined) reject(this.#cut.error)
@@ -233,7 +237,7 @@ export class CallLimits extends ContextHandler implements Watched, TurnListener 
     if (this.#timer !== undefined) this.#runtime.clearTimeout(this.#timer)
     if (this.#isWatched) this.#invocation?.unwatch(this)
     this.#isWatched = false
-    if (this.#onCallerAbort !== undefined) this.#callerSignal?.removeEventListener('abort', this.#onCallerAbort)
+    if (this.#callerSignal !== undefined) leave(this.#callerSignal, this)
   }
 
   cutBy(by: TimeoutReason | 'caller', error: unknown): void {

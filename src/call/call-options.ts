@@ -12,7 +12,11 @@ export type Operation<T> = (context: OperationContext) => PromiseLike<T> | T
 export interface CallOptions<T = unknown, F = never> {
   /** The longest the call may take, in milliseconds, the wait for a permit included; `false`: no limit of its own. */
   readonly timeout?: number | false | undefined
-  /** Cancels the call: the operation's signal is aborted, and the call rejects with this signal's reason. */
+  /**
+   * Cuts the call: the operation's signal is aborted, and the call rejects with this signal's reason. One that has timed out
+   * (`AbortSignal.timeout`) is a timeout, wherever it strikes: the fallback runs, and it counts if the operation had at least
+   * half of the time of the call. Any other reason is a cancellation: no fallback runs, and it counts for nothing.
+   */
   readonly signal?: AbortSignal | undefined
   /**
    * Answers instead when the circuit or the concurrency limit refused the call, when it timed out, or when it failed

@@ -275,7 +275,7 @@ function isGrpcStatus(error: object, code: unknown): boolean {
   return isStatus && (typeof read(error, 'details') === 'string' || isObject(read(error, 'metadata')))
 }
 
-function isTimeout(value: unknown): boolean {
+export function isTimeout(value: unknown): boolean {
   const code = read(value, 'code')
   return (
     code === 'CIRCUIT_TIMEOUT' || code === 'ETIMEDOUT' || namesOf(value).some((name) => name.endsWith('TimeoutError'))
