@@ -98,7 +98,7 @@ export class CircuitBreaker<const K extends string = string> {
     for (const [service, settings] of config.services) {
       const guard = this.#guardOf(service, settings, config)
       this.#guards.set(service, guard)
-      snapshots[service] = snapshotOf(guard.circuit, this.#runtime)
+      snapshots[service] = snapshotOf(guard.circuit, this.#runtime, guard.permits)
     }
     this.circuits = Object.freeze(snapshots) as Circuits<K>
     const active = [...this.#guards.values()].filter(({ circuit }) => circuit.settings.mode !== 'off')

@@ -125,6 +125,10 @@ export interface CircuitTimeoutDetails {
   readonly timeout: number
   /** `false` if the time was over before the operation was started (it waited for a permit, or no time was left). */
   readonly attempted: boolean
+  /** How long it waited for a permit, in milliseconds. Default: 0. */
+  readonly waited?: number | undefined
+  /** How many permits there are, where it waited for one. */
+  readonly maxConcurrent?: number | undefined
 }
 
 /** The call took too long and was cut; the operation's `signal` is aborted with this error as its reason. */
@@ -136,18 +140,22 @@ export class CircuitTimeoutError extends CircuitBreakerError {
   declare readonly timeout: number
   /** `false` if the time was over before the operation was started. */
   declare readonly attempted: boolean
+  /** How long it waited for one of the permits of `maxConcurrent`, in milliseconds; 0: it did not. */
+  declare readonly waited: number
   readonly statusCode = 504
   readonly expose = true
 
   constructor(details: CircuitTimeoutDetails) {
-    const { service, reason, timeout, attempted } = details
+    const { service, reason, timeout, attempted, waited = 0, maxConcurrent } = details
     const limit = reason === 'timeout' ? `${Math.round(timeout)} ms` : 'the time that the invocation had left'
     const what = attempted ? `did not finish within ${limit}` : `was not started: ${limit} passed before it could be`
-    super('CIRCUIT_TIMEOUT', `The call to ${service} ${what}.`, service)
+    const wait = `; it waited ${Math.round(waited)} ms for one of ${maxConcurrent} permits (maxConcurrent)`
+    super('CIRCUIT_TIMEOUT', `The call to ${service} ${what}${maxConcurrent === undefined ? '' : wait}.`, service)
     this.name = 'CircuitTimeoutError'
     this.reason = reason
     this.timeout = timeout
     this.attempted = attempted
+    this.waited = waited
   }
 }
 
@@ -161,7 +169,7 @@ export class ConcurrencyLimitError extends CircuitBreakerError {
   constructor(service: string, maxConcurrent: number, maxQueue: number) {
     super(
       'CIRCUIT_CONCURRENCY_LIMIT',
-      `Too many calls to ${service}: ${maxConcurrent} in flight and ${maxQueue} waiting.`,
+      `Too many calls to ${service}: ${maxConcurrent} in flight (maxConcurrent) and ${maxQueue} waiting (maxQueue).`,
       service,
     )
     this.name = 'ConcurrencyLimitError'

@@ -91,6 +91,15 @@ export function unfitClassifier(service: string, setting: string, mistake: Mista
   )
 }
 
+/** With `mode: 'observe'`: calls that enforcing would let wait for a permit. */
+export function crowd(service: string, maxConcurrent: number): string {
+  return (
+    `More calls of "${service}" are in flight at once than maxConcurrent allows, ${maxConcurrent}. In mode observe they run; ` +
+    'with enforce the others would wait in line, and the wait is part of their timeout. circuits["…"].queued counts them. ' +
+    'Set CIRCUIT_BREAKER_MAX_CONCURRENT higher if the service can take more.'
+  )
+}
+
 /** A variable whose name begins as ours do. */
 export interface OddVariable {
   readonly prefix: string

@@ -81,3 +81,8 @@ export function warnOfClassifier(service: string, setting: string, mistake: Text
   warned.add(key)
   void warnOnce((texts) => texts.unfitClassifier(service, setting, mistake, thrown), 'CIRCUIT_CLASSIFIER')
 }
+
+/** With `mode: 'observe'`: calls that enforcing would let wait for a permit. */
+export function warnOfCrowd(service: string, maxConcurrent: number): void {
+  void warnOnce((texts) => texts.crowd(service, maxConcurrent))
+}

@@ -73,6 +73,13 @@ async function everythingThatIsSaid(): Promise<string[]> {
   const running = Array.from({ length: 15 }, () => busy.call('stripe', () => new Promise(() => {})))
   await noteAll(busy.call('stripe', ok), busy.call('paypal', ok))
   expect(running).toHaveLength(15)
+  const crowded = createFleet()
+  const crowd = crowded.start()
+  const calls = Array.from({ length: 40 }, () =>
+    outcomeOf(crowd.call('stripe', () => crowded.runtime.sleep(300), { timeout: 1_000 })),
+  )
+  await crowded.runtime.advance(1_000)
+  note((await calls[39])?.error)
   const late = busy.callExternalFor({ getRemainingTimeInMillis: () => 1_000 })
   await noteAll(late('stripe', ok))
   await trip(start())

@@ -303,6 +303,7 @@ describe('the snapshots', () => {
         lastFailure: { at: runtime.now(), name: 'ServiceUnavailable', status: 503 },
         generation: 1,
         epoch: (await storage.peek('stripe'))?.epoch,
+        queued: 0,
       },
     })
   })

@@ -2,6 +2,7 @@ import { inspect } from 'node:util'
 import { describe, expect, it } from '@jest/globals'
 import middy from '@middy/core'
 import httpErrorHandler from '@middy/http-error-handler'
+import type { CircuitTimeoutDetails } from '../../src/errors.ts'
 import {
   BreakableResultError,
   CircuitBreakerError,
@@ -63,10 +64,7 @@ function openError(details: Partial<CircuitOpenDetails> = {}, errors: Errors = o
   })
 }
 
-function timeoutError(
-  details: { reason?: 'timeout' | 'deadline'; timeout?: number; attempted?: boolean } = {},
-  errors: Errors = own,
-): CircuitTimeoutError {
+function timeoutError(details: Partial<CircuitTimeoutDetails> = {}, errors: Errors = own): CircuitTimeoutError {
   return new errors.CircuitTimeoutError({
     service: 'stripe',
     reason: 'timeout',
@@ -212,6 +210,14 @@ describe('CircuitTimeoutError', () => {
     expect(timeoutError({ timeout: 1_234.567 }).message).toContain('within 1235 ms')
   })
 
+  it('says how long the call waited for a permit, and which setting grants more', () => {
+    const { message, waited } = timeoutError({ attempted: false, waited: 1_999.6, maxConcurrent: 10 })
+    expect(message).toBe(
+      'The call to stripe was not started: 2000 ms passed before it could be; it waited 2000 ms for one of 10 permits (maxConcurrent).',
+    )
+    expect([waited, timeoutError().waited]).toEqual([1_999.6, 0])
+  })
+
   it('is answered with 504 by @middy/http-error-handler', async () => {
     const answer = await answerTo(timeoutError())
 
@@ -226,7 +232,7 @@ describe('ConcurrencyLimitError', () => {
       service: 'stripe',
       statusCode: 503,
       expose: true,
-      message: 'Too many calls to stripe: 10 in flight and 5 waiting.',
+      message: 'Too many calls to stripe: 10 in flight (maxConcurrent) and 5 waiting (maxQueue).',
     })
   })
 

@@ -1,5 +1,6 @@
 /** What a guarded call costs on a closed circuit, and a refusal on an open one. */
 
+import { CircuitBreaker } from '../../src/index.ts'
 import { type Case, type RoundsOptions, type Timing, timeInRounds } from '../rounds.ts'
 import { duration, type Effort, type Section, type Table, type Target, times } from '../section.ts'
 import { type Guarding, openSubjects, operation, subjects } from '../subjects.ts'
@@ -18,6 +19,7 @@ export async function run({ quick }: Effort): Promise<Section> {
   const alone = await timeScenarios(options)
   const together = await timeScenarios({ ...options, atOnce: 10 })
   const waiting = await timeWaiting({ ...options, atOnce: 10 })
+  const queue = await timeQueues(quick ? [10, 100] : [10_000, 100_000])
   const refusals = await timeInRounds(await openSubjects(), options)
   const floor = await timeInRounds(floorCases(), options)
   return {
@@ -32,13 +34,14 @@ plain breaker limits nothing and, with nobody listening, reads no clock while it
       'Ten at once, each of the ten:',
       scenarioTable(together),
       `Ten at once where five may be in flight and the others wait (opossum refuses them instead): ${waitingText(waiting)}.`,
+      `100,000 at once, with one signal for all, where ten may be in flight, instead of 10,000: each takes ${times(queue)} as long.`,
       'Refused, because the circuit is open:',
       table(refusals, 'refusal'),
       `Where the time goes is in the profile below. What no guard in front of a promise can go below, whatever it does with the
 circuit, is that it looks at the promise (one turn) and at the clock:`,
       table(floor, 'what is done'),
     ],
-    targets: targetsOf(alone, refusals),
+    targets: [...targetsOf(alone, refusals), queueTarget(queue)],
   }
 }
 
@@ -53,6 +56,25 @@ async function timeScenarios(options: RoundsOptions): Promise<Map<string, Timing
 async function timeWaiting(options: RoundsOptions): Promise<Timings> {
   const { 'opossum.fire': _, ...others } = await subjects({ limit: 5 })
   return timeInRounds(others, options)
+}
+
+/** How much longer each of many calls takes that wait at once than each of few. */
+async function timeQueues([few, many]: readonly [number, number]): Promise<number> {
+  const breaker = new CircuitBreaker({ services: ['service'], storage: 'memory' })
+  const { signal } = new AbortController()
+  const timeEach = async (count: number): Promise<number> => {
+    const from = performance.now()
+    await Promise.all(Array.from({ length: count }, () => breaker.call('service', operation, { signal })))
+    return (performance.now() - from) / count
+  }
+  const quotients: number[] = []
+  for (let round = 0; round < 5; round++) quotients.push((await timeEach(many)) / (await timeEach(few)))
+  return Math.min(...quotients)
+}
+
+function queueTarget(measured: number): Target {
+  const what = 'Each of 100,000 calls that wait at once'
+  return { what, wanted: 'at most 3.00 × each of 10,000', measured: times(measured), isMet: measured <= 3 }
 }
 
 function waitingText(timings: Timings): string {

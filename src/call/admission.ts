@@ -9,10 +9,11 @@ import type { Verdict } from '../circuit/state-machine.ts'
 import { ConcurrencyLimitError } from '../errors.ts'
 import type { Runtime } from '../runtime.ts'
 import type { Synchronizer } from '../sync/synchronizer.ts'
-import { warnOfReserve } from '../warnings.ts'
+import { warnOfCrowd, warnOfReserve } from '../warnings.ts'
 import type { CallLimits } from './call-limits.ts'
 import type { Invocation } from './invocation.ts'
-import type { Semaphore } from './semaphore.ts'
+import type { Permit, Semaphore } from './semaphore.ts'
+import { SharedPermit } from './shared-permit.ts'
 
 export /** The things that a call holds while it runs. */
 interface Admission {
@@ -21,10 +22,10 @@ interface Admission {
   /** When it was admitted, in milliseconds since the epoch. */
   readonly at: number
   readonly lease: ProbeLease | undefined
-  readonly holdsPermit: boolean
+  readonly permit: Permit | undefined
 }
 
-export const passThrough: Admission = { period: undefined, at: 0, lease: undefined, holdsPermit: false }
+export const passThrough: Admission = { period: undefined, at: 0, lease: undefined, permit: undefined }
 
 /** How long a probe's lease lasts where neither a timeout nor a Lambda deadline bounds it, in milliseconds. */
 const unboundedLease = 30_000
@@ -39,20 +40,32 @@ export class Gate {
   readonly #permits: Semaphore
   readonly #runtime: Runtime
   readonly #load: (sync: Synchronizer) => Promise<void>
+  readonly #onSharing: () => void
+  /** The permit that can be lent while none is free. Written by `#lendable`. */
+  #lender: SharedPermit | undefined
+  /** Whether every call may lend its permit. Set by `#shareAll`. */
+  #sharesAll = false
+  /** Whether calls within others have been met. Set when one of them is lent a permit. */
+  #hasNested = false
 
-  /** @param load reads the circuit, together with others that are due; never rejects */
+  /**
+   * @param load reads the circuit, together with others that are due; never rejects
+   * @param onSharing is told when from now on no call may pass by `admitAtOnce`
+   */
   constructor(
     circuit: Circuit,
     sync: Synchronizer,
     permits: Semaphore,
     runtime: Runtime,
     load: (sync: Synchronizer) => Promise<void>,
+    onSharing: () => void,
   ) {
     this.#circuit = circuit
     this.#sync = sync
     this.#permits = permits
     this.#runtime = runtime
     this.#load = load
+    this.#onSharing = onSharing
   }
 
   /** The way of nearly every call: nothing to wait for. `undefined`: there is. A verdict: it is refused. */
@@ -64,10 +77,43 @@ export class Gate {
     if (mode === 'off') return passThrough
     if (this.isStale(now, invocation)) void this.#load(sync)
     const verdict = circuit.admit(now)
-    const takesPermit = mode === 'enforce'
-    if (verdict !== 'pass') return takesPermit && verdict !== 'claim' ? verdict : undefined
-    if (takesPermit && !this.#permits.tryAcquire()) return undefined
-    return { period: this.#started(now, invocation), at: now, lease: undefined, holdsPermit: takesPermit }
+    const enforces = mode === 'enforce'
+    if (verdict !== 'pass') return enforces && verdict !== 'claim' ? verdict : undefined
+    const permit = enforces ? this.#takePermit() : this.#overdraw()
+    return permit && { period: this.#started(now, invocation), at: now, lease: undefined, permit }
+  }
+
+  /** Takes a permit if one is free. */
+  #takePermit(): Permit | undefined {
+    return this.#permits.tryAcquire() ? this.#lendable(this.#permits) : undefined
+  }
+
+  /** The permit that was taken, as one that can be lent where that is called for: see {@link SharedPermit}. */
+  #lendable(permit: Permit): Permit {
+    const isCalledFor = this.#permits.isExhausted && this.#lender?.isOver !== false
+    if (!isCalledFor && !this.#sharesAll) return permit
+    this.#lender = new SharedPermit(permit, () => {
+      this.#hasNested = true
+      this.#shareAll()
+    })
+    return this.#lender
+  }
+
+  /** Takes a permit where no call waits for one, and tells of it if it would have had to. */
+  #overdraw(): Permit {
+    const { service, settings } = this.#circuit
+    if (!this.#permits.overdraw()) warnOfCrowd(service, settings.maxConcurrent)
+    return this.#permits
+  }
+
+  #shareAll(): void {
+    this.#sharesAll = true
+    this.#onSharing()
+  }
+
+  /** Whether a call may have been held up by others within it, which wait for permits: that says nothing of the service. */
+  isHeldUp(permit: Permit | undefined): boolean {
+    return permit instanceof SharedPermit ? permit.isAwaited : this.#hasNested && this.#permits.waiting > 0
   }
 
   /** A call begins: the period that it has to remember. */
@@ -92,9 +138,8 @@ export class Gate {
   async admit(invocation: Invocation | undefined, limits: CallLimits): Promise<Admission> {
     const circuit = this.#circuit
     const sync = this.#sync
-    const permits = this.#permits
     const enforces = circuit.settings.mode === 'enforce'
-    let holdsPermit = false
+    let permit: Permit | undefined
     try {
       if (limits.cut !== undefined) {
         if (invocation !== undefined && limits.deadlineAt <= invocation.startedAt) warnOfReserve(circuit.settings)
@@ -110,8 +155,7 @@ export class Gate {
         const isAdmitted = verdict === 'pass' || verdict === 'claim' || (verdict === 'ramping' && hasDrawn)
         // A refusal never queues.
         if (!isAdmitted) throw circuit.refusal(verdict, now)
-        if (!permits.tryAcquire()) await this.#waitForPermit(limits)
-        holdsPermit = true
+        permit = this.#takePermit() ?? (await this.#waitForPermit(limits))
         // The permit may come from a call that was cut in this turn, in which this one's time is over too.
         const cut = limits.cutIfOver()
         if (cut !== undefined) throw cut.error
@@ -128,22 +172,32 @@ export class Gate {
       if (!isAdmitted && enforces) throw circuit.refusal(verdict as Exclude<Verdict, 'pass'>, this.#runtime.now())
       const at = this.#runtime.now()
       const period = isAdmitted ? this.#started(at, invocation) : undefined
-      return { period, at, lease, holdsPermit }
+      if (isAdmitted && !enforces) permit = this.#overdraw()
+      return { period, at, lease, permit }
     } catch (error) {
-      if (holdsPermit) permits.release()
+      permit?.release()
       limits.end(limits.cut === undefined || limits.hasTimedOut)
       throw error
     }
   }
 
-  async #waitForPermit(limits: CallLimits): Promise<void> {
+  async #waitForPermit(limits: CallLimits): Promise<Permit> {
     const { service, settings } = this.#circuit
+    const { maxConcurrent, maxQueue } = settings
+    const outer = SharedPermit.current
+    const lent = outer?.borrow()
+    if (lent !== undefined) return lent
     const waiter = this.#permits.join()
-    if (waiter === undefined) throw new ConcurrencyLimitError(service, settings.maxConcurrent, settings.maxQueue || 0)
+    if (waiter === undefined) throw new ConcurrencyLimitError(service, maxConcurrent, maxQueue || 0)
+    outer?.whenBack(waiter)
+    limits.waitFor(maxConcurrent)
     try {
-      await limits.race(waiter.granted)
+      const permit = await limits.race(waiter.granted)
+      limits.hasWaited()
+      return permit === this.#permits ? this.#lendable(permit) : permit
     } catch (error) {
       waiter.leave()
+      if (limits.cut !== undefined) this.#shareAll()
       throw error
     }
   }

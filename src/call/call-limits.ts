@@ -12,6 +12,13 @@ import type { Invocation, Watched } from './invocation.ts'
 import { ContextHandler } from './operation-context.ts'
 import type { TurnClock, TurnListener } from './turn-clock.ts'
 
+/** The wait of a call for a permit: milliseconds since the epoch. */
+interface PermitWait {
+  readonly maxConcurrent: number
+  readonly from: number
+  to: number | undefined
+}
+
 /**
  * How long an operation must have run to be cut for a failure of the service, in milliseconds: half of its timeout, or a
  * second where it has none.
@@ -59,6 +66,8 @@ export class CallLimits extends ContextHandler implements Watched, TurnListener 
   #hasHadGrace = false
   /** Whether the process may have been frozen during the call. Set by `stall`. */
   #wasFrozen = false
+  /** Its wait for a permit, if it had to wait. Written by `waitFor` and `hasWaited`. */
+  #wait: PermitWait | undefined
 
   constructor(
     service: string,
@@ -217,12 +226,26 @@ export class CallLimits extends ContextHandler implements Watched, TurnListener 
     return this.#cut
   }
 
+  /** It waits for one of so many permits from now on. */
+  waitFor(maxConcurrent: number): void {
+    this.#wait = { maxConcurrent, from: this.#runtime.now(), to: undefined }
+  }
+
+  /** It has waited for a permit until now. */
+  hasWaited(): void {
+    if (this.#wait !== undefined) this.#wait.to = this.#runtime.now()
+  }
+
   /** Cuts the call with a {@link CircuitTimeoutError}. */
   timeOut(reason: TimeoutReason): void {
     const end = reason === 'timeout' ? this.startedAt + (this.timeout || 0) : this.deadlineAt
     const attempted = this.#operationStartedAt !== undefined
     const timeout = Math.max(0, end - this.startedAt)
-    this.cutBy(reason, new CircuitTimeoutError({ service: this.#service, reason, timeout, attempted }))
+    const wait = this.#wait
+    const waited = wait === undefined ? 0 : Math.max(0, (wait.to ?? this.#runtime.now()) - wait.from)
+    const maxConcurrent = wait?.maxConcurrent
+    const details = { service: this.#service, reason, timeout, attempted, waited, maxConcurrent }
+    this.cutBy(reason, new CircuitTimeoutError(details))
   }
 
   /** The call has ended, with this much left for a fallback. */

@@ -28,6 +28,7 @@ import { judgeError, judgeResult } from './judgement.ts'
 import type { Ending } from './observed-body.ts'
 import { contextOf, type OperationContext, SharedContext } from './operation-context.ts'
 import type { Semaphore } from './semaphore.ts'
+import { SharedPermit } from './shared-permit.ts'
 import { type TurnClock, turnClockOf } from './turn-clock.ts'
 import { bodies, letGo, loadBodies } from './unread.ts'
 
@@ -57,8 +58,11 @@ export class Guard implements DeadlineHost {
   readonly deadlineReserve: number
   readonly #runtime: Runtime
   readonly #clock: TurnClock
-  /** Whether a call without options takes permits and has no limits of its own, so that a success leaves nothing to learn. */
-  readonly #isPlain: boolean
+  /**
+   * Whether a call without options takes permits and has no limits of its own, so that a success leaves nothing to learn. Ended
+   * by the gate when every call may lend its permit.
+   */
+  #isPlain: boolean
   readonly #gate: Gate
   /** The last reading of the clock, and the invocation, for which nothing is to be done before a call. Written by `#isReady`. */
   #readyAt = -1
@@ -83,7 +87,9 @@ export class Guard implements DeadlineHost {
     this.permits = permits
     this.#runtime = runtime
     this.#clock = turnClockOf(runtime)
-    this.#gate = new Gate(circuit, sync, permits, runtime, load)
+    this.#gate = new Gate(circuit, sync, permits, runtime, load, () => {
+      this.#isPlain = false
+    })
     const { mode, timeout, slowCallThreshold, deadlineReserve } = circuit.settings
     this.deadlineReserve = deadlineReserve
     this.#isPlain = mode === 'enforce' && timeout === false && slowCallThreshold === false
@@ -100,7 +106,7 @@ export class Guard implements DeadlineHost {
     if (given === undefined && this.#isPlain && circuit.isQuiet && typeof operation === 'function') {
       const reading = this.#clock.reading()
       const isKnown = reading === this.#readyAt && invocation === this.#readyFor
-      if ((isKnown || this.#isReady(reading, invocation)) && this.permits.tryAcquire()) {
+      if ((isKnown || this.#isReady(reading, invocation)) && this.permits.takeSpare()) {
         return invocation === undefined || !invocation.hasDeadline
           ? this.#runPlain(operation, invocation)
           : this.#runUntilDeadline(operation, invocation)
@@ -114,7 +120,7 @@ export class Guard implements DeadlineHost {
     const { period } = this.circuit
     let reactions = this.#reactions
     if (reactions?.period !== period || reactions.invocation !== invocation) {
-      const admission: Admission = { period, at: 0, lease: undefined, holdsPermit: true }
+      const admission: Admission = { period, at: 0, lease: undefined, permit: this.permits }
       reactions = { period, invocation, ...this.#reactionsTo(noOptions, invocation, admission) }
       this.#reactions = reactions
     }
@@ -139,7 +145,6 @@ export class Guard implements DeadlineHost {
     return this.#context
   }
 
-  /** Any other call. */
   #callWith<T, F>(
     operation: Operation<T>,
     options: CallOptions<T, F>,
@@ -231,7 +236,6 @@ export class Guard implements DeadlineHost {
     }
   }
 
-  /** Runs the operation of a call that nothing can cut. */
   #runUnbound<T, F>(
     operation: Operation<T>,
     options: CallOptions<T, F>,
@@ -239,7 +243,7 @@ export class Guard implements DeadlineHost {
     admission: Admission,
   ): Promise<T> {
     const { succeeded, failed } = this.#reactionsTo(options, invocation, admission)
-    return react(begin(operation, this.#contextFor(invocation).context), succeeded, failed)
+    return react(this.#begin(operation, this.#contextFor(invocation).context, admission), succeeded, failed)
   }
 
   /** The reactions to the end of an operation that nothing can cut. */
@@ -289,13 +293,14 @@ export class Guard implements DeadlineHost {
       }
       const failed = (error: unknown): void => {
         if (limits.isOver) return
-        const outcome = this.#judgeBoundError(options, error, limits, invocation)
+        const isHeldUp = limits.hasTimedOut && this.#gate.isHeldUp(admission.permit)
+        const outcome = isHeldUp ? 'ignore' : this.#judgeBoundError(options, error, limits, invocation)
         limits.end(outcome === 'failure' || limits.hasTimedOut)
         this.#settle(admission, outcome, error, invocation)
         reject(error)
       }
       limits.markOperationStart(admission === passThrough ? undefined : admission.at)
-      react(begin(operation, contextOf(limits)), succeeded as (value: unknown) => void, failed)
+      react(this.#begin(operation, contextOf(limits), admission), succeeded as (value: unknown) => void, failed)
       limits.onCut(failed)
     })
   }
@@ -313,6 +318,11 @@ export class Guard implements DeadlineHost {
       limits.end(false)
       this.#settle(admission, outcome, error, invocation)
     }
+  }
+
+  /** Starts the operation of a call that may lend its permit. */
+  #begin<T>(operation: Operation<T>, context: OperationContext, { permit }: Admission): Promise<T> {
+    return permit instanceof SharedPermit ? permit.run(begin, operation, context) : begin(operation, context)
   }
 
   #giveUp(
@@ -343,12 +353,14 @@ export class Guard implements DeadlineHost {
   }
 
   callWasCut(call: DeadlineCall, error: unknown, limits: CallLimits): void {
-    this.#ended(call, this.#judgeBoundError(noOptions, error, limits, call.invocation), error)
+    const isHeldUp = this.#gate.isHeldUp(this.permits)
+    const outcome = isHeldUp ? 'ignore' : this.#judgeBoundError(noOptions, error, limits, call.invocation)
+    this.#ended(call, outcome, error)
   }
 
   #ended({ period, startedAt, invocation }: DeadlineCall, outcome: Outcome, evidence: unknown): void {
     if (outcome === 'success' && this.circuit.isQuiet && period === this.circuit.period) this.permits.release()
-    else this.#settle({ period, at: startedAt, lease: undefined, holdsPermit: true }, outcome, evidence, invocation)
+    else this.#settle({ period, at: startedAt, lease: undefined, permit: this.permits }, outcome, evidence, invocation)
   }
 
   // ---------------------------------------------------------------------------------------------------- admission
@@ -399,7 +411,7 @@ export class Guard implements DeadlineHost {
 
   /** Gives everything back once, and lets the circuit learn. */
   #settle(admission: Admission, outcome: Outcome, evidence: unknown, invocation: Invocation | undefined): void {
-    if (admission.holdsPermit) this.permits.release()
+    admission.permit?.release()
     if (outcome === 'success' && this.#changesNothing(admission)) return
     this.#learn(admission, outcome, evidence, invocation)
   }

@@ -1,25 +1,34 @@
-/** A place in the queue of a {@link Semaphore}. */
-export interface Waiter {
-  /** Resolves when the permit is granted; rejects with what `rejectAll` was given. */
-  readonly granted: Promise<void>
-  /** Leaves the queue, or gives the permit back if it was granted in the meantime. */
-  leave(): void
+/** Something that a call holds while it runs. */
+export interface Permit {
+  /** Gives it back: once. */
+  release(): void
 }
 
-interface Entry {
-  grant(): void
-  reject(error: unknown): void
+/** A place in the queue of a {@link Semaphore}. */
+export interface Waiter {
+  /** Resolves with the permit when it is granted; rejects with what `rejectAll` was given. */
+  readonly granted: Promise<Permit>
+  /** Takes a permit that comes from elsewhere, and leaves the queue; `false`: it waits no longer. */
+  take(permit: Permit): boolean
+  /** Leaves the queue, or gives the permit back if it was granted in the meantime. */
+  leave(): void
 }
 
 /** No process holds so many. V8 counts no further without an object for each number. */
 const countless = 2 ** 30 - 1
 
-/** A counted number of permits with a first-in, first-out queue. A permit that is released goes to the first waiter. */
-export class Semaphore {
+/**
+ * A counted number of permits with a first-in, first-out queue. A permit that is released goes to the first waiter. It is itself
+ * the permit that it grants.
+ */
+export class Semaphore implements Permit {
   #free: number
   readonly #maxQueue: number
-  /** In order of arrival; a set, because those who leave do so from anywhere in it. */
-  readonly #queue = new Set<Entry>()
+  /** The ends of the queue, a list: a `Set` of which the first is taken again and again looks at all who were there before. */
+  #first: Entry | undefined
+  #last: Entry | undefined
+  #waiting = 0
+  #queued = 0
 
   /**
    * @param permits how many may be held at once
@@ -32,54 +41,117 @@ export class Semaphore {
 
   /** How many wait. */
   get waiting(): number {
-    return this.#queue.size
+    return this.#waiting
   }
 
-  /** Takes a permit if one is free. */
-  tryAcquire(): boolean {
-    if (this.#free === 0) return false
+  /** How many have had to wait until now, or have taken a permit that was not there. */
+  get queued(): number {
+    return this.#queued
+  }
+
+  /** Whether no permit is free. */
+  get isExhausted(): boolean {
+    return this.#free <= 0
+  }
+
+  /** Takes a permit if another one is left then. */
+  takeSpare(): boolean {
+    if (this.#free <= 1) return false
     this.#free--
     return true
   }
 
+  /** Takes a permit if one is free. */
+  tryAcquire(): boolean {
+    if (this.#free <= 0) return false
+    this.#free--
+    return true
+  }
+
+  /** Takes a permit, also one that is not there. Whether it was there. */
+  overdraw(): boolean {
+    const isFree = this.#free > 0
+    this.#free--
+    if (!isFree) this.#queued++
+    return isFree
+  }
+
   /** Joins the queue; `undefined` if it is full. Only after `tryAcquire` has failed. */
   join(): Waiter | undefined {
-    if (this.#queue.size >= this.#maxQueue) return undefined
-    let state: 'waiting' | 'granted' | 'left' = 'waiting'
-    const { promise: granted, resolve, reject } = Promise.withResolvers<void>()
-    const entry: Entry = {
-      grant: () => {
-        state = 'granted'
-        resolve()
-      },
-      reject: (error) => {
-        state = 'left'
-        reject(error)
-      },
-    }
-    this.#queue.add(entry)
-    const leave = (): void => {
-      if (state === 'waiting') this.#queue.delete(entry)
-      else if (state === 'granted') this.release()
-      state = 'left'
-    }
-    return { granted, leave }
+    if (this.#waiting >= this.#maxQueue) return undefined
+    const entry = new Entry((each) => this.#remove(each))
+    const last = this.#last
+    entry.previous = last
+    if (last === undefined) this.#first = entry
+    else last.next = entry
+    this.#last = entry
+    this.#waiting++
+    this.#queued++
+    return entry
   }
 
   /** Gives a permit back: to the first in the queue, if there is one. */
   release(): void {
-    if (this.#queue.size === 0) {
-      this.#free++
-      return
-    }
-    const first = this.#queue.values().next().value as Entry
-    this.#queue.delete(first)
-    first.grant()
+    if (this.#first === undefined) this.#free++
+    else this.#first.take(this)
   }
 
   /** Sends everyone in the queue away with an error made for each. */
   rejectAll(error: () => unknown): void {
-    for (const entry of this.#queue) entry.reject(error())
-    this.#queue.clear()
+    while (this.#first !== undefined) this.#first.reject(error())
+  }
+
+  #remove({ previous, next }: Entry): void {
+    if (previous === undefined) this.#first = next
+    else previous.next = next
+    if (next === undefined) this.#last = previous
+    else next.previous = previous
+    this.#waiting--
+  }
+}
+
+/** A waiter, and its own node in the queue. */
+class Entry implements Waiter {
+  readonly granted: Promise<Permit>
+  /** Its neighbours, which the semaphore alone writes. */
+  previous: Entry | undefined
+  next: Entry | undefined
+  readonly #remove: (entry: Entry) => void
+  readonly #resolve: (permit: Permit) => void
+  readonly #reject: (error: unknown) => void
+  #isWaiting = true
+  /** Ended by `leave`. */
+  #permit: Permit | undefined
+
+  constructor(remove: (entry: Entry) => void) {
+    const { promise, resolve, reject } = Promise.withResolvers<Permit>()
+    this.granted = promise
+    this.#remove = remove
+    this.#resolve = resolve
+    this.#reject = reject
+  }
+
+  take(permit: Permit): boolean {
+    if (!this.#isWaiting) return false
+    this.#end()
+    this.#permit = permit
+    this.#resolve(permit)
+    return true
+  }
+
+  reject(error: unknown): void {
+    this.#end()
+    this.#reject(error)
+  }
+
+  leave(): void {
+    if (this.#isWaiting) this.#end()
+    this.#permit?.release()
+    this.#permit = undefined
+  }
+
+  #end(): void {
+    this.#isWaiting = false
+    this.#remove(this)
   }
 }

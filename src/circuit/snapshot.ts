@@ -52,6 +52,11 @@ export interface CircuitSnapshot {
   readonly epoch: string
   /** An operator's override, if one is set. */
   readonly override: CircuitOverride | undefined
+  /**
+   * How many calls of this instance have had to wait for one of the permits of `maxConcurrent` until now. In `mode: 'observe'`,
+   * where none waits: how many would have had to.
+   */
+  readonly queued: number
 }
 
 /** Node's name of the method that says how an object is printed. */
@@ -61,7 +66,11 @@ const inspect = Symbol.for('nodejs.util.inspect.custom')
  * The live snapshot of a circuit. Its properties are its own and enumerable, so that it can be copied; printed by
  * `console.log` it shows its values instead of getters.
  */
-export function snapshotOf(circuit: Circuit, { now }: Pick<Runtime, 'now'>): CircuitSnapshot {
+export function snapshotOf(
+  circuit: Circuit,
+  { now }: Pick<Runtime, 'now'>,
+  permits: { readonly queued: number },
+): CircuitSnapshot {
   const { service, settings } = circuit
   const snapshot: CircuitSnapshot = {
     service,
@@ -101,6 +110,9 @@ export function snapshotOf(circuit: Circuit, { now }: Pick<Runtime, 'now'>): Cir
     },
     get override() {
       return circuit.view.override
+    },
+    get queued() {
+      return permits.queued
     },
   }
   return Object.freeze(Object.defineProperty(snapshot, inspect, { value: () => ({ ...snapshot }) }))

@@ -65,7 +65,7 @@ describe('the concurrency limit', () => {
     expect(error).toMatchObject({
       name: 'ConcurrencyLimitError',
       code: 'CIRCUIT_CONCURRENCY_LIMIT',
-      message: 'Too many calls to stripe: 1 in flight and 1 waiting.',
+      message: 'Too many calls to stripe: 1 in flight (maxConcurrent) and 1 waiting (maxQueue).',
       statusCode: 503,
       expose: true,
     })
@@ -73,6 +73,23 @@ describe('the concurrency limit', () => {
     first.succeed('ok')
     expect(await Promise.all([running, waiting])).toEqual(['ok', 'ok'])
     expect(storage.writes).toEqual([])
+  })
+
+  it('says how long a call waited, and for which setting, in the error of a call that is cut', async () => {
+    const { start, runtime } = createFleet()
+    const breaker = start()
+    await breaker.load()
+    const call = () => outcomeOf(breaker.call('stripe', () => runtime.sleep(300), { timeout: 1_000 }))
+    const calls = Array.from({ length: 50 }, call)
+    await runtime.advance(1_000)
+    const errors = (await Promise.all(calls)).flatMap(({ error }) => (error as Error | undefined) ?? [])
+    const texts = new Set(errors.map(({ message }) => message))
+    expect(errors).toHaveLength(20)
+    expect([...texts]).toEqual([
+      'The call to stripe did not finish within 1000 ms; it waited 900 ms for one of 10 permits (maxConcurrent).',
+      'The call to stripe was not started: 1000 ms passed before it could be; it waited 1000 ms for one of 10 permits (maxConcurrent).',
+    ])
+    expect(breaker.circuits.stripe).toMatchObject({ state: 'CLOSED', failureCount: 0, queued: 40 })
   })
 
   it('counts the wait toward the timeout, and not against the service', async () => {

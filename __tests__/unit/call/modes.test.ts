@@ -1,5 +1,6 @@
 import { describe, expect, it, jest } from '@jest/globals'
 import { controlled, createFleet, failTimes, ok, outcomeOf, trip } from '../../support/virtual-fleet.ts'
+import { warningsEmitted } from '../../support/warning-texts.ts'
 
 describe('mode observe', () => {
   it('never refuses, but counts, stores and reports', async () => {
@@ -42,6 +43,28 @@ describe('mode observe', () => {
     expect(call.started).toBe(3)
     call.succeed('ok')
     await Promise.all(calls)
+  })
+
+  it('counts the calls that enforcing would let wait, and warns of them once', async () => {
+    const warn = jest.spyOn(process, 'emitWarning').mockReturnValue(undefined)
+    const { start } = createFleet({ services: ['crowded'], mode: 'observe', maxConcurrent: 2 })
+    const breaker = start()
+    await breaker.load()
+    for (let round = 1; round <= 2; round++) {
+      const call = controlled()
+      const calls = [1, 2, 3, 4, 5].map(() => breaker.call('crowded', call.operation))
+      call.succeed('ok')
+      await Promise.all(calls)
+      expect(breaker.circuits.crowded?.queued).toBe(3 * round)
+    }
+    await warningsEmitted()
+    expect(warn.mock.calls).toEqual([
+      [
+        expect.stringMatching(/^More calls of "crowded" .+ maxConcurrent allows, 2\..+CIRCUIT_BREAKER_MAX_CONCURRENT/),
+        expect.anything(),
+      ],
+    ])
+    warn.mockRestore()
   })
 
   it('opens the circuit for instances that enforce it', async () => {
