@@ -100,6 +100,15 @@ export function crowd(service: string, maxConcurrent: number): string {
   )
 }
 
+/** Nothing bounds a call, and it goes on and on. */
+export function unboundCall(service: string): string {
+  return (
+    `A call of "${service}" has run for a minute, and nothing bounds it: it has no timeout, no deadline and no signal. ` +
+    'Calls that never end keep their permits (maxConcurrent), count for nothing and let others wait. ' +
+    'Set CIRCUIT_BREAKER_TIMEOUT, or the option timeout, in milliseconds.'
+  )
+}
+
 /** A variable whose name begins as ours do. */
 export interface OddVariable {
   readonly prefix: string

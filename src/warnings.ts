@@ -86,3 +86,8 @@ export function warnOfClassifier(service: string, setting: string, mistake: Text
 export function warnOfCrowd(service: string, maxConcurrent: number): void {
   void warnOnce((texts) => texts.crowd(service, maxConcurrent))
 }
+
+/** Nothing bounds a call, and it goes on and on. */
+export function warnOfUnboundCall(service: string): void {
+  void warnOnce((texts) => texts.unboundCall(service))
+}

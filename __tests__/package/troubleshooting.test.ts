@@ -80,6 +80,8 @@ async function everythingThatIsSaid(): Promise<string[]> {
   )
   await crowded.runtime.advance(1_000)
   note((await calls[39])?.error)
+  void crowd.call('stripe', never)
+  await crowded.runtime.advance(60_000)
   const late = busy.callExternalFor({ getRemainingTimeInMillis: () => 1_000 })
   await noteAll(late('stripe', ok))
   await trip(start())

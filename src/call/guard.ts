@@ -30,6 +30,7 @@ import { contextOf, type OperationContext, SharedContext } from './operation-con
 import type { Semaphore } from './semaphore.ts'
 import { SharedPermit } from './shared-permit.ts'
 import { type TurnClock, turnClockOf } from './turn-clock.ts'
+import { UnboundCalls } from './unbound-calls.ts'
 import { bodies, letGo, loadBodies } from './unread.ts'
 
 /** The reactions to the ends of operations. */
@@ -58,12 +59,10 @@ export class Guard implements DeadlineHost {
   readonly deadlineReserve: number
   readonly #runtime: Runtime
   readonly #clock: TurnClock
-  /**
-   * Whether a call without options takes permits and has no limits of its own, so that a success leaves nothing to learn. Ended
-   * by the gate when every call may lend its permit.
-   */
+  /** Whether a call without options has no limits but permits, so that a success teaches nothing. Ended by the gate. */
   #isPlain: boolean
   readonly #gate: Gate
+  readonly #unbound: UnboundCalls
   /** The last reading of the clock, and the invocation, for which nothing is to be done before a call. Written by `#isReady`. */
   #readyAt = -1
   #readyFor: Invocation | undefined
@@ -90,6 +89,7 @@ export class Guard implements DeadlineHost {
     this.#gate = new Gate(circuit, sync, permits, runtime, load, () => {
       this.#isPlain = false
     })
+    this.#unbound = new UnboundCalls(circuit.service, runtime)
     const { mode, timeout, slowCallThreshold, deadlineReserve } = circuit.settings
     this.deadlineReserve = deadlineReserve
     this.#isPlain = mode === 'enforce' && timeout === false && slowCallThreshold === false
@@ -243,7 +243,7 @@ export class Guard implements DeadlineHost {
     admission: Admission,
   ): Promise<T> {
     const { succeeded, failed } = this.#reactionsTo(options, invocation, admission)
-    return react(this.#begin(operation, this.#contextFor(invocation).context, admission), succeeded, failed)
+    return react(this.#begin(operation, this.#contextFor(invocation).context, admission, false), succeeded, failed)
   }
 
   /** The reactions to the end of an operation that nothing can cut. */
@@ -300,7 +300,8 @@ export class Guard implements DeadlineHost {
         reject(error)
       }
       limits.markOperationStart(admission === passThrough ? undefined : admission.at)
-      react(this.#begin(operation, contextOf(limits), admission), succeeded as (value: unknown) => void, failed)
+      const running = this.#begin(operation, contextOf(limits), admission, limits.isCuttable)
+      react(running, succeeded as (value: unknown) => void, failed)
       limits.onCut(failed)
     })
   }
@@ -320,9 +321,12 @@ export class Guard implements DeadlineHost {
     }
   }
 
-  /** Starts the operation of a call that may lend its permit. */
-  #begin<T>(operation: Operation<T>, context: OperationContext, { permit }: Admission): Promise<T> {
-    return permit instanceof SharedPermit ? permit.run(begin, operation, context) : begin(operation, context)
+  /** Starts the operation of a call that may lend its permit, and may run for ever. */
+  #begin<T>(operation: Operation<T>, context: OperationContext, admission: Admission, isBound: boolean): Promise<T> {
+    const { permit } = admission
+    const running = permit instanceof SharedPermit ? permit.run(begin, operation, context) : begin(operation, context)
+    if (!isBound && admission !== passThrough) this.#unbound.watch(running)
+    return running
   }
 
   #giveUp(
@@ -363,13 +367,12 @@ export class Guard implements DeadlineHost {
     else this.#settle({ period, at: startedAt, lease: undefined, permit: this.permits }, outcome, evidence, invocation)
   }
 
-  // ---------------------------------------------------------------------------------------------------- admission
-
-  /** Whether the circuit was read and need not be read again, and the deadline has not come. */
+  /** Whether the circuit was read and need not be read again, the deadline has not come, and no sample is to be taken. */
   #isReady(reading: number, invocation: Invocation | undefined): boolean {
     const now = this.#clock.at
     if (invocation !== undefined && invocation.endsAt - this.deadlineReserve <= now) return false
     if (!this.sync.loadAttempted || this.#gate.isStale(now, invocation)) return false
+    if (invocation?.hasDeadline !== true && this.#unbound.takesSample(now)) return false
     this.#readyAt = reading
     this.#readySince = now
     this.#readyFor = invocation

@@ -191,7 +191,8 @@ describe('a success of a service that nobody suspects', () => {
       { services: ['stripe'], storage: fleet.storage, cacheTtl: 60_000 },
       runtime,
     )
-    await breaker.call('stripe', ok)
+    // The first call after these takes the short way: one of them was watched.
+    for (let index = 0; index < 2; index++) await breaker.call('stripe', ok)
     const looksAtTheClock = async (operation: () => Promise<unknown>): Promise<number> => {
       looks = 0
       await outcomeOf(breaker.call('stripe', operation))
