@@ -3,8 +3,8 @@
  *
  * Nothing in here is `async` that need not be: each turn of a promise costs as much as all the rest.
  *
- * There is a short way for the calls of a healthy circuit, one for those that only the deadline can cut, and one for all
- * others. They end alike, so that they stay together.
+ * The file is longer than it should be. It has a short way for the calls of a healthy circuit, one for those that only the
+ * deadline can cut, and one for all others. They end alike, so that they stay together.
  *
  * @module
  */
