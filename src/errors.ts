@@ -79,6 +79,10 @@ export interface CircuitOpenDetails {
   /** The failure that opened the circuit: its name, code and HTTP status, never its message. */
   readonly lastFailure?: FailureSummary | undefined
   readonly reason: RefusalReason
+  /** The operator who forced the circuit open. */
+  readonly by?: string | undefined
+  /** The operator's reason. */
+  readonly why?: string | undefined
 }
 
 /**
@@ -97,6 +101,10 @@ export class CircuitOpenError extends CircuitBreakerError {
   /** The failure that opened the circuit; `undefined` if this instance does not know it. */
   declare readonly lastFailure: FailureSummary | undefined
   declare readonly reason: RefusalReason
+  /** The operator who forced the circuit open, if he has said so. It is no part of the message, which clients see. */
+  declare readonly by: string | undefined
+  /** The operator's reason. It is no part of the message either. */
+  declare readonly why: string | undefined
   readonly statusCode = 503
   readonly expose = true
   declare readonly headers: Record<string, string>
@@ -105,10 +113,7 @@ export class CircuitOpenError extends CircuitBreakerError {
     const seconds = Math.max(1, Math.ceil(details.retryAfter / 1000))
     super('CIRCUIT_OPEN', `The circuit of ${details.service} is open. Try again in ${seconds} s.`, details.service)
     this.name = 'CircuitOpenError'
-    this.retryAfter = details.retryAfter
-    this.openedAt = details.openedAt
-    this.lastFailure = details.lastFailure
-    this.reason = details.reason
+    Object.assign(this, details)
     this.headers = { 'Retry-After': String(seconds) }
   }
 }
@@ -250,6 +255,10 @@ export type StorageOperation =
   | 'batchSetState'
   | 'clearState'
   | 'batchClearState'
+  | JournalOperation
+
+/** The operations that a store need not have. None of them is about the state of a circuit. */
+export type JournalOperation = 'appendJournal' | 'readJournal' | 'listCircuits'
 
 /** The trouble with the store, which decides what helps. */
 export type StorageErrorKind =

@@ -1,40 +1,11 @@
 import type { CircuitStorageError, StorageOperation } from './errors.ts'
 import { describeFailure } from './failures/classification.ts'
-import type { CircuitState, FailureSummary } from './storage/contract.ts'
+import type { CircuitState, Evidence, FailureSummary, StateChangeReason } from './storage/contract.ts'
 import { warnOnce } from './warnings.ts'
 
-/** Why a circuit changed its state. */
-export type StateChangeReason =
-  /** The sample that followed a suspicion spoke against the service. */
-  | 'failure-threshold'
-  /** `resetTimeout` has passed and a probe was claimed. */
-  | 'probe-started'
-  /** `halfOpenSuccessThreshold` probes succeeded. */
-  | 'probe-succeeded'
-  /** A probe failed. */
-  | 'probe-failed'
-  /** An operator's `forceOpen`. */
-  | 'forced-open'
-  /** An operator's `forceClosed`. */
-  | 'forced-closed'
-  /** An operator's `reset`. */
-  | 'reset'
-  /** An operator's `batchSetState`. */
-  | 'set'
-  /** Another instance changed it; this one learned of it by reading. */
-  | 'observed'
-  /** This instance refuses by itself while the service works for the fleet. */
-  | 'instance-unhealthy'
+export type { Evidence, StateChangeReason }
 
-/** The sample that opened a circuit. */
-export interface Evidence {
-  readonly failures: number
-  readonly successes: number
-  /** How many instances it comes from. */
-  readonly reporters: number
-}
-
-/** A circuit changed its state. */
+/** A circuit changed its state, or an operator forced or reset it: then `from` and `to` may be the same. */
 export interface StateChange {
   readonly service: string
   readonly from: CircuitState
@@ -54,6 +25,12 @@ export interface StateChange {
   readonly lastFailure: FailureSummary | undefined
   /** When the open circuit lets a probe through, in milliseconds since the epoch; `undefined` if it is closed. */
   readonly retryAt: number | undefined
+  /** The operator who forced or reset the circuit, in his own words. */
+  readonly by?: string | undefined
+  /** The operator's reason. */
+  readonly why?: string | undefined
+  /** When the operator's override ends by itself, in milliseconds since the epoch; `undefined`: there is none, or it has no end. */
+  readonly until?: number | undefined
   /**
    * `false`: this instance's write made the transition; at most one instance of the fleet says so. `true`: it learned
    * of the transition by reading, or made it for itself alone while the store was away.
@@ -127,5 +104,5 @@ export class Notifier {
   }
 }
 
-/** The option that a listener was given as. */
-type ListenerRole = 'onStateChange' | 'onStorageError'
+/** The option that a listener was given as; or the journal, which listens as well. */
+type ListenerRole = 'onStateChange' | 'onStorageError' | 'journal'

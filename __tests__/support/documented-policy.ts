@@ -41,6 +41,8 @@ export function documentedStatements(): readonly Statement[] {
 export function callOf(operation: string, input: Readonly<Record<string, unknown>>): DynamoDBCall {
   const action = `dynamodb:${operation}`
   const keyOf = (key: unknown): string => (key as { PK: { S: string } }).PK.S
+  const values = input['ExpressionAttributeValues'] as { readonly ':pk'?: { readonly S: string } } | undefined
+  if (operation === 'Query') return { action, table: String(input['TableName']), keys: [values?.[':pk']?.S ?? ''] }
   const item = input['Key'] ?? input['Item']
   if (item !== undefined) return { action, table: String(input['TableName']), keys: [keyOf(item)] }
   const [[table, request] = ['', {}]] = Object.entries(input['RequestItems'] as Record<string, unknown>)

@@ -5,10 +5,14 @@
 
 import { CircuitStorageError, type StorageOperation } from '../../src/errors.ts'
 import type {
+  CircuitPage,
   CircuitRecord,
   CompareAndSet,
   ExpectedVersion,
   ICircuitStorage,
+  JournalEntry,
+  JournalQuery,
+  ListQuery,
   Outcomes,
   WriteResult,
 } from '../../src/storage/contract.ts'
@@ -20,6 +24,7 @@ export class RemoteStore {
   readonly additions = new Map<string, readonly string[]>()
   readonly expiries = new Map<string, number | undefined>()
   readonly damaged = new Set<string>()
+  readonly journals = new Map<string, readonly JournalEntry[]>()
   down = false
 }
 
@@ -72,6 +77,33 @@ export class RemoteStorage implements ICircuitStorage {
   async batchClearState(keys: readonly string[]): Promise<void> {
     this.check('batchClearState')
     for (const key of keys) this.forget(key)
+  }
+
+  async appendJournal(key: string, entry: JournalEntry): Promise<void> {
+    this.check('appendJournal')
+    this.keep(key, [{ ...entry }, ...this.entriesOf(key)].slice(0, 50))
+  }
+
+  async readJournal(key: string, { since = 0, limit = 50 }: JournalQuery = {}): Promise<JournalEntry[]> {
+    this.check('readJournal')
+    return this.entriesOf(key)
+      .filter(({ at }) => at >= since)
+      .slice(0, limit)
+  }
+
+  async listCircuits({ prefix = '', limit = 1_000, cursor = '' }: ListQuery = {}): Promise<CircuitPage> {
+    this.check('listCircuits')
+    const keys = [...this.store.journals.keys()].filter((key) => key.startsWith(prefix) && key > cursor).sort()
+    const page = keys.slice(0, limit)
+    return { keys: page, cursor: keys.length > limit ? page.at(-1) : undefined }
+  }
+
+  protected entriesOf(key: string): readonly JournalEntry[] {
+    return this.store.journals.get(this.nameOf(key)) ?? []
+  }
+
+  protected keep(key: string, entries: readonly JournalEntry[]): void {
+    this.store.journals.set(this.nameOf(key), entries)
   }
 
   protected async replace(operation: StorageOperation, write: CompareAndSet): Promise<WriteResult> {

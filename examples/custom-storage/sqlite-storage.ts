@@ -11,6 +11,7 @@
 
 import type { DatabaseSync } from 'node:sqlite'
 import {
+  type CircuitPage,
   type CircuitRecord,
   CircuitStorageError,
   type CompareAndSet,
@@ -19,6 +20,9 @@ import {
   expiryOf,
   type ICircuitStorage,
   isCircuitStorageError,
+  type JournalEntry,
+  type JournalQuery,
+  type ListQuery,
   type Outcomes,
   type StorageOperation,
   type WriteResult,
@@ -45,6 +49,16 @@ const schema = `
     record TEXT NOT NULL,
     additions TEXT NOT NULL,
     expires_at REAL
+  ) STRICT, WITHOUT ROWID`
+
+/** One row per entry. They go after 30 days, whenever a process starts. */
+const journalSchema = `
+  CREATE TABLE IF NOT EXISTS journal (
+    service_key TEXT,
+    at REAL,
+    id TEXT,
+    entry TEXT NOT NULL,
+    PRIMARY KEY (service_key, at, id)
   ) STRICT, WITHOUT ROWID`
 
 /** The ids of so many additions are kept per circuit. A copy that comes after as many others counts again. */
@@ -132,6 +146,41 @@ export class SqliteCircuitStorage implements ICircuitStorage {
       return replace(database, operation, byKey.get(serviceKey) as CompareAndSet)
     })
   }
+
+  // -------------------------------------------------------------------------------- optional: journal and listing
+
+  async appendJournal(serviceKey: string, entry: JournalEntry): Promise<void> {
+    await this.#run('appendJournal', serviceKey, (database) => {
+      database
+        .prepare('INSERT OR IGNORE INTO journal VALUES (?, ?, ?, ?)')
+        .run(serviceKey, entry.at, entry.id, JSON.stringify(entry))
+    })
+  }
+
+  async readJournal(serviceKey: string, { since = 0, limit = 50 }: JournalQuery = {}): Promise<JournalEntry[]> {
+    return this.#run('readJournal', serviceKey, (database) => {
+      const rows = database
+        .prepare('SELECT entry FROM journal WHERE service_key = ? AND at >= ? ORDER BY at DESC, id LIMIT ?')
+        .all(serviceKey, since, limit)
+      return rows.map(({ entry }) => JSON.parse(String(entry)) as JournalEntry)
+    })
+  }
+
+  async listCircuits({ prefix = '', limit = 1_000, cursor = '' }: ListQuery = {}): Promise<CircuitPage> {
+    return this.#run('listCircuits', undefined, (database) => {
+      const rows = database
+        .prepare(
+          `SELECT service_key FROM (SELECT service_key FROM circuits UNION SELECT service_key FROM journal)
+           WHERE service_key > ? AND substr(service_key, 1, length(?)) = ? ORDER BY service_key LIMIT ?`,
+        )
+        .all(cursor, prefix, prefix, limit)
+      const keys = rows.map((row) => String(row['service_key']))
+      const last = keys.at(-1)
+      return last === undefined || keys.length < limit ? { keys } : { keys, cursor: last }
+    })
+  }
+
+  // ------------------------------------------------------------------------------------------------------- clearing
 
   async clearState(serviceKey: string): Promise<void> {
     await this.#run('clearState', serviceKey, (database) => remove(database, serviceKey))
@@ -298,8 +347,10 @@ function open(database: DatabaseSync, busyTimeout: number): DatabaseSync {
     database.exec('PRAGMA journal_mode = WAL')
     database.exec('PRAGMA synchronous = NORMAL')
     database.exec(schema)
+    database.exec(journalSchema)
     // Rows that are due go whenever a process starts; that is all the tidying up that a few circuits need.
     database.prepare('DELETE FROM circuits WHERE expires_at < ?').run(Date.now())
+    database.prepare('DELETE FROM journal WHERE at < ?').run(Date.now() - 30 * 86_400_000)
     return database
   } catch (error) {
     database.close()

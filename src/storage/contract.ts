@@ -28,7 +28,14 @@ export interface CircuitOverride {
   readonly at: number
   /** When it ends by itself, in milliseconds since the epoch; absent: only by `reset`. */
   readonly until?: number | undefined
+  /** The operator, in his own words: at most 128 characters. */
+  readonly by?: string | undefined
+  /** The operator's reason, at most 500 characters. */
+  readonly why?: string | undefined
 }
+
+/** The words with which an operator accounts for what he does. */
+export type OperatorWords = Pick<CircuitOverride, 'by' | 'why'>
 
 /** One circuit as it is stored. Instants are milliseconds since the epoch, durations milliseconds. */
 export interface CircuitRecord {
@@ -119,6 +126,100 @@ export interface CompareAndSet {
   readonly next: CircuitRecord
 }
 
+/** Why a circuit changed its state. */
+export type StateChangeReason =
+  /** The sample that followed a suspicion spoke against the service. */
+  | 'failure-threshold'
+  /** `resetTimeout` has passed and a probe was claimed. */
+  | 'probe-started'
+  /** `halfOpenSuccessThreshold` probes succeeded. */
+  | 'probe-succeeded'
+  /** A probe failed. */
+  | 'probe-failed'
+  /** An operator's `forceOpen`. */
+  | 'forced-open'
+  /** An operator's `forceClosed`. */
+  | 'forced-closed'
+  /** An operator's `reset`. */
+  | 'reset'
+  /** An operator's `batchSetState`. */
+  | 'set'
+  /** Another instance changed it; this one learned of it by reading. A forced state is told by its own reason. */
+  | 'observed'
+  /** This instance refuses by itself while the service works for the fleet. */
+  | 'instance-unhealthy'
+
+/** The sample that opened a circuit. */
+export interface Evidence {
+  readonly failures: number
+  readonly successes: number
+  /** How many instances it comes from. */
+  readonly reporters: number
+}
+
+/**
+ * One entry of a circuit's journal: a transition, an override or a reset, told by its author. Names and codes only, and the
+ * operator's words: messages of errors can hold secrets. An absent field was not known, or does not apply.
+ */
+export interface JournalEntry {
+  /** Random token: the same entry appended twice is kept once. */
+  readonly id: string
+  /** When, in milliseconds since the epoch. */
+  readonly at: number
+  /** The service key, without the namespace. */
+  readonly service: string
+  readonly from: CircuitState
+  readonly to: CircuitState
+  /** The generation that began with it. */
+  readonly generation: number
+  readonly reason: StateChangeReason
+  /** The sample that opened the circuit. */
+  readonly evidence?: Evidence | undefined
+  readonly lastFailure?: FailureSummary | undefined
+  /** When the open circuit lets a probe through, in milliseconds since the epoch. */
+  readonly retryAt?: number | undefined
+  /** When the override ends by itself, in milliseconds since the epoch. */
+  readonly until?: number | undefined
+  /** The Lambda function of the author. */
+  readonly functionName?: string | undefined
+  /** The author's log stream in CloudWatch. */
+  readonly logStream?: string | undefined
+  /** The Lambda request whose call caused it. */
+  readonly requestId?: string | undefined
+  /** The X-Ray trace of the invocation in which it was stored: its root, for instance `1-5759e988-bd862e3fe1be46a994272793`. */
+  readonly traceId?: string | undefined
+  /** The operator, in his own words. */
+  readonly by?: string | undefined
+  /** The operator's reason. */
+  readonly why?: string | undefined
+}
+
+/** The part of a journal that is read. */
+export interface JournalQuery {
+  /** No entry before this instant, in milliseconds since the epoch. Default: as far back as there are entries. */
+  readonly since?: number | undefined
+  /** At most so many entries, the latest ones. Default: 50. */
+  readonly limit?: number | undefined
+}
+
+/** The circuits that are listed. */
+export interface ListQuery {
+  /** Circuits whose stored key begins with it: `eu#` are those of the namespace `eu`. Default: all of them. */
+  readonly prefix?: string | undefined
+  /** About so many keys in a page: there may be more, or fewer, or none though others follow. Default: 1 000. */
+  readonly limit?: number | undefined
+  /** The `cursor` of the page before. Default: the first page. */
+  readonly cursor?: string | undefined
+}
+
+/** A page of circuits. */
+export interface CircuitPage {
+  /** Their keys as they are stored, with the namespace. A key may come in several pages. */
+  readonly keys: readonly string[]
+  /** Given where there may be more: hand it in for the next page. */
+  readonly cursor?: string | undefined
+}
+
 /** One thing that a check of the breaker has found. */
 export interface Finding {
   /** Stable, for programs, for instance `store-misconfigured`. `docs/storage.md` lists all of them. */
@@ -200,6 +301,18 @@ export interface ICircuitStorage {
    * @param serviceKeys the circuits, as they are stored; at least one
    */
   inspect?(serviceKeys: readonly string[]): Promise<StorageInspection>
+  /**
+   * Adds an entry to the journal of a circuit, and changes no record. Keeps at least the last 50 entries of a circuit, for 30
+   * days. The breaker calls it behind the calls, once for each transition: losing an entry loses nothing else.
+   */
+  appendJournal?(serviceKey: string, entry: JournalEntry): Promise<void>
+  /** Reads the journal of a circuit, the latest entry first. Hands out entries as they were decoded, unchecked. */
+  readJournal?(serviceKey: string, query?: JournalQuery): Promise<JournalEntry[]>
+  /**
+   * Lists circuits without naming them, at a cost that is bounded for each page. Finds every circuit with an entry in the
+   * journal, and may find others that are stored.
+   */
+  listCircuits?(query?: ListQuery): Promise<CircuitPage>
   /** Closes the client that the adapter made, never one that was injected. */
   close?(): Promise<void>
 }

@@ -231,6 +231,12 @@ const operations = [
   'batchClearState',
 ] as const satisfies readonly StorageOperation[]
 
+const journalOperations = [
+  'appendJournal',
+  'readJournal',
+  'listCircuits',
+] as const satisfies readonly StorageOperation[]
+
 /** The methods of the contract that a value lacks. */
 function missingMethods(value: unknown): StorageOperation[] {
   const methods: Readonly<Record<string, unknown>> = isObject(value) ? value : {}
@@ -270,7 +276,7 @@ function loadedLater(load: () => Promise<ICircuitStorage>): ICircuitStorage {
       throw new CircuitStorageError(message, { operation, kind: 'misconfigured', cause })
     })
   }
-  const forwarded = operations.map((operation) => {
+  const forwarded = [...operations, ...journalOperations].map((operation) => {
     const forward = async (...args: never[]) =>
       ((await adapter(operation)) as unknown as Operations)[operation](...args)
     return [operation, forward] as const

@@ -6,10 +6,14 @@
  */
 
 import type {
+  CircuitPage,
   CircuitRecord,
   CompareAndSet,
   ExpectedVersion,
   ICircuitStorage,
+  JournalEntry,
+  JournalQuery,
+  ListQuery,
   Outcomes,
   WriteResult,
 } from './contract.ts'
@@ -28,6 +32,8 @@ export class MemoryCircuitStorage implements ICircuitStorage {
   readonly shared = false
   /** Circuits by service key. Written by each write that applies, and by `clearState` and `batchClearState`. */
   readonly #circuits = new Map<string, StoredCircuit>()
+  /** The last 50 entries of each circuit, the latest first. Written by `appendJournal`. */
+  readonly #journal = new Map<string, readonly JournalEntry[]>()
 
   async getState(serviceKey: string): Promise<CircuitRecord | undefined> {
     return this.#circuits.get(serviceKey)?.record
@@ -55,6 +61,19 @@ export class MemoryCircuitStorage implements ICircuitStorage {
 
   async batchSetState(writes: readonly CompareAndSet[]): Promise<Map<string, WriteResult>> {
     return new Map(writes.map((write) => [write.serviceKey, this.#replace(write)]))
+  }
+
+  async appendJournal(serviceKey: string, entry: JournalEntry): Promise<void> {
+    this.#journal.set(serviceKey, [frozenCopy(entry), ...(this.#journal.get(serviceKey) ?? []).slice(0, 49)])
+  }
+
+  async readJournal(serviceKey: string, { since = 0, limit = 50 }: JournalQuery = {}): Promise<JournalEntry[]> {
+    return (this.#journal.get(serviceKey) ?? []).filter(({ at }) => at >= since).slice(0, limit)
+  }
+
+  async listCircuits({ prefix = '' }: ListQuery = {}): Promise<CircuitPage> {
+    const keys = [...this.#circuits.keys(), ...this.#journal.keys()]
+    return { keys: [...new Set(keys)].filter((key) => key.startsWith(prefix)) }
   }
 
   async clearState(serviceKey: string): Promise<void> {

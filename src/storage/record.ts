@@ -165,6 +165,8 @@ export function parseCircuitRecord(serviceKey: string, raw: unknown, operation: 
       state: checked(isForced, 'state', override, 'override.state'),
       at: checked(isAmount, 'at', override, 'override.at'),
       until: optional(isAmount, 'until', override, 'override.until'),
+      by: summaryOf(override['by'], 128),
+      why: summaryOf(override['why'], 500),
     },
     transitions: (optional(isListOfTexts, 'transitions') ?? []).slice(-8),
     updatedAt: checked(isAmount, 'updatedAt'),
@@ -215,8 +217,9 @@ function isState(state: unknown): state is CircuitRecord['state'] {
   return isForced(state) || state === 'HALF_OPEN'
 }
 
-function summaryOf(value: unknown): string | undefined {
-  return typeof value === 'string' ? value.slice(0, maxSummary) : undefined
+/** A text for people, cut, and harmless to a terminal: anybody may have stored it. */
+function summaryOf(value: unknown, length = maxSummary): string | undefined {
+  return typeof value === 'string' ? value.slice(0, length).replace(/\p{Cc}/gu, '\ufffd') : undefined
 }
 
 /** Names a wrong value without repeating it: anything can be stored. */

@@ -198,8 +198,7 @@ export class StoreAccess {
     cause: unknown,
     willRetry: boolean,
   ): CircuitStorageError {
-    const error =
-      parseError(operation, cause) ?? new CircuitStorageError(`The store failed at ${operation}.`, { operation, cause })
+    const error = this.errorOf(operation, cause)
     // A damaged record is an answer: the store itself is well.
     const pause = this.#pauseOf(operation)
     if (isDamage(error)) pause.succeeded()
@@ -207,6 +206,19 @@ export class StoreAccess {
     else if (pause !== this.#readPause || error.kind !== 'throttled') pause.failed(startedAt, error.kind)
     this.#report({ services: concernedBy(error, services), operation, error, willRetry })
     return error
+  }
+
+  /** The error of an operation that failed with anything. */
+  errorOf(operation: StorageOperation, cause: unknown): CircuitStorageError {
+    return (
+      parseError(operation, cause) ?? new CircuitStorageError(`The store failed at ${operation}.`, { operation, cause })
+    )
+  }
+
+  /** Tells the listeners of a failure. Returns whether there are any. */
+  tell(event: StorageErrorEvent): boolean {
+    for (const listener of this.#listeners) this.#notifier.notify('onStorageError', listener, event)
+    return this.#listeners.size > 0
   }
 
   /** That the store did not answer in time was reported. It is reported as well that it never will, and why. */
@@ -232,14 +244,14 @@ export class StoreAccess {
 
   #report(event: StorageErrorEvent): void {
     const { error, operation } = event
-    for (const listener of this.#listeners) this.#notifier.notify('onStorageError', listener, event)
+    const isHeard = this.tell(event)
     if (error.kind === 'misconfigured') {
       const cause = causeOf(event)
       if (this.#misconfigurations.has(cause)) return
       this.#misconfigurations.set(cause, event)
       const text = "The circuit breaker's store is misconfigured; until that is corrected, each instance decides alone."
       warnVisibly(`${text} ${error.message}`, warningType, error.code)
-    } else if (this.#listeners.size === 0) {
+    } else if (!isHeard) {
       const key = `${operation} ${error.kind} ${causeOf(event)}`
       const now = this.#runtime.now()
       const warnedAt = this.#warnedAt.get(key)

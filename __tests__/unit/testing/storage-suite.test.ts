@@ -8,6 +8,9 @@ import type {
   CompareAndSet,
   ExpectedVersion,
   ICircuitStorage,
+  JournalEntry,
+  JournalQuery,
+  ListQuery,
   Outcomes,
   WriteResult,
 } from '../../../src/storage/contract.ts'
@@ -1249,6 +1252,98 @@ function faults(): Record<string, [title: string, adapter: Adapter]> {
           this.store.expiries.set(key, Math.max(expiry, outcomes.at + 172_860_000))
           return result
         }
+      },
+    ],
+    'keeps a journal that nobody can read': [
+      'journal and list › has both methods of a journal or neither',
+      class extends RemoteStorage {
+        override readJournal = undefined as never
+      },
+    ],
+    'drops a field of an entry': [
+      'journal and list › keeps every field of an entry',
+      class extends RemoteStorage {
+        protected override keep(key: string, [{ why: _, ...latest }, ...others]: [JournalEntry, ...JournalEntry[]]) {
+          super.keep(key, [latest, ...others])
+        }
+      },
+    ],
+    'reads the oldest entries': [
+      'journal and list › reads the latest entries first, no more than it is asked for, and none before',
+      class extends RemoteStorage {
+        override async readJournal(key: string, query: JournalQuery = {}) {
+          const entries = await super.readJournal(key, { ...query, limit: 1_000 })
+          return entries.slice(-(query.limit ?? 50))
+        }
+      },
+    ],
+    'reads entries from before it is asked for': [
+      'journal and list › reads the latest entries first, no more than it is asked for, and none before',
+      class extends RemoteStorage {
+        override async readJournal(key: string, { limit }: JournalQuery = {}) {
+          return super.readJournal(key, { limit })
+        }
+      },
+    ],
+    'keeps ten entries': [
+      'journal and list › keeps the last 50 entries',
+      class extends RemoteStorage {
+        protected override keep(key: string, entries: readonly JournalEntry[]) {
+          super.keep(key, entries.slice(0, 10))
+        }
+      },
+    ],
+    'reads a journal and writes it later': [
+      'journal and list › loses no entry that comes at the same time as others',
+      class extends RemoteStorage {
+        override async appendJournal(key: string, entry: JournalEntry) {
+          const entries = this.entriesOf(key)
+          await null
+          this.keep(key, [entry, ...entries].slice(0, 50))
+        }
+      },
+    ],
+    'deletes the journal with the record': [
+      'journal and list › keeps journals apart from each other and from records',
+      class extends RemoteStorage {
+        protected override forget(key: string) {
+          super.forget(key)
+          this.store.journals.delete(key)
+        }
+      },
+    ],
+    'has one journal for all circuits': [
+      'journal and list › keeps journals apart from each other and from records',
+      class extends RemoteStorage {
+        protected override entriesOf() {
+          return super.entriesOf('all').filter(({ service }) => service === 'suite')
+        }
+        protected override keep(_key: string, entries: readonly JournalEntry[]) {
+          super.keep('all', entries)
+        }
+      },
+    ],
+    'lists the first page again and ends': [
+      'journal and list › lists circuits page by page, each that has an entry',
+      class extends RemoteStorage {
+        override async listCircuits(query: ListQuery = {}) {
+          const { keys } = await super.listCircuits({ ...query, cursor: '' })
+          return { keys }
+        }
+      },
+    ],
+    'lists circuits of other namespaces': [
+      'journal and list › lists circuits page by page, each that has an entry',
+      class extends RemoteStorage {
+        override async listCircuits({ prefix: _, ...query }: ListQuery = {}) {
+          return super.listCircuits(query)
+        }
+      },
+    ],
+    'keeps the journals of a store that is down': [
+      'a store that is down › makes every method reject with a CircuitStorageError that names it',
+      class extends RemoteStorage {
+        override async appendJournal() {}
       },
     ],
   }

@@ -9,7 +9,7 @@ import { CircuitStorageError, type StorageErrorKind, type StorageOperation } fro
 import type { Table } from './options.ts'
 
 /** The requests that the storage sends. */
-export type Action = 'GetItem' | 'BatchGetItem' | 'UpdateItem' | 'DeleteItem' | 'BatchWriteItem'
+export type Action = 'GetItem' | 'BatchGetItem' | 'UpdateItem' | 'DeleteItem' | 'BatchWriteItem' | 'Query' | 'Scan'
 
 /** The operation that an error is attributed to, and the circuit if it concerns one alone. */
 export interface Context {

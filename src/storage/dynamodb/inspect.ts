@@ -11,6 +11,7 @@ import { randomUUID } from 'node:crypto'
 import type { AttributeValue } from '@aws-sdk/client-dynamodb'
 import type { Finding, StorageInspection } from '../contract.ts'
 import type { Connection } from './client.ts'
+import { listing, trials } from './journal.ts'
 import type { Table } from './options.ts'
 
 /** @param key the stored key of a circuit */
@@ -34,13 +35,19 @@ export async function inspectTable(
   const removeBatch = new sdk.BatchWriteItemCommand({
     RequestItems: { [TableName]: [{ DeleteRequest: { Key: unknownKey } }] },
   })
-  const [clock, timeToLive, ...removals] = await Promise.allSettled([
+  const entries = trials(table, key, `never-${never}`).map((trial) => client.send(new sdk.UpdateItemCommand(trial)))
+  const list = table.sortKeyName === null ? [] : [client.send(new sdk.QueryCommand(listing(table)))]
+  const [clock, timeToLive, removal, batchRemoval, ...others] = await Promise.allSettled([
     readClock(connection, table, keyOf(key)),
     client.send(new sdk.DescribeTimeToLiveCommand({ TableName })),
     client.send(remove),
     client.send(removeBatch),
+    ...entries,
+    ...list,
   ])
-  const denied = ['DeleteItem', 'BatchWriteItem'].filter((_, index) => isDenied(removals[index]))
+  const appended = others.slice(0, entries.length)
+  const operating = [removal, batchRemoval, others[entries.length]]
+  const denied = ['DeleteItem', 'BatchWriteItem', 'Query'].filter((_, index) => isDenied(operating[index]))
   const place = `the DynamoDB table ${JSON.stringify(TableName)}`
   return {
     place,
@@ -49,7 +56,8 @@ export async function inspectTable(
       ...(timeToLive.status === 'fulfilled'
         ? expiryFindings(timeToLive.value.TimeToLiveDescription ?? {}, table)
         : [expiryUnknown(timeToLive.reason, place)]),
-      ...(denied.length > 0 ? [cannotDelete(denied, place)] : []),
+      ...(denied.length > 0 ? [cannotOperate(denied, place)] : []),
+      ...(appended.some(isDenied) ? [cannotKeepJournal(place)] : []),
     ],
   }
 }
@@ -105,14 +113,14 @@ function expiryFindings(
   return [
     {
       code: 'time-to-live',
-      severity: isOther ? 'warning' : 'info',
+      severity: 'warning',
       setting: 'ttlAttributeName',
       message: isOther
-        ? `${table} deletes items by the attribute ${JSON.stringify(name)}, and circuits have their time to live in ${JSON.stringify(ours)}: their items stay.`
-        : `${table} has its time to live turned off: the items of circuits that nobody uses any more stay.`,
+        ? `${table} deletes items by the attribute ${JSON.stringify(name)}, and circuits have their time to live in ${JSON.stringify(ours)}: their items stay, and every entry of their journals.`
+        : `${table} has its time to live turned off: the items of circuits that nobody uses any more stay, and every entry of the journals.`,
       remedy: isOther
         ? `Set ttlAttributeName to ${JSON.stringify(name)}.`
-        : `Turn it on for the attribute ${JSON.stringify(ours)}, or leave it: an item takes a kilobyte.`,
+        : `Turn it on for the attribute ${JSON.stringify(ours)}, or set journal: false.`,
     },
   ]
 }
@@ -129,12 +137,27 @@ function expiryUnknown(error: unknown, place: string): Finding {
   }
 }
 
-function cannotDelete(actions: readonly string[], place: string): Finding {
+function cannotKeepJournal(place: string): Finding {
+  return {
+    code: 'journal-permission-missing',
+    severity: 'warning',
+    setting: 'journal',
+    message: `This role may not do dynamodb:UpdateItem on the items of the journal in ${place}: nothing will remember why a circuit opened, or who forced it, and the circuit is not listed.`,
+    remedy:
+      'Let the condition on dynamodb:LeadingKeys allow "CIRCUIT#" itself beside the keys of the circuits, or set journal: false.',
+  }
+}
+
+function cannotOperate(actions: readonly string[], place: string): Finding {
+  const failing = [
+    ...(actions.some((action) => action !== 'Query') ? ['reset() of a damaged record and batchClearState()'] : []),
+    ...(actions.includes('Query') ? ['journal() and the list of circuits'] : []),
+  ]
   const names = actions.map((action) => `dynamodb:${action}`).join(' and ')
   return {
     code: 'operator-permission-missing',
     severity: 'info',
-    message: `This role may not do ${names} on ${place}: reset() of a damaged record and batchClearState() fail under it.`,
-    remedy: 'A function needs neither. Allow them to the role of operators.',
+    message: `This role may not do ${names} on ${place}: ${failing.join(', ')} fail under it.`,
+    remedy: 'A function does not need that. Allow it to the role of operators.',
   }
 }

@@ -8,12 +8,16 @@
  */
 
 import type { AttributeValue, ConditionalCheckFailedException, DynamoDBClient } from '@aws-sdk/client-dynamodb'
-import { CircuitStorageError, type StorageOperation } from '../../errors.ts'
+import { CircuitStorageError, type JournalOperation, type StorageOperation } from '../../errors.ts'
 import type {
+  CircuitPage,
   CircuitRecord,
   CompareAndSet,
   ExpectedVersion,
   ICircuitStorage,
+  JournalEntry,
+  JournalQuery,
+  ListQuery,
   Outcomes,
   StorageInspection,
   WriteResult,
@@ -126,6 +130,38 @@ export class UncheckedDynamoDBStorage implements ICircuitStorage {
       })
     await sendInChunks(operation, keys, maxWritesPerBatchWrite, send, outcome.failed.bind(outcome))
     outcome.results()
+  }
+
+  /** Adds an entry to the journal. Like everything about the journal, it is in a file that is loaded when it is first used. */
+  async appendJournal(serviceKey: string, entry: JournalEntry): Promise<void> {
+    await this.#withJournal('appendJournal', serviceKey, 'UpdateItem', ({ appendEvent }, connection) =>
+      appendEvent(connection, this.#table, serviceKey, entry),
+    )
+  }
+
+  async readJournal(serviceKey: string, query: JournalQuery = {}): Promise<JournalEntry[]> {
+    const action = this.#table.sortKeyName === null ? 'GetItem' : 'Query'
+    return this.#withJournal('readJournal', serviceKey, action, ({ readEvents }, connection) =>
+      readEvents(connection, this.#table, serviceKey, query),
+    )
+  }
+
+  async listCircuits(query: ListQuery = {}): Promise<CircuitPage> {
+    const action = this.#table.sortKeyName === null ? 'Scan' : 'Query'
+    return this.#withJournal('listCircuits', undefined, action, ({ listKeys }, connection) =>
+      listKeys(connection, this.#table, query),
+    )
+  }
+
+  #withJournal<T>(
+    operation: JournalOperation,
+    service: string | undefined,
+    action: Action,
+    send: (journal: typeof import('./journal.ts'), connection: Connection) => Promise<T>,
+  ): Promise<T> {
+    return this.#send({ operation, ...(service === undefined ? {} : { service }) }, action, async (connection) =>
+      send(await import('./journal.ts'), connection),
+    )
   }
 
   /** Tries what `check` asks beyond the other methods. It is loaded when it is first used, and imports nothing of this. */

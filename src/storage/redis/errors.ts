@@ -79,7 +79,7 @@ const advice: ReadonlyMap<string, string> = new Map([
   [
     'NOPERM',
     'the Redis user lacks a permission. Grant ~{keyPrefix}* +evalsha +eval +hgetall +hmget +hset +hdel +exists ' +
-      '+pexpire +persist +del, and +select for a database other than 0',
+      '+pexpire +persist +del +scan, and +select for a database other than 0',
   ],
   ['READONLY', 'the server is a replica. Connect to the primary'],
   ['LOADING', 'the server is loading its data. It recovers by itself'],

@@ -15,7 +15,7 @@ export type { RedisCircuitStorageOptions, RedisClientLike } from './options.ts'
  *
  * Without a `client` it needs `ioredis`, which is loaded at the first operation. Making one does no I/O. The user of the
  * connection must be allowed `~circuit:* +evalsha +eval +hgetall +hmget +hset +hdel +exists +pexpire +persist
- * +del`, and `+select` if the database is another than 0. Reads must come from the primary: leave `scaleReads` of a
+ * +del +scan`, and `+select` if the database is another than 0. Reads must come from the primary: leave `scaleReads` of a
  * cluster client as it is.
  *
  * Every method rejects with a {@link CircuitStorageError}; its `cause` is a copy of the client's error without the

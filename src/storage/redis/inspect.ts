@@ -11,6 +11,7 @@
 import { randomUUID } from 'node:crypto'
 import type { CircuitStorageError } from '../../errors.ts'
 import type { Finding, Outcomes, StorageInspection } from '../contract.ts'
+import { suffix } from './journal.ts'
 import type { ScriptCall } from './scripts.ts'
 
 type Command = readonly [name: string, ...args: string[]]
@@ -40,16 +41,17 @@ export async function inspectServer({ keyPrefix, key, send, scriptOf, errorOf }:
   const forOperators: readonly Command[] = [
     ['persist', unknownKey],
     ['del', unknownKey],
+    ['scan', '0', 'MATCH', unknownKey, 'COUNT', '1'],
   ]
-  const forAdministrators: readonly Command[] = [['time'], ['info', 'memory']]
+  const forNobodysCalls: readonly Command[] = [['hmget', key + suffix, 'next'], ['time'], ['info', 'memory']]
   const sentAt = Date.now()
-  const replies = await send([...forFunctions, ...forOperators, ...forAdministrators])
+  const replies = await send([...forFunctions, ...forOperators, ...forNobodysCalls])
   const arrivedAt = Date.now()
   const repliesTo = (commands: readonly Command[], from: number): (readonly [name: string, reply: Reply])[] =>
     commands.map(([name], index) => [name, replies[from + index] as Reply])
   const needed = repliesTo(forFunctions, 0)
   const operators = repliesTo(forOperators, forFunctions.length)
-  const [time, memory] = replies.slice(-2) as [Reply, Reply]
+  const [journal, time, memory] = replies.slice(-3) as [Reply, Reply, Reply]
   const unasked = [...(time.status === 'rejected' ? ['TIME'] : []), ...(memory.status === 'rejected' ? ['INFO'] : [])]
   return {
     place: `Redis, with the keys "${keyPrefix}…"`,
@@ -58,6 +60,7 @@ export async function inspectServer({ keyPrefix, key, send, scriptOf, errorOf }:
       ...missing(needed.filter(([, reply]) => isForbidden(reply)).map(([name]) => name)),
       ...refused(needed, errorOf),
       ...missingForOperators(operators.filter(([, reply]) => isForbidden(reply)).map(([name]) => name)),
+      ...(/NOPERM.* key/.test(messageOf(journal)) ? [cannotKeepJournal(key)] : []),
       ...(memory.status === 'fulfilled' ? evictionFindings(String(memory.value)) : []),
       ...notChecked(unasked),
     ],
@@ -119,6 +122,7 @@ function missingForOperators(names: readonly string[]): Finding[] {
   if (names.length === 0) return []
   const failing = [
     ...(names.includes('persist') ? ['forceOpen() and forceClosed()'] : []),
+    ...(names.includes('scan') ? ['the list of circuits'] : []),
     ...(names.includes('del') ? ['reset() of a damaged record and batchClearState()'] : []),
   ]
   return [
@@ -129,6 +133,16 @@ function missingForOperators(names: readonly string[]): Finding[] {
       remedy: `A function does not need that. Grant ${names.map((name) => `+${name}`).join(' ')} to the user of operators.`,
     },
   ]
+}
+
+function cannotKeepJournal(key: string): Finding {
+  return {
+    code: 'journal-permission-missing',
+    severity: 'warning',
+    setting: 'journal',
+    message: `The Redis user may not use the key ${JSON.stringify(key + suffix)}: nothing will remember why a circuit opened, or who forced it.`,
+    remedy: 'Grant the keys of the journals as well, best with a pattern that ends with *, or set journal: false.',
+  }
 }
 
 function evictionFindings(info: string): Finding[] {

@@ -9,10 +9,14 @@
 
 import type { CircuitStorageError, StorageOperation } from '../../errors.ts'
 import type {
+  CircuitPage,
   CircuitRecord,
   CompareAndSet,
   ExpectedVersion,
   ICircuitStorage,
+  JournalEntry,
+  JournalQuery,
+  ListQuery,
   Outcomes,
   StorageInspection,
   WriteResult,
@@ -75,6 +79,28 @@ export class UncheckedRedisStorage implements ICircuitStorage {
   async batchClearState(serviceKeys: readonly string[]): Promise<void> {
     const deletions = Array.from(new Set(serviceKeys), (key) => this.#delete(key))
     await this.#all('batchClearState', deletions)
+  }
+
+  /** Adds an entry to the journal. Like everything about the journal, it is in a file that is loaded when it is first used. */
+  async appendJournal(service: string, entry: JournalEntry): Promise<void> {
+    const { appending } = await import('./journal.ts')
+    await this.#one('appendJournal', { service, ...appending(this.#keyOf(service), entry), decode: () => true })
+  }
+
+  async readJournal(service: string, query: JournalQuery = {}): Promise<JournalEntry[]> {
+    const { entriesIn, suffix } = await import('./journal.ts')
+    const command = ['hgetall', this.#keyOf(service) + suffix] as const
+    return this.#one('readJournal', { service, command, decode: (reply) => entriesIn(reply, query) })
+  }
+
+  async listCircuits(query: ListQuery = {}): Promise<CircuitPage> {
+    const operation = 'listCircuits'
+    try {
+      const { listKeys } = await import('./journal.ts')
+      return await listKeys(await this.#open(operation), this.#keyPrefix, query)
+    } catch (reason) {
+      throw commandError(reason, { operation, service: query.prefix ?? '' }, undefined)
+    }
   }
 
   /** Tries what `check` asks beyond the other methods. It is loaded when it is first used, and imports nothing of this. */

@@ -6,8 +6,13 @@
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
-import { type CircuitStorageError, isCircuitStorageError, type StorageOperation } from '../../errors.ts'
-import type { CircuitRecord, ICircuitStorage, Outcomes, WriteResult } from '../../storage/contract.ts'
+import {
+  type CircuitStorageError,
+  isCircuitStorageError,
+  type JournalOperation,
+  type StorageOperation,
+} from '../../errors.ts'
+import type { CircuitRecord, ICircuitStorage, JournalEntry, Outcomes, WriteResult } from '../../storage/contract.ts'
 import { emptyRecord } from '../../storage/record.ts'
 
 /** The two functions of a test runner that the suite needs; those of jest, vitest and `node:test` fit as they are. */
@@ -30,7 +35,7 @@ export interface StorageSuiteOptions {
   readonly createPeer?: (() => ICircuitStorage | Promise<ICircuitStorage>) | undefined
   /**
    * An adapter whose store cannot be reached. Adds the case in which every method must reject. Configure it to give up
-   * soon: the case calls seven methods.
+   * soon: the case calls every method.
    */
   readonly createUnreachable?: (() => ICircuitStorage | Promise<ICircuitStorage>) | undefined
   /**
@@ -115,7 +120,10 @@ export class Bench {
   }
 }
 
-export const operations: readonly StorageOperation[] = [
+/** The operations that every adapter has. */
+export type RequiredOperation = Exclude<StorageOperation, JournalOperation>
+
+export const operations: readonly RequiredOperation[] = [
   'getState',
   'batchGetState',
   'addOutcomes',
@@ -139,6 +147,12 @@ export function circuitRecord(overrides: Partial<CircuitRecord> = {}): CircuitRe
 export function outcomes(overrides: Partial<Outcomes> = {}): Outcomes {
   const counts = { failures: 1, successes: 0, started: 0, early: 0, reporters: 1 }
   return { ...counts, at: Date.now(), id: randomUUID(), ...overrides }
+}
+
+/** An entry of a journal: a circuit has opened just now. */
+export function journalEntry(overrides: Partial<JournalEntry> = {}): JournalEntry {
+  const change = { from: 'CLOSED', to: 'OPEN', generation: 1, reason: 'failure-threshold' } as const
+  return { id: randomUUID(), at: Date.now(), service: 'suite', ...change, ...overrides }
 }
 
 /** The record after an addition. */

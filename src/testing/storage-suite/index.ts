@@ -10,6 +10,7 @@ import type { ICircuitStorage } from '../../storage/contract.ts'
 import { Bench, type Cases, type StorageSuiteOptions, type StorageSuiteRunner } from './bench.ts'
 import { clearCases } from './clearing.ts'
 import { historyCases, peerCases, raceCases } from './competing.ts'
+import { journalCases } from './journal.ts'
 import { ownershipCases, readingCases, roundTripCases, shapeCases } from './reading.ts'
 import { damageCases, expiryCases, unreachableCases } from './troubles.ts'
 import { additionCases, batchCases, replaceCases } from './writing.ts'
@@ -58,6 +59,7 @@ export function testCircuitStorage(
     ['clearing', clearCases],
     ['who owns a record', ownershipCases],
     ['any history', historyCases(options.seed)],
+    ['journal and list', journalCases],
   ]
   if (options.createPeer) groups.push(['two instances', peerCases(options.createPeer)])
   if (options.damage) groups.push(['a damaged record', damageCases(options.damage)])

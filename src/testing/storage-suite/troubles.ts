@@ -6,7 +6,7 @@
 
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
-import type { StorageOperation } from '../../errors.ts'
+import type { JournalOperation, StorageOperation } from '../../errors.ts'
 import type { CircuitRecord, ICircuitStorage, WriteResult } from '../../storage/contract.ts'
 import { expiryOf } from '../../storage/record.ts'
 import { parseError, parseReply } from '../../storage/replies.ts'
@@ -16,8 +16,9 @@ import {
   expectApplied,
   expectSame,
   expectStorageError,
-  operations,
+  journalEntry,
   outcomes,
+  type RequiredOperation,
   type StorageSuiteOptions,
 } from './bench.ts'
 
@@ -115,7 +116,7 @@ export function unreachableCases(createUnreachable: () => ICircuitStorage | Prom
     'makes every method reject with a CircuitStorageError that names it': async (bench) => {
       const storage = await createUnreachable()
       const [serviceKey, version, next] = [bench.key(), undefined, circuitRecord()]
-      const calls: Record<StorageOperation, () => Promise<unknown>> = {
+      const calls: Record<RequiredOperation, () => Promise<unknown>> = {
         getState: () => storage.getState(serviceKey),
         batchGetState: () => storage.batchGetState([serviceKey]),
         addOutcomes: () => storage.addOutcomes(serviceKey, next.version, outcomes()),
@@ -124,9 +125,15 @@ export function unreachableCases(createUnreachable: () => ICircuitStorage | Prom
         clearState: () => storage.clearState(serviceKey),
         batchClearState: () => storage.batchClearState([serviceKey]),
       }
-      for (const operation of operations) {
+      const optional: (readonly [JournalOperation, () => Promise<unknown> | undefined])[] = [
+        ['appendJournal', () => storage.appendJournal?.(serviceKey, journalEntry())],
+        ['readJournal', () => storage.readJournal?.(serviceKey)],
+        ['listCircuits', () => storage.listCircuits?.()],
+      ]
+      const present = optional.filter(([operation]) => storage[operation] !== undefined)
+      for (const [operation, call] of [...(Object.entries(calls) as typeof present), ...present]) {
         await assert.rejects(
-          calls[operation],
+          async () => call(),
           (error) => {
             expectStorageError(error, operation)
             assert.equal(error.corrupt, false, 'a store that does not answer is not corrupt')
