@@ -58,6 +58,7 @@ function describeSettings(): SettingDescription[] {
     isBreakableError: ['', 'which errors count as failures'],
     isBreakableResult: ['', 'which results count as failures'],
     namespace: ['', 'prefix of the stored keys'],
+    journal: ['', 'keeps a journal in the store: one entry for each transition, written behind the calls'],
     storageTimeout: ['ms', 'longest a storage round trip may delay anyone'],
     preload: ['', 'in Lambda, begins to load the store’s client library as soon as the breaker is made; sends nothing'],
     prefetch: [

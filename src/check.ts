@@ -57,6 +57,7 @@ const largeSkew = 60_000
  * @param circuits those whose `mode` is not `off`
  * @param storageTimeout milliseconds
  * @param timeLeft what the invocation has left, in milliseconds; `Infinity`: there is no deadline
+ * @param keepsJournal whether a journal is wanted
  */
 export async function checkBreaker(
   circuits: readonly Synchronizer[],
@@ -64,13 +65,15 @@ export async function checkBreaker(
   runtime: Runtime,
   storageTimeout: number,
   timeLeft: number,
+  keepsJournal: boolean,
 ): Promise<Finding[]> {
   const startedAt = runtime.now()
   const patience = (): number =>
     Math.min(Math.max(longestStep, storageTimeout), timeLeft - keptBack - Math.max(0, runtime.now() - startedAt))
   const breaker: CheckedBreaker = { circuits, store, runtime, storageTimeout, timeLeft, patience }
   const findings = [...settingsFindings(breaker), ...(breaker.circuits.length > 0 ? await storeFindings(breaker) : [])]
-  return findings.sort((a, b) => severities.indexOf(a.severity) - severities.indexOf(b.severity))
+  const wanted = findings.filter(({ code }) => keepsJournal || code !== 'journal-permission-missing')
+  return wanted.sort((a, b) => severities.indexOf(a.severity) - severities.indexOf(b.severity))
 }
 
 const severities: readonly Finding['severity'][] = ['error', 'warning', 'info']

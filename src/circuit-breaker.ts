@@ -26,13 +26,20 @@ import {
   type StorageErrorListener,
 } from './events.ts'
 import { isBreakableError } from './failures/classification.ts'
-import type { ForceOptions, StatesToSet, StateToSet, Transitions } from './operators.ts'
+import type {
+  ForceOptions,
+  JournalOptions,
+  OperatorOptions,
+  StatesToSet,
+  StateToSet,
+  Transitions,
+} from './operators.ts'
 import { warnIfRemade } from './remade.ts'
 import { completeRuntime, hasOwnClock, type Runtime, within } from './runtime.ts'
 import { entriesOf, listOf, refuseWrongContext, refuseWrongListener, refuseWrongTime } from './settings/arguments.ts'
 import { type ResolvedConfig, resolveConfig, storedKey } from './settings/resolve.ts'
 import type { CircuitBreakerOptions, ServiceSettings } from './settings/table.ts'
-import type { CircuitRecord, Finding, ICircuitStorage } from './storage/contract.ts'
+import type { CircuitRecord, Finding, ICircuitStorage, JournalEntry } from './storage/contract.ts'
 import { makeStorage } from './storage/factory.ts'
 import { StoreAccess } from './storage/store-access.ts'
 import { pauseLimitFor } from './storage/store-pause.ts'
@@ -77,6 +84,9 @@ export class CircuitBreaker<const K extends string = string> {
   #hasMetDeadline = false
   readonly #listeners = new Map<StateChangeListener, StateChangeOptions>()
   readonly #notifier = new Notifier()
+  readonly #keepsJournal: boolean
+  /** Knows the entries of the journal that are being written. Each ends by itself. */
+  readonly #journal = new Notifier()
 
   /**
    * @param runtime parts of the world around the breaker, for tests and simulations. Default: the machine's own
@@ -91,6 +101,7 @@ export class CircuitBreaker<const K extends string = string> {
     const storage = makeStorage(config.storage, env)
     if (storage !== config.storage) this.#ownStorage = storage
     this.#storageTimeout = config.storageTimeout
+    this.#keepsJournal = config.journal && storage.appendJournal !== undefined
     const cacheTtls = Array.from(config.services.values(), ({ cacheTtl }) => cacheTtl)
     const longestPause = pauseLimitFor(cacheTtls)
     this.#store = new StoreAccess(storage, this.#runtime, config.storageTimeout, longestPause, this.#notifier)
@@ -123,10 +134,10 @@ export class CircuitBreaker<const K extends string = string> {
       store,
       storageTimeout,
       isShared: store.storage.shared !== false,
-      emit: this.#emit.bind(this),
+      emit: (change) => this.#emit(change, sync.storageKey),
       onRefusing: (refusal) => permits.rejectAll(refusal),
     })
-    const sync = new Synchronizer(circuit, storedKey(namespace, service), store, runtime, storageTimeout)
+    const sync: Synchronizer = new Synchronizer(circuit, storedKey(namespace, service), store, runtime, storageTimeout)
     return new Guard(circuit, sync, permits, runtime, (one) => this.#reader.load([one]))
   }
 
@@ -255,7 +266,8 @@ export class CircuitBreaker<const K extends string = string> {
 
   /** Whether anything waits to be stored, or a promise of a listener has not settled. */
   get needsFlush(): boolean {
-    return this.#notifier.isBusy || this.#active.some(({ circuit }) => circuit.hasWork || circuit.hasReadyLease)
+    const isBusy = this.#notifier.isBusy || this.#journal.isBusy
+    return isBusy || this.#active.some(({ circuit }) => circuit.hasWork || circuit.hasReadyLease)
   }
 
   /**
@@ -272,10 +284,10 @@ export class CircuitBreaker<const K extends string = string> {
     const work = this.#drain()
     const notifier = this.#notifier
     const { tasks } = notifier
-    if (work.length === 0 && tasks.length === 0) return
+    if (work.length === 0 && tasks.length === 0 && !this.#journal.isBusy) return
     const limit = Math.min(this.#storageTimeout, timeLeft - reserve)
-    // What is stored here may be news to the listeners.
-    const done = Promise.all(work).then(() => Promise.all(notifier.tasks))
+    // What is stored here may be news to the listeners, and to the journal.
+    const done = Promise.all(work).then(() => Promise.all([...notifier.tasks, ...this.#journal.tasks]))
     if (!(await within(this.#runtime, done, limit)) && limit > 0) notifier.giveUp(tasks)
   }
 
@@ -334,13 +346,35 @@ export class CircuitBreaker<const K extends string = string> {
     return this.#store.onError(listener)
   }
 
-  #emit(change: StateChange): void {
+  #emit(change: StateChange, storageKey: string): void {
     const functionName = this.#runtime.env['AWS_LAMBDA_FUNCTION_NAME']
     for (const [listener, { observed }] of this.#listeners) {
       if (observed === true || !change.observed) {
         this.#notifier.notify('onStateChange', listener, { ...change, functionName })
       }
     }
+    if (change.observed || !this.#keepsJournal) return
+    // The entry is written behind everything else: the file is loaded with the first one.
+    const write = () =>
+      import('./journal.ts').then(({ writeEntry }) =>
+        writeEntry(this.#store, this.#runtime, this.#storageTimeout, storageKey, change),
+      )
+    this.#journal.notify('journal', write, change)
+  }
+
+  /**
+   * Reads the journal of a circuit: its transitions, overrides and resets, the latest first. It goes back 30 days in a DynamoDB
+   * table with a sort key; other stores keep the last 50 entries.
+   *
+   * @throws {CircuitStorageError} if the store fails, or keeps no journal
+   * @throws {ConfigurationError} if an option is wrong
+   * @example
+   * for (const { at, to, reason, by, why } of await breaker.journal('stripe')) console.log(new Date(at), to, reason, by, why)
+   */
+  async journal(service: K, options: JournalOptions = {}): Promise<JournalEntry[]> {
+    const sync = this.#sync(service)
+    const { readJournal } = await loadOperators()
+    return readJournal(sync, options, this.#runtime, this.#storageTimeout)
   }
 
   // ----------------------------------------------------------------------------------------------------- operators
@@ -365,7 +399,7 @@ export class CircuitBreaker<const K extends string = string> {
     const timeLeft = this.beginInvocation(Object(options?.context)).timeLeft()
     const { checkBreaker, refuseWrongCheck } = await loadOperators()
     refuseWrongCheck(options)
-    return checkBreaker(this.#active, this.#store, this.#runtime, this.#storageTimeout, timeLeft)
+    return checkBreaker(this.#active, this.#store, this.#runtime, this.#storageTimeout, timeLeft, this.#keepsJournal)
   }
 
   /**
@@ -391,6 +425,7 @@ export class CircuitBreaker<const K extends string = string> {
     const [sync, now] = [this.#sync(service), this.#runtime.now()]
     const { forceCircuit } = await loadOperators()
     await forceCircuit(sync, state, options, now, transitions)
+    await Promise.all(this.#journal.tasks)
   }
 
   /**
@@ -398,10 +433,11 @@ export class CircuitBreaker<const K extends string = string> {
    *
    * @throws {CircuitStorageError} if the store fails
    */
-  async reset(service: K): Promise<void> {
+  async reset(service: K, options: OperatorOptions = {}): Promise<void> {
     const sync = this.#sync(service)
     const { resetCircuit } = await loadOperators()
-    await resetCircuit(sync, transitions)
+    await resetCircuit(sync, options, transitions)
+    await Promise.all(this.#journal.tasks)
   }
 
   /**
@@ -436,7 +472,9 @@ export class CircuitBreaker<const K extends string = string> {
     const entries = entriesOf(states)
     const { setCircuits, statesToSet } = await loadOperators()
     const wanted = statesToSet(entries, states, (service) => this.#sync(service as K))
-    return (await setCircuits(this.#store, wanted, transitions)) as Map<K, CircuitRecord>
+    const stored = await setCircuits(this.#store, wanted, transitions)
+    await Promise.all(this.#journal.tasks)
+    return stored as Map<K, CircuitRecord>
   }
 
   /**

@@ -58,7 +58,7 @@ export {
   circuitBreaker,
   circuitBreaker as default,
 } from './middleware.ts'
-export type { ForceOptions, StatesToSet, StateToSet } from './operators.ts'
+export type { ForceOptions, JournalOptions, OperatorOptions, StatesToSet, StateToSet } from './operators.ts'
 export type { Runtime } from './runtime.ts'
 export type {
   CircuitBreakerOptions,
@@ -70,6 +70,7 @@ export type {
 } from './settings/table.ts'
 export type {
   CircuitOverride,
+  CircuitPage,
   CircuitRecord,
   CircuitState,
   CompareAndSet,
@@ -77,7 +78,11 @@ export type {
   FailureSummary,
   Finding,
   ICircuitStorage,
+  JournalEntry,
+  JournalQuery,
   Lease,
+  ListQuery,
+  OperatorWords,
   Outcomes,
   StorageInspection,
   WriteResult,

@@ -11,14 +11,15 @@ import type * as StateMachine from './circuit/state-machine.ts'
 import type { Replacement } from './circuit/step.ts'
 import { CircuitStorageError, isCircuitStorageError, type StorageOperation } from './errors.ts'
 import type { StateChangeReason } from './events.ts'
-import { checkOptions, type OptionRule } from './settings/option-rules.ts'
+import { checkOptions, type OptionRule, refuseWrongOptions } from './settings/option-rules.ts'
 import { describe, isObject, Problems } from './settings/problems.ts'
-import type { CircuitRecord, ICircuitStorage, WriteResult } from './storage/contract.ts'
+import type { CircuitRecord, ICircuitStorage, OperatorWords, WriteResult } from './storage/contract.ts'
 import { gravestOf } from './storage/replies.ts'
 import type { OperatorRun, StoreAccess } from './storage/store-access.ts'
 import type { Synchronizer } from './sync/synchronizer.ts'
 
 export { checkBreaker, refuseWrongCheck } from './check.ts'
+export { type JournalOptions, readJournal } from './read-journal.ts'
 
 /** A state that `batchSetState` can set. */
 export type StateToSet = 'OPEN' | 'CLOSED'
@@ -31,8 +32,16 @@ export type StatesToSet<K extends string = string> =
 /** The decisions of the state machine for an operator. */
 export type Transitions = Pick<typeof StateMachine, 'force' | 'open' | 'reset'>
 
-/** An operator's options. */
-export interface ForceOptions {
+/** The words with which an operator accounts for what he does: they are shown to everybody who looks at the circuit. */
+export interface OperatorOptions {
+  /** The operator: a person or a program. At most 128 characters, without control characters. Default: nobody is named. */
+  readonly by?: string | undefined
+  /** The operator's reason. At most 500 characters, without control characters. Default: none is given. */
+  readonly why?: string | undefined
+}
+
+/** The options of an override. */
+export interface ForceOptions extends OperatorOptions {
   /** When the override ends by itself: a `Date` or milliseconds since the epoch. Default: only by `reset`. */
   readonly until?: Date | number | undefined
 }
@@ -52,28 +61,45 @@ export async function forceCircuit(
   { force }: Transitions,
 ): Promise<void> {
   const until = checkedUntil(sync, state, options, now)
+  const words = wordsIn(options)
   const { settings } = sync.circuit
-  const isNew = await operate(sync, state === 'OPEN' ? 'forced-open' : 'forced-closed', (record, at, tokens) => {
+  const decide: OperatorDecision = (record, at, tokens) => {
     if (until !== undefined && until <= at) throw overBefore(sync, until)
-    return force(record, { state, at, until }, settings, tokens)
-  })
-  if (isNew) hintAtNew([sync])
+    return force(record, { state, at, until, ...words }, settings, tokens)
+  }
+  if (await operate(sync, state === 'OPEN' ? 'forced-open' : 'forced-closed', decide, words)) hintAtNew([sync])
 }
 
 /** Closes a circuit, ends an override and forgets what was counted; repairs a damaged record. */
-export async function resetCircuit(sync: Synchronizer, { reset }: Transitions): Promise<void> {
+export async function resetCircuit(
+  sync: Synchronizer,
+  options: OperatorOptions,
+  { reset }: Transitions,
+): Promise<void> {
+  const allowed = "an object such as { why: 'all is well again' }"
+  refuseWrongOptions(
+    { of: 'reset', allowed, options: wordRules },
+    options,
+    `reset of ${JSON.stringify(sync.circuit.service)}`,
+  )
+  const words = wordsIn(options)
   try {
-    if (await operate(sync, 'reset', reset)) hintAtNew([sync])
+    if (await operate(sync, 'reset', reset, words)) hintAtNew([sync])
   } catch (error) {
     if (!isCircuitStorageError(error) || !error.corrupt) throw error
     await clearDamage(sync)
-    await operate(sync, 'reset', reset)
+    await operate(sync, 'reset', reset, words)
   }
 }
 
 /** @returns whether nothing was stored before */
-async function operate(sync: Synchronizer, reason: StateChangeReason, decide: OperatorDecision): Promise<boolean> {
-  const decideAgain = sync.circuit.beginOperation(reason, decide)
+async function operate(
+  sync: Synchronizer,
+  reason: StateChangeReason,
+  decide: OperatorDecision,
+  words: OperatorWords,
+): Promise<boolean> {
+  const decideAgain = sync.circuit.beginOperation(reason, decide, words)
   await sync.read()
   const isNew = sync.circuit.stored === undefined
   for (let conflicts = 0; conflicts < maxConflicts; conflicts++) {
@@ -318,6 +344,23 @@ function namesOf(circuits: readonly Synchronizer[]): Map<string, string> {
   return new Map(circuits.map(({ storageKey, circuit }) => [storageKey, circuit.service]))
 }
 
+/** Characters that move a terminal's cursor or turn its text around. */
+const controls = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\u202a-\u202e\u2066-\u2069]/u
+
+function wordsOf(longest: number): OptionRule {
+  return {
+    allowed: `a text of 1 to ${longest} characters, without control characters and line breaks`,
+    accepts: (value) =>
+      typeof value === 'string' && value.trim() !== '' && value.length <= longest && !controls.test(value),
+  }
+}
+
+const wordRules = { by: wordsOf(128), why: wordsOf(500) } as const
+
+function wordsIn({ by, why }: OperatorOptions): OperatorWords {
+  return { by, why }
+}
+
 /** The latest instant that a `Date` can hold, in milliseconds since the epoch. */
 const latestInstant = 8.64e15
 
@@ -339,7 +382,7 @@ function checkedUntil(
   }
   // A Date in place of the options would force the circuit for ever.
   if (!isObject(options) || options instanceof Date) problems.mustBe(allowed, 'options', source, options)
-  else checkOptions({ of: method, allowed, options: { until: rule } }, options, problems, { source })
+  else checkOptions({ of: method, allowed, options: { until: rule, ...wordRules } }, options, problems, { source })
   problems.throwIfAny(service)
   return options.until === undefined ? undefined : Number(options.until)
 }

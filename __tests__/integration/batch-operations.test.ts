@@ -109,6 +109,8 @@ describe.each([
         namespace,
         ...patientStore,
         ...lasting,
+        // It has requests of its own.
+        journal: false,
         onStateChange: (change) => events.push(change),
         onStorageError: () => {},
         ...options,

@@ -64,8 +64,8 @@ describe('check on DynamoDB', () => {
 
   it('changes no item and creates none, and finds nothing wrong', async () => {
     const before = await contentsOf(tableName)
-    expect(before).toHaveLength(2)
-    expect(summary(await checkAs(server.client(patientDynamoDB)))).toEqual([['info', 'time-to-live']])
+    expect(before).toHaveLength(4)
+    expect(summary(await checkAs(server.client(patientDynamoDB)))).toEqual([['warning', 'time-to-live']])
     expect(await contentsOf(tableName)).toEqual(before)
   })
 
@@ -75,7 +75,7 @@ describe('check on DynamoDB', () => {
     const breaker = breakerOver({ type: 'dynamodb', tableName: table, client }, 'staging')
     const findings = await breaker.check()
     expect(summary(findings)).toEqual([
-      ['info', 'time-to-live'],
+      ['warning', 'time-to-live'],
       ['info', 'nothing-stored'],
     ])
     expect(findings[1]?.message).toBe(
@@ -95,13 +95,15 @@ describe('check on DynamoDB', () => {
   })
 
   it('says what only operators need, and what was not checked, and takes neither for an error', async () => {
-    const findings = await checkAs(without('DeleteItem', 'BatchWriteItem', 'DescribeTimeToLive'))
+    const findings = await checkAs(without('DeleteItem', 'BatchWriteItem', 'Query', 'DescribeTimeToLive'))
     expect(summary(findings)).toEqual([
       ['info', 'not-checked'],
       ['info', 'operator-permission-missing'],
     ])
     expect(findings[0]?.message).toContain('this role may not do dynamodb:DescribeTimeToLive')
-    expect(findings[1]?.message).toContain('may not do dynamodb:DeleteItem and dynamodb:BatchWriteItem')
+    expect(findings[1]?.message).toContain(
+      'may not do dynamodb:DeleteItem and dynamodb:BatchWriteItem and dynamodb:Query',
+    )
   })
 
   it('sends nothing that the documented policy does not allow, but for DescribeTimeToLive', async () => {
@@ -124,7 +126,29 @@ describe('check on DynamoDB', () => {
     expect(seen.filter(({ isAllowed: allowed }) => !allowed).map(({ action }) => action)).toEqual([
       'DescribeTimeToLive',
     ])
-    expect(new Set(seen.map(({ action }) => action)).size).toBe(6)
+    expect(new Set(seen.map(({ action }) => action)).size).toBe(7)
+  })
+
+  it('finds that a condition on the keys leaves out the index of the journal', async () => {
+    const client = server.client(patientDynamoDB)
+    client.middlewareStack.add(
+      (next) => async (args) => {
+        const { Key } = args.input as { readonly Key?: { readonly PK?: { readonly S?: string } } }
+        if (Key?.PK?.S !== 'CIRCUIT#') return next(args)
+        throw Object.assign(new Error('not authorized'), {
+          name: 'AccessDeniedException',
+          $fault: 'client',
+          $metadata: {},
+        })
+      },
+      { step: 'initialize' },
+    )
+    const found = (await checkAs(client)).find(({ code }) => code === 'journal-permission-missing')
+    expect(found).toMatchObject({
+      severity: 'warning',
+      setting: 'journal',
+      remedy: expect.stringContaining('"CIRCUIT#"'),
+    })
   })
 
   it.each([
@@ -167,7 +191,8 @@ describe('check on DynamoDB', () => {
       headers[date] = new Date(Date.parse(headers[date] as string) + seconds * 1_000).toUTCString()
       return answer
     }
-    expect(summary(await checkAs(client))[0]).toEqual(expected)
+    const findings = await checkAs(client)
+    expect(summary(findings.filter(({ code }) => code === 'clock-skew'))).toEqual([expected])
   })
 })
 
@@ -212,7 +237,7 @@ describe('check on Redis', () => {
 
   it('changes no key and creates none, and finds nothing', async () => {
     const before = await contents()
-    expect(before).toHaveLength(2)
+    expect(before).toHaveLength(3)
     expect(await checkWith(admin)).toEqual([])
     expect(await contents()).toEqual(before)
   })
@@ -237,10 +262,30 @@ describe('check on Redis', () => {
     ])
   })
 
-  it('has no trouble with a user who may use the keys of circuits alone', async () => {
+  it('finds that a user may use the keys of circuits, and not those of their journals', async () => {
     const keys = ['~circuit:prod#stripe', '~circuit:prod#paypal']
-    const findings = await checkAs([...keys, ...rule.filter((part) => part.startsWith('+'))])
-    expect(findings.filter(({ code }) => code !== 'not-checked')).toEqual([])
+    const commands = rule.filter((part) => part.startsWith('+'))
+    const codes = (findings: readonly Finding[]) =>
+      findings.map(({ code }) => code).filter((code) => code !== 'not-checked')
+    expect(codes(await checkAs([...keys, ...commands]))).toEqual(['journal-permission-missing'])
+    expect(codes(await checkAs([...keys, '~circuit:prod#stripe##EVENTS', ...commands]))).toEqual([])
+  })
+
+  it('does not look at the journal where none is wanted', async () => {
+    const user = `user-${randomUUID()}`
+    await admin.acl(
+      'SETUSER',
+      user,
+      'on',
+      '>secret',
+      '~circuit:prod#stripe',
+      ...rule.filter((part) => part.startsWith('+')),
+    )
+    const url = `redis://${user}:secret@127.0.0.1:${server.port}`
+    const storage = new RedisCircuitStorage({ url, options: patientRedis })
+    const options = { services: ['stripe'], storage, namespace: 'prod', journal: false, ...patientStore } as const
+    const findings = await new CircuitBreaker(options, { env: {} }).check().finally(() => storage.close())
+    expect(findings.map(({ code }) => code)).toEqual(['not-checked'])
   })
 
   it.each(['hgetall', 'evalsha', 'eval', 'hmget', 'hset', 'hdel', 'exists', 'pexpire'])(

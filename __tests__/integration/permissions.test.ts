@@ -69,6 +69,8 @@ const duties = {
     await breaker.reset(service)
     await breaker.batchSetState({ [service]: 'OPEN' })
     await breaker.batchGetState()
+    await breaker.journal(service)
+    await storage.listCircuits?.()
     await damage()
     await breaker.reset(service)
     await breaker.batchClearState()
@@ -186,7 +188,7 @@ describe('the rule in docs/storage.md for Redis', () => {
   })
 
   it('is more than functions need that leave operating to others: they delete nothing and override nothing', async () => {
-    await admin.acl('SETUSER', 'modest', 'on', '>secret', ...rule.split(/\s+/), '-persist', '-del')
+    await admin.acl('SETUSER', 'modest', 'on', '>secret', ...rule.split(/\s+/), '-persist', '-del', '-scan')
     const storage = new RedisCircuitStorage({
       url: `redis://modest:secret@127.0.0.1:${server.port}`,
       options: patientRedis,

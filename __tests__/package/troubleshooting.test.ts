@@ -87,6 +87,11 @@ async function everythingThatIsSaid(): Promise<string[]> {
   await trip(start())
   await noteAll(start().call('stripe', ok))
 
+  // A journal that cannot be written.
+  const speechless = new MemoryCircuitStorage()
+  speechless.appendJournal = () => Promise.reject(new Error('not authorized'))
+  await new CircuitBreaker({ services: ['stripe'], storage: speechless }, { env: {} }).forceOpen('stripe')
+
   // Operators.
   const operated = createFleet({ namespace: 'prod' })
   await operated.start().forceOpen('stripe')

@@ -126,7 +126,9 @@ export class Checks {
     else this.#checkAutomatic(author, before, after)
     const from = before?.state ?? 'CLOSED'
     const { generation, state: to } = after
-    if (from === to) return
+    // An override that begins or ends is told of though the state stays the same.
+    const isForced = before?.override !== undefined || after.override !== undefined
+    if (from === to && !(isForced && generation !== (before?.generation ?? 0))) return
     this.#remember(`${author.name} ${from} ${to} ${generation}`)
     const isDestroyed = request.destructions < this.destructions
     this.changes.push({ author, from, to, generation, isTold: false, isDestroyed })

@@ -188,9 +188,12 @@ export class Checker implements Observer {
     this.#storedEpochs.add(after.epoch)
     if (!this.#versions.has(after.version)) this.#versions.set(after.version, this.#versions.size)
     this.#noteState(after)
-    if (before?.state !== after.state && (before !== undefined || after.state !== 'CLOSED')) {
-      this.transitions++
-      if ((before?.state ?? 'CLOSED') === 'CLOSED') this.openings++
+    const isChange = after.state !== (before?.state ?? 'CLOSED')
+    // An override that begins or ends is told of though the state stays the same.
+    const isForced = before?.override !== undefined || after.override !== undefined
+    if (isChange || (isForced && after.generation !== (before?.generation ?? 0))) {
+      if (isChange) this.transitions++
+      if (isChange && (before?.state ?? 'CLOSED') === 'CLOSED') this.openings++
       for (const transition of this.#transitions) transition.later++
       this.#transitions.push({
         author: instance,

@@ -103,7 +103,7 @@ describe('wrong arguments', () => {
   })
 
   it.each([
-    [{ reason: 'maintenance' }, 'reason is not an option of forceClosed; there is until'],
+    [{ reason: 'maintenance' }, 'reason is not an option of forceClosed; there are until, by, why'],
     [{ untill: 5 }, 'untill is not an option of forceClosed; did you mean until?'],
     [{ until: null }, 'until must be a time that is still to come, as a Date or in milliseconds, but is null'],
     [

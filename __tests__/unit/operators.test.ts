@@ -1,7 +1,16 @@
 import { describe, expect, it, jest } from '@jest/globals'
 import { CircuitStorageError, isConfigurationError, isUnknownServiceError } from '../../src/index.ts'
 import type { CircuitRecord } from '../../src/storage/contract.ts'
-import { controlled, createFleet, failTimes, ok, outcomeOf, trip, unavailable } from '../support/virtual-fleet.ts'
+import {
+  controlled,
+  createFleet,
+  failTimes,
+  observedBy,
+  ok,
+  outcomeOf,
+  trip,
+  unavailable,
+} from '../support/virtual-fleet.ts'
 
 describe('forceOpen', () => {
   it('opens the circuit for the whole fleet within cacheTtl, whatever the service does', async () => {
@@ -330,5 +339,87 @@ describe('every operator', () => {
     await Promise.all([one.forceOpen('stripe'), other.forceClosed('stripe')])
     expect((await storage.peek('stripe'))?.override?.state).toBe('CLOSED')
     expect((await storage.peek('stripe'))?.generation).toBe(2)
+  })
+})
+
+describe('who and why', () => {
+  const words = { by: 'ada', why: 'the provider has announced an outage' }
+
+  it('are stored with an override, and shown to every instance and every caller that is refused', async () => {
+    const { start, runtime, storage, events } = createFleet()
+    const [operator, instance] = [start(), start()]
+    const until = runtime.now() + 60_000
+    await operator.forceOpen('stripe', { ...words, until })
+    expect(await storage.peek('stripe')).toMatchObject({ override: { state: 'OPEN', until, ...words } })
+    expect(events).toEqual([expect.objectContaining({ reason: 'forced-open', until, ...words })])
+    const seen = observedBy(instance)
+    await instance.load()
+    expect(instance.circuits.stripe?.override).toMatchObject(words)
+    expect(seen).toEqual([expect.objectContaining({ reason: 'forced-open', observed: true, until, ...words })])
+    const { error } = await outcomeOf(instance.call('stripe', ok))
+    expect(error).toMatchObject({ reason: 'forced', ...words })
+    // The message reaches clients.
+    expect((error as Error).message).not.toContain('outage')
+    await runtime.advance(60_000)
+    const other = await outcomeOf(instance.call('stripe', unavailable))
+    expect(other.error).not.toMatchObject(words)
+    const refused = await outcomeOf(instance.call('stripe', ok))
+    expect(refused.error).toMatchObject({ code: 'CIRCUIT_OPEN', by: undefined, why: undefined })
+  })
+
+  it('of a circuit that is forced closed are told to observers as well', async () => {
+    const { start, runtime } = createFleet()
+    const [operator, instance] = [start(), start()]
+    await trip(operator)
+    await instance.load()
+    const seen = observedBy(instance)
+    await operator.forceClosed('stripe', words)
+    await runtime.advance(5_000)
+    await instance.load()
+    expect(seen).toEqual([expect.objectContaining({ from: 'OPEN', to: 'CLOSED', reason: 'forced-closed', ...words })])
+  })
+
+  it('of a reset are told in its event', async () => {
+    const { start, events } = createFleet()
+    const breaker = start()
+    await trip(breaker)
+    await breaker.reset('stripe', words)
+    expect(events.at(-1)).toMatchObject({ from: 'OPEN', to: 'CLOSED', reason: 'reset', ...words })
+  })
+
+  it('of an override that is over are told to no observer', async () => {
+    const { start, runtime } = createFleet()
+    await start().forceOpen('stripe', { ...words, until: runtime.now() + 1_000 })
+    await runtime.advance(1_000)
+    const instance = start()
+    const seen = observedBy(instance)
+    await instance.load()
+    expect(seen).toEqual([expect.objectContaining({ to: 'OPEN', reason: 'observed', by: undefined })])
+  })
+
+  it.each([
+    ['an empty by', { by: ' ' }],
+    ['a by that is too long', { by: 'x'.repeat(129) }],
+    ['a why that is too long', { why: 'x'.repeat(501) }],
+    ['a line break', { why: 'one\ntwo' }],
+    ['a terminal escape', { by: '\u001b[2J' }],
+    ['a text that runs the other way', { why: 'a\u202eb' }],
+    ['half of a character', { why: '\ud83d' }],
+    ['no text', { why: 7 as never }],
+  ])('are refused with %s, and nothing is read or written', async (_what, options) => {
+    const { start, storage } = createFleet()
+    const breaker = start()
+    for (const method of ['forceOpen', 'forceClosed', 'reset'] as const) {
+      const { error } = await outcomeOf(breaker[method]('stripe', options))
+      expect(isConfigurationError(error)).toBe(true)
+    }
+    expect(storage.requests).toEqual([])
+  })
+
+  it('may be as long as they are allowed to be', async () => {
+    const { start, storage } = createFleet()
+    const longest = { by: 'x'.repeat(128), why: '🚒'.repeat(250) }
+    await start().forceOpen('stripe', longest)
+    expect((await storage.peek('stripe'))?.override).toMatchObject(longest)
   })
 })

@@ -71,7 +71,7 @@ export const correlation: MiddlewareObj<APIGatewayProxyEventV2> = {
  * process. Its time is that of telling, because an alarm does not look at minutes that are long over.
  */
 export function tellStateChange(change: StateChange): void {
-  const { service, from, to, reason, generation, at, requestId, evidence, lastFailure, retryAt } = change
+  const { service, from, to, reason, generation, at, requestId, evidence, lastFailure, retryAt, by, why } = change
   const metrics = metricsOf(service)
   metrics.singleMetric().addDimension('to', to).addMetric('CircuitTransitions', MetricUnit.Count, 1)
   // From HALF_OPEN a probe has failed: that is still the outage that was told when it began.
@@ -90,6 +90,8 @@ export function tellStateChange(change: StateChange): void {
     correlation_id: requestId && correlationIds.get(requestId),
     // Why it opened, and until when nobody is let through. An operator's word needs no evidence.
     ...(evidence !== undefined && { evidence }),
+    ...(by !== undefined && { by }),
+    ...(why !== undefined && { why }),
     ...(to === 'OPEN' && { failure: lastFailure, retry_at: retryAt && new Date(retryAt).toISOString() }),
   }
   if (isOutage) circuitLogger.error(`The circuit of ${service} has opened`, line)

@@ -31,13 +31,14 @@ import { type CircuitOpenError, type CircuitStorageError, isCircuitStorageError 
 import type { StateChange, StateChangeReason } from '../events.ts'
 import type { Runtime } from '../runtime.ts'
 import type { ServiceSettings } from '../settings/table.ts'
-import type { CircuitRecord, WriteResult } from '../storage/contract.ts'
+import type { CircuitRecord, OperatorWords, WriteResult } from '../storage/contract.ts'
 import { emptyRecord } from '../storage/record.ts'
 import { CachedRecord, type Exchange } from './cached-record.ts'
 import { LoneDecision } from './lone-decision.ts'
-import { Outbox, stateChange } from './outbox.ts'
+import { Outbox } from './outbox.ts'
 import { ProbeClaims } from './probe-claims.ts'
 import { refusalOf } from './refusal.ts'
+import { stateChange } from './state-change.ts'
 import {
   admit,
   admittedPart,
@@ -707,14 +708,14 @@ export class Circuit {
   // ----------------------------------------------------------------------------------------------------- operators
 
   /** Prepares an operator's work: each call decides again, from the latest record, what to write. */
-  beginOperation(reason: StateChangeReason, decide: OperatorDecision): () => Replacement {
+  beginOperation(reason: StateChangeReason, decide: OperatorDecision, words?: OperatorWords): () => Replacement {
     const { epoch } = this.#tokens()
     return () => {
       const now = this.#now()
       const record = this.#cached.current
       const from = record ?? emptyRecord(this.#view.epoch, now)
       const next = decide(from, now, this.#tokens(epoch))
-      const change = stateChange(this.service, from, next, reason, now, undefined)
+      const change = stateChange(this.service, from, next, reason, now, undefined, words)
       return { kind: 'replace', version: record?.version, next, change, cause: { kind: 'operation' } }
     }
   }

@@ -22,12 +22,13 @@
  * @module
  */
 
-import type { Evidence, StateChange, StateChangeReason } from '../events.ts'
+import type { StateChangeReason } from '../events.ts'
 import type { ServiceSettings } from '../settings/table.ts'
 import type { CircuitRecord } from '../storage/contract.ts'
 import { emptyRecord } from '../storage/record.ts'
 import { holds } from './cached-record.ts'
 import { emptyTally, Shares, speakingTo } from './shares.ts'
+import { stateChange } from './state-change.ts'
 import { activeOverride, type Failure, open, settle, type Tokens } from './state-machine.ts'
 import type { Addition, Replacement, Report, Settlement, Step, Write } from './step.ts'
 import {
@@ -414,36 +415,4 @@ const mostBetween = 8
 function sizeOf(record: CircuitRecord | undefined): number {
   if (record === undefined) return 0
   return record.failureCount + record.successCount + record.startedCount + record.earlyCount
-}
-
-/** The event of a write; `undefined` where the state stays the same. */
-export function stateChange(
-  service: string,
-  from: CircuitRecord,
-  next: CircuitRecord,
-  reason: StateChangeReason,
-  at: number,
-  requestId: string | undefined,
-): StateChange | undefined {
-  if (from.state === next.state) return undefined
-  const { state: to, generation, lastFailure, retryAt } = next
-  const evidence = reason === 'failure-threshold' ? evidenceOf(from) : undefined
-  return {
-    service,
-    from: from.state,
-    to,
-    generation,
-    at,
-    reason,
-    requestId,
-    observed: false,
-    evidence,
-    lastFailure,
-    retryAt,
-  }
-}
-
-/** The sample that has opened a circuit. */
-function evidenceOf({ failureCount, earlyCount, successCount, reporterCount }: CircuitRecord): Evidence {
-  return { failures: failureCount + earlyCount, successes: successCount, reporters: reporterCount }
 }

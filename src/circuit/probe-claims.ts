@@ -20,7 +20,7 @@
 import type { ServiceSettings } from '../settings/table.ts'
 import type { CircuitRecord, Lease } from '../storage/contract.ts'
 import { lookTime } from './cached-record.ts'
-import { stateChange } from './outbox.ts'
+import { stateChange } from './state-change.ts'
 import { admit, claim, liveLeases, maxLease, retryTime } from './state-machine.ts'
 import type { Settlement, Step } from './step.ts'
 import { knowsOthers } from './suspicion.ts'

@@ -29,7 +29,8 @@ export function refusalOf(refusal: Refusal, verdict: Exclude<Verdict, 'pass'>, n
   // Whole milliseconds, and never too early: instances spread their claims out by fractions of one.
   const retryAfter = Math.ceil(Math.max(0, waitFor(refusal, verdict, now)))
   const { openedAt, lastFailure } = view
-  return new CircuitOpenError({ service, retryAfter, openedAt, lastFailure, reason })
+  const { by, why } = (verdict === 'forced' && view.override) || {}
+  return new CircuitOpenError({ service, retryAfter, openedAt, lastFailure, reason, by, why })
 }
 
 /** How long it takes until another try can succeed. */

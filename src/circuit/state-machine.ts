@@ -82,7 +82,7 @@ export function effectiveState(record: CircuitRecord, now: number, settings: Mac
 }
 
 /** The operator's override, while it holds. */
-export function activeOverride(record: CircuitRecord, now: number): CircuitOverride | undefined {
+export function activeOverride(record: Pick<CircuitRecord, 'override'>, now: number): CircuitOverride | undefined {
   const { override } = record
   return override === undefined || (override.until !== undefined && now >= override.until) ? undefined : override
 }

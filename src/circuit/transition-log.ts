@@ -17,10 +17,10 @@
 import type { StateChange, StateChangeReason } from '../events.ts'
 import type { CircuitRecord, CircuitState } from '../storage/contract.ts'
 import { forgetOldest } from './forget-oldest.ts'
-import { keptTransitions } from './state-machine.ts'
+import { activeOverride, keptTransitions } from './state-machine.ts'
 
 /** The state of a circuit, for observers. */
-export type Observed = Pick<CircuitRecord, 'state' | 'generation' | 'lastFailure' | 'retryAt'>
+export type Observed = Pick<CircuitRecord, 'state' | 'generation' | 'lastFailure' | 'retryAt' | 'override'>
 
 /** So many transitions are remembered; no more than a few writes are ever on their way. */
 const remembered = 16
@@ -91,7 +91,9 @@ export class TransitionLog {
   /** The event of a state that this instance did not make for the fleet. For observers. */
   observe(seen: Observed, at: number): void {
     if (seen.state === this.#announced) return
-    this.#due.push(this.#observed(seen, at, 'observed'))
+    const { state, by, why, until } = activeOverride(seen, at) ?? {}
+    const reason = state === undefined ? 'observed' : state === 'OPEN' ? 'forced-open' : 'forced-closed'
+    this.#due.push({ ...this.#observed(seen, at, reason), by, why, until })
     this.#announced = seen.state
   }
 

@@ -30,6 +30,7 @@ export interface ResolvedConfig<K extends string = string> {
   readonly storageTimeout: number
   readonly preload: boolean
   readonly prefetch: boolean
+  readonly journal: boolean
   /** For `CircuitBreakerStorageFactory.create`. */
   readonly storage: ICircuitStorage | StorageConfig
   readonly onStateChange: StateChangeListener | undefined

@@ -114,6 +114,11 @@ export interface CircuitBreakerOptions<K extends string = string> extends Servic
    * first invocation, `await breaker.load()`. Default: `false`.
    */
   readonly prefetch?: boolean | undefined
+  /**
+   * Keeps a journal in the store: one entry for each transition, written behind the calls. A store may have none.
+   * Default: `true`.
+   */
+  readonly journal?: boolean | undefined
   /** Called when a circuit changes its state. */
   readonly onStateChange?: StateChangeListener | undefined
   /** Called when the store fails. */
@@ -153,6 +158,7 @@ export type BreakerSetting =
   | 'storageTimeout'
   | 'preload'
   | 'prefetch'
+  | 'journal'
   | 'onStateChange'
   | 'onStorageError'
 
@@ -162,6 +168,7 @@ export const breakerSettings: Readonly<Record<BreakerSetting, Setting>> = {
   storageTimeout: milliseconds(500, 1, 10),
   preload: flag(true),
   prefetch: flag(false),
+  journal: flag(true),
   onStateChange: callback(),
   onStorageError: callback(),
 }

@@ -762,12 +762,11 @@ describe('the work of an operator', () => {
 
   it('is told of as what was stored, and not as what was refused before', () => {
     const { circuit, read, send, events } = circuitWith()
-    const decide = circuit.beginOperation('forced-open', (record, _at, { epoch, version }) => ({
+    const decide = circuit.beginOperation('set', (record, _at, { epoch, version }) => ({
       ...record,
       epoch,
       version,
       state: 'OPEN',
-      override: { state: 'OPEN', at: 0 },
       transitions: [...record.transitions, epoch],
     }))
     read(halfOpen('mine'))

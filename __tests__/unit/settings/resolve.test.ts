@@ -65,6 +65,7 @@ describe('defaults', () => {
       storageTimeout: 500,
       preload: true,
       prefetch: false,
+      journal: true,
       onStateChange: undefined,
       onStorageError: undefined,
       storage: { type: 'memory' },
@@ -154,7 +155,9 @@ describe('environment variables', () => {
     '%s sets %s',
     (variable, name) => {
       const text =
-        name === 'mode' ? 'observe' : (({ prefetch: 'true', preload: 'false' } as Record<string, string>)[name] ?? '7')
+        name === 'mode'
+          ? 'observe'
+          : (({ prefetch: 'true', preload: 'false', journal: 'false' } as Record<string, string>)[name] ?? '7')
       const { services, ...breaker } = resolve({ services: ['stripe'], resetTimeout: 1 }, { [variable]: text })
 
       const value = { ...breaker, ...services.get('stripe') }[name as keyof ServiceSettings]
