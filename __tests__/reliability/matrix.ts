@@ -405,7 +405,9 @@ class Run {
     const isSpared = this.operation === 'load' && this.#fault.spares === 'reads'
     if (this.#fault.spares !== 'everything' && !isSpared) this.#expect(events.length > 0, 'nothing was reported')
     for (const { services, operation, error, willRetry } of events) {
-      const isComplete = services.join() === this.#service && operation.length > 0 && willRetry
+      // An entry of the journal that is lost stays lost.
+      const isKept = willRetry === (operation !== 'appendJournal')
+      const isComplete = services.join() === this.#service && operation.length > 0 && isKept
       this.#expect(isComplete, `a report lacks something: ${services.join()} ${operation} ${willRetry}`)
       const isTimeOut = this.#isHasty && / did not answer /.test(error.message)
       const allowed = isTimeOut ? ['unavailable'] : [this.#fault.kind, ...(this.#fault.otherKinds ?? [])]
