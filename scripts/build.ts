@@ -14,13 +14,14 @@ import { build, type Plugin } from 'esbuild'
 
 const root = join(import.meta.dirname, '..')
 
-/** The source of each file that `package.json` exports, by the file's name. */
+/** The source of each file that `package.json` exports or runs, by the file's name. */
 export const entryPoints: Readonly<Record<string, string>> = {
   index: 'src/index.ts',
   dynamodb: 'src/storage/dynamodb/index.ts',
   redis: 'src/storage/redis/index.ts',
   durable: 'src/durable.ts',
   testing: 'src/testing/index.ts',
+  cli: 'src/cli/main.ts',
 }
 
 /** What is loaded when it is first used. */
@@ -30,6 +31,9 @@ const loadedLater = [
   'src/call/bodies.ts',
   'src/storage/dynamodb/storage.ts',
   'src/storage/redis/storage.ts',
+  'src/cli/doctor.ts',
+  'src/cli/watch.ts',
+  'src/cli/serve.ts',
 ]
 
 /**

@@ -1,0 +1,101 @@
+/**
+ * Forces and resets circuits for an operator.
+ *
+ * @module
+ */
+
+import { userInfo } from 'node:os'
+import { CircuitBreaker } from '../circuit-breaker.ts'
+import { durationOption, textOption, UsageError, type Values } from './arguments.ts'
+import type { Place } from './place.ts'
+
+/** What an operator does to a circuit. */
+export type Deed = 'open' | 'close' | 'reset'
+
+/** The reason and the end of a deed. */
+export interface DeedOptions {
+  readonly by: string
+  readonly why: string
+  /** Milliseconds since the epoch; `undefined`: until reset. */
+  readonly until: number | undefined
+}
+
+/** Nobody's invocation waits: a store may take so long, in milliseconds. */
+const patience = 5_000
+
+/** Does it to one circuit, by its stored key. */
+export async function operate(place: Place, key: string, deed: Deed, { by, why, until }: DeedOptions): Promise<void> {
+  const { namespace, service } = partsOf(key)
+  const options = { services: [service], namespace, storage: place.storage, storageTimeout: patience, preload: false }
+  // Without the variables of this shell, which are those of no function.
+  const breaker = new CircuitBreaker(options, { env: {} })
+  if (deed === 'open') await breaker.forceOpen(service, { until, by, why })
+  else if (deed === 'close') await breaker.forceClosed(service, { until, by, why })
+  else await breaker.reset(service, { by, why })
+  await breaker.close()
+}
+
+/** The namespace and the service of a stored key. */
+export function partsOf(key: string): { namespace: string | undefined; service: string } {
+  const parts = key.split('#').map(decoded)
+  const [namespace, service] = parts.length === 1 ? [undefined, parts[0]] : parts
+  if (parts.length > 2 || service === undefined || service === '' || namespace === '') {
+    throw new UsageError(`${JSON.stringify(key)} is no key of a circuit.`)
+  }
+  return { namespace, service }
+}
+
+function decoded(part: string): string {
+  try {
+    return decodeURIComponent(part)
+  } catch {
+    return part
+  }
+}
+
+/** @throws {UsageError} if the reason is missing, or the end is over */
+export async function deedOptionsOf(values: Values, place: Place, now: number): Promise<DeedOptions> {
+  const why = textOption(values, 'why')
+  if (why === undefined) throw new UsageError('Say why, for those who see it later: --why TEXT.')
+  const until = untilOf(values, now)
+  const by = textOption(values, 'by') ?? (await identity(place))
+  return { by, why, until }
+}
+
+function untilOf(values: Values, now: number): number | undefined {
+  const duration = durationOption(values, 'for')
+  const text = textOption(values, 'until')
+  if (duration !== undefined && text !== undefined) throw new UsageError('--for and --until exclude each other.')
+  if (text === undefined) return duration === undefined ? undefined : now + duration
+  const instant = Date.parse(text)
+  if (Number.isNaN(instant))
+    throw new UsageError(`--until must be an instant such as 2030-01-31T12:00Z, but is ${JSON.stringify(text)}.`)
+  if (instant <= now)
+    throw new UsageError(`--until must be still to come, but ${new Date(instant).toISOString()} is over.`)
+  return instant
+}
+
+/** The AWS identity where the store is in AWS and `@aws-sdk/client-sts` is installed; else the name of the user. */
+export async function identity({ config }: Place): Promise<string> {
+  if (config.type === 'dynamodb') {
+    try {
+      // A name that no bundler and no type checker follows.
+      const library = '@aws-sdk/client-sts'
+      const { STSClient, GetCallerIdentityCommand } = await import(library)
+      const client = new STSClient({
+        maxAttempts: 1,
+        requestHandler: { requestTimeout: 2_000, connectionTimeout: 2_000 },
+      })
+      const { Arn } = await client.send(new GetCallerIdentityCommand({}))
+      // The part that names the user or the session, without the account.
+      if (typeof Arn === 'string') return Arn.slice(Arn.lastIndexOf(':') + 1)
+    } catch {
+      // Without the library, the permission or a network the user's name has to do.
+    }
+  }
+  try {
+    return userInfo().username
+  } catch {
+    return 'unknown user'
+  }
+}
