@@ -5,7 +5,7 @@
  */
 
 import type { JournalEntry } from '../storage/contract.ts'
-import { journalOf } from './commands.ts'
+import { tryJournal } from './journal.ts'
 import type { Place } from './place.ts'
 import { listKeys, readStored, type StoredCircuit } from './stored-circuits.ts'
 
@@ -75,7 +75,7 @@ export class BoardReader {
     const since = this.#now() - this.#span
     await Promise.all(
       changed.map(async ({ key, record }) => {
-        const entries = await journalOf(this.#place, key, { since, limit: 500 })
+        const entries = await tryJournal(this.#place.storage, key, { since, limit: 500 })
         this.#known.set(key, record?.epoch)
         this.#journals.set(key, entries ?? [])
       }),

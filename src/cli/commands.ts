@@ -4,10 +4,10 @@
  * @module
  */
 
-import { isCircuitStorageError } from '../errors.ts'
 import type { JournalEntry } from '../storage/contract.ts'
 import { durationOption, numberOption, type Request, UsageError } from './arguments.ts'
 import { type Console, columns, paintFor, safe, safeJson } from './console.ts'
+import { readJournal, tryJournal } from './journal.ts'
 import { type Deed, deedOptionsOf, operate } from './operate.ts'
 import type { Place } from './place.ts'
 import {
@@ -110,7 +110,7 @@ function fieldText(name: string, value: unknown, now: number): string {
 
 export const explainCommand: Run = async ({ keys, values }, place, { stdout, env, now }) => {
   const circuit = await findStored(place, keys[0] as string, true)
-  const journal = await journalOf(place, circuit.key, { since: now() - day, limit: 100 })
+  const journal = await tryJournal(place.storage, circuit.key, { since: now() - day, limit: 100 })
   const at = now()
   const { headline, facts, advice } = explain(circuit, journal, at)
   if (values['json'] === true) {
@@ -136,20 +136,6 @@ export const explainCommand: Run = async ({ keys, values }, place, { stdout, env
 
 const day = 86_400_000
 
-/** The latest entries of a circuit, the oldest first; `undefined`: there is no journal, or it cannot be read. */
-export async function journalOf(
-  { storage }: Pick<Place, 'storage'>,
-  key: string,
-  options: { readonly since: number; readonly limit: number },
-): Promise<readonly JournalEntry[] | undefined> {
-  try {
-    return await storage.readJournal?.(key, options)
-  } catch (error) {
-    if (isCircuitStorageError(error)) return undefined
-    throw error
-  }
-}
-
 export const log: Run = async ({ keys, values }, place, { stdout, now }) => {
   const since = now() - (durationOption(values, 'since') ?? day)
   const limit = numberOption(values, 'limit', 1, 10_000) ?? 100
@@ -158,7 +144,7 @@ export const log: Run = async ({ keys, values }, place, { stdout, now }) => {
   const meant = keys[0] === undefined ? await listKeys(place) : [(await findStored(place, keys[0], false)).key]
   const entries: { readonly key: string; readonly entry: JournalEntry }[] = []
   for (const key of meant) {
-    for (const entry of await storage.readJournal(key, { since, limit })) entries.push({ key, entry })
+    for (const entry of await readJournal(storage, key, { since, limit })) entries.push({ key, entry })
   }
   entries.sort((a, b) => a.entry.at - b.entry.at)
   if (values['json'] === true) stdout.write(`${safeJson(entries.map(({ key, entry }) => ({ key, ...entry })))}\n`)

@@ -5,10 +5,11 @@
  */
 
 import { activeOverride, liveLeases, retryTime } from '../circuit/state-machine.ts'
-import { type CircuitStorageError, isCircuitStorageError } from '../errors.ts'
+import { isCircuitStorageError } from '../errors.ts'
 import { nearest } from '../settings/problems.ts'
 import { storedKey } from '../settings/resolve.ts'
 import type { CircuitRecord, ICircuitStorage } from '../storage/contract.ts'
+import { parseCircuitRecord } from '../storage/record.ts'
 import { UsageError } from './arguments.ts'
 import type { Place } from './place.ts'
 
@@ -78,18 +79,28 @@ export async function listKeys({ storage, name, namespace }: Place): Promise<str
 
 /** Reads circuits in as few requests as the store allows. A damaged record hides no other. */
 export async function readStored(storage: ICircuitStorage, keys: readonly string[]): Promise<StoredCircuit[]> {
-  let records: ReadonlyMap<string, CircuitRecord> = new Map()
-  let damaged: ReadonlyMap<string, CircuitStorageError> = new Map()
+  let answers: ReadonlyMap<string, unknown> = new Map()
+  const damages = new Map<string, string>()
   try {
-    if (keys.length > 0) records = await storage.batchGetState(keys)
+    if (keys.length > 0) answers = await storage.batchGetState(keys)
   } catch (error) {
     if (!isCircuitStorageError(error) || error.errors === undefined) throw error
-    const { results, errors } = error
-    for (const own of errors.values()) if (!own.corrupt) throw error
-    records = (results ?? records) as typeof records
-    damaged = errors
+    for (const [key, own] of error.errors) {
+      if (!own.corrupt) throw error
+      damages.set(key, own.message)
+    }
+    answers = error.results ?? answers
   }
-  return keys.map((key) => ({ key, record: records.get(key), damage: damaged.get(key)?.message }))
+  return keys.map((key) => {
+    const answer = answers.get(key)
+    const damage = damages.get(key)
+    if (answer === undefined || damage !== undefined) return { key, record: undefined, damage }
+    try {
+      return { key, record: parseCircuitRecord(key, answer, 'batchGetState'), damage }
+    } catch (error) {
+      return { key, record: undefined, damage: (error as Error).message }
+    }
+  })
 }
 
 /**
