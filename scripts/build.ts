@@ -8,7 +8,7 @@
  * @module
  */
 
-import { readFile } from 'node:fs/promises'
+import { cp, readFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
 import { build, type Plugin } from 'esbuild'
 
@@ -78,6 +78,7 @@ export async function bundlePackage(outdir: string): Promise<void> {
     // The import of the main entry is left out after it has done its work: nothing of it is used.
     logOverride: { 'ignored-bare-import': 'silent' },
   })
+  await cp(join(root, 'src/cli/page'), join(root, outdir, 'page'), { recursive: true })
 }
 
 if (import.meta.main) await bundlePackage('dist')
