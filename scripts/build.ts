@@ -78,7 +78,7 @@ export async function bundlePackage(outdir: string): Promise<void> {
     // The import of the main entry is left out after it has done its work: nothing of it is used.
     logOverride: { 'ignored-bare-import': 'silent' },
   })
-  await cp(join(root, 'src/cli/page'), join(root, outdir, 'page'), { recursive: true })
+  await cp(join(root, 'src/cli/page'), join(resolve(root, outdir), 'page'), { recursive: true })
 }
 
 if (import.meta.main) await bundlePackage('dist')
