@@ -193,7 +193,7 @@ describe('the command line', () => {
     const store = await tableStore(false)
     const [tableName] = [store.where[1] as string]
     await outage(store)
-    const escape = '\u001b]0;pwned\u0007\u001b[2J\u009b31m\u202e'
+    const escapes = '\u001b]0;pwned\u0007\u001b[2J\u009b31m\u202e'
     const breaker = new CircuitBreaker(
       { services: ['stripe'], storage: store.storage, namespace: 'shop', ...patientStore },
       { env: {} },
@@ -204,14 +204,14 @@ describe('the command line', () => {
     const item = {
       PK: { S: 'CIRCUIT#shop#stripe' },
       SK: { S: `EVENT#${new Date().toISOString()}#x` },
-      entry: { S: escape },
+      entry: { S: escapes },
       at: { N: String(Date.now()) },
       from: { S: 'CLOSED' },
       to: { S: 'OPEN' },
-      reason: { S: escape },
-      by: { S: escape },
+      reason: { S: escapes },
+      by: { S: escapes },
       why: { S: '<script>alert(1)</script>' },
-      evidence: { M: { failures: { S: escape } } },
+      evidence: { M: { failures: { S: escapes } } },
     }
     await dynamodb.client().send(new PutItemCommand({ TableName: tableName, Item: item }))
     expect(record?.state).toBe('OPEN')
