@@ -67,10 +67,11 @@ export async function listKeys({ storage, name, namespace }: Place): Promise<str
       `The circuits of ${name} cannot be listed: its adapter has no listCircuits. Name each circuit.`,
     )
   }
+  const prefix = namespace === undefined ? undefined : storedKey(namespace, '')
   const keys = new Set<string>()
   let cursor: string | undefined
   do {
-    const page = await storage.listCircuits({ namespace, cursor })
+    const page = await storage.listCircuits({ prefix, cursor })
     for (const key of page.keys) keys.add(key)
     cursor = page.cursor
   } while (cursor !== undefined && keys.size < mostListed)
