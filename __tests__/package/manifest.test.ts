@@ -7,12 +7,15 @@ const root = join(import.meta.dirname, '..', '..')
 const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
 
 describe('package.json', () => {
-  test('exports only what is built from a source file', () => {
+  test('exports and runs only what is built from a source file', () => {
     const targets = Object.values<{ types: string; default: string } | string>(manifest.exports).filter(
       (target) => typeof target !== 'string',
     )
 
-    expect(targets).toHaveLength(Object.keys(entryPoints).length)
+    const { cli, ...exported } = entryPoints
+    expect(targets).toHaveLength(Object.keys(exported).length)
+    expect(manifest.bin).toEqual({ mcb: 'dist/cli.js', 'middy-circuit-breaker': 'dist/cli.js' })
+    expect(existsSync(join(root, cli as string))).toBe(true)
     for (const target of targets) {
       const source = entryPoints[target.default.replace(/^\.\/dist\/|\.js$/g, '')] as string
       expect({ source, exists: existsSync(join(root, source)) }).toEqual({ source, exists: true })
