@@ -77,12 +77,8 @@ if (isProgram()) {
     if (name === 'CircuitBreakerWarning') process.stderr.write(`${linesOf(message)}\n`)
   })
   const { stdout, stderr, stdin, env } = process
-  process.exitCode = await main(process.argv.slice(2), {
-    stdout,
-    stderr,
-    stdin,
-    env,
-    now: Date.now,
-    signal: interrupted.signal,
+  const console: Console = { stdout, stderr, stdin, env, now: Date.now, signal: interrupted.signal }
+  void main(process.argv.slice(2), console).then((code) => {
+    process.exitCode = code
   })
 }
