@@ -306,10 +306,10 @@ export class Outbox {
   #decide(report: Report, known: Known): Step | undefined {
     const { record, now, epoch } = known
     if (now - report.at > this.#settings.window || report.period < known.since) return undefined
-    if (this.#sent?.kind === 'replace') return this.#repeat(this.#sent, report, record)
+    if (this.#sent?.kind === 'replace') return this.#repeat(this.#sent, record)
     // A backlog is measured by the record as it is now: the cached one is from before the store failed.
     if (report.isBacklog && known.isOutOfTouch) return { kind: 'read' }
-    if (this.#sent !== undefined) return this.#repeat(this.#sent, report, record)
+    if (this.#sent !== undefined) return this.#repeat(this.#sent, record)
     if (record !== undefined && (record.state !== 'CLOSED' || activeOverride(record, now) !== undefined))
       return undefined
     if (record?.suspectedAt !== undefined) return this.#contribute(report, record, known)
@@ -328,14 +328,16 @@ export class Outbox {
     if (report.row === 0 || most === 0 || isAnswered) return undefined
     // A failure that was told to a suspicion that came to nothing has had its say.
     const hasSpoken = record !== undefined && wasDismissedSince(record, at - this.#settings.window, now)
-    const failures = Math.min(hasSpoken ? this.#shares.untold(report.row) : report.row, most)
+    const untold = Math.min(this.#shares.untold(report.row), most)
+    const failures = hasSpoken ? untold : Math.min(report.row, most)
+    const cause = { ...report, row: untold }
     const base = record ?? emptyRecord(epoch, at)
     const raised = raise(base, now, { failures, at, lastFailure }, this.#settings, this.#tokens(base.epoch))
     if (isBacklog || suspicion(raised, now, this.#settings) !== 'guilty') {
-      return { kind: 'replace', version: record?.version, next: raised, change: undefined, cause: report }
+      return { kind: 'replace', version: record?.version, next: raised, change: undefined, cause }
     }
     const next = open(raised, at, this.#settings, this.#tokens(this.#id()), lastFailure)
-    return { ...this.#replace(raised, next, report, 'failure-threshold', report), version: record?.version }
+    return { ...this.#replace(raised, next, cause, 'failure-threshold', report), version: record?.version }
   }
 
   /** This instance speaks to the suspicion that the record is under. */
@@ -350,10 +352,10 @@ export class Outbox {
   }
 
   /** A record of another version shows what became of the write, or can no longer tell: it is not repeated. */
-  #repeat(sent: Write, report: Report, record: CircuitRecord | undefined): Write | undefined {
+  #repeat(sent: Write, record: CircuitRecord | undefined): Write | undefined {
     // The store knows the last additions only: after many others this one might count twice. Better not at all.
     const mayBeForgotten = sent.kind === 'add' && sizeOf(record) - this.#sizeBefore > mostBetween
-    return holds(sent, record) && !mayBeForgotten ? { ...sent, cause: report, isRepeated: true } : undefined
+    return holds(sent, record) && !mayBeForgotten ? { ...sent, isRepeated: true } : undefined
   }
 
   #replace(

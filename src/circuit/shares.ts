@@ -2,7 +2,9 @@
  * The contributions of this instance to the suspicions of late, and the next one.
  *
  * While others are known one instance contributes no more than its share of failures, and one failure that ran into the
- * suspicion. The rest is its excess: it counts if the instance turns out to be alone.
+ * suspicion. The rest is its excess: it counts if the instance turns out to be alone. The failures in a row with which it
+ * raised a suspicion are excess from the start: otherwise an instance whose own refusal lets few calls through could not fill
+ * the sample within the window.
  *
  * `Outbox` alone writes it: `contribute` when it decides on a report, `note` when a write is stored, or may be.
  *
@@ -12,7 +14,7 @@
 import type { ServiceSettings } from '../settings/table.ts'
 import type { CircuitRecord, Outcomes } from '../storage/contract.ts'
 import { forgetOldest } from './forget-oldest.ts'
-import type { Report, Write } from './step.ts'
+import type { Addition, Replacement, Report, Write } from './step.ts'
 import { isAlone, longestShare } from './suspicion.ts'
 
 /** The share of this instance in a suspicion. */
@@ -100,19 +102,28 @@ export class Shares {
   /** A write of this instance is stored, or may be. */
   note(write: Write): void {
     if (write.kind === 'add') this.#told = this.#offered
-    const { failures, early, reporters, version } =
-      write.kind === 'add'
-        ? { ...write.outcomes, version: write.version }
-        : { failures: write.next.failureCount, early: write.next.earlyCount, reporters: 1, version: write.next.version }
+    const { version, failures, early, reporters, row } = write.kind === 'add' ? addedBy(write) : raisedBy(write)
     const before = this.#shares.get(version)
     this.#shares.set(version, {
       failures: (before?.failures ?? 0) + failures,
-      excess: before?.excess ?? 0,
+      excess: before?.excess ?? Math.max(0, row - failures - early),
       hasEarly: before?.hasEarly === true || early > 0,
       hasReported: before?.hasReported === true || reporters > 0,
     })
     forgetOldest(this.#shares, remembered)
   }
+}
+
+/** The words of a write to the suspicion of this version. `row`: failures in a row that its author has told to no other. */
+type Words = Pick<Outcomes, 'failures' | 'early' | 'reporters'> & { readonly version: string; readonly row: number }
+
+function addedBy({ version, outcomes }: Addition): Words {
+  return { ...outcomes, version, row: 0 }
+}
+
+function raisedBy({ next, cause }: Replacement): Words {
+  const { version, failureCount: failures, earlyCount: early } = next
+  return { version, failures, early, reporters: 1, row: cause.kind === 'report' ? cause.row : 0 }
 }
 
 /** The outcomes that speak to a suspicion. */

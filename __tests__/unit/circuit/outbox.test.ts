@@ -233,6 +233,30 @@ describe('an outcome under a suspicion', () => {
     expect(addition(outbox.next(known(record(2), alone))).outcomes.failures).toBe(1)
   })
 
+  it.each([
+    ['those that raised the suspicion', false, 4],
+    ['those that a backlog may raise one with', true, 2],
+  ])('counts with %s where their instance turns out to be alone', (_which, isBacklog, added) => {
+    const outbox = outboxOf([{ ...first, row: 4 }])
+    if (isBacklog) outbox.toBacklog()
+    const write = replacement(outbox.next(known(stored({ othersAt: 900 }))))
+    expect(write.next).toMatchObject({ state: 'CLOSED', failureCount: 0, earlyCount: 1 })
+    answer(outbox, write)
+    outbox.add({ ...failed, suspicion: write.next.version, at: 11_000 })
+    const { outcomes } = addition(outbox.next(known(write.next, { now: 11_000 })))
+    expect(outcomes).toMatchObject({ failures: added, early: 0, reporters: 0 })
+  })
+
+  it('counts without those that an earlier suspicion has heard where its instance turns out to be alone', () => {
+    const outbox = outboxOf([failed])
+    answer(outbox, addition(outbox.next(known(suspected(), { row: 3 }))))
+    outbox.add({ ...first, row: 5 })
+    const write = replacement(outbox.next(known(stored({ version: 'v2', othersAt: 900, dismissedAt: 950 }))))
+    answer(outbox, write)
+    outbox.add({ ...failed, suspicion: write.next.version, at: 11_000 })
+    expect(addition(outbox.next(known(write.next, { now: 11_000 }))).outcomes.failures).toBe(2)
+  })
+
   it('counts in full while nobody else is known, whether its call knew of the suspicion or not', () => {
     const { outbox, record } = author({ failureThreshold: 9 })
     expect(outbox.announces(record, 1_000)).toBe(false)
