@@ -117,9 +117,9 @@ export const mutants: readonly Mutant[] = [
   {
     invariant: 7,
     mistake: 'whatever is not overridden passes',
-    file: 'circuit/circuit.ts',
-    original: 'const verdict = admit(view, now, this.settings)',
-    changed: "const verdict = view.override === undefined ? 'pass' : admit(view, now, this.settings)",
+    file: 'circuit/admission.ts',
+    original: 'const verdict = admit(view, now, this.#settings)',
+    changed: "const verdict = view.override === undefined ? 'pass' : admit(view, now, this.#settings)",
   },
   {
     invariant: 8,

@@ -4,7 +4,8 @@
  * @module
  */
 
-import type { Circuit, ProbeLease } from '../circuit/circuit.ts'
+import type { Circuit } from '../circuit/circuit.ts'
+import type { ProbeLease } from '../circuit/probe-claims.ts'
 import type { Verdict } from '../circuit/state-machine.ts'
 import { ConcurrencyLimitError } from '../errors.ts'
 import type { Runtime } from '../runtime.ts'

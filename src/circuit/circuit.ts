@@ -5,98 +5,50 @@
  * Two records matter. The *cached record* is the store's last answer. The *view* is what calls are judged by. Normally the
  * two are equal. The view is ahead while a change of ours is on its way, and our own while the store is unreachable.
  *
- * Seven machines work together here. Each owns its fields; this class couples them, and no other does.
+ * Seven machines know something, and each alone writes its fields. Four classes work with them. `Circuit` is told what
+ * happens at the store, and asked what comes next. `OwnCalls` is told how calls and probes end. `Stance` lets the view follow
+ * and fires the events. `Admission` asks, and changes nothing.
  *
  * | machine | knows | hears of |
  * | --- | --- | --- |
  * | `CachedRecord` | the store's last answer, its age, which answers come too late | each answer, each failure of the store |
- * | `View` | the record that calls are judged by, epochs and periods | each change of the view, each epoch of the fleet |
- * | `Outbox` | outcomes that are not stored, the verdict that is due | ended calls and probes, replies to its writes |
- * | `ProbeClaims` | when this instance probes, and its lease | wishes, records, the opening of the view |
- * | `Streak` | failures in a row of this instance's own calls; whether it refuses by itself | outcomes that count |
- * | `LoneDecision` | whether the view is a decision that this instance has made without the store | probes granted alone, records |
- * | `TransitionLog` | events that are due | writes that leave, records |
+ * | `View` | the record that calls are judged by, epochs and periods | each change of the view (`Stance`), each epoch of the fleet |
+ * | `Outbox` | outcomes that are not stored, the verdict that is due | ended calls and probes (`OwnCalls`), replies to its writes |
+ * | `ProbeClaims` | when this instance probes, and its lease | wishes, records, the opening of the view (`Stance`) |
+ * | `Streak` | failures in a row of this instance's own calls; whether it refuses by itself | outcomes that count (`OwnCalls`), epochs |
+ * | `LoneDecision` | whether the view is a decision that this instance has made without the store | probes granted alone, records (`Stance`) |
+ * | `TransitionLog` | events that are due | writes that leave, records, what this instance acts on (`Stance`) |
  *
  * The order inside taking an answer is fixed: cache, epoch, log, claims, observers, outbox, view, flag, events. The epoch
  * must be known before a lease is looked for; the log must prove our own transition before observers hear of the state;
  * the view and the flag `isQuiet` must be up to date before a listener looks at them.
  *
- * The file is longer than it should be: it is the one place that may touch more than one machine, and to cut it in two
- * would make two of them.
- *
  * @module
  */
 
 import { type CircuitOpenError, type CircuitStorageError, isCircuitStorageError } from '../errors.ts'
-import type { StateChange, StateChangeReason } from '../events.ts'
-import type { Runtime } from '../runtime.ts'
+import type { StateChangeReason } from '../events.ts'
 import type { ServiceSettings } from '../settings/table.ts'
 import type { CircuitRecord, OperatorWords, WriteResult } from '../storage/contract.ts'
 import { emptyRecord } from '../storage/record.ts'
+import { Admission } from './admission.ts'
 import { CachedRecord, type Exchange } from './cached-record.ts'
 import { LoneDecision } from './lone-decision.ts'
 import { Outbox } from './outbox.ts'
-import { ProbeClaims } from './probe-claims.ts'
-import { refusalOf } from './refusal.ts'
+import { OwnCalls } from './own-calls.ts'
+import { ProbeClaims, type ProbeLease } from './probe-claims.ts'
+import { Stance } from './stance.ts'
 import { stateChange } from './state-change.ts'
-import {
-  admit,
-  admittedPart,
-  claim,
-  type Failure,
-  liveLeases,
-  open,
-  type ProbeOutcome,
-  retryTime,
-  settle,
-  type Tokens,
-  type Verdict,
-} from './state-machine.ts'
+import { type Failure, type ProbeOutcome, retryTime, type Tokens, type Verdict } from './state-machine.ts'
 import type { Replacement, Step, Write } from './step.ts'
 import { Streak } from './streak.ts'
-import { isContradictable, raisingChance, reportingChance, suspicion } from './suspicion.ts'
+import { suspicion } from './suspicion.ts'
 import { TransitionLog } from './transition-log.ts'
 import { View } from './view.ts'
-
-/** The permission to run one probe. */
-export interface ProbeLease {
-  readonly id: string
-  /** `true` if this instance granted it to itself while the store was away. */
-  readonly isLocal: boolean
-}
-
-/** How the way to the store is doing. */
-export interface Reachability {
-  /** `false` while reading is left alone after failures. */
-  readonly canRead: boolean
-  /** `false` while writing is left alone after failures. */
-  readonly canWrite: boolean
-  /** Whether it is left alone because the store throttles. */
-  readonly throttlesWrites: boolean
-}
-
-/** The surroundings that a circuit works with. */
-export interface CircuitWorld {
-  readonly runtime: Pick<Runtime, 'now' | 'random' | 'id'>
-  readonly store: Reachability
-  /** Whether other instances use the same store. */
-  readonly isShared: boolean
-  /** The longest that a round trip to the store may take, in milliseconds. */
-  readonly storageTimeout: number
-  /** Takes the events when the view is up to date. */
-  readonly emit: (change: StateChange) => void
-  /** Is called when the view begins to refuse calls, with what makes the error of each. */
-  readonly onRefusing: (error: () => CircuitOpenError) => void
-}
+import type { CircuitWorld } from './world.ts'
 
 /** The decision of an operator, made from the latest record. */
 export type OperatorDecision = (record: CircuitRecord, now: number, tokens: Tokens) => CircuitRecord
-
-/** Where the store has too much to do, this part of the failures may raise a suspicion. */
-const crowdedPart = 0.1
-
-/** A probe that the store throttles is not waited for longer than this, in milliseconds. */
-const longestPatience = 20_000
 
 export class Circuit {
   readonly service: string
@@ -109,21 +61,33 @@ export class Circuit {
   readonly #alone: LoneDecision
   readonly #log: TransitionLog
   readonly #view: View
-  /** Whether a success changes nothing: the circuit is closed, and nobody suspects the service. Written after each change. */
-  #isQuiet = true
+  readonly #admission: Admission
+  readonly #stance: Stance
+  readonly #calls: OwnCalls
 
   constructor(service: string, settings: ServiceSettings, world: CircuitWorld) {
     const { runtime } = world
     this.service = service
     this.settings = settings
     this.#world = world
-    this.#cached = new CachedRecord(settings, runtime.random)
-    this.#outbox = new Outbox(service, settings, runtime.id)
-    this.#claims = new ProbeClaims(service, settings, runtime.id, world.isShared)
-    this.#streak = new Streak(settings)
-    this.#alone = new LoneDecision(settings.resetTimeout)
-    this.#log = new TransitionLog(service)
-    this.#view = new View(runtime.id())
+    const cached = new CachedRecord(settings, runtime.random)
+    const outbox = new Outbox(service, settings, runtime.id)
+    const claims = new ProbeClaims(service, settings, runtime.id, world.isShared)
+    const streak = new Streak(settings)
+    const alone = new LoneDecision(settings.resetTimeout)
+    const log = new TransitionLog(service)
+    const view = new View(runtime.id())
+    const machines = { cached, outbox, claims, streak, alone, log, view }
+    this.#cached = cached
+    this.#outbox = outbox
+    this.#claims = claims
+    this.#streak = streak
+    this.#alone = alone
+    this.#log = log
+    this.#view = view
+    this.#admission = new Admission(service, settings, world, machines)
+    this.#stance = new Stance(settings, world, this.#admission, machines)
+    this.#calls = new OwnCalls(settings, world, this.#admission, this.#stance, machines)
   }
 
   // ---------------------------------------------------------------------------------------------------- admission
@@ -140,86 +104,22 @@ export class Circuit {
 
   /** Whether a success of a call of this period changes nothing. */
   get isQuiet(): boolean {
-    return this.#isQuiet
+    return this.#stance.isQuiet
   }
 
   /** The verdict on a call at `now`. */
   admit(now: number): Verdict {
-    if (this.#isQuiet) return 'pass'
-    // A suspicion may have come of age.
-    if (this.#view.record.state === 'CLOSED' && this.#outbox.tripOf(this.#cached.current, now)) this.#followRecord()
-    const view = this.#view.record
-    if (view.state === 'CLOSED' && view.override === undefined) {
-      const part = admittedPart(view, now, this.settings.rampUp)
-      if (part < 1 && this.#world.runtime.random() >= part) return 'ramping'
-      const verdict = this.#streak.admit(now)
-      // The fleet's circuit may be open: where the store is too busy to tell, this instance waits for it.
-      return verdict === 'claim' && this.#waitsForLook(now) && !this.#cached.throttle.isShut ? 'open' : verdict
-    }
-    const verdict = admit(view, now, this.settings)
-    if (verdict === 'claim' && view.state === 'OPEN') {
-      const late = now - retryTime(view, this.settings)
-      return late >= 0 && (late < this.#claims.delayAt(view, now) || this.#leavesProbesToOthers(now)) ? 'open' : 'claim'
-    }
-    if (verdict === 'claim' && !this.isAlone && this.#claims.yields(view, this.#cached.current, now)) return 'probing'
-    return verdict === 'probing' && this.#claims.isReady(this.#cached.current, now) ? 'claim' : verdict
-  }
-
-  /** Whether the record was not read since this instance refuses by itself, and will be, in a store that has too much to do. */
-  #waitsForLook(now: number): boolean {
-    const { openedAt } = this.#streak
-    return (
-      this.#cached.throttle.isCrowded && openedAt !== undefined && openedAt <= now && this.#cached.readAt < openedAt
-    )
-  }
-
-  /** Whether others probe before this instance, which found by itself that the service works. */
-  #leavesTurn(record: CircuitRecord | undefined, now: number): boolean {
-    if (record === undefined || this.#claims.yields(record, record, now)) return true
-    return record.state === 'OPEN' && now - retryTime(record, this.settings) < this.#claims.delayAt(record, now)
-  }
-
-  #leavesProbesToOthers(now: number): boolean {
-    if (this.isAlone) return false
-    const { readAt, throttle } = this.#cached
-    const mayAsk = this.#cached.isStale(now) || throttle.goesOn || this.#isOverdue
-    return this.#isCutOff || this.#claims.leavesToOthers(this.#view.record, readAt, mayAsk)
+    return this.#stance.admit(now)
   }
 
   /** The error for a call that is refused. */
   refusal(verdict: Exclude<Verdict, 'pass'>, now: number): CircuitOpenError {
-    const view = this.acting
-    const delay = view === this.#view.record ? this.#claims.delayAt(view, now) : 0
-    const { staleAt } = this.#cached
-    const { storageTimeout } = this.#world
-    const { service, settings } = this
-    return refusalOf({ service, settings, view, delay, staleAt, storageTimeout }, verdict, now)
+    return this.#admission.refusal(verdict, now)
   }
 
-  /** Nothing can be written for now. */
-  get #isCutOff(): boolean {
-    return this.#cached.isDamaged || !this.#world.store.canWrite
-  }
-
-  /**
-   * This instance decides without the store: it is away, or what it holds for this service is damaged. One that throttles serves
-   * others meanwhile, so that it counts as away only when the record has not moved for a long time.
-   */
-  get isAlone(): boolean {
-    return this.#isCutOff && (this.#cached.isDamaged || !this.#world.store.throttlesWrites || this.#isOverdue)
-  }
-
-  /** Whether a probe has been due for so long that others would have ended it. */
-  get #isOverdue(): boolean {
-    const record = this.#view.record
-    if (record.state === 'CLOSED') return false
-    const now = this.#now()
-    const isProbed = liveLeases(record, now).length > 0
-    if (isProbed) return false
-    const patience = Math.min(longestPatience, 3 * this.settings.resetTimeout)
-    return this.#cached.isHeldBack(now)
-      ? this.#cached.throttle.isShut
-      : now - retryTime(record, this.settings) >= patience
+  /** The record that this instance acts on: the view, or its own refusal. */
+  get acting(): CircuitRecord {
+    return this.#admission.acting
   }
 
   // ------------------------------------------------------------------------------------------------------- probes
@@ -228,7 +128,7 @@ export class Circuit {
   wish(duration: number, requestId: string | undefined): void {
     const mayHaveChanged = this.#world.isShared && this.#cached.readAt < retryTime(this.#view.record, this.settings)
     // No call waits for a lease that is asked for in advance: a look would save nothing.
-    const mayLook = this.#canRead && !this.#alone.isMade
+    const mayLook = this.#admission.canRead && !this.#alone.isMade
     const looksFirst = mayLook && (mayHaveChanged || this.#view.record !== this.#cached.current)
     this.#claims.wish({ duration, requestId, looksFirst })
   }
@@ -272,21 +172,21 @@ export class Circuit {
     // The store can be written again, and no call has used the lease that was asked for in advance.
     if (this.#alone.isMade) {
       this.#alone.end()
-      this.#followRecord()
+      this.#stance.followRecord()
     }
-    this.probeEnded({ id, isLocal: false }, 'release', this.#now(), undefined, undefined)
+    this.probeEnded({ id, isLocal: false }, 'release', this.#now())
   }
 
   /** Whether this instance should go on alone: it wants to probe, and the store has not answered. */
   get mayClaimAlone(): boolean {
     if (this.#claims.hasReady || this.admit(this.#now()) !== 'claim') return false
     const { unanswered, wasThrottled } = this.#claims
-    return (unanswered > 0 && this.isAlone) || unanswered > 1 || (wasThrottled && this.#isOverdue)
+    return (unanswered > 0 && this.#admission.isAlone) || unanswered > 1 || (wasThrottled && this.#admission.isOverdue)
   }
 
   /** Whether a probe needs nobody's consent: the store cannot be asked, or this instance alone refuses. */
   get probesAlone(): boolean {
-    return this.isAlone || this.#view.record.state === 'CLOSED'
+    return this.#admission.isAlone || this.#view.record.state === 'CLOSED'
   }
 
   /**
@@ -295,91 +195,31 @@ export class Circuit {
    */
   lookFailed(error: unknown): boolean {
     const wasThrottled = isThrottled(error)
-    const goesOn = !wasThrottled || this.#cached.throttle.goesOn || this.#isOverdue
+    const goesOn = !wasThrottled || this.#cached.throttle.goesOn || this.#admission.isOverdue
     const isLook = this.#claims.isReadyToAsk ? wasThrottled : this.#outbox.hasReport && !this.#outbox.needsFreshRecord
     return goesOn && isLook
   }
 
   /** Grants this instance a probe of its own. */
   claimAlone(duration: number): ProbeLease {
-    const { runtime } = this.#world
-    const now = runtime.now()
-    if (this.#view.record.state === 'CLOSED') {
-      const own = this.#claims.leaseUntil(runtime.id(), now, duration)
-      this.#streak.claim(own, this.#view.period)
-      return { id: own.id, isLocal: true }
-    }
-    const lease = this.#claims.goesAlone(now, duration)
-    this.#decideAlone(claim(this.#view.record, now, lease, this.settings, this.#tokens()), now)
-    this.#observeView(now)
-    this.#changed()
-    return { id: lease.id, isLocal: true }
+    return this.#calls.claimAlone(duration)
   }
 
   /** A probe ended. */
-  probeEnded(
-    lease: ProbeLease,
-    outcome: ProbeOutcome,
-    at: number,
-    lastFailure: Failure | undefined,
-    requestId: string | undefined,
-  ): void {
-    const own = this.#streak.probeEnded(lease.id, outcome === 'failure' ? lastFailure : undefined)
-    if (own !== undefined) {
-      if (outcome === 'success') {
-        this.callSucceeded(own, at, requestId)
-        // Observers may have heard that this instance had opened the circuit for itself.
-        this.#log.observe(this.acting, at)
-        this.#changed()
-      }
-      if (outcome === 'failure' && lastFailure !== undefined) this.callFailed(own, at, lastFailure, requestId)
-      return
-    }
-    const tokens = this.#tokens()
-    if (outcome === 'success') this.#streak.succeeded()
-    const next = settle(this.#view.record, lease.id, outcome, at, this.settings, tokens, lastFailure)
-    if (next !== undefined && lease.isLocal) this.#decideAlone(next, at)
-    else if (next !== undefined) this.#setView(next)
-    const isSecondOpinion = !this.#claims.isInvolved
-    const { epoch } = tokens
-    const settlement = { leaseId: lease.id, outcome, at, lastFailure, requestId, epoch, isSecondOpinion }
-    // A probe that this instance granted itself may have been granted by the store since, or may be yet.
-    if (lease.isLocal && !this.#cached.current?.leases.some(({ id }) => id === lease.id)) {
-      this.#claims.endedAlone(settlement)
-      if (next !== undefined) this.#observeView(at)
-    } else {
-      this.#outbox.addSettlement(settlement)
-      this.#standAloneIfCutOff()
-    }
-    this.#changed()
+  probeEnded(lease: ProbeLease, outcome: ProbeOutcome, at: number, failure?: Failure, requestId?: string): void {
+    this.#calls.probeEnded(lease, outcome, at, failure, requestId)
   }
 
-  // ----------------------------------------------------------------------------------------------------- outcomes
+  // -------------------------------------------------------------------------------------------------------- calls
 
-  /**
-   * A call has been admitted at `now`: the period that it has to remember. Under a young suspicion it is announced, so that
-   * the fleet does not take for granted that it fails.
-   */
+  /** A call has been admitted at `now`: the period that it has to remember. */
   callStarted(now: number, requestId: string | undefined): number {
-    const { period, suspicion: version } = this.#view
-    const record = this.#cached.current
-    if (this.#view.knew(period) && record !== undefined && this.#outbox.announces(record, now)) {
-      const announcement = { kind: 'started' as const, period, suspicion: version, row: 0, at: now }
-      this.#outbox.add({ ...announcement, lastFailure: undefined, requestId })
-    }
-    return period
+    return this.#calls.callStarted(now, requestId)
   }
 
   /** A call that was admitted in `period` succeeded. */
   callSucceeded(period: number, at: number, requestId: string | undefined): void {
-    if (!this.#view.counts(period, at)) return
-    if (this.#alone.isMade) this.#settleReady('success', at, undefined, requestId)
-    this.#streak.succeeded()
-    const outcome = { kind: 'success' as const, period, suspicion: this.#view.suspicion, row: 0, at }
-    if (this.#view.knew(period)) this.#outbox.add({ ...outcome, lastFailure: undefined, requestId })
-    else this.#outbox.endRow()
-    this.#standAloneIfCutOff()
-    this.#changed()
+    this.#calls.callSucceeded(period, at, requestId)
   }
 
   /**
@@ -387,51 +227,8 @@ export class Circuit {
    *
    * @param startedAt when it began. A call of a quiet circuit may say any earlier time: no failure has come before it
    */
-  callFailed(
-    period: number,
-    at: number,
-    lastFailure: Failure,
-    requestId: string | undefined,
-    startedAt: number = at,
-  ): void {
-    if (!this.#view.counts(period, at)) return
-    if (this.#alone.isMade) this.#settleReady('failure', at, lastFailure, requestId)
-    this.#streak.failed(lastFailure, startedAt)
-    const known = this.#view.knew(period) ? this.#view.suspicion : undefined
-    const row = this.#raisesSuspicion(at) ? this.#streak.length : 0
-    if (!this.#view.isSilent)
-      this.#outbox.add({ kind: 'failure', period, suspicion: known, row, at, lastFailure, requestId })
-    if (this.#streak.openedAt === at) {
-      this.#cached.look(at)
-      this.#refuseWaiting(at)
-    }
-    this.#standAloneIfCutOff()
-    this.#changed()
-  }
-
-  /** The lease that was asked for in advance has come: a call of this instance was its probe. */
-  #settleReady(
-    outcome: ProbeOutcome,
-    at: number,
-    lastFailure: Failure | undefined,
-    requestId: string | undefined,
-  ): void {
-    const id = this.#claims.takeReady()
-    if (id !== undefined) this.probeEnded({ id, isLocal: false }, outcome, at, lastFailure, requestId)
-  }
-
-  /**
-   * An isolated failure of a service that works is not worth a write where many such suspicions have come to nothing. A
-   * streak that opens the circuit by itself always is.
-   */
-  #raisesSuspicion(at: number): boolean {
-    const { length, hasWorked } = this.#streak
-    const record = this.#cached.current
-    const isStreak = length >= this.settings.failureThreshold
-    // A store that has too much to do has many instances, of which some are enough.
-    if (this.#cached.throttle.isCrowded && !isStreak && this.#world.runtime.random() >= crowdedPart) return false
-    const opens = isStreak && !isContradictable(record, at, this.settings)
-    return !hasWorked || opens || this.#world.runtime.random() < raisingChance(record, length, at)
+  callFailed(period: number, at: number, lastFailure: Failure, requestId: string | undefined, startedAt = at): void {
+    this.#calls.callFailed(period, at, lastFailure, requestId, startedAt)
   }
 
   // -------------------------------------------------------------------------------------------------------- steps
@@ -450,7 +247,7 @@ export class Circuit {
   get canWork(): boolean {
     // Others wait for the end of a probe: it is told as soon as a store that throttles lets it.
     const isUrgent = this.#outbox.hasSettlement && this.#world.store.throttlesWrites
-    return this.hasWork && (!this.#isCutOff || isUrgent) && !this.#waitsForRead
+    return this.hasWork && (!this.#admission.isCutOff || isUrgent) && !this.#admission.waitsForRead
   }
 
   /** The next thing to be done at the store; `undefined`: nothing, or nothing for now. */
@@ -459,33 +256,20 @@ export class Circuit {
     const now = this.#now()
     const mayFollow = this.#outbox.hasSettlement
     const { isOutOfTouch, current: record, readAt } = this.#cached
-    const canRead = this.#canRead
+    const canRead = this.#admission.canRead
     const { epoch, since } = this.#view
     const { lastFailure, length: row } = this.#streak
-    const isHeldBack = this.#isHeldBack(now)
+    const isHeldBack = this.#admission.isHeldBack(now)
     const known = { record, epoch, since, now, readAt, isOutOfTouch, canRead, isHeldBack, row, lastFailure }
     const step = this.#outbox.next(known)
     // An outcome may have been dropped that the view waited for.
-    if (mayFollow) this.#followRecord()
-    const asksInAdvance = this.#alone.isMade && this.#view.record.state === 'CLOSED' && !this.#leavesTurn(record, now)
+    if (mayFollow) this.#stance.followRecord()
+    const asksInAdvance =
+      this.#alone.isMade && this.#view.record.state === 'CLOSED' && !this.#admission.leavesTurn(record, now)
     const mayClaim = asksInAdvance || this.admit(now) === 'claim'
     const next = step ?? this.#claims.next(record, now, mayClaim)
-    this.#changed()
+    this.#stance.changed()
     return next
-  }
-
-  /** Whether outcomes wait until a store that throttles has shown the record. */
-  #isHeldBack(now: number): boolean {
-    return (this.#waitsForLook(now) || this.#cached.isHeldBack(now)) && !this.#cached.throttle.goesOn
-  }
-
-  get #canRead(): boolean {
-    return this.#world.store.canRead && !this.#cached.isHeldBack(this.#now())
-  }
-
-  /** A backlog comes next, which needs a read, and reading is left alone. */
-  get #waitsForRead(): boolean {
-    return !this.#canRead && this.#cached.isOutOfTouch && this.#outbox.needsFreshRecord
   }
 
   /** A request leaves. */
@@ -521,7 +305,7 @@ export class Circuit {
     const { cause } = write
     if (cause.kind === 'claim') this.#claims.answered()
     this.#outbox.answered(write, isStored)
-    this.#followRecord()
+    this.#stance.followRecord()
     return isStored
   }
 
@@ -529,7 +313,7 @@ export class Circuit {
   storeFailed(error: unknown): void {
     if (isCircuitStorageError(error) && error.corrupt) this.#cached.damaged()
     if (isThrottled(error)) this.#claims.throttled()
-    this.#standAlone()
+    this.#calls.standAlone()
   }
 
   /** A read of this circuit has failed. */
@@ -539,18 +323,6 @@ export class Circuit {
     this.#cached.throttled(this.#now())
     // An outcome that waits until the record can be read is no news then.
     this.#outbox.toBacklog()
-  }
-
-  /** An outcome that cannot be written now is a backlog from the start. */
-  #standAloneIfCutOff(): void {
-    if (this.#isCutOff || this.#waitsForRead || this.#cached.isHeldBack(this.#now())) this.#standAlone()
-  }
-
-  #standAlone(): void {
-    this.#cached.doubt()
-    this.#outbox.toBacklog()
-    this.#log.observe(this.acting, this.#now())
-    this.#changed()
   }
 
   // ------------------------------------------------------------------------------------------------------ answers
@@ -565,7 +337,7 @@ export class Circuit {
 
   /** Whether the record, which the store does not let it read, is wanted so much that it is asked for by a write. */
   get readsByWriting(): boolean {
-    return !this.#isQuiet && this.#cached.throttle.triesWriting
+    return !this.#stance.isQuiet && this.#cached.throttle.triesWriting
   }
 
   /** That write was refused, too. */
@@ -588,10 +360,10 @@ export class Circuit {
     if (!isOutdated) this.#cached.heard(exchange)
     if (isOutdated || this.#cached.isLate(exchange)) {
       this.#log.proven(reply)
-      this.#changed()
+      this.#stance.changed()
     } else {
       this.#take(reply, exchange.sentAt)
-      this.#followRecord()
+      this.#stance.followRecord()
     }
   }
 
@@ -622,87 +394,7 @@ export class Circuit {
     this.#take(undefined, this.#now())
     this.#cached.cleared()
     this.#streak.end()
-    this.#followRecord()
-  }
-
-  /** The view follows the record, except while it is ahead of it. Then the events fire. */
-  #followRecord(): void {
-    if (!this.#isAhead()) {
-      this.#alone.end()
-      const now = this.#now()
-      const record = this.#cached.current ?? emptyRecord(this.#view.epoch, this.#cached.readAt)
-      const trip = this.#outbox.tripOf(record, now)
-      const tokens = trip && { epoch: trip.epoch, version: record.version }
-      this.#setView(tokens === undefined ? record : open(record, trip?.at ?? now, this.settings, tokens, undefined))
-      const verdict = suspicion(record, now, this.settings)
-      this.#view.suspect(verdict === 'open' ? record.version : undefined, () => {
-        return this.#outbox.hasSpokenTo(record.version) || this.#world.runtime.random() < reportingChance(record)
-      })
-      const isWell = verdict !== 'open' && this.acting !== this.#view.record
-      if (isWell && this.#streak.isAlone(this.#cached.readAt)) this.#log.unhealthy(this.acting, now)
-    }
-    this.#changed()
-  }
-
-  /** Whether the view shows the end of a probe that is still being written, or a decision that this instance made alone. */
-  #isAhead(): boolean {
-    const record = this.#cached.current
-    const { record: view, epoch } = this.#view
-    if (this.#alone.stands(record)) return true
-    if (!this.#outbox.hasSettlement) return false
-    return record?.state === 'HALF_OPEN' || (view.epoch === epoch && view.state === record?.state)
-  }
-
-  /** This instance goes on without the store. */
-  #decideAlone(view: CircuitRecord, now: number): void {
-    if (this.#cached.current !== undefined) this.#alone.decide(this.#cached.current, view, now)
-    this.#setView(view)
-  }
-
-  #setView(view: CircuitRecord): void {
-    if (!this.#view.show(view)) return
-    const { runtime } = this.#world
-    this.#claims.drawDelay(runtime.random)
-    this.#changed()
-    this.#refuseWaiting(runtime.now())
-  }
-
-  /** A call that waits for a permit is refused at once. */
-  #refuseWaiting(now: number): void {
-    const verdict = this.admit(now)
-    if (verdict !== 'pass' && verdict !== 'claim') this.#world.onRefusing(() => this.refusal(verdict, now))
-  }
-
-  /** Ends a change: writes the flag, then fires the events, so that a listener finds the flag up to date. */
-  #changed(): void {
-    const { state, override } = this.#view.record
-    const isClosed = state === 'CLOSED' && override === undefined && !this.#alone.isMade
-    const isSuspected = this.#cached.current?.suspectedAt !== undefined
-    const { rampUp } = this.settings
-    const isRamping = rampUp !== false && admittedPart(this.#view.record, this.#now(), rampUp) < 1
-    this.#isQuiet = isClosed && !isRamping && !isSuspected && this.#streak.isQuiet && !this.#outbox.hasReport
-    for (const change of this.#log.takeDue()) {
-      const { to, reason, generation } = change
-      const isOwn = to === 'OPEN' && (reason === 'failure-threshold' || reason === 'probe-failed')
-      const { current } = this.#cached
-      // Its proof may come late, when the circuit has closed again; or with an answer that is not believed any more.
-      if (isOwn && (current?.state !== 'CLOSED' || current.generation < generation)) this.#claims.involve()
-      this.#world.emit(change)
-    }
-  }
-
-  /** The record that this instance acts on: the view, or its own refusal. */
-  get acting(): CircuitRecord {
-    const view = this.#view.record
-    const { openedAt, retryAt, lastFailure } = this.#streak
-    if (openedAt === undefined || view.state !== 'CLOSED' || view.override !== undefined) return view
-    const resetTimeout = retryAt - openedAt
-    return { ...view, state: 'OPEN', openedAt, retryAt, resetTimeout, lastFailure: lastFailure ?? view.lastFailure }
-  }
-
-  #observeView(at: number): void {
-    this.#log.observe(this.#view.record, at)
-    this.#changed()
+    this.#stance.followRecord()
   }
 
   // ----------------------------------------------------------------------------------------------------- operators

@@ -25,6 +25,13 @@ import { admit, claim, liveLeases, maxLease, retryTime } from './state-machine.t
 import type { Settlement, Step } from './step.ts'
 import { knowsOthers } from './suspicion.ts'
 
+/** The permission to run one probe. */
+export interface ProbeLease {
+  readonly id: string
+  /** `true` if this instance granted it to itself while the store was away. */
+  readonly isLocal: boolean
+}
+
 /** A call waits for a probe. */
 export interface Wish {
   /** How long the lease lasts, in milliseconds. */

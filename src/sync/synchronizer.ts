@@ -11,7 +11,8 @@
  */
 
 import type { Exchange } from '../circuit/cached-record.ts'
-import type { Circuit, ProbeLease } from '../circuit/circuit.ts'
+import type { Circuit } from '../circuit/circuit.ts'
+import type { ProbeLease } from '../circuit/probe-claims.ts'
 import type { Replacement, Step, Write } from '../circuit/step.ts'
 import { type Runtime, within } from '../runtime.ts'
 import type { CircuitRecord, CompareAndSet, ICircuitStorage, WriteResult } from '../storage/contract.ts'
