@@ -7,6 +7,7 @@
  * @module
  */
 
+import { existsSync } from 'node:fs'
 import { readFile, writeFile } from 'node:fs/promises'
 import { type MutationTarget, mutationTargets, reportOf } from './mutation-targets.ts'
 
@@ -59,8 +60,14 @@ export async function writeMutationPage(root: string): Promise<string[]> {
   const complaints: string[] = []
   const rows: Row[] = []
   const sections: string[] = []
+  const unmeasured: string[] = []
   for (const target of mutationTargets) {
-    const { source, mutants } = await readReport(root, target)
+    const report = await readReport(root, target)
+    if (report === undefined) {
+      unmeasured.push(target.file)
+      continue
+    }
+    const { source, mutants } = report
     const count = (...statuses: string[]) => mutants.filter(({ status }) => statuses.includes(status)).length
     const row = {
       file: target.file,
@@ -91,7 +98,7 @@ export async function writeMutationPage(root: string): Promise<string[]> {
     }
     if (survivors.length > 0) sections.push(sectionOf(target.file, explained, reasons))
   }
-  await writeFile(`${root}/docs/mutation-testing.md`, pageOf(rows, sections, reasons))
+  await writeFile(`${root}/docs/mutation-testing.md`, pageOf(rows, sections, unmeasured, reasons))
   return complaints
 }
 
@@ -104,9 +111,9 @@ interface Row {
 }
 
 async function readReport(root: string, target: MutationTarget) {
-  const text = await readFile(`${root}/${reportOf(target)}`, 'utf8').catch((cause) => {
-    throw new Error(`There is no report about ${target.file}: npm run mutation -- ${target.name}`, { cause })
-  })
+  const path = `${root}/${reportOf(target)}`
+  if (!existsSync(path)) return undefined
+  const text = await readFile(path, 'utf8')
   const report = (JSON.parse(text) as Report).files[target.file]
   if (report === undefined) throw new Error(`${reportOf(target)} is not about ${target.file}.`)
   return report
@@ -162,7 +169,12 @@ function percent(row: Row): string {
   return `${(Math.floor(scoreOf(row) * 10) / 10).toFixed(1)} %`
 }
 
-function pageOf(rows: readonly Row[], sections: readonly string[], { kinds }: Reasons): string {
+function pageOf(
+  rows: readonly Row[],
+  sections: readonly string[],
+  unmeasured: readonly string[],
+  { kinds }: Reasons,
+): string {
   const sum = (field: Exclude<keyof Row, 'file'>) => rows.reduce((total, row) => total + row[field], 0)
   const total = {
     file: '**all**',
@@ -188,7 +200,11 @@ missing or the change makes no difference. At least ${threshold} % must be notic
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |
 ${[...rows, total].map(line).join('\n')}
 
-A mutant that timed out is one that made the code run for ever; it counts as killed. *Not covered* are those that no test
+${
+  unmeasured.length === 0
+    ? ''
+    : `Only the files above were measured. These are targets, too, and were not: ${unmeasured.map(code).join(', ')}.\n\n`
+}A mutant that timed out is one that made the code run for ever; it counts as killed. *Not covered* are those that no test
 reaches.
 
 ## How to run it

@@ -35,19 +35,27 @@ const engineTests = [
 ]
 
 export const mutationTargets: readonly MutationTarget[] = [
+  // All files of `src/circuit` but `step.ts` and `world.ts`, which hold types only.
   { name: 'state-machine', file: 'src/circuit/state-machine.ts', tests: ['unit/circuit/state-machine.test.ts'] },
-  ...['cached-record', 'streak', 'transition-log', 'outbox', 'shares', 'suspicion', 'probe-claims'].map((name) => ({
-    name,
-    file: `src/circuit/${name}.ts`,
-    tests: [`unit/circuit/${name}.test.ts`, ...engineTests],
-    leftOut: randomTests,
-  })),
-  ...['circuit', 'view', 'refusal', 'snapshot'].map((name) => ({
-    name,
-    file: `src/circuit/${name}.ts`,
-    tests: engineTests,
-    leftOut: randomTests,
-  })),
+  ...[
+    'admission',
+    'cached-record',
+    'circuit',
+    'forget-oldest',
+    'lone-decision',
+    'outbox',
+    'own-calls',
+    'probe-claims',
+    'refusal',
+    'shares',
+    'snapshot',
+    'stance',
+    'streak',
+    'suspicion',
+    'throttle',
+    'transition-log',
+    'view',
+  ].map((name) => ({ name, file: `src/circuit/${name}.ts`, tests: engineTests, leftOut: randomTests })),
   ...['synchronizer', 'circuit-reader'].map((name) => ({
     name,
     file: `src/sync/${name}.ts`,

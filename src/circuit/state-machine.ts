@@ -58,20 +58,21 @@ export const keptTransitions = 8
 
 /** The verdict on a call at `now`. */
 export function admit(record: CircuitRecord, now: number, settings: MachineSettings): Verdict {
-  if (record.override !== undefined) {
-    const forced = activeOverride(record, now)
-    if (forced !== undefined) return forced.state === 'OPEN' ? 'forced' : 'pass'
-  }
+  const forced = activeOverride(record, now)
+  if (forced !== undefined) return forced.state === 'OPEN' ? 'forced' : 'pass'
   if (record.state === 'CLOSED') return 'pass'
   if (record.state === 'OPEN') return isRetryDue(record, now, settings) ? 'claim' : 'open'
   return liveLeases(record, now).length < settings.halfOpenMaxConcurrent ? 'claim' : 'probing'
 }
 
-/** The part of the calls that is admitted at `now`: it rises from a tenth, from the instant in which a probe closed the circuit. */
+/**
+ * The part of the calls that is admitted at `now`: it rises from a tenth, from the instant in which a probe closed the
+ * circuit; from 1 on, all are.
+ */
 export function admittedPart({ closedAt }: CircuitRecord, now: number, rampUp: number | false): number {
   if (rampUp === false || closedAt === undefined) return 1
   const elapsed = now - closedAt
-  return elapsed < 0 || elapsed >= rampUp ? 1 : 0.1 + (0.9 * elapsed) / rampUp
+  return elapsed < 0 ? 1 : 0.1 + (0.9 * elapsed) / rampUp
 }
 
 /** The state that callers should act on: an open circuit reads HALF_OPEN once it may be probed. */
@@ -144,8 +145,8 @@ export function open(
 export function resetTimeoutAfter(
   failure: Failure | undefined,
   { resetTimeout, resetBackoff, maxResetTimeout }: MachineSettings,
-  trips = 0,
-  epoch = '',
+  trips: number,
+  epoch: string,
 ): number {
   const longer = Math.round(resetTimeout * resetBackoff ** trips * (trips === 0 ? 1 : jitter(epoch)))
   const asked = Math.min(failure?.retryAfter ?? 0, maxResetTimeout)
