@@ -32,7 +32,7 @@ export class LoneDecision {
 
   /** @param view the record that calls are judged by from now on */
   decide(record: CircuitRecord, view: CircuitRecord, now: number): void {
-    if (this.#madeOn?.version !== record.version) this.#madeOn = record
+    this.#madeOn = record
     this.#isClosed = view.state === 'CLOSED'
     this.asked(now)
   }

@@ -322,6 +322,72 @@ describe('a probe without the store', () => {
   })
 })
 
+describe('a service that works, as this instance has found without the store', () => {
+  /** The store can be written again, and still holds the open record. */
+  function back() {
+    const surroundings = circuitWith({ now: 10_000 })
+    const { circuit, world, read, send, events } = surroundings
+    read(opened)
+    world.canWrite = false
+    circuit.probeEnded(circuit.claimAlone(30_000), 'success', 10_100, undefined, 'r1')
+    expect([circuit.isQuiet, circuit.admit(10_100), circuit.asksAgain]).toEqual([false, 'pass', false])
+    world.canWrite = true
+    world.now = 20_100
+    /** Asks for a lease in advance, and is granted it. */
+    const grant = (): void => {
+      circuit.wish(30_000, undefined)
+      const claim = replacement(circuit.next())
+      send(claim)({ applied: true, current: claim.next })
+    }
+    events.splice(0)
+    return { ...surroundings, grant }
+  }
+
+  it('has the store asked for a probe again, once in a resetTimeout, which no call waits for', () => {
+    const { circuit, world } = back()
+    expect(circuit.asksAgain).toBe(true)
+    circuit.asked()
+    expect(circuit.asksAgain).toBe(false)
+    circuit.wish(30_000, undefined)
+    // It does not look first.
+    expect(replacement(circuit.next())).toMatchObject({ version: 'v2', next: { state: 'HALF_OPEN' } })
+    world.now = 30_100
+    world.canWrite = false
+    expect(circuit.asksAgain).toBe(false)
+  })
+
+  it.each([
+    ['success', 'CLOSED'],
+    ['failure', 'OPEN'],
+  ] as const)('is proven to the fleet, or not, by the next call: %s', (outcome, state) => {
+    const { circuit, fail, grant } = back()
+    grant()
+    expect([circuit.view.state, circuit.hasReadyLease]).toEqual(['CLOSED', true])
+    if (outcome === 'success') circuit.callSucceeded(circuit.period, 20_100, 'r2')
+    else fail()
+    expect(circuit.hasReadyLease).toBe(false)
+    expect(replacement(circuit.next())).toMatchObject({
+      cause: { kind: 'settlement', outcome, at: 20_100, requestId: outcome === 'success' ? 'r2' : 'r1' },
+      next: { state, leases: [] },
+    })
+  })
+
+  it('is left to the fleet where no call has used the lease: it is given back', () => {
+    const { circuit, grant } = back()
+    grant()
+    circuit.releaseReadyLease()
+    expect([circuit.view.state, circuit.hasReadyLease]).toEqual(['HALF_OPEN', false])
+    expect(replacement(circuit.next())).toMatchObject({ cause: { outcome: 'release' }, next: { leases: [] } })
+  })
+
+  it('is not asked for in advance where others probe', () => {
+    const { circuit, read } = back()
+    read({ ...halfOpen('theirs'), version: 'v4' })
+    circuit.wish(30_000, undefined)
+    expect(circuit.next()).toBeUndefined()
+  })
+})
+
 describe('claims that the store leaves unanswered', () => {
   it('are forgotten when one is refused', () => {
     const { circuit, read, send } = circuitWith({ now: 10_000 })

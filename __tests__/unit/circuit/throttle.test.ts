@@ -17,6 +17,11 @@ describe('a record', () => {
     expect([throttle.lifetime, throttle.isCrowded, throttle.isRefused]).toEqual([5_000, false, false])
   })
 
+  it('is not written to be read, nor done without, before anything was refused', () => {
+    const throttle = new Throttle(5_000, () => 0)
+    expect([throttle.triesWriting, throttle.goesOn]).toEqual([false, false])
+  })
+
   it.each([
     [5_000, [10_000, 20_000, 30_000, 30_000]],
     [1_000, [2_000, 4_000, 8_000, 16_000]],
@@ -33,11 +38,11 @@ describe('a record', () => {
 
   it('lives longer once for a burst, unless every second read of it is refused', () => {
     const throttle = new Throttle(1_000, () => 0)
-    throttle.refused(0)
+    throttle.refused(10_000)
     throttle.answered()
-    throttle.refused(4_999)
+    throttle.refused(14_999)
     expect(Math.round(throttle.lifetime)).toBe(1_940)
-    throttle.refused(4_999)
+    throttle.refused(14_999)
     expect(Math.round(throttle.lifetime)).toBe(3_880)
   })
 
