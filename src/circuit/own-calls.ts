@@ -20,7 +20,6 @@
 import type { ServiceSettings } from '../settings/table.ts'
 import type { Admission } from './admission.ts'
 import type { CachedRecord } from './cached-record.ts'
-import type { LoneDecision } from './lone-decision.ts'
 import type { Outbox } from './outbox.ts'
 import type { ProbeClaims, ProbeLease } from './probe-claims.ts'
 import type { Stance } from './stance.ts'
@@ -37,7 +36,6 @@ export interface TouchedMachines {
   readonly claims: Pick<ProbeClaims, 'leaseUntil' | 'goesAlone' | 'endedAlone' | 'isInvolved' | 'takeReady'>
   readonly cached: Pick<CachedRecord, 'current' | 'look' | 'doubt' | 'isHeldBack' | 'throttle'>
   readonly view: Pick<View, 'record' | 'period' | 'suspicion' | 'isSilent' | 'knew' | 'counts'>
-  readonly alone: Pick<LoneDecision, 'isMade'>
 }
 
 /** Where the store has too much to do, this part of the failures may raise a suspicion. */
@@ -53,14 +51,13 @@ export class OwnCalls {
   readonly #claims: TouchedMachines['claims']
   readonly #cached: TouchedMachines['cached']
   readonly #view: TouchedMachines['view']
-  readonly #alone: TouchedMachines['alone']
 
   constructor(
     settings: ServiceSettings,
     world: CircuitWorld,
     admission: Admission,
     stance: Stance,
-    { streak, outbox, claims, cached, view, alone }: TouchedMachines,
+    { streak, outbox, claims, cached, view }: TouchedMachines,
   ) {
     this.#settings = settings
     this.#world = world
@@ -71,7 +68,6 @@ export class OwnCalls {
     this.#claims = claims
     this.#cached = cached
     this.#view = view
-    this.#alone = alone
   }
 
   /**
@@ -91,7 +87,7 @@ export class OwnCalls {
   /** A call that was admitted in `period` succeeded. */
   callSucceeded(period: number, at: number, requestId: string | undefined): void {
     if (!this.#view.counts(period, at)) return
-    if (this.#alone.isMade) this.#settleReady('success', at, undefined, requestId)
+    this.#settleReady('success', at, undefined, requestId)
     this.#streak.succeeded()
     const outcome = { kind: 'success' as const, period, suspicion: this.#view.suspicion, row: 0, at }
     if (this.#view.knew(period)) this.#outbox.add({ ...outcome, lastFailure: undefined, requestId })
@@ -109,7 +105,7 @@ export class OwnCalls {
     startedAt: number = at,
   ): void {
     if (!this.#view.counts(period, at)) return
-    if (this.#alone.isMade) this.#settleReady('failure', at, lastFailure, requestId)
+    this.#settleReady('failure', at, lastFailure, requestId)
     this.#streak.failed(lastFailure, startedAt)
     const known = this.#view.knew(period) ? this.#view.suspicion : undefined
     const row = this.#raisesSuspicion(at) ? this.#streak.length : 0
@@ -123,7 +119,7 @@ export class OwnCalls {
     this.#stance.changed()
   }
 
-  /** The lease that was asked for in advance has come: a call of this instance was its probe. */
+  /** If the lease that was asked for in advance has come, a call of this instance was its probe. */
   #settleReady(
     outcome: ProbeOutcome,
     at: number,
@@ -171,14 +167,14 @@ export class OwnCalls {
     lastFailure: Failure | undefined,
     requestId: string | undefined,
   ): void {
-    const own = this.#streak.probeEnded(lease.id, outcome === 'failure' ? lastFailure : undefined)
+    const own = this.#streak.probeEnded(lease.id, lastFailure)
     if (own !== undefined) {
       if (outcome === 'success') {
         this.callSucceeded(own, at, requestId)
         // Observers may have heard that this instance had opened the circuit for itself.
         this.#stance.announce(at)
       }
-      if (outcome === 'failure' && lastFailure !== undefined) this.callFailed(own, at, lastFailure, requestId)
+      if (lastFailure !== undefined) this.callFailed(own, at, lastFailure, requestId)
       return
     }
     const tokens = this.#tokens()
@@ -192,12 +188,11 @@ export class OwnCalls {
     // A probe that this instance granted itself may have been granted by the store since, or may be yet.
     if (lease.isLocal && !this.#cached.current?.leases.some(({ id }) => id === lease.id)) {
       this.#claims.endedAlone(settlement)
-      if (next !== undefined) this.#stance.announce(at)
+      this.#stance.announce(at)
     } else {
       this.#outbox.addSettlement(settlement)
       this.#standAloneIfCutOff()
     }
-    this.#stance.changed()
   }
 
   /** An outcome that cannot be written now is a backlog from the start. */

@@ -71,7 +71,7 @@ export class View {
 
   /** Whether the outcome of a call of `period` speaks to the suspicion: it was known when the call began. */
   knew(period: number): boolean {
-    return this.#suspicion !== undefined && this.#isReporter && period >= this.#suspectedSince
+    return this.#isReporter && period >= this.#suspectedSince
   }
 
   /** Another suspicion is known from now on, or none. */
