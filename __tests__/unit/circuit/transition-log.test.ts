@@ -148,3 +148,40 @@ describe('observers are told', () => {
     ])
   })
 })
+
+describe('a decision of an operator that is made again, under the same epoch, on the record that has won', () => {
+  function twice(): TransitionLog {
+    const log = logOf(opening(2))
+    log.sent('e1', opening(4))
+    return log
+  }
+
+  it.each([
+    ['the first', 2, ['e1'], 2],
+    ['the second', 4, ['e1'], 4],
+    ['the first, with two transitions since', 4, ['e0', 'e1', 'e2', 'e3'], 2],
+    ['the second, with one since', 5, ['e0', 'e1', 'e2'], 4],
+    ['the last one that was sent, where the record lists neither', 3, ['e1'], 4],
+  ])('is told of as what the record shows: %s', (_which, generation, transitions, told) => {
+    const log = twice()
+    log.proven(circuitRecord({ state: 'OPEN', generation, transitions }))
+    expect(log.takeDue()).toEqual([opening(told)])
+  })
+
+  it.each([
+    ['one', [4], [opening(2)]],
+    ['both', [4, 2], []],
+  ])('is forgotten as far as it was refused: %s', (_which, refused, due) => {
+    const log = twice()
+    for (const generation of refused) log.refused('e1', opening(generation))
+    log.proven(circuitRecord({ state: 'OPEN', generation: 4, transitions: ['e1'] }))
+    expect(log.takeDue()).toEqual(due)
+  })
+
+  it('is not ruled out by a record from before the last of them', () => {
+    const log = twice()
+    log.arrived(circuitRecord({ generation: 3, transitions: ['e8', 'e9'] }))
+    log.proven(circuitRecord({ state: 'OPEN', generation: 4, transitions: ['e1'] }))
+    expect(log.takeDue()).toEqual([opening(4)])
+  })
+})
