@@ -228,8 +228,7 @@ export class CachedRecord {
   /** When the record of an open circuit is looked at, whatever `cacheTtl` says. */
   #looksAt(sentAt: number, lifetime: number): number {
     const record = this.#current
-    if (record === undefined || record.state === 'CLOSED' || record.retryAt === undefined)
-      return Number.POSITIVE_INFINITY
+    if (record === undefined || record.state === 'CLOSED') return Number.POSITIVE_INFINITY
     const dueAt = retryTime(record, this.#settings)
     if (this.throttle.isCrowded)
       return Math.max(sentAt, dueAt) + Math.max(crowdedLook, this.throttle.lifetime / 2) * lifetime

@@ -126,6 +126,8 @@ describe('an answer', () => {
     record.take(circuitRecord({ version: 'v1', failureCount: 2 }), 1)
     const overtaken = ['v1', 'v0'].map((version) => record.isOvertaken(exchange, replacing(version), refused))
     expect(overtaken).toEqual([false, true])
+    const reply = { applied: true, current: circuitRecord({ version: 'v2' }) }
+    expect(record.isOvertaken(exchange, replacing('v1'), reply)).toBe(false)
   })
 
   it.each([
@@ -223,6 +225,10 @@ describe('a read is outdated', () => {
     expect(seen(current, older).isOutdated(current, 1_000)).toBe(false)
   })
 
+  it('where it was replaced in the same millisecond', () => {
+    expect(seen(first, { ...second, updatedAt: 100 }).isOutdated(first, 1_000)).toBe(true)
+  })
+
   it('no more than 16 versions back', () => {
     const versions = Array.from({ length: 18 }, (_, n) => circuitRecord({ version: `v${n}`, generation: n }))
     const record = seen(...versions)
@@ -258,6 +264,23 @@ describe('where the store throttles, a record', () => {
     for (const at of [0, 5_000, 10_000]) short.throttled(at)
     short.take(open, 9_000)
     expect([short.isStale(24_999), short.isStale(25_000)]).toEqual([false, true])
+  })
+
+  it('is read again the sooner, the less is drawn', () => {
+    const record = cached(0)
+    record.throttled(6_000)
+    expect([record.isHeldBack(8_399), record.isHeldBack(8_400)]).toEqual([true, false])
+    const circuit = cached(0)
+    for (const at of [0, 5_000, 10_000]) circuit.throttled(at)
+    circuit.take(open, 9_000)
+    expect([circuit.isStale(21_999), circuit.isStale(22_000)]).toEqual([false, true])
+  })
+
+  it('is not looked at sooner where the store has time', () => {
+    const record = cached(0)
+    record.take(circuitRecord(), 1_000)
+    record.look(2_000)
+    expect(record.isStale(2_000)).toBe(false)
   })
 
   it('is looked at within 8 s once this instance refuses by itself', () => {

@@ -229,3 +229,82 @@ describe('claims that the store leaves unanswered', () => {
     expect(claims.unanswered).toBe(0)
   })
 })
+
+describe('an instance that opened the circuit, and knows no others, waits', () => {
+  it.each([
+    ['for a look after its first trip', 1, 20_000, 1_000],
+    ['for a tenth of the time that its trips have made longer', 2, 20_000, 2_000],
+    ['for a tenth of resetTimeout where none is stored', 2, undefined, 3_000],
+    ['for cacheTtl at most', 2, 100_000, 5_000],
+  ])('%s', (_how, trips, resetTimeout, delay) => {
+    const claims = claimsWith({ resetTimeout: 30_000 })
+    claims.involve()
+    expect(claims.delayAt({ ...due, trips, resetTimeout }, 10_000)).toBe(delay)
+  })
+})
+
+describe('an instance whose probe has failed lets others go on', () => {
+  const others = { ...halfOpen('id1'), othersAt: 10_000, updatedAt: 10_000 }
+
+  function involved(): ProbeClaims {
+    const claims = claimsWith()
+    claims.involve()
+    return claims
+  }
+
+  it('in a half-open circuit alone', () => {
+    expect(involved().yields(others, others, 10_000)).toBe(true)
+    expect(involved().yields({ ...others, state: 'OPEN' }, others, 10_000)).toBe(false)
+  })
+
+  it('not with a lease that lies ready', () => {
+    const claims = involved()
+    claims.wish(wish)
+    claims.next(due, 10_000, true)
+    claims.arrived(others)
+    expect([claims.hasReady, claims.yields(others, others, 10_000)]).toEqual([true, false])
+  })
+})
+
+describe('a claim', () => {
+  it('needs a look until it has had one', () => {
+    const claims = claimsWith()
+    expect(claims.isReadyToAsk).toBe(false)
+    claims.wish({ ...wish, looksFirst: true })
+    expect(claims.isReadyToAsk).toBe(false)
+    claims.next(due, 10_000, true)
+    expect(claims.isReadyToAsk).toBe(true)
+    expect(replacement(claims.next(due, 10_000, true)).next.leases[0]?.expiresAt).toBe(40_000)
+  })
+
+  it('that was throttled is no unanswered one, until the store answers', () => {
+    const claims = claimsWith()
+    expect(claims.wasThrottled).toBe(false)
+    claims.asked()
+    claims.throttled()
+    expect([claims.unanswered, claims.wasThrottled]).toEqual([0, true])
+    claims.answered()
+    expect(claims.wasThrottled).toBe(false)
+  })
+
+  it('that is granted late belongs to the probe that was run without it, and to its end', () => {
+    const claims = claimsWith()
+    claims.wish(wish)
+    claims.next(due, 10_000, true)
+    const lease = claims.goesAlone(10_000, 30_000)
+    expect(lease).toEqual({ id: 'id1', expiresAt: 40_000 })
+    const settlement = { leaseId: 'id1', outcome: 'success', at: 10_100, lastFailure: undefined } as const
+    const ended = { ...settlement, requestId: 'r1', epoch: 'e9', isSecondOpinion: true }
+    claims.endedAlone(ended)
+    expect(claims.arrived(halfOpen('id1'))).toEqual(ended)
+    expect([claims.arrived(halfOpen('id1')), claims.hasReady]).toEqual([undefined, false])
+  })
+
+  it('that is granted while the probe without it runs does not lie ready', () => {
+    const claims = claimsWith()
+    claims.wish(wish)
+    claims.next(due, 10_000, true)
+    claims.goesAlone(10_000, 30_000)
+    expect([claims.arrived(halfOpen('id1')), claims.hasReady]).toEqual([undefined, false])
+  })
+})
