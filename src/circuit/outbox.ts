@@ -162,7 +162,7 @@ export class Outbox {
       ...tally,
       started: tally.started + Number(kind === 'started'),
       failures: tally.failures + Number(kind === 'failure' && knew),
-      early: tally.early + Number(kind === 'failure' && !knew),
+      early: tally.early + Number(!knew),
       successes: tally.successes + Number(kind === 'success'),
       row: kind === 'started' ? (before?.row ?? 0) : row,
     }
@@ -294,7 +294,6 @@ export class Outbox {
     const isOnlyBacklog = second.failures + second.early === 0
     return {
       ...second,
-      requestId: second.requestId ?? first.requestId,
       started: started + second.started,
       failures: failures + second.failures,
       successes: successes + second.successes,
@@ -391,7 +390,7 @@ export class Outbox {
     // Where the report has ended without a reply, it was taken for told.
     if (cause.kind !== 'report' || this.#first?.id !== cause.id) return
     // A refusal says nothing of the repetition that is on its way.
-    if (!isStored && this.#sent !== undefined && this.#sent !== write) return
+    if (!isStored && this.#sent !== write) return
     this.#sent = undefined
     if (!isStored && !isRepeated) return
     // Refused on a repetition, the first attempt may have been counted before the version changed: not again.

@@ -158,7 +158,59 @@ describe('a failure of a service that nobody suspects', () => {
   })
 })
 
+describe('failures in a row', () => {
+  it('are not interrupted by a call that begins', () => {
+    const outbox = outboxOf([
+      { ...first, row: 3 },
+      { ...started, suspicion: undefined, requestId: 'r2' },
+    ])
+    const write = replacement(outbox.next(known(stored())))
+    expect(write).toMatchObject({ next: { state: 'OPEN', failureCount: 3 }, change: { requestId: 'r1' } })
+  })
+
+  it.each([
+    ['has come to nothing since, no more', { dismissedAt: 950 }, 2],
+    ['has come to nothing long ago', { dismissedAt: -60_000 }, 5],
+    ['has ended otherwise', {}, 5],
+  ])('that were told to a suspicion that %s, count: %p', (_which, fields, counted) => {
+    const outbox = outboxOf([failed], { failureThreshold: 9 })
+    const raised = suspected({ othersAt: undefined })
+    answer(outbox, addition(outbox.next(known(raised, { row: 3 }))))
+    outbox.add({ ...first, row: 5 })
+    const write = replacement(outbox.next(known(stored({ version: 'v2', ...fields }))))
+    expect(write.next.failureCount).toBe(counted)
+  })
+
+  it('that open the circuit are decided anew after a lost reply, and not repeated', () => {
+    const outbox = outboxOf([{ ...first, row: 3 }])
+    const write = replacement(outbox.next(known(stored())))
+    outbox.sent(write)
+    const again = replacement(outbox.next(known(stored())))
+    expect([again.isRepeated, again.next.version === write.next.version]).toEqual([undefined, false])
+  })
+
+  it('wait where it is left to others to raise a suspicion, but for one that was sent', () => {
+    const outbox = outboxOf([first])
+    expect([outbox.next(known(stored(), { isHeldBack: true })), outbox.isEmpty]).toEqual([undefined, false])
+    const write = replacement(outbox.next(known(stored())))
+    outbox.sent(write)
+    expect(outbox.next(known(stored({ failureCount: 99 }), { isHeldBack: true }))).toEqual({
+      ...write,
+      isRepeated: true,
+    })
+  })
+
+  it('are not looked for where the clock was set back since', () => {
+    expect(outboxOf([first]).next(known(stored(), { now: 900, readAt: -501 }))?.kind).toBe('replace')
+  })
+})
+
 describe('an outcome under a suspicion', () => {
+  it('is told from one that ran into it', () => {
+    const { outcomes } = addition(outboxOf([failed, first]).next(known(suspected({ earlyCount: 0 }))))
+    expect(outcomes).toMatchObject({ failures: 1, early: 1 })
+  })
+
   it('is added to the record that is known, on condition that it is still that version', () => {
     const write = outboxOf([failed]).next(known(suspected()))
     expect(write).toMatchObject({
@@ -308,6 +360,22 @@ describe('reports', () => {
     expect(write.outcomes).toMatchObject({ failures: 2, started: 1, at: 2_000 })
   })
 
+  it('that lost are merged count by count', () => {
+    const all = [failed, started, succeeded, first]
+    const outbox = outboxOf(all)
+    answer(outbox, addition(outbox.next(known(suspected()))), false)
+    for (const outcome of all) outbox.add(outcome)
+    const { outcomes } = addition(outbox.next(known(suspected())))
+    expect(outcomes).toMatchObject({ failures: 2, started: 2, successes: 2, early: 1 })
+  })
+
+  it('that lost are not given up when the service works', () => {
+    const outbox = outboxOf([failed])
+    answer(outbox, addition(outbox.next(known(suspected()))), false)
+    outbox.endRow()
+    expect(outbox.isEmpty).toBe(false)
+  })
+
   it.each([
     [60_000, 2],
     [60_001, 1],
@@ -398,12 +466,21 @@ describe('an addition without a reply', () => {
     expect(addition(outbox.next(known(suspected()))).outcomes).toMatchObject({ failures: 1, reporters: 0 })
   })
 
+  it('is told where its first attempt is answered late, while its repetition is on its way', () => {
+    const { outbox, write } = unanswered()
+    outbox.sent(addition(outbox.next(known(suspected()))))
+    outbox.answered(write, true)
+    expect(outbox.isEmpty).toBe(true)
+  })
+
   it.each([
-    [8, true],
-    [9, false],
-  ])('is not repeated where the store may have forgotten it: after %p outcomes of others, %p', (others, isRepeated) => {
+    [{ startedCount: 8 }, true],
+    [{ startedCount: 9 }, false],
+    [{ failureCount: 5, successCount: 5 }, false],
+    [{ earlyCount: 10 }, false],
+  ])('is not repeated where the store may have forgotten it: after %p of others, %p', (others, isRepeated) => {
     const { outbox } = unanswered()
-    const record = suspected({ startedCount: others })
+    const record = suspected(others)
     expect(outbox.next(known(record)) !== undefined).toBe(isRepeated)
     // It is taken for told.
     expect([outbox.isEmpty, outbox.hasSpokenTo('v1')]).toEqual([!isRepeated, !isRepeated])
@@ -540,6 +617,21 @@ describe('a backlog', () => {
     expect([outbox.next(known(stored(), cutOff)), outbox.isEmpty]).toEqual([undefined, false])
   })
 
+  it('raises no suspicion that is not worth a write', () => {
+    expect(backlog([{ ...first, row: 0 }]).next(known(stored()))).toBeUndefined()
+  })
+
+  it.each([
+    ['a success', succeeded, 'read'],
+    ['a failure', failed, 'add'],
+    ['a failure that ran into the suspicion', first, 'add'],
+  ])('is one with %s that came since, or none', (_what, outcome, kind) => {
+    const outbox = backlog([first])
+    outbox.next(known(suspected(), { isOutOfTouch: true }))
+    outbox.add(outcome)
+    expect(outbox.next(known(suspected(), { isOutOfTouch: true }))?.kind).toBe(kind)
+  })
+
   it('waits for nothing once its suspicion was sent: its version tells whether it was raised', () => {
     const outbox = backlog([first])
     outbox.sent(replacement(outbox.next(known(stored()))))
@@ -642,6 +734,7 @@ describe('the end of a probe', () => {
       undefined,
     ])
     answer(outbox, one)
+    expect(outbox.hasSpokenTo(one.next.version)).toBe(false)
     const two = replacement(outbox.next(known(halfOpen({ leases: [leases[1] as never], successCount: 1 }))))
     expect(two.next).toMatchObject({ state: 'CLOSED', epoch: 'e3', closedAt: 1_000 })
     expect(two.change).toMatchObject({ from: 'HALF_OPEN', to: 'CLOSED', reason: 'probe-succeeded', requestId: 'r1' })
