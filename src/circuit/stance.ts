@@ -83,11 +83,12 @@ export class Stance {
       const now = runtime.now()
       const record = this.#cached.current ?? emptyRecord(this.#view.epoch, this.#cached.readAt)
       const trip = this.#outbox.tripOf(record, now)
-      const tokens = trip && { epoch: trip.epoch, version: record.version }
-      this.show(tokens === undefined ? record : open(record, trip?.at ?? now, this.#settings, tokens, undefined))
+      const { version } = record
+      if (trip === undefined) this.show(record)
+      else this.show(open(record, trip.at, this.#settings, { epoch: trip.epoch, version }, undefined))
       const verdict = suspicion(record, now, this.#settings)
-      this.#view.suspect(verdict === 'open' ? record.version : undefined, () => {
-        return this.#outbox.hasSpokenTo(record.version) || runtime.random() < reportingChance(record)
+      this.#view.suspect(verdict === 'open' ? version : undefined, () => {
+        return this.#outbox.hasSpokenTo(version) || runtime.random() < reportingChance(record)
       })
       const { acting } = this.#admission
       const isWell = verdict !== 'open' && acting !== this.#view.record
@@ -99,10 +100,7 @@ export class Stance {
   /** Whether the view shows the end of a probe that is still being written, or a decision that this instance made alone. */
   #isAhead(): boolean {
     const record = this.#cached.current
-    const { record: view, epoch } = this.#view
-    if (this.#alone.stands(record)) return true
-    if (!this.#outbox.hasSettlement) return false
-    return record?.state === 'HALF_OPEN' || (view.epoch === epoch && view.state === record?.state)
+    return this.#alone.stands(record) || (this.#outbox.hasSettlement && record?.state === 'HALF_OPEN')
   }
 
   /** This instance goes on without the store. */
