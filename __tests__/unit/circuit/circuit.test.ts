@@ -778,3 +778,121 @@ describe('the work of an operator', () => {
     expect(events.filter(({ observed }) => !observed)).toEqual([])
   })
 })
+
+describe('a store that throttles', () => {
+  const busy = new CircuitStorageError('It is busy.', { operation: 'getState', kind: 'throttled' })
+  const down = new CircuitStorageError('It is down.', { operation: 'getState' })
+
+  it('has outcomes that wait for a read measured by the record as it is then', () => {
+    const { circuit, world, read, fail } = circuitWith()
+    read(closed)
+    fail()
+    circuit.readFailed(busy)
+    world.now = 11_000
+    expect(circuit.next()).toEqual({ kind: 'read' })
+  })
+
+  it('is asked by a write for a record that is wanted, after three reads in a row', () => {
+    const { circuit, read, fail } = circuitWith()
+    read(closed)
+    circuit.callSucceeded(circuit.period, 1_000, 'r1')
+    for (let reads = 0; reads < 3; reads++) circuit.readFailed(busy)
+    expect([circuit.isQuiet, circuit.readsByWriting]).toEqual([true, false])
+    fail()
+    expect(circuit.readsByWriting).toBe(true)
+  })
+
+  it.each<[string, number, boolean, boolean, boolean]>([
+    ['has refused one read, and chance says that it goes on', 1, false, true, true],
+    ['has refused one read, and chance does not', 1, false, false, false],
+    ['has refused ten reads', 10, false, false, false],
+    ['has refused ten reads and a write', 10, true, false, true],
+  ])('lets a claim go on without a look or not where it %s', (_where, reads, refusesWrite, goesOn, expected) => {
+    const { circuit, world, read } = circuitWith({ now: 9_000 })
+    read(opened)
+    world.now = 10_000
+    circuit.wish(30_000, 'r1')
+    if (circuit.next()?.kind !== 'read') throw new Error('There was no look.')
+    world.random = goesOn ? 0 : 0.99
+    for (let read = 0; read < reads; read++) circuit.readFailed(busy)
+    if (refusesWrite) circuit.refusedWriting()
+    expect([circuit.lookFailed(busy), circuit.lookFailed(down)]).toEqual([expected, false])
+  })
+
+  it('lets a report go on without a look, but for one that was throttled', () => {
+    const { circuit, world, read, fail } = circuitWith()
+    read(closed)
+    expect(circuit.lookFailed(down)).toBe(false)
+    fail()
+    expect(circuit.lookFailed(down)).toBe(true)
+    world.random = 0.99
+    circuit.readFailed(down)
+    expect(circuit.lookFailed(busy)).toBe(false)
+  })
+
+  it('is told of the end of a probe, for which others wait, as soon as it lets that', () => {
+    const { circuit, world, read } = circuitWith({ now: 10_000 })
+    read(halfOpen('mine'))
+    world.canWrite = false
+    circuit.probeEnded({ id: 'mine', isLocal: false }, 'success', 10_000, undefined, 'r1')
+    expect(circuit.canWork).toBe(false)
+    world.throttlesWrites = true
+    expect(circuit.canWork).toBe(true)
+  })
+})
+
+describe('a deletion of which nothing was known before', () => {
+  it('takes what waits with it, and what this instance refuses by itself', () => {
+    const { circuit, fail } = circuitWith()
+    for (let failures = 0; failures < 3; failures++) fail()
+    circuit.cleared()
+    expect([circuit.hasWork, circuit.admit(1_000)]).toEqual([false, 'pass'])
+  })
+
+  it('makes replies void to what left before', () => {
+    const { circuit, read, send, fail } = circuitWith()
+    read(undefined)
+    fail()
+    const write = replacement(circuit.next())
+    const answer = send(write)
+    circuit.cleared()
+    answer({ applied: true, current: write.next })
+    expect(circuit.stored).toBeUndefined()
+  })
+})
+
+describe('a transition that a read has ruled out', () => {
+  it('is told of where its reply says that it was stored', () => {
+    const { circuit, read, send, fail, events } = circuitWith()
+    read(closed)
+    for (let failures = 0; failures < 3; failures++) fail()
+    const write = replacement(circuit.next())
+    const answer = send(write)
+    read({ ...closed, version: 'v7', epoch: 'e7', generation: 3, transitions: ['e6', 'e7'] })
+    answer({ applied: true, current: write.next })
+    expect(events).toContainEqual(expect.objectContaining({ to: 'OPEN', reason: 'failure-threshold', observed: false }))
+  })
+})
+
+describe('the failures that are known', () => {
+  it.each([
+    ['in a suspicion, to the last millisecond of its window', { suspectedAt: 0, failureCount: 2 }, 60_000, 2],
+    ['in a suspicion whose window is over', { suspectedAt: 0, failureCount: 2 }, 60_001, 0],
+  ])('are those that are stored %s', (_where, fields, now, failures) => {
+    const { circuit, world, read } = circuitWith()
+    read({ ...closed, ...fields })
+    world.now = now
+    expect(circuit.failureCount).toBe(failures)
+  })
+})
+
+describe('a decision made alone that the service works', () => {
+  it('ends with another record: a success changes nothing from then on', () => {
+    const { circuit, world, read } = circuitWith({ now: 10_000 })
+    read(opened)
+    world.canWrite = false
+    circuit.probeEnded(circuit.claimAlone(30_000), 'success', 10_100, undefined, 'r1')
+    read({ ...closed, version: 'v9', epoch: 'e9', generation: 9 })
+    expect(circuit.isQuiet).toBe(true)
+  })
+})
