@@ -95,6 +95,14 @@ describe('a probe that this instance grants itself', () => {
     expect(replacement(circuit.next())).toMatchObject({ cause: { leaseId: lease.id }, next: { state: 'CLOSED' } })
   })
 
+  it('is not settled with the lease of another', () => {
+    const { circuit, world, read } = circuitWith({ now: 10_000 })
+    read(halfOpen('theirs'))
+    world.canWrite = false
+    circuit.probeEnded(circuit.claimAlone(30_000), 'success', 10_100, undefined, 'r1')
+    expect(circuit.hasWork).toBe(false)
+  })
+
   it('and the store grants when it has ended is settled there', () => {
     const { circuit, lease, grant } = unanswered()
     circuit.probeEnded(lease, 'success', 10_100, undefined, 'r1')
