@@ -50,6 +50,7 @@ export const mutationTargets: readonly MutationTarget[] = [
     'shares',
     'snapshot',
     'stance',
+    'state-change',
     'streak',
     'suspicion',
     'throttle',
