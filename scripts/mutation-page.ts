@@ -12,7 +12,7 @@ import { readFile, writeFile } from 'node:fs/promises'
 import { type MutationTarget, mutationTargets, reportOf } from './mutation-targets.ts'
 
 /** Every target has to reach it, in percent: the core more than the rest. */
-const [coreThreshold, otherThreshold] = [93, 90] as const
+const [coreThreshold, otherThreshold] = [92, 90] as const
 
 interface Position {
   readonly line: number
@@ -205,7 +205,7 @@ ${[...rows, total].map(line).join('\n')}
 ${
   unmeasured.length === 0
     ? ''
-    : `Only the files above were measured. These are targets, too, and were not: ${unmeasured.map(code).join(', ')}.\n\n`
+    : `Only the files above were measured, each as it was then. These are targets, too, and were not: ${unmeasured.map(code).join(', ')}.\n\n`
 }A mutant that timed out is one that made the code run for ever; it counts as killed. *Not covered* are those that no test
 reaches.
 

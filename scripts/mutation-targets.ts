@@ -56,7 +56,12 @@ export const mutationTargets: readonly MutationTarget[] = [
     'throttle',
     'transition-log',
     'view',
-  ].map((name) => ({ name, file: `src/circuit/${name}.ts`, tests: engineTests, leftOut: randomTests })),
+  ].map((name) => ({
+    name,
+    file: `src/circuit/${name}.ts`,
+    tests: ['unit/circuit/*.test.ts', 'unit/sync/*.test.ts'],
+    leftOut: randomTests,
+  })),
   ...['synchronizer', 'circuit-reader'].map((name) => ({
     name,
     file: `src/sync/${name}.ts`,
