@@ -330,6 +330,7 @@ export class Outbox {
     const untold = Math.min(this.#shares.untold(report.row), most)
     const failures = hasSpoken ? untold : Math.min(report.row, most)
     const cause = { ...report, row: untold }
+    this.#shares.offer(report.row)
     const base = record ?? emptyRecord(epoch, at)
     const raised = raise(base, now, { failures, at, lastFailure }, this.#settings, this.#tokens(base.epoch))
     if (isBacklog || suspicion(raised, now, this.#settings) !== 'guilty') {

@@ -89,7 +89,7 @@ export class Shares {
     return { started, failures, successes, early, reporters }
   }
 
-  /** A contribution leaves, after so many failures in a row. */
+  /** A contribution or a new suspicion leaves, after so many failures in a row. */
   offer(row: number): void {
     this.#offered = row
   }
@@ -101,7 +101,7 @@ export class Shares {
 
   /** A write of this instance is stored, or may be. */
   note(write: Write): void {
-    if (write.kind === 'add') this.#told = this.#offered
+    this.#told = this.#offered
     const { version, failures, early, reporters, row } = write.kind === 'add' ? addedBy(write) : raisedBy(write)
     const before = this.#shares.get(version)
     this.#shares.set(version, {

@@ -58,11 +58,11 @@ describe('the failures of a row that no suspicion has heard', () => {
     expect(shares.untold(row)).toBe(untold)
   })
 
-  it('are still untold where a suspicion was raised in place of an addition that was refused', () => {
+  it('leave out those with which a suspicion was raised', () => {
     const shares = new Shares(defaults)
     shares.offer(3)
     shares.note(raised(3))
-    expect(shares.untold(4)).toBe(4)
+    expect(shares.untold(4)).toBe(1)
   })
 })
 
