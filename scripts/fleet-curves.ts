@@ -23,6 +23,7 @@ import {
 } from '../__tests__/simulation/fleet-measurements.ts'
 import { inMacrotask } from '../__tests__/simulation/microtasks.ts'
 import { hotKeyLimit } from '../__tests__/simulation/store.ts'
+import { keysIn } from './fleet-keys.ts'
 import { measureVerdicts, type Verdicts, verdictCharts, verdictSection } from './fleet-verdict.ts'
 import { count, duration, median, range, rateText, significant, table } from './fleet-words.ts'
 
@@ -465,6 +466,8 @@ ${table(
 
 An instance whose clock is ahead finds \`retryAt\` passed sooner and probes sooner.
 What it stores is ahead by as much for everyone else.
+
+${keysIn(readFileSync(new URL('../docs/fleet.md', import.meta.url), 'utf8'))}
 `
 }
 

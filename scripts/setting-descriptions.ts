@@ -1,6 +1,6 @@
 import { variableOf } from '../src/settings/environment.ts'
 import type { Setting } from '../src/settings/rules.ts'
-import { type breakerSettings, serviceSettings, settings } from '../src/settings/table.ts'
+import { type breakerSettings, keyedSettings, serviceSettings, settings } from '../src/settings/table.ts'
 
 /** One row of the settings table. */
 export interface SettingDescription {
@@ -17,6 +17,25 @@ export interface SettingDescription {
 
 /** Every setting, for documentation. */
 export const settingsTable: readonly SettingDescription[] = describeSettings()
+
+/** The settings of the keys of a service, for documentation. */
+export const keyedTable: readonly SettingDescription[] = describeKeyed()
+
+function describeKeyed(): SettingDescription[] {
+  const meanings: Record<keyof typeof keyedSettings, readonly [unit: string, meaning: string]> = {
+    maxKeys: [
+      'keys',
+      'so many keys of a [keyed service](keys.md) an instance knows at once; so many may fail within a `window` before the ' +
+        'rest share one circuit',
+    ],
+    parent: ['', 'whether the calls of a keyed service are guarded by its own circuit, too'],
+  }
+  return Object.entries(meanings).map(([name, [unit, meaning]]) => {
+    const { default: fallback, allowed, fromText } = keyedSettings[name as keyof typeof keyedSettings]
+    const variable = fromText && variableOf(name)
+    return { name: `keyed.${name}`, variable, default: fallback, unit, allowed, meaning, perService: true }
+  })
+}
 
 function describeSettings(): SettingDescription[] {
   const meanings: Record<

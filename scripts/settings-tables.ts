@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type SettingDescription, settingsTable } from './setting-descriptions.ts'
+import { keyedTable, type SettingDescription, settingsTable } from './setting-descriptions.ts'
 
 /** A stretch of a page that is written from `settingsTable`, between two comments. */
 interface Table {
@@ -34,7 +34,7 @@ const tables: readonly Table[] = [
     page: 'README.md',
     name: 'settings',
     header: ['setting', 'default', 'unit', 'meaning'],
-    includes: ({ variable }) => variable !== undefined,
+    includes: ({ variable, name }) => variable !== undefined && !name.startsWith('keyed.'),
     row: (setting) => [`\`${setting.name}\``, textOfDefault(setting), setting.unit, setting.meaning],
   },
 ]
@@ -62,7 +62,7 @@ export function withSettings(page: string, text: string): string {
 }
 
 function markdown({ header, includes, row }: Table): string {
-  const lines = [header, header.map(() => '---'), ...settingsTable.filter(includes).map(row)]
+  const lines = [header, header.map(() => '---'), ...[...settingsTable, ...keyedTable].filter(includes).map(row)]
   return lines.map((cells) => `| ${cells.join(' | ')} |`).join('\n')
 }
 

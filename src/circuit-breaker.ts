@@ -1,23 +1,23 @@
 /**
- * The engine: one guarded circuit per service over one store.
+ * The engine: one guarded circuit per service, or per key of a service, over one store.
  *
- * The file is longer than it should be. Half of it describes the public methods, which belong into one class.
+ * The file is longer than it should be: it is the face that users see, so that each method has its documentation, and two
+ * signatures where services may be keyed. What it does is done elsewhere.
  *
  * @module
  */
 
 import { brand } from './brand.ts'
-import type { CallExternal } from './call/call-external.ts'
-import { type CallOptions, type Operation, withOption } from './call/call-options.ts'
-import { Guard } from './call/guard.ts'
+import type { AnyOptions, CallExternal, Plain } from './call/call-external.ts'
+import { type CallOptions, type KeyedCallOptions, type Operation, withOption } from './call/call-options.ts'
+import type { Guard } from './call/guard.ts'
+import { type GuardWorld, makeGuard, makeKeyedService } from './call/guard-maker.ts'
 import { Invocation, type TimeSource } from './call/invocation.ts'
 import { roomForCalls, warnOfLittleRoom } from './call/room-for-calls.ts'
-import { Semaphore } from './call/semaphore.ts'
 import type { CheckOptions } from './check.ts'
-import { Circuit } from './circuit/circuit.ts'
-import { type CircuitSnapshot, type Circuits, snapshotOf } from './circuit/snapshot.ts'
+import { type CircuitSnapshot, type Circuits, type KeyedCircuits, snapshotOf } from './circuit/snapshot.ts'
 import { force, open, reset } from './circuit/state-machine.ts'
-import { UnknownServiceError } from './errors.ts'
+import { ConfigurationError, UnknownServiceError } from './errors.ts'
 import {
   Notifier,
   type StateChange,
@@ -26,9 +26,11 @@ import {
   type StorageErrorListener,
 } from './events.ts'
 import { isBreakableError } from './failures/classification.ts'
+import { KeyedService, sharedName } from './keys/keyed-service.ts'
 import type {
   ForceOptions,
   JournalOptions,
+  KeyOption,
   OperatorOptions,
   StatesToSet,
   StateToSet,
@@ -37,14 +39,14 @@ import type {
 import { warnIfRemade } from './remade.ts'
 import { completeRuntime, hasOwnClock, type Runtime, within } from './runtime.ts'
 import { entriesOf, listOf, refuseWrongContext, refuseWrongListener, refuseWrongTime } from './settings/arguments.ts'
-import { type ResolvedConfig, resolveConfig, storedKey } from './settings/resolve.ts'
-import type { CircuitBreakerOptions, ServiceSettings } from './settings/table.ts'
+import { resolveConfig } from './settings/resolve.ts'
+import type { CircuitBreakerOptions, KeyedServices, NoKeys } from './settings/table.ts'
 import type { CircuitRecord, Finding, ICircuitStorage, JournalEntry } from './storage/contract.ts'
 import { makeStorage } from './storage/factory.ts'
 import { StoreAccess } from './storage/store-access.ts'
 import { pauseLimitFor } from './storage/store-pause.ts'
 import { CircuitReader } from './sync/circuit-reader.ts'
-import { Synchronizer, storeShareOf } from './sync/synchronizer.ts'
+import { type Synchronizer, storeShareOf } from './sync/synchronizer.ts'
 import { warnOnce } from './warnings.ts'
 
 /** The work of operators is loaded when it is first asked for: a handler has no need of it. */
@@ -64,16 +66,20 @@ const reserve = 100
  * const charge = await breaker.call('stripe', ({ signal }) => createCharge({ signal }), { timeout: 2_000 })
  * await breaker.flush()
  */
-export class CircuitBreaker<const K extends string = string> {
+export class CircuitBreaker<const K extends string = string, T = NoKeys, D extends string = KeyedServices<K, T>> {
   static {
     Object.defineProperty(CircuitBreaker.prototype, brand, { value: true })
   }
 
   /** The live snapshots of all services, by key. */
-  readonly circuits: Circuits<K>
-  readonly #guards = new Map<string, Guard>()
-  /** The circuits whose `mode` is not `off`. */
+  readonly circuits: Circuits<K, D>
+  readonly #guards = new Map<string, Guard | KeyedService>()
+  /** The circuits of services whose `mode` is not `off`, but for those of keys. */
   readonly #active: readonly Synchronizer[]
+  /** The keyed services whose `mode` is not `off`. */
+  readonly #keyed: readonly KeyedService[]
+  /** A circuit of each service whose `mode` is not `off`. */
+  readonly #represented: readonly Synchronizer[]
   readonly #runtime: Runtime
   readonly #store: StoreAccess
   readonly #reader: CircuitReader
@@ -92,7 +98,7 @@ export class CircuitBreaker<const K extends string = string> {
    * @param runtime parts of the world around the breaker, for tests and simulations. Default: the machine's own
    * @throws {ConfigurationError} naming every problem of the options and of the environment at once
    */
-  constructor(options: CircuitBreakerOptions<K>, runtime: Partial<Runtime> = {}) {
+  constructor(options: CircuitBreakerOptions<K, T>, runtime: Partial<Runtime> = {}) {
     this.#runtime = completeRuntime(runtime)
     const { env } = this.#runtime
     const config = resolveConfig(options, env)
@@ -105,40 +111,57 @@ export class CircuitBreaker<const K extends string = string> {
     const cacheTtls = Array.from(config.services.values(), ({ cacheTtl }) => cacheTtl)
     const longestPause = pauseLimitFor(cacheTtls)
     this.#store = new StoreAccess(storage, this.#runtime, config.storageTimeout, longestPause, this.#notifier)
-    const snapshots: Record<string, CircuitSnapshot> = Object.create(null)
+    const snapshots: Record<string, CircuitSnapshot | KeyedCircuits> = Object.create(null)
+    const active: Synchronizer[] = []
+    const world: GuardWorld = {
+      namespace: config.namespace,
+      runtime: this.#runtime,
+      store: this.#store,
+      storageTimeout: config.storageTimeout,
+      emit: this.#emit.bind(this),
+      load: (sync) => this.#reader.load([sync]),
+    }
+    const keyedServices: KeyedService[] = []
     for (const [service, settings] of config.services) {
-      const guard = this.#guardOf(service, settings, config)
-      this.#guards.set(service, guard)
-      snapshots[service] = snapshotOf(guard.circuit, this.#runtime, guard.permits)
+      const { mode, keyed } = settings
+      const own = keyed?.parent === false ? undefined : makeGuard(world, service, settings)
+      if (mode !== 'off' && own !== undefined) active.push(own.sync)
+      if (keyed === undefined) {
+        const guard = own as Guard
+        this.#guards.set(service, guard)
+        snapshots[service] = snapshotOf(() => guard, this.#runtime, guard.circuit)
+      } else {
+        const guard = makeKeyedService(world, service, { ...settings, keyed }, own)
+        this.#guards.set(service, guard)
+        snapshots[service] = guard.circuits
+        if (mode !== 'off') keyedServices.push(guard)
+      }
     }
-    this.circuits = Object.freeze(snapshots) as Circuits<K>
-    const active = [...this.#guards.values()].filter(({ circuit }) => circuit.settings.mode !== 'off')
-    this.#active = active.map(({ sync }) => sync)
-    if (active.length > 0 && storage !== config.storage && hasOwnClock(this.#runtime)) {
-      warnIfRemade(this.#active, storage.shared !== false)
+    this.circuits = Object.freeze(snapshots) as Circuits<K, D>
+    this.#active = active
+    this.#keyed = keyedServices
+    this.#represented = [...active, ...keyedServices.map(({ representative }) => representative.sync)]
+    const isOn = this.#represented.length > 0
+    if (isOn && storage !== config.storage && hasOwnClock(this.#runtime)) {
+      warnIfRemade(this.#represented, storage.shared !== false)
     }
-    this.#reader = new CircuitReader(this.#active, this.#store, this.#runtime)
+    this.#reader = new CircuitReader({ [Symbol.iterator]: () => this.#refreshed() }, this.#store, this.#runtime)
     if (config.onStateChange) this.onStateChange(config.onStateChange)
     if (config.onStorageError) this.onStorageError(config.onStorageError)
-    if (active.length > 0 && config.prefetch) void this.load()
-    else if (active.length > 0 && config.preload && env['AWS_LAMBDA_FUNCTION_NAME']) void this.#store.prepare()
+    if (isOn && config.prefetch) void this.load()
+    else if (isOn && config.preload && env['AWS_LAMBDA_FUNCTION_NAME']) void this.#store.prepare()
   }
 
-  #guardOf(service: string, settings: ServiceSettings, config: ResolvedConfig<K>): Guard {
-    const { namespace, storageTimeout } = config
-    const runtime = this.#runtime
-    const store = this.#store
-    const permits = new Semaphore(settings.maxConcurrent, settings.maxQueue)
-    const circuit: Circuit = new Circuit(service, settings, {
-      runtime,
-      store,
-      storageTimeout,
-      isShared: store.storage.shared !== false,
-      emit: (change) => this.#emit(change, sync.storageKey),
-      onRefusing: (refusal) => permits.rejectAll(refusal),
-    })
-    const sync: Synchronizer = new Synchronizer(circuit, storedKey(namespace, service), store, runtime, storageTimeout)
-    return new Guard(circuit, sync, permits, runtime, (one) => this.#reader.load([one]))
+  /** The circuits that are refreshed: all that are known up front, and the keys in use. */
+  *#refreshed(): Generator<Synchronizer> {
+    yield* this.#active
+    for (const { used } of this.#keyed) yield* used
+  }
+
+  /** The circuits that may have something to do at the store. */
+  *#working(): Generator<Synchronizer> {
+    yield* this.#active
+    for (const { busy } of this.#keyed) yield* busy
   }
 
   /** The keys of the configured services. */
@@ -160,38 +183,66 @@ export class CircuitBreaker<const K extends string = string> {
    * @throws {UnknownServiceError} the key is not configured
    * @throws {ConfigurationError} an option of this call is wrong
    */
-  call<T, F = never>(service: K, operation: Operation<T>, options?: CallOptions<T, F>): Promise<T | F> {
+  call<T, F = never>(service: Plain<K, D>, operation: Operation<T>, options?: CallOptions<T, F>): Promise<T | F>
+  call<T, F = never>(service: D, operation: Operation<T>, options: KeyedCallOptions<T, F>): Promise<T | F>
+  call<T, F>(service: string, operation: Operation<T>, options?: AnyOptions<T, F>): Promise<T | F> {
     return this.#call(service, operation, options)
   }
 
   /** {@link call}, but every thrown error counts as a failure. */
-  execute<T, F = never>(service: K, operation: Operation<T>, options?: CallOptions<T, F>): Promise<T | F> {
-    return this.call(service, operation, withOption(options, { isBreakableError: () => true }))
+  execute<T, F = never>(service: Plain<K, D>, operation: Operation<T>, options?: CallOptions<T, F>): Promise<T | F>
+  execute<T, F = never>(service: D, operation: Operation<T>, options: KeyedCallOptions<T, F>): Promise<T | F>
+  execute<T, F>(service: string, operation: Operation<T>, options?: AnyOptions<T, F>): Promise<T | F> {
+    return this.#call(service, operation, withOption(options, { isBreakableError: () => true }))
   }
 
   /** {@link call}: only errors that say that the service is unwell count. */
   executeWithErrorClassification<T, F = never>(
-    service: K,
+    service: Plain<K, D>,
     operation: Operation<T>,
     options?: CallOptions<T, F>,
+  ): Promise<T | F>
+  executeWithErrorClassification<T, F = never>(
+    service: D,
+    operation: Operation<T>,
+    options: KeyedCallOptions<T, F>,
+  ): Promise<T | F>
+  executeWithErrorClassification<T, F>(
+    service: string,
+    operation: Operation<T>,
+    options?: AnyOptions<T, F>,
   ): Promise<T | F> {
-    return this.call(service, operation, options)
+    return this.#call(service, operation, options)
   }
 
   /** {@link call} with a timeout, in milliseconds. */
   executeWithTimeout<T, F = never>(
-    service: K,
+    service: Plain<K, D>,
     operation: Operation<T>,
     timeout: number,
     options?: CallOptions<T, F>,
+  ): Promise<T | F>
+  executeWithTimeout<T, F = never>(
+    service: D,
+    operation: Operation<T>,
+    timeout: number,
+    options: KeyedCallOptions<T, F>,
+  ): Promise<T | F>
+  executeWithTimeout<T, F>(
+    service: string,
+    operation: Operation<T>,
+    timeout: number,
+    options?: AnyOptions<T, F>,
   ): Promise<T | F> {
-    return this.call(service, operation, withOption(options, { timeout: timeout ?? Number.NaN }))
+    return this.#call(service, operation, withOption(options, { timeout: timeout ?? Number.NaN }))
   }
 
   /** Whether an error counts as a failure of this service, by its settings. */
   isBreakableError(error: unknown, service?: K): boolean {
     if (service === undefined) return isBreakableError(error)
-    return this.#guard(service).judgeError({}, error) === 'failure'
+    const guard = this.#guard(service)
+    const one = guard instanceof KeyedService ? guard.representative : guard
+    return one.judgeError({}, error) === 'failure'
   }
 
   /**
@@ -200,26 +251,29 @@ export class CircuitBreaker<const K extends string = string> {
    * @param context Lambda's context, or anything with its `getRemainingTimeInMillis` and `awsRequestId`
    * @throws {ConfigurationError} if it is no object
    */
-  callExternalFor(context: TimeSource | Invocation): CallExternal<K> {
+  callExternalFor(context: TimeSource | Invocation): CallExternal<K, D> {
     refuseWrongContext('callExternalFor', context)
     const invocation = context instanceof Invocation ? context : this.beginInvocation(context)
-    return (service, operation, options) => this.#call(service, operation, options, invocation)
+    const call = <T, F>(service: string, operation: Operation<T>, options?: AnyOptions<T, F>) =>
+      this.#call(service, operation, options, invocation)
+    return call as CallExternal<K, D>
   }
 
-  /** @internal The middleware ends what it began. */
-  beginInvocation(context: TimeSource): Invocation {
-    return new Invocation(context, this.#runtime)
+  /** @internal The middleware ends what it began. `keyBy` finds the key of calls that name none. */
+  beginInvocation(context: TimeSource, keyBy?: () => unknown): Invocation {
+    return new Invocation(context, this.#runtime, keyBy)
   }
 
   #call<T, F>(
-    service: K,
+    service: string,
     operation: Operation<T>,
-    options: CallOptions<T, F> | undefined,
+    options: AnyOptions<T, F> | undefined,
     invocation?: Invocation,
   ): Promise<T | F> {
     const guard = this.#guards.get(service)
     if (guard === undefined) return Promise.reject(new UnknownServiceError(service, this.#guards.keys()))
-    const called = guard.call(operation, options, invocation)
+    // Only keyed services look at a key.
+    const called = guard.call(operation, options as CallOptions<T, F>, invocation)
     return invocation?.isDurable ? called.finally(() => this.flush(invocation.timeLeft())) : called
   }
 
@@ -230,7 +284,8 @@ export class CircuitBreaker<const K extends string = string> {
 
   /** @internal The same at a time that is known already, in milliseconds since the epoch. */
   needsLoadAt(now: number): boolean {
-    return this.#active.some(({ circuit }) => circuit.hasWork || circuit.isStale(now))
+    const isDue = ({ circuit }: Synchronizer): boolean => circuit.hasWork || circuit.isStale(now)
+    return this.#active.some(isDue) || this.#keyed.some((keys) => keys.needsLoadAt(now))
   }
 
   /**
@@ -250,9 +305,13 @@ export class CircuitBreaker<const K extends string = string> {
       await preparing
       await within(this.#runtime, loading, this.#storageTimeout)
     } else {
-      if (!this.#hasMetDeadline) warnOfLittleRoom(this.#active, timeLeft, this.#storageTimeout)
+      if (!this.#hasMetDeadline) warnOfLittleRoom(this.#represented, timeLeft, this.#storageTimeout)
       this.#hasMetDeadline = true
-      await within(this.#runtime, loading, storeShareOf(roomForCalls(this.#active, timeLeft), this.#storageTimeout))
+      await within(
+        this.#runtime,
+        loading,
+        storeShareOf(roomForCalls(this.#represented, timeLeft), this.#storageTimeout),
+      )
       for (const sync of this.#active) sync.loadAttempted = true
     }
   }
@@ -260,14 +319,15 @@ export class CircuitBreaker<const K extends string = string> {
   async #load(preparing: Promise<void> | undefined): Promise<void> {
     if (preparing !== undefined) await preparing
     const now = this.#runtime.now()
-    const stale = this.#active.filter(({ circuit }) => circuit.isStale(now))
+    const stale = [...this.#refreshed()].filter(({ circuit }) => circuit.isStale(now))
     await Promise.all([...this.#drain(), this.#reader.load(stale)])
   }
 
   /** Whether anything waits to be stored, or a promise of a listener has not settled. */
   get needsFlush(): boolean {
-    const isBusy = this.#notifier.isBusy || this.#journal.isBusy
-    return isBusy || this.#active.some(({ circuit }) => circuit.hasWork || circuit.hasReadyLease)
+    const isBusy = ({ circuit }: Synchronizer): boolean => circuit.hasWork || circuit.hasReadyLease
+    if (this.#notifier.isBusy || this.#journal.isBusy) return true
+    return this.#active.some(isBusy) || this.#keyed.some((keys) => keys.needsFlush)
   }
 
   /**
@@ -280,7 +340,7 @@ export class CircuitBreaker<const K extends string = string> {
    */
   async flush(timeLeft: number = Number.POSITIVE_INFINITY): Promise<void> {
     refuseWrongTime('flush', timeLeft)
-    for (const sync of this.#active) sync.releaseReadyLease()
+    for (const sync of this.#working()) sync.releaseReadyLease()
     const work = this.#drain()
     const notifier = this.#notifier
     const { tasks } = notifier
@@ -314,7 +374,7 @@ export class CircuitBreaker<const K extends string = string> {
   }
 
   #drain(): Promise<void>[] {
-    return this.#active.flatMap((sync) => sync.drain() ?? [])
+    return [...this.#working()].flatMap((sync) => sync.drain() ?? [])
   }
 
   // ----------------------------------------------------------------------------------------------------- listeners
@@ -353,7 +413,7 @@ export class CircuitBreaker<const K extends string = string> {
         this.#notifier.notify('onStateChange', listener, { ...change, functionName })
       }
     }
-    if (change.observed || !this.#keepsJournal) return
+    if (change.observed || !this.#keepsJournal || (change.key !== undefined && !isJournaled(change))) return
     // The entry is written behind everything else: the file is loaded with the first one.
     const write = () =>
       import('./journal.ts').then(({ writeEntry }) =>
@@ -371,19 +431,24 @@ export class CircuitBreaker<const K extends string = string> {
    * @example
    * for (const { at, to, reason, by, why } of await breaker.journal('stripe')) console.log(new Date(at), to, reason, by, why)
    */
-  async journal(service: K, options: JournalOptions = {}): Promise<JournalEntry[]> {
-    const sync = this.#sync(service)
+  async journal<S extends K>(service: S, options: JournalOptions & KeyOption<S, D> = {}): Promise<JournalEntry[]> {
+    const sync = this.#sync(service, keyIn(options))
     const { readJournal } = await loadOperators()
     return readJournal(sync, options, this.#runtime, this.#storageTimeout)
   }
 
   // ----------------------------------------------------------------------------------------------------- operators
 
-  /** The live snapshot of one service, or of all. */
-  snapshot(): Circuits<K>
-  snapshot(service: K): CircuitSnapshot
-  snapshot(service?: K): Circuits<K> | CircuitSnapshot {
-    return service === undefined ? this.circuits : this.circuits[this.#guard(service).circuit.service as K]
+  /** The live snapshot of one service, of one key, or of all services. */
+  snapshot(): Circuits<K, D>
+  snapshot(service: Plain<K, D>): CircuitSnapshot
+  snapshot(service: D, key: string): CircuitSnapshot
+  snapshot(service?: string, key?: string): Circuits<K, D> | CircuitSnapshot {
+    if (service === undefined) return this.circuits
+    const guard = this.#guard(service)
+    return guard instanceof KeyedService
+      ? guard.snapshot(key as string)
+      : ((this.circuits as Circuits)[guard.circuit.service as string] as CircuitSnapshot)
   }
 
   /**
@@ -399,7 +464,14 @@ export class CircuitBreaker<const K extends string = string> {
     const timeLeft = this.beginInvocation(Object(options?.context)).timeLeft()
     const { checkBreaker, refuseWrongCheck } = await loadOperators()
     refuseWrongCheck(options)
-    return checkBreaker(this.#active, this.#store, this.#runtime, this.#storageTimeout, timeLeft, this.#keepsJournal)
+    return checkBreaker(
+      this.#represented,
+      this.#store,
+      this.#runtime,
+      this.#storageTimeout,
+      timeLeft,
+      this.#keepsJournal,
+    )
   }
 
   /**
@@ -408,7 +480,7 @@ export class CircuitBreaker<const K extends string = string> {
    *
    * @throws {CircuitStorageError} if the store fails, or is so slow that `until` passes first: then nothing is changed
    */
-  async forceOpen(service: K, options: ForceOptions = {}): Promise<void> {
+  async forceOpen<S extends K>(service: S, options: ForceOptions & KeyOption<S, D> = {}): Promise<void> {
     await this.#force(service, 'OPEN', options)
   }
 
@@ -417,12 +489,12 @@ export class CircuitBreaker<const K extends string = string> {
    *
    * @throws {CircuitStorageError} if the store fails, or is so slow that `until` passes first: then nothing is changed
    */
-  async forceClosed(service: K, options: ForceOptions = {}): Promise<void> {
+  async forceClosed<S extends K>(service: S, options: ForceOptions & KeyOption<S, D> = {}): Promise<void> {
     await this.#force(service, 'CLOSED', options)
   }
 
   async #force(service: K, state: StateToSet, options: ForceOptions): Promise<void> {
-    const [sync, now] = [this.#sync(service), this.#runtime.now()]
+    const [sync, now] = [this.#sync(service, keyIn(options)), this.#runtime.now()]
     const { forceCircuit } = await loadOperators()
     await forceCircuit(sync, state, options, now, transitions)
     await Promise.all(this.#journal.tasks)
@@ -433,8 +505,8 @@ export class CircuitBreaker<const K extends string = string> {
    *
    * @throws {CircuitStorageError} if the store fails
    */
-  async reset(service: K, options: OperatorOptions = {}): Promise<void> {
-    const sync = this.#sync(service)
+  async reset<S extends K>(service: S, options: OperatorOptions & KeyOption<S, D> = {}): Promise<void> {
+    const sync = this.#sync(service, keyIn(options))
     const { resetCircuit } = await loadOperators()
     await resetCircuit(sync, options, transitions)
     await Promise.all(this.#journal.tasks)
@@ -444,17 +516,21 @@ export class CircuitBreaker<const K extends string = string> {
    * Reads what is stored of several circuits, past the cache, in as few requests as the store allows: 250 circuits are 3
    * on DynamoDB and one pipeline on Redis.
    *
-   * @param services default: all; a key that is named twice is read once
-   * @returns the records by service key; a service that nothing is stored for is absent
+   * @param services default: all that have a circuit of their own; a key that is named twice is read once. Or a keyed service,
+   *   and the keys whose circuits are read
+   * @returns the records by service key, or by key; one that nothing is stored for is absent
    * @throws {UnknownServiceError} before anything is read
    * @throws {CircuitStorageError} if the store fails; `results` and `errors` tell by service key what arrived and what
    *   did not
    */
-  async batchGetState(services: Iterable<K> = this.services): Promise<Map<K, CircuitRecord>> {
-    const keys = listOf(services)
+  batchGetState(services?: Iterable<K>): Promise<Map<K, CircuitRecord>>
+  batchGetState(service: D, keys: Iterable<string>): Promise<Map<string, CircuitRecord>>
+  async batchGetState(services?: Iterable<string>, keys?: Iterable<string>): Promise<Map<string, CircuitRecord>> {
+    const given = this.#namedIn(services, keys)
+    const names = listOf(given)
     const { readCircuits, namedCircuits } = await loadOperators()
-    const circuits = namedCircuits(keys, services, 'batchGetState', (service) => this.#sync(service as K))
-    return (await readCircuits(this.#store, circuits)) as Map<K, CircuitRecord>
+    const circuits = namedCircuits(names, given, 'batchGetState', this.#finderOf(services, keys))
+    return readCircuits(this.#store, circuits)
   }
 
   /**
@@ -462,43 +538,88 @@ export class CircuitBreaker<const K extends string = string> {
    * else has changed it meanwhile; where somebody has, it is decided and written again. `OPEN`: the circuit opens and
    * recovers by itself after its `resetTimeout`. `CLOSED`: what {@link reset} does. Neither is an override, and one that was set ends.
    *
-   * @param states the states by service key: an object, a `Map` or a list of pairs
-   * @returns what is stored then, by service key
+   * @param states the states by service key: an object, a `Map` or a list of pairs. Or a keyed service, and then the states by
+   *   key
+   * @returns what is stored then, by service key, or by key
    * @throws {UnknownServiceError | ConfigurationError} before anything is written
    * @throws {CircuitStorageError} if the store fails; `results` and `errors` tell by service key what is stored and what
    *   is not
    */
-  async batchSetState(states: StatesToSet<K>): Promise<Map<K, CircuitRecord>> {
+  batchSetState(states: StatesToSet<K>): Promise<Map<K, CircuitRecord>>
+  batchSetState(service: D, states: StatesToSet): Promise<Map<string, CircuitRecord>>
+  async batchSetState(first: StatesToSet | string, ofKeys?: StatesToSet): Promise<Map<string, CircuitRecord>> {
+    const states = ofKeys ?? first
     const entries = entriesOf(states)
     const { setCircuits, statesToSet } = await loadOperators()
-    const wanted = statesToSet(entries, states, (service) => this.#sync(service as K))
+    const wanted = statesToSet(entries, states, this.#finderOf(first, ofKeys))
     const stored = await setCircuits(this.#store, wanted, transitions)
     await Promise.all(this.#journal.tasks)
-    return stored as Map<K, CircuitRecord>
+    return stored
   }
 
   /**
    * Deletes several circuits from the store: for tests and for decommissioning. A circuit in use begins anew, closed and
    * empty; to close one, {@link reset} it.
    *
-   * @param services default: all
+   * @param services default: all that have a circuit of their own. Or a keyed service, and the keys whose circuits are deleted
    * @throws {UnknownServiceError} before anything is deleted
    * @throws {CircuitStorageError} if the store fails; `errors` tells by service key what was not deleted
    */
-  async batchClearState(services: Iterable<K> = this.services): Promise<void> {
-    const keys = listOf(services)
+  batchClearState(services?: Iterable<K>): Promise<void>
+  batchClearState(service: D, keys: Iterable<string>): Promise<void>
+  async batchClearState(services?: Iterable<string>, keys?: Iterable<string>): Promise<void> {
+    const given = this.#namedIn(services, keys)
+    const names = listOf(given)
     const { clearCircuits, namedCircuits } = await loadOperators()
-    const circuits = namedCircuits(keys, services, 'batchClearState', (service) => this.#sync(service as K))
+    const circuits = namedCircuits(names, given, 'batchClearState', this.#finderOf(services, keys))
     await clearCircuits(this.#store, circuits)
   }
 
-  #sync(service: K): Synchronizer {
-    return this.#guard(service).sync
+  /** What a batch names; by default all services that have a circuit of their own. */
+  #namedIn(services: unknown, keys: unknown): unknown {
+    if (keys !== undefined || services !== undefined) return keys === undefined ? services : keys
+    return this.services.filter((service) => {
+      const guard = this.#guard(service)
+      return !(guard instanceof KeyedService) || guard.parent !== undefined
+    })
   }
 
-  #guard(service: string): Guard {
+  /** Finds the circuits that a batch names: those of services, or, if it has keys, those of the keys of one service. */
+  #finderOf(service: unknown, keys: unknown): (name: string) => Synchronizer {
+    return keys === undefined ? (name) => this.#sync(name) : (name) => this.#sync(service as string, name)
+  }
+
+  /** The circuit of a service, or of one of its keys. */
+  #sync(service: string, key?: string): Synchronizer {
+    const guard = this.#guard(service)
+    if (guard instanceof KeyedService) {
+      return key === undefined && guard.parent !== undefined ? guard.parent.sync : guard.syncOf(key as string)
+    }
+    if (key !== undefined) throw noKeyAllowed(service, key)
+    return guard.sync
+  }
+
+  #guard(service: string): Guard | KeyedService {
     const guard = this.#guards.get(service)
     if (guard === undefined) throw new UnknownServiceError(service, this.#guards.keys())
     return guard
   }
+}
+
+/**
+ * Whether a change of a key's circuit is worth an entry: keys may be chosen by an attacker, whose keys would fill the journal. So
+ * it has what operators do, and what the circuit that keys share does.
+ */
+function isJournaled({ key, reason }: StateChange): boolean {
+  return key === sharedName || /^(forced|reset|set)/.test(reason)
+}
+
+/** The key in the options of an operator, which may be anything. */
+function keyIn(options: unknown): string | undefined {
+  return (options as { readonly key?: string } | null)?.key
+}
+
+function noKeyAllowed(service: string, key: unknown): ConfigurationError {
+  const message = `key must be left out, because ${service} is not keyed (option)`
+  return new ConfigurationError([{ setting: 'key', source: 'option', value: key, message }])
 }

@@ -34,12 +34,15 @@ export class CircuitBreakerError extends Error {
   declare readonly code: CircuitBreakerErrorCode
   /** The service key that it happened to; `undefined` where the error concerns none or several. */
   declare readonly service: string | undefined
+  /** The key of a keyed service that it happened to; absent where the service has none. Messages leave it out. */
+  declare readonly key?: string
 
-  constructor(code: CircuitBreakerErrorCode, message: string, service?: string, options?: ErrorOptions) {
+  constructor(code: CircuitBreakerErrorCode, message: string, service?: string, options?: ErrorOptions, key?: string) {
     super(message, options)
     this.name = new.target.name
     this.code = code
     this.service = service
+    if (key !== undefined) this.key = key
   }
 }
 
@@ -68,10 +71,16 @@ export interface FailureSummary {
   readonly status?: number | undefined
 }
 
-/** The details of a {@link CircuitOpenError}. */
-export interface CircuitOpenDetails {
+/** A circuit by its name: the service, and its key if the service is keyed. */
+export interface CircuitName {
   /** The service key. */
   readonly service: string
+  /** The key of a keyed service; `undefined`: the service's own circuit. */
+  readonly key?: string | undefined
+}
+
+/** The details of a {@link CircuitOpenError}. */
+export interface CircuitOpenDetails extends CircuitName {
   /** How long to wait before another try can succeed, in milliseconds, at least 0. */
   readonly retryAfter: number
   /** When the circuit opened, in milliseconds since the epoch; `undefined` if this instance cannot know. */
@@ -110,8 +119,9 @@ export class CircuitOpenError extends CircuitBreakerError {
   declare readonly headers: Record<string, string>
 
   constructor(details: CircuitOpenDetails) {
+    const { service, key } = details
     const seconds = Math.max(1, Math.ceil(details.retryAfter / 1000))
-    super('CIRCUIT_OPEN', `The circuit of ${details.service} is open. Try again in ${seconds} s.`, details.service)
+    super('CIRCUIT_OPEN', `The circuit of ${service} is open. Try again in ${seconds} s.`, service, undefined, key)
     this.name = 'CircuitOpenError'
     Object.assign(this, details)
     this.headers = { 'Retry-After': String(seconds) }
@@ -122,9 +132,7 @@ export class CircuitOpenError extends CircuitBreakerError {
 export type TimeoutReason = 'timeout' | 'deadline'
 
 /** The details of a {@link CircuitTimeoutError}. */
-export interface CircuitTimeoutDetails {
-  /** The service key. */
-  readonly service: string
+export interface CircuitTimeoutDetails extends CircuitName {
   readonly reason: TimeoutReason
   /** How long the call was given, in milliseconds. */
   readonly timeout: number
@@ -151,11 +159,12 @@ export class CircuitTimeoutError extends CircuitBreakerError {
   readonly expose = true
 
   constructor(details: CircuitTimeoutDetails) {
-    const { service, reason, timeout, attempted, waited = 0, maxConcurrent } = details
+    const { service, key, reason, timeout, attempted, waited = 0, maxConcurrent } = details
     const limit = reason === 'timeout' ? `${Math.round(timeout)} ms` : 'the time that the invocation had left'
     const what = attempted ? `did not finish within ${limit}` : `was not started: ${limit} passed before it could be`
     const wait = `; it waited ${Math.round(waited)} ms for one of ${maxConcurrent} permits (maxConcurrent)`
-    super('CIRCUIT_TIMEOUT', `The call to ${service} ${what}${maxConcurrent === undefined ? '' : wait}.`, service)
+    const message = `The call to ${service} ${what}${maxConcurrent === undefined ? '' : wait}.`
+    super('CIRCUIT_TIMEOUT', message, service, undefined, key)
     this.name = 'CircuitTimeoutError'
     this.reason = reason
     this.timeout = timeout
@@ -171,11 +180,13 @@ export class ConcurrencyLimitError extends CircuitBreakerError {
   readonly statusCode = 503
   readonly expose = true
 
-  constructor(service: string, maxConcurrent: number, maxQueue: number) {
+  constructor(service: string, maxConcurrent: number, maxQueue: number, key?: string) {
     super(
       'CIRCUIT_CONCURRENCY_LIMIT',
       `Too many calls to ${service}: ${maxConcurrent} in flight (maxConcurrent) and ${maxQueue} waiting (maxQueue).`,
       service,
+      undefined,
+      key,
     )
     this.name = 'ConcurrencyLimitError'
   }
@@ -188,8 +199,9 @@ export class BreakableResultError<T = unknown> extends CircuitBreakerError {
   /** The result of the operation, for instance a `Response` with status 503. */
   declare readonly result: T
 
-  constructor(service: string, result: T) {
-    super('CIRCUIT_BREAKABLE_RESULT', `${service} answered with a result that counts as a failure.`, service)
+  constructor(service: string, result: T, key?: string) {
+    const message = `${service} answered with a result that counts as a failure.`
+    super('CIRCUIT_BREAKABLE_RESULT', message, service, undefined, key)
     this.name = 'BreakableResultError'
     this.result = result
   }
@@ -276,6 +288,8 @@ export interface CircuitStorageErrorDetails extends ErrorOptions {
   readonly operation: StorageOperation
   /** The service key, where one alone is concerned. */
   readonly service?: string | undefined
+  /** The key of a keyed service, where one alone is concerned. */
+  readonly key?: string | undefined
   /** In a batch: what succeeded all the same, by service key. */
   readonly results?: ReadonlyMap<string, unknown> | undefined
   /** In a batch: what failed, by service key. */
@@ -303,7 +317,7 @@ export class CircuitStorageError extends CircuitBreakerError {
   declare readonly kind: StorageErrorKind
 
   constructor(message: string, details: CircuitStorageErrorDetails) {
-    super('CIRCUIT_STORAGE', message, details.service, details)
+    super('CIRCUIT_STORAGE', message, details.service, details, details.key)
     this.name = 'CircuitStorageError'
     this.operation = details.operation
     // Neither is printed with the error: each circuit's would take a dozen lines. The message names what failed.

@@ -8,6 +8,11 @@ export type { Evidence, StateChangeReason }
 /** A circuit changed its state, or an operator forced or reset it: then `from` and `to` may be the same. */
 export interface StateChange {
   readonly service: string
+  /**
+   * The key whose circuit it is; `undefined` for a service without keys, and for the own circuit of a keyed service. Keys may be
+   * many: leave them out of the dimensions of metrics.
+   */
+  readonly key?: string | undefined
   readonly from: CircuitState
   readonly to: CircuitState
   /** The generation that began with this change. */
@@ -55,6 +60,8 @@ export interface StateChangeOptions {
 export interface StorageErrorEvent {
   /** The services that were concerned. */
   readonly services: readonly string[]
+  /** The keys of keyed services that were concerned; absent: none was. */
+  readonly keys?: readonly string[]
   readonly operation: StorageOperation
   readonly error: CircuitStorageError
   /** `true` if what was to be stored is kept and tried again at the next opportunity. */

@@ -5,15 +5,16 @@
  */
 
 export type { CallExternal } from './call/call-external.ts'
-export type { CallOptions, Operation } from './call/call-options.ts'
+export type { CallOptions, KeyedCallOptions, Operation } from './call/call-options.ts'
 export type { OperationContext } from './call/operation-context.ts'
 export type { CheckOptions } from './check.ts'
-export type { CircuitSnapshot, Circuits } from './circuit/snapshot.ts'
+export type { CircuitSnapshot, Circuits, KeyedCircuits } from './circuit/snapshot.ts'
 export { CircuitBreaker } from './circuit-breaker.ts'
 export {
   BreakableResultError,
   CircuitBreakerError,
   type CircuitBreakerErrorCode,
+  type CircuitName,
   CircuitOpenError,
   CircuitStorageError,
   CircuitTimeoutError,
@@ -57,16 +58,23 @@ export {
   type CircuitBreakerProperties,
   circuitBreaker,
   circuitBreaker as default,
+  type KeyBy,
+  type KeyByOption,
 } from './middleware.ts'
-export type { ForceOptions, JournalOptions, OperatorOptions, StatesToSet, StateToSet } from './operators.ts'
+export type { ForceOptions, JournalOptions, KeyOption, OperatorOptions, StatesToSet, StateToSet } from './operators.ts'
 export type { Runtime } from './runtime.ts'
 export type {
   CircuitBreakerOptions,
   IsBreakableError,
   IsBreakableResult,
+  KeyedOptions,
+  KeyedServices,
+  KeyedSettings,
   Mode,
+  NoKeys,
   ServiceOptions,
   ServiceSettings,
+  SharedOptions,
 } from './settings/table.ts'
 export type {
   CircuitOverride,

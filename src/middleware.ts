@@ -12,7 +12,8 @@ import type { Invocation } from './call/invocation.ts'
 import type { Circuits } from './circuit/snapshot.ts'
 import { CircuitBreaker } from './circuit-breaker.ts'
 import { UnknownServiceError } from './errors.ts'
-import type { CircuitBreakerOptions } from './settings/table.ts'
+import { Problems } from './settings/problems.ts'
+import type { CircuitBreakerOptions, KeyedServices, NoKeys } from './settings/table.ts'
 
 /**
  * A Lambda context as the handler gets it; annotate handlers with it that are declared apart from `middy()`.
@@ -20,27 +21,61 @@ import type { CircuitBreakerOptions } from './settings/table.ts'
  * @example
  * const charge = async (event: Event, { callExternal }: CircuitBreakerContext<'stripe'>) => …
  */
-export type CircuitBreakerContext<K extends string = string> = Context & CircuitBreakerProperties<K>
+export type CircuitBreakerContext<
+  K extends string = string,
+  D extends string = never,
+  O extends string = never,
+> = Context & CircuitBreakerProperties<K, D, O>
 
-/** The additions of the middleware to the context. */
-export interface CircuitBreakerProperties<K extends string = string> {
+/**
+ * The additions of the middleware to the context. `K` are the services, `D` those among them that are keyed, and `O` the keyed
+ * ones whose calls need not name a key, because the middleware was given `keyBy`.
+ */
+export interface CircuitBreakerProperties<
+  K extends string = string,
+  D extends string = never,
+  O extends string = never,
+> {
   /** Runs an operation under the circuit of a service. */
-  readonly callExternal: CallExternal<K>
-  /** The live snapshots of the circuits, by service key. */
-  readonly circuits: Circuits<K>
+  readonly callExternal: CallExternal<K, D, O>
+  /** The live snapshots of the circuits, by service key; of a keyed service, `of(key)`. */
+  readonly circuits: Circuits<K, D>
 }
 
 /** The middleware, for `middy().use(…)`. */
-export type CircuitBreakerMiddleware<K extends string = string> = MiddlewareObj<
+export type CircuitBreakerMiddleware<
+  K extends string = string,
+  D extends string = never,
+  O extends string = never,
+> = MiddlewareObj<
   unknown,
   // biome-ignore lint/suspicious/noExplicitAny: Middy's own type of a result that a middleware does not touch.
   any,
   Error,
-  CircuitBreakerContext<K>
+  CircuitBreakerContext<K, D, O>
 >
 
 /** A `CircuitBreaker`, also one whose class is that of another copy of this package. */
-type AnyBreaker<K extends string> = Pick<CircuitBreaker<K>, 'call' | 'services' | 'circuits' | 'load' | 'flush'>
+type AnyBreaker<K extends string, T, D extends string> = Pick<
+  CircuitBreaker<K, T, D>,
+  'call' | 'services' | 'circuits' | 'load' | 'flush'
+>
+
+/**
+ * Finds the key of the calls of keyed services that name none: by the event and the context, at the first such call of an
+ * invocation. `'tenantId'` is Lambda's own tenant id, of functions with tenant isolation. A call fails with a
+ * `ConfigurationError` where it finds no text, and with the error that it throws.
+ */
+export type KeyBy =
+  | 'tenantId'
+  // biome-ignore lint/suspicious/noExplicitAny: The event has the type that the handler says.
+  | ((event: any, context: Context) => string)
+
+/** The options of the middleware that the breaker has no use of. */
+export interface KeyByOption {
+  /** Default: each call of a keyed service names its key. */
+  readonly keyBy: KeyBy
+}
 
 /** The share of one breaker in an invocation. */
 interface Member {
@@ -60,8 +95,19 @@ type SharedCall = CallExternal & { [members]?: readonly Member[] }
 
 // The compiler reports a mistake for the last overload: the one with the options.
 
+/** Makes the middleware of a `CircuitBreaker` that is shared with code outside the handler, with keys found by `keyBy`. */
+export function circuitBreaker<const K extends string, T, D extends string>(
+  breaker: AnyBreaker<K, T, D>,
+  options: KeyByOption,
+): CircuitBreakerMiddleware<K, D, D>
 /** Makes the middleware of a `CircuitBreaker` that is shared with code outside the handler. */
-export function circuitBreaker<const K extends string>(breaker: AnyBreaker<K>): CircuitBreakerMiddleware<K>
+export function circuitBreaker<const K extends string, T, D extends string>(
+  breaker: AnyBreaker<K, T, D>,
+): CircuitBreakerMiddleware<K, D>
+/** Makes the middleware, with keys found by `keyBy`. */
+export function circuitBreaker<const K extends string, T = NoKeys>(
+  options: CircuitBreakerOptions<K, T> & KeyByOption,
+): CircuitBreakerMiddleware<K, KeyedServices<K, T>, KeyedServices<K, T>>
 /**
  * Makes the middleware. Two of them on one handler merge: the services of both work, and for a key that both have the
  * later one counts.
@@ -73,14 +119,24 @@ export function circuitBreaker<const K extends string>(breaker: AnyBreaker<K>): 
  *   .use(circuitBreaker({ services: ['stripe'] }))
  *   .handler(async (event, { callExternal, circuits }) => …)
  */
-export function circuitBreaker<const K extends string>(options: CircuitBreakerOptions<K>): CircuitBreakerMiddleware<K>
-export function circuitBreaker<const K extends string>(
-  options: CircuitBreakerOptions<K> | AnyBreaker<K>,
-): CircuitBreakerMiddleware<K> {
-  const breaker: CircuitBreaker = isCircuitBreaker(options) ? options : new CircuitBreaker(options)
+export function circuitBreaker<const K extends string, T = NoKeys>(
+  options: CircuitBreakerOptions<K, T>,
+): CircuitBreakerMiddleware<K, KeyedServices<K, T>>
+export function circuitBreaker(
+  // biome-ignore lint/suspicious/noExplicitAny: The overloads say what it is.
+  options: any,
+  given: Partial<KeyByOption> = {},
+  // biome-ignore lint/suspicious/noExplicitAny: The overloads say what it is.
+): any {
+  const isBreaker = isCircuitBreaker(options)
+  const { keyBy } = (isBreaker ? given : Object(options)) as Partial<KeyByOption>
+  checkKeyBy(keyBy)
+  const breaker: CircuitBreaker = isBreaker
+    ? (options as unknown as CircuitBreaker)
+    : new CircuitBreaker(settingsIn(options, keyBy))
 
   const circuitBreakerBefore = (request: MiddyRequest): Promise<void> | undefined => {
-    const invocation = extend(request.context, breaker)
+    const invocation = extend(request, breaker, keyBy)
     return breaker.needsLoadAt(invocation.startedAt) ? breaker.load(invocation.timeLeft()) : undefined
   }
   const circuitBreakerAfter = (request: MiddyRequest): Promise<void> | undefined => {
@@ -92,14 +148,14 @@ export function circuitBreaker<const K extends string>(
     before: circuitBreakerBefore,
     after: circuitBreakerAfter,
     onError: circuitBreakerOnError,
-  } as unknown as CircuitBreakerMiddleware<K>
+  }
 }
 
 function isCircuitBreaker<Other>(value: CircuitBreaker | Other): value is CircuitBreaker {
   return brand in Object(value)
 }
 
-type MiddyRequest = Pick<Request, 'context' | 'response'>
+type MiddyRequest = Pick<Request, 'event' | 'context' | 'response'>
 
 type Extended = { -readonly [Name in keyof CircuitBreakerProperties]: CircuitBreakerProperties[Name] }
 
@@ -109,14 +165,34 @@ function membersOf(context: object): readonly Member[] {
   return (context as { readonly callExternal?: SharedCall | null }).callExternal?.[members] ?? none
 }
 
-function extend(context: object, breaker: CircuitBreaker): Invocation {
-  const invocation = breaker.beginInvocation(context)
+/** The options that are the breaker's. */
+function settingsIn(options: CircuitBreakerOptions, keyBy: KeyBy | undefined): CircuitBreakerOptions {
+  if (keyBy === undefined) return options
+  const { keyBy: _, ...settings } = options as CircuitBreakerOptions & KeyByOption
+  return settings
+}
+
+/** @throws {ConfigurationError} if it is neither a function nor `'tenantId'` */
+function checkKeyBy(keyBy: unknown): void {
+  if (keyBy === undefined || keyBy === 'tenantId' || typeof keyBy === 'function') return
+  const problems = new Problems()
+  problems.mustBe("a function, or 'tenantId'", 'keyBy', 'option', keyBy)
+  problems.throwIfAny()
+}
+
+function keyOf(keyBy: KeyBy, { event, context }: MiddyRequest): unknown {
+  return keyBy === 'tenantId' ? (context as Context).tenantId : keyBy(event, context as Context)
+}
+
+function extend(request: MiddyRequest, breaker: CircuitBreaker, keyBy: KeyBy | undefined): Invocation {
+  const { context } = request
+  const invocation = breaker.beginInvocation(context, keyBy && (() => keyOf(keyBy, request)))
   const call: SharedCall = breaker.callExternalFor(invocation)
   const present = membersOf(context)
   const others = present === none ? none : present.filter((member) => member.breaker !== breaker)
   // A breaker that comes again comes last.
   const all = [...others, { breaker, call, invocation }]
-  const extended = context as Extended
+  const extended = context as unknown as Extended
   if (others.length === 0) {
     call[members] = all
     extended.callExternal = call

@@ -9,7 +9,7 @@ import { named } from './check-words.ts'
 import type { OperatorDecision } from './circuit/circuit.ts'
 import type * as StateMachine from './circuit/state-machine.ts'
 import type { Replacement } from './circuit/step.ts'
-import { CircuitStorageError, isCircuitStorageError, type StorageOperation } from './errors.ts'
+import { type CircuitName, CircuitStorageError, isCircuitStorageError, type StorageOperation } from './errors.ts'
 import type { StateChangeReason } from './events.ts'
 import { checkOptions, type OptionRule, refuseWrongOptions } from './settings/option-rules.ts'
 import { describe, isObject, Problems } from './settings/problems.ts'
@@ -46,6 +46,14 @@ export interface ForceOptions extends OperatorOptions {
   readonly until?: Date | number | undefined
 }
 
+/** The key of a service `S`, if it is among the keyed services `D`. */
+export type KeyOption<S extends string, D extends string> = S extends D
+  ? {
+      /** The key whose circuit is meant. Default: the service's own circuit, if it has one (`keyed: { parent: true }`). */
+      readonly key?: string
+    }
+  : { readonly key?: never }
+
 /** An operator's write gives up after this many conflicts in a row. */
 const maxConflicts = 100
 
@@ -78,7 +86,7 @@ export async function resetCircuit(
 ): Promise<void> {
   const allowed = "an object such as { why: 'all is well again' }"
   refuseWrongOptions(
-    { of: 'reset', allowed, options: wordRules },
+    { of: 'reset', allowed, options: { ...wordRules, ...keyOption(sync) } },
     options,
     `reset of ${JSON.stringify(sync.circuit.service)}`,
   )
@@ -128,7 +136,7 @@ function hintAtNew(circuits: readonly Synchronizer[]): void {
 /** Deletes a record that does not parse, so that it can be replaced. */
 async function clearDamage({ store, circuit, storageKey }: Synchronizer): Promise<void> {
   const clear = (storage: ICircuitStorage) => storage.clearState(storageKey)
-  await store.run('clearState', [circuit.service], clear, undefined, oneRound)
+  await store.run('clearState', [circuit], clear, undefined, oneRound)
   circuit.cleared()
 }
 
@@ -265,26 +273,27 @@ class BatchOutcome<T> {
   }
 
   succeeded({ circuit }: Synchronizer, result: T): void {
-    this.#results.set(circuit.service, result)
+    this.#results.set(nameOf(circuit), result)
   }
 
   /** Adapters know a circuit by the key that it is stored under; the operator knows the service. */
-  failed({ circuit: { service } }: Synchronizer, { message, corrupt, kind, cause }: CircuitStorageError): void {
-    const details = { operation: this.#operation, service, corrupt, kind, cause }
-    this.#errors.set(service, new CircuitStorageError(message, details))
+  failed({ circuit }: Synchronizer, { message, corrupt, kind, cause }: CircuitStorageError): void {
+    const { service, key } = circuit
+    const details = { operation: this.#operation, service, key, corrupt, kind, cause }
+    this.#errors.set(nameOf(circuit), new CircuitStorageError(message, details))
   }
 
   hasFailed({ circuit }: Synchronizer): boolean {
-    return this.#errors.has(circuit.service)
+    return this.#errors.has(nameOf(circuit))
   }
 
   /** Deletes a record that does not parse, as `reset` does. */
   async repair(sync: Synchronizer): Promise<void> {
-    const { service } = sync.circuit
-    if (this.#errors.get(service)?.corrupt !== true) return
+    const name = nameOf(sync.circuit)
+    if (this.#errors.get(name)?.corrupt !== true) return
     try {
       await clearDamage(sync)
-      this.#errors.delete(service)
+      this.#errors.delete(name)
     } catch (error) {
       this.failed(sync, error as CircuitStorageError)
     }
@@ -303,7 +312,7 @@ class BatchOutcome<T> {
 
   results(): Map<string, T> {
     if (this.#errors.size === 0) return this.#results
-    const failed = [...this.#errors.keys()].map((service) => JSON.stringify(service)).join(', ')
+    const failed = [...this.#errors.keys()].map((name) => JSON.stringify(name)).join(', ')
     const [first] = this.#errors.values()
     throw new CircuitStorageError(`${this.#operation} failed for ${failed}: ${first?.message}`, {
       operation: this.#operation,
@@ -317,22 +326,23 @@ class BatchOutcome<T> {
 }
 
 /** The error when others kept winning. */
-function contended({ circuit: { service } }: Synchronizer): CircuitStorageError {
+function contended({ circuit: { service, key } }: Synchronizer): CircuitStorageError {
   const message = `Other writers kept changing the circuit of ${service}. Try again.`
-  return new CircuitStorageError(message, { operation: 'compareAndSetState', service })
+  return new CircuitStorageError(message, { operation: 'compareAndSetState', service, key })
 }
 
 /** The error when an override would be over before it is stored: the store was slow, others kept winning, or Lambda froze the process. */
-function overBefore({ circuit: { service } }: Synchronizer, until: number): CircuitStorageError {
+function overBefore({ circuit: { service, key } }: Synchronizer, until: number): CircuitStorageError {
   const message =
     `The override of ${service} was not stored: its until, ${new Date(until).toISOString()}, passed before it could be. ` +
     'Nothing was changed. Try again with a later one.'
-  return new CircuitStorageError(message, { operation: 'compareAndSetState', service })
+  return new CircuitStorageError(message, { operation: 'compareAndSetState', service, key })
 }
 
-function unanswered({ circuit: { service } }: Synchronizer): CircuitStorageError {
-  const message = `The store's answer to batchSetState says nothing of ${JSON.stringify(service)}.`
-  return new CircuitStorageError(message, { operation: 'batchSetState', service })
+function unanswered({ circuit }: Synchronizer): CircuitStorageError {
+  const { service, key } = circuit
+  const message = `The store's answer to batchSetState says nothing of ${JSON.stringify(nameOf(circuit))}.`
+  return new CircuitStorageError(message, { operation: 'batchSetState', service, key })
 }
 
 /** Adapters send conditional writes side by side, but no more than some at once. */
@@ -340,8 +350,13 @@ function roundsFor(circuits: readonly Synchronizer[]): OperatorRun {
   return { rounds: Math.ceil(circuits.length / 16) }
 }
 
-function namesOf(circuits: readonly Synchronizer[]): Map<string, string> {
-  return new Map(circuits.map(({ storageKey, circuit }) => [storageKey, circuit.service]))
+function namesOf(circuits: readonly Synchronizer[]): Map<string, CircuitName> {
+  return new Map(circuits.map(({ storageKey, circuit }) => [storageKey, circuit]))
+}
+
+/** By which an operator knows a circuit in a batch: either all of it are services, or all are keys of one. */
+function nameOf({ service, key }: CircuitName): string {
+  return key ?? service
 }
 
 /** Characters that move a terminal's cursor or turn its text around. */
@@ -364,13 +379,14 @@ function wordsIn({ by, why }: OperatorOptions): OperatorWords {
 /** The latest instant that a `Date` can hold, in milliseconds since the epoch. */
 const latestInstant = 8.64e15
 
+/** The breaker has looked at the key that names a circuit. */
+function keyOption({ circuit }: Synchronizer): { readonly key?: OptionRule } {
+  return circuit.key === undefined ? {} : { key: { allowed: 'a key of the service', accepts: () => true } }
+}
+
 /** @throws {ConfigurationError} naming everything that is wrong with the options */
-function checkedUntil(
-  { circuit: { service } }: Synchronizer,
-  state: StateToSet,
-  options: ForceOptions,
-  now: number,
-): number | undefined {
+function checkedUntil(sync: Synchronizer, state: StateToSet, options: ForceOptions, now: number): number | undefined {
+  const { service } = sync.circuit
   const method = state === 'OPEN' ? 'forceOpen' : 'forceClosed'
   const source = `${method} of ${JSON.stringify(service)}`
   const problems = new Problems()
@@ -382,7 +398,10 @@ function checkedUntil(
   }
   // A Date in place of the options would force the circuit for ever.
   if (!isObject(options) || options instanceof Date) problems.mustBe(allowed, 'options', source, options)
-  else checkOptions({ of: method, allowed, options: { until: rule, ...wordRules } }, options, problems, { source })
+  else {
+    const rules = { until: rule, ...wordRules, ...keyOption(sync) }
+    checkOptions({ of: method, allowed, options: rules }, options, problems, { source })
+  }
   problems.throwIfAny(service)
   return options.until === undefined ? undefined : Number(options.until)
 }
@@ -404,7 +423,7 @@ export function namedCircuits(
     problems.mustBe('a list of service keys', 'services', method, given)
     problems.throwIfAny()
   }
-  return [...new Set((keys as readonly string[]).map(find))]
+  return Array.from(new Set(keys as readonly string[]), find)
 }
 
 /**
@@ -433,8 +452,8 @@ export function statesToSet(
   }
   for (const [{ circuit }, state] of wanted) {
     if (state === 'OPEN' || state === 'CLOSED') continue
-    const what = `The state of ${JSON.stringify(circuit.service)} must be OPEN or CLOSED, but is ${describe(state)}`
-    problems.add(circuit.service, source, state, what)
+    const what = `The state of ${JSON.stringify(nameOf(circuit))} must be OPEN or CLOSED, but is ${describe(state)}`
+    problems.add(nameOf(circuit), source, state, what)
   }
   problems.throwIfAny()
   return wanted

@@ -27,5 +27,7 @@ export function warnIfRemade(circuits: readonly Synchronizer[], isShared: boolea
   // One that is gone was dropped, as those are that a handler makes.
   const wasUsed = earlier?.deref()?.some(({ loadAttempted }) => loadAttempted) ?? true
   if (earlier === undefined || (isShared && !wasUsed)) return
-  void warnOnce((texts) => texts.remade(keys, isShared), 'CIRCUIT_REMADE')
+  // A circuit of a key stands for those of its service.
+  const names = circuits.map(({ storageKey, circuit }) => (circuit.key === undefined ? storageKey : circuit.service))
+  void warnOnce((texts) => texts.remade([...new Set(names)], isShared), 'CIRCUIT_REMADE')
 }

@@ -109,6 +109,15 @@ export function unboundCall(service: string): string {
   )
 }
 
+/** More keys fail, or are in use at once, than the keys of a service may be. */
+export function tooManyKeys(service: string, maxKeys: number): string {
+  return (
+    `The keys of "${service}" without a circuit share one: ${maxKeys} keys (maxKeys) have failed within a window, or cannot ` +
+    'be forgotten because they are open or in use. Make sure that nobody can choose keys at will. If so many are right, set ' +
+    'CIRCUIT_BREAKER_MAX_KEYS higher.'
+  )
+}
+
 /** A variable whose name begins as ours do. */
 export interface OddVariable {
   readonly prefix: string

@@ -4,6 +4,8 @@
  * @module
  */
 
+import { measureKeysAtRest } from '../simulation/keyed-fleet.ts'
+import { inMacrotask } from '../simulation/microtasks.ts'
 import type { DynamoDBServer } from '../support/dynamodb-local.ts'
 import { measureItems, type StoredItem } from './items.ts'
 import {
@@ -52,6 +54,20 @@ export interface Figures {
   readonly withErrors: Healthy
   readonly outages: readonly OutageRow[]
   readonly items: readonly StoredItem[]
+  readonly keys: readonly KeysRow[]
+}
+
+interface KeysRow {
+  readonly keys: number
+  readonly measured: ReturnType<typeof measureKeysAtRest>
+}
+
+const keyCounts = [1, 10, 100, 1_000, 10_000] as const
+
+/** Ten instances that share a million calls a day, each for one of so many keys. */
+function measureWithKeys(keys: number): KeysRow['measured'] {
+  const options = { instances: 10, rate: rate / 10, keys, keyed: { maxKeys: 10_000 }, seed }
+  return measureKeysAtRest(options, 60_000, 300_000)
 }
 
 /** Measures everything anew; the same code gives the same figures. */
@@ -78,7 +94,8 @@ export async function measure(server: DynamoDBServer): Promise<Figures> {
   }
   const withErrors = await measureHealthy({ instances: 10, rate, seed, errorRate }, simulatedWithErrors)
   const everyInvocation = await measureHealthy({ instances: 10, rate, seed, settings: { cacheTtl: 0 } }, simulated)
-  return { healthy, everyInvocation, byTtl, withErrors, outages, items: await measureItems(server) }
+  const keys = await inMacrotask(() => keyCounts.map((count) => ({ keys: count, measured: measureWithKeys(count) })))
+  return { healthy, everyInvocation, byTtl, withErrors, outages, items: await measureItems(server), keys }
 }
 
 // ----------------------------------------------------------------------------------------------------------- page
@@ -93,6 +110,7 @@ export function sectionsOf(figures: Figures): Readonly<Record<string, string>> {
     outage: outageTable(figures),
     items: itemsTable(figures),
     redis: redis(),
+    keys: keysTable(figures),
     provisioned: provisionedText(),
   }
 }
@@ -212,6 +230,21 @@ function outageTable({ outages }: Figures): string {
       dollars(priceOfRequests(during)),
       dollars(11 * priceOfRequests(before)),
     ]),
+  )
+}
+
+function keysTable({ keys }: Figures): string {
+  return table(
+    ['keys', '`BatchGetItem` per million calls', 'circuits read', 'price'],
+    keys.map(({ keys: number, measured: { calls, reads, circuits } }) => {
+      const units = (circuits * million) / calls
+      return [
+        count(number),
+        count((reads * million) / calls),
+        count(units),
+        dollars(priceOf({ readUnits: units, writeUnits: 0 })),
+      ]
+    }),
   )
 }
 

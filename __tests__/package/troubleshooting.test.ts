@@ -92,6 +92,14 @@ async function everythingThatIsSaid(): Promise<string[]> {
   speechless.appendJournal = () => Promise.reject(new Error('not authorized'))
   await new CircuitBreaker({ services: ['stripe'], storage: speechless }, { env: {} }).forceOpen('stripe')
 
+  // Keys.
+  const keyed = new CircuitBreaker(
+    { services: { crm: { keyed: { maxKeys: 1 } } }, storage: new MemoryCircuitStorage() },
+    { env: {} },
+  )
+  await noteAll(keyed.call('crm', ok, { key: undefined as never }))
+  for (const key of ['a', 'b', 'c']) await outcomeOf(keyed.call('crm', unavailable, { key }))
+
   // Operators.
   const operated = createFleet({ namespace: 'prod' })
   await operated.start().forceOpen('stripe')

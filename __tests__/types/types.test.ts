@@ -203,6 +203,100 @@ const claims = {
       })
   },
 
+  'a keyed service': () => {
+    middy()
+      .use(circuitBreaker({ services: { stripe: {}, crm: { keyed: { maxKeys: 10 } }, adyen: undefined } }))
+      .handler(async (_event, { callExternal, circuits }) => {
+        assertType<Charge>()(await callExternal('crm', fetchCharge, { key: 'acme' }))
+        assertType<Charge>()(await callExternal('stripe', fetchCharge, { timeout: 5 }))
+        assertType<Charge | 'later'>()(
+          await callExternal('crm', fetchCharge, { key: 'acme', fallback: () => 'later' as const }),
+        )
+        // @ts-expect-error a call of a keyed service names a key
+        await callExternal('crm', fetchCharge)
+        // @ts-expect-error a call of a keyed service names a key
+        await callExternal('crm', fetchCharge, { timeout: 5 })
+        // @ts-expect-error a service without keys has none
+        await callExternal('stripe', fetchCharge, { key: 'acme' })
+        // @ts-expect-error this service is not configured
+        await callExternal('cmr', fetchCharge, { key: 'acme' })
+        assertType<CircuitState>()(circuits.crm.of('acme').state)
+        assertType<CircuitSnapshot | undefined>()(circuits.crm.parent)
+        assertType<CircuitSnapshot>()(circuits.stripe)
+        // @ts-expect-error each key has a state
+        circuits.crm.state
+        // @ts-expect-error a service without keys has one circuit
+        circuits.stripe.of('acme')
+      })
+    // @ts-expect-error a misspelt setting of keys
+    circuitBreaker({ services: { stripe: {}, crm: { keyed: { maxKyes: 10 } } } })
+    // @ts-expect-error a setting of the wrong type
+    circuitBreaker({ services: { crm: { keyed: { maxKeys: '10' } } } })
+    // @ts-expect-error a misspelt setting beside keyed
+    circuitBreaker({ services: { crm: { keyed: {}, resetTimeuot: 5 } } })
+    // @ts-expect-error each service says for itself whether it is keyed
+    circuitBreaker({ services: ['crm'], keyed: {} })
+  },
+
+  'a key that is found for each invocation': () => {
+    const services = { stripe: {}, crm: { keyed: {} } } as const
+    middy<{ readonly customer: string }>()
+      .use(circuitBreaker({ services, keyBy: (event: { readonly customer: string }) => event.customer }))
+      .handler(async (_event, { callExternal, circuits }) => {
+        assertType<Charge>()(await callExternal('crm', fetchCharge))
+        assertType<Charge>()(await callExternal('crm', fetchCharge, { key: 'acme' }))
+        assertType<Charge>()(await callExternal('crm', fetchCharge, { timeout: 5 }))
+        assertType<CircuitState>()(circuits.crm.of('acme').state)
+        // @ts-expect-error a service without keys has none
+        await callExternal('stripe', fetchCharge, { key: 'acme' })
+      })
+    circuitBreaker({ services, keyBy: 'tenantId' })
+    circuitBreaker(new CircuitBreaker({ services }), { keyBy: (_event, context) => context.awsRequestId })
+    // @ts-expect-error Lambda has another name for it
+    circuitBreaker({ services, keyBy: 'tenant' })
+    // @ts-expect-error a misspelt setting beside keyBy
+    circuitBreaker({ services, keyBy: 'tenantId', cacheTTL: 5 })
+  },
+
+  'handlers of keyed services that are declared apart': () => {
+    const apart = async (_event: unknown, context: CircuitBreakerContext<'stripe' | 'crm', 'crm'>) =>
+      context.callExternal('crm', fetchCharge, { key: context.circuits.crm.of('acme').key ?? '' })
+    middy()
+      .use(circuitBreaker({ services: { stripe: {}, crm: { keyed: {} } } }))
+      .handler(apart)
+    middy()
+      .use(circuitBreaker({ services: ['stripe', 'crm'] }))
+      // @ts-expect-error the service is not keyed here
+      .handler(apart)
+  },
+
+  'the engine with a keyed service': () => {
+    const breaker = new CircuitBreaker({ services: { stripe: {}, crm: { keyed: { parent: true } } } })
+    void breaker.call('crm', fetchCharge, { key: 'acme' })
+    void breaker.execute('crm', fetchCharge, { key: 'acme' })
+    void breaker.executeWithErrorClassification('crm', fetchCharge, { key: 'acme' })
+    void breaker.executeWithTimeout('crm', fetchCharge, 5, { key: 'acme' })
+    // @ts-expect-error a call of a keyed service names a key
+    void breaker.call('crm', fetchCharge)
+    // @ts-expect-error a call of a keyed service names a key
+    void breaker.executeWithTimeout('crm', fetchCharge, 5)
+    assertType<CircuitSnapshot>()(breaker.snapshot('crm', 'acme'))
+    // @ts-expect-error the snapshot of which key?
+    breaker.snapshot('crm')
+    void breaker.forceOpen('crm', { key: 'acme', until: 5 })
+    void breaker.reset('crm', { key: 'acme' })
+    // @ts-expect-error a service without keys has none
+    void breaker.forceOpen('stripe', { key: 'acme' })
+    // @ts-expect-error a service without keys has none
+    void breaker.reset('stripe', { key: 'acme' })
+    void breaker.batchGetState('crm', ['acme'])
+    void breaker.batchSetState('crm', { acme: 'OPEN' })
+    void breaker.batchClearState('crm', ['acme'])
+    // @ts-expect-error a service without keys has none
+    void breaker.batchGetState('stripe', ['acme'])
+    breaker.onStateChange(({ key }) => assertType<string | undefined>()(key))
+  },
+
   'why a circuit is open': () => {
     assertType<'fleet' | 'instance'>()(snapshot.scope)
     const breaker = new CircuitBreaker({ services: ['stripe'] })

@@ -1,6 +1,6 @@
 /** What a guarded call costs on a closed circuit, and a refusal on an open one. */
 
-import { CircuitBreaker } from '../../src/index.ts'
+import { CircuitBreaker, MemoryCircuitStorage } from '../../src/index.ts'
 import { type Case, type RoundsOptions, type Timing, timeInRounds } from '../rounds.ts'
 import { duration, type Effort, type Section, type Table, type Target, times } from '../section.ts'
 import { type Guarding, openSubjects, operation, subjects } from '../subjects.ts'
@@ -22,6 +22,8 @@ export async function run({ quick }: Effort): Promise<Section> {
   const queue = await timeQueues(quick ? [10, 100] : [10_000, 100_000])
   const refusals = await timeInRounds(await openSubjects(), options)
   const floor = await timeInRounds(floorCases(), options)
+  const keyed = await timeInRounds(await keyedCases(1), options)
+  const manyKeys = await timeInRounds(await keyedCases(1_000), options)
   return {
     title: 'Per call',
     blocks: [
@@ -37,11 +39,14 @@ plain breaker limits nothing and, with nobody listening, reads no clock while it
       `100,000 at once, with one signal for all, where ten may be in flight, instead of 10,000: each takes ${times(queue)} as long.`,
       'Refused, because the circuit is open:',
       table(refusals, 'refusal'),
+      `[Keyed services](keys.md), beside as many services that are named up front. With \`parent\` a call passes two circuits:`,
+      table(keyed, 'callExternal, Lambda deadline'),
+      table(manyKeys, 'callExternal, Lambda deadline, each in turn'),
       `Where the time goes is in the profile below. What no guard in front of a promise can go below, whatever it does with the
 circuit, is that it looks at the promise (one turn) and at the clock:`,
       table(floor, 'what is done'),
     ],
-    targets: [...targetsOf(alone, refusals), queueTarget(queue)],
+    targets: [...targetsOf(alone, refusals), queueTarget(queue), ...keyedTargets(keyed, manyKeys)],
   }
 }
 
@@ -100,6 +105,46 @@ function floorCases(): Record<string, Case> {
       return at
     },
   }
+}
+
+/** So many keys in turn, and as many services, each called before. */
+async function keyedCases(number: number): Promise<Record<string, Case>> {
+  const names = Array.from({ length: number }, (_, index) => `tenant-${index}`)
+  const context = { getRemainingTimeInMillis: () => 60_000 }
+  const plain = new CircuitBreaker({ services: names, storage: new MemoryCircuitStorage() }).callExternalFor(context)
+  const ofKeys = (parent: boolean) =>
+    new CircuitBreaker({ services: { crm: { keyed: { parent } } }, storage: new MemoryCircuitStorage() })
+  const [keyed, both] = [ofKeys(false).callExternalFor(context), ofKeys(true).callExternalFor(context)]
+  for (const key of names) {
+    for (let call = 0; call < 2; call++) {
+      await Promise.all([plain(key, operation), keyed('crm', operation, { key }), both('crm', operation, { key })])
+    }
+  }
+  const inTurn = (call: (key: string) => Promise<unknown>): Case => {
+    let index = 0
+    return () => {
+      index = index + 1 === number ? 0 : index + 1
+      return call(names[index] as string)
+    }
+  }
+  const what = number === 1 ? 'a' : `one of ${number}`
+  return {
+    [`${what} service${number === 1 ? '' : 's'}`]: inTurn((key) => plain(key, operation)),
+    [`${what} key${number === 1 ? '' : 's'}`]: inTurn((key) => keyed('crm', operation, { key })),
+    [`${what} key${number === 1 ? '' : 's'}, with parent`]: inTurn((key) => both('crm', operation, { key })),
+  }
+}
+
+function keyedTargets(...timed: readonly Timings[]): Target[] {
+  return timed.map((timings) => {
+    const [, [what, { ratio }]] = [...timings] as [unknown, [string, Timing]]
+    return {
+      what: `Keyed service: ${what}`,
+      wanted: 'at most 1.30 × a service',
+      measured: times(ratio),
+      isMet: ratio <= 1.3,
+    }
+  })
 }
 
 function scenarioTable(timed: ReadonlyMap<string, Timings>): Table {

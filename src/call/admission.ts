@@ -24,6 +24,14 @@ interface Admission {
   readonly at: number
   readonly lease: ProbeLease | undefined
   readonly permit: Permit | undefined
+  /** What the same call holds of the service's own circuit, where the circuit is that of a key. */
+  readonly above?: Admission | undefined
+}
+
+/** The guard of the service as a whole, for the gates of its keys. */
+export interface Above {
+  admitBelow(invocation: Invocation | undefined, limits: CallLimits): Promise<Admission>
+  releaseBelow(admission: Admission, invocation: Invocation | undefined): void
 }
 
 export const passThrough: Admission = { period: undefined, at: 0, lease: undefined, permit: undefined }
@@ -42,6 +50,7 @@ export class Gate {
   readonly #runtime: Runtime
   readonly #load: (sync: Synchronizer) => Promise<void>
   readonly #onSharing: () => void
+  readonly #above: Above | undefined
   /** The permit that can be lent while none is free. Written by `#lendable`. */
   #lender: SharedPermit | undefined
   /** Whether every call may lend its permit. Set by `#shareAll`. */
@@ -51,6 +60,7 @@ export class Gate {
 
   /**
    * @param load reads the circuit, together with others that are due; never rejects
+   * @param above passes each call, too
    * @param onSharing is told when from now on no call may pass by `admitAtOnce`
    */
   constructor(
@@ -60,7 +70,9 @@ export class Gate {
     runtime: Runtime,
     load: (sync: Synchronizer) => Promise<void>,
     onSharing: () => void,
+    above: Above | undefined,
   ) {
+    this.#above = above
     this.#circuit = circuit
     this.#sync = sync
     this.#permits = permits
@@ -135,21 +147,24 @@ export class Gate {
     return circuit.settings.cacheTtl > 0 || invocation === undefined || now - invocation.startedAt > longInvocation
   }
 
-  /** The way of a call that has to wait for something. */
-  async admit(invocation: Invocation | undefined, limits: CallLimits): Promise<Admission> {
+  /**
+   * The way of a call that has to wait for something.
+   *
+   * @param hasDrawn whether the lot of a ramp is drawn: where the state was known, `admitAtOnce` has done so, once
+   */
+  async admit(invocation: Invocation | undefined, limits: CallLimits, hasDrawn: boolean): Promise<Admission> {
     const circuit = this.#circuit
     const sync = this.#sync
     const enforces = circuit.settings.mode === 'enforce'
     let permit: Permit | undefined
+    let above: Admission | undefined
     try {
       if (limits.cut !== undefined) {
         if (invocation !== undefined && limits.deadlineAt <= invocation.startedAt) warnOfReserve(circuit.settings)
         throw limits.cut.error
       }
       if (circuit.settings.mode === 'off') return passThrough
-      // The lot of a ramp is drawn once: where the state was known, `admitAtOnce` has done so.
-      const hasDrawn = sync.loadAttempted
-      if (!hasDrawn) await limits.race(sync.waitForRead(this.#load(sync), limits.timeLeft))
+      if (!sync.loadAttempted) await limits.race(sync.waitForRead(this.#load(sync), limits.timeLeft))
       if (enforces) {
         const now = this.#runtime.now()
         const verdict = circuit.admit(now)
@@ -161,6 +176,7 @@ export class Gate {
         const cut = limits.cutIfOver()
         if (cut !== undefined) throw cut.error
       }
+      above = await this.#above?.admitBelow(invocation, limits)
       // A permit may have been waited for: the circuit of this moment decides.
       let verdict = circuit.admit(this.#runtime.now())
       if (verdict === 'ramping') verdict = 'pass'
@@ -174,22 +190,23 @@ export class Gate {
       const at = this.#runtime.now()
       const period = isAdmitted ? this.#started(at, invocation) : undefined
       if (isAdmitted && !enforces) permit = this.#overdraw()
-      return { period, at, lease, permit }
+      return { period, at, lease, permit, above }
     } catch (error) {
       permit?.release()
+      if (above !== undefined) this.#above?.releaseBelow(above, invocation)
       limits.end(limits.cut === undefined || limits.hasTimedOut)
       throw error
     }
   }
 
   async #waitForPermit(limits: CallLimits): Promise<Permit> {
-    const { service, settings } = this.#circuit
+    const { service, key, settings } = this.#circuit
     const { maxConcurrent, maxQueue } = settings
     const outer = SharedPermit.current
     const lent = outer?.borrow()
     if (lent !== undefined) return lent
     const waiter = this.#permits.join()
-    if (waiter === undefined) throw new ConcurrencyLimitError(service, maxConcurrent, maxQueue || 0)
+    if (waiter === undefined) throw new ConcurrencyLimitError(service, maxConcurrent, maxQueue || 0, key)
     outer?.whenBack(waiter)
     limits.waitFor(maxConcurrent)
     try {

@@ -1,9 +1,38 @@
-import type { CallOptions, Operation } from './call-options.ts'
+/**
+ * The types of a breaker's calls, by its services and by which of them are keyed.
+ *
+ * @module
+ */
+
+import type { CallOptions, KeyedCallOptions, Operation } from './call-options.ts'
 
 /**
- * `CircuitBreaker.call`, bound to an invocation: to its deadline and its request id. One for some services also fits where a
- * plain `CallExternal` is asked for: it is typed as a method, whose parameters may be narrower.
+ * `CircuitBreaker.call`, bound to an invocation: to its deadline and its request id.
+ *
+ * `K` are the services, `D` those among them that are keyed, and `O` the keyed ones whose calls need not name a key.
  */
-export type CallExternal<K extends string = string> = {
+export type CallExternal<K extends string = string, D extends string = never, O extends string = never> = [D] extends [
+  never,
+]
+  ? PlainCall<K>
+  : PlainCall<Exclude<K, D>> & KeyedCall<Exclude<D, O>> & BoundCall<O>
+
+// Typed as methods, whose parameters may be narrower: a call for some services also fits where one for any is asked for.
+
+type PlainCall<K extends string> = {
   call<T, F = never>(service: K, operation: Operation<T>, options?: CallOptions<T, F>): Promise<T | F>
 }['call']
+
+type KeyedCall<K extends string> = {
+  call<T, F = never>(service: K, operation: Operation<T>, options: KeyedCallOptions<T, F>): Promise<T | F>
+}['call']
+
+type BoundCall<K extends string> = {
+  call<T, F = never>(service: K, operation: Operation<T>, options?: AnyOptions<T, F>): Promise<T | F>
+}['call']
+
+/** The options of any call. */
+export type AnyOptions<T, F> = CallOptions<T, F> | KeyedCallOptions<T, F>
+
+/** The services without keys. */
+export type Plain<K extends string, D extends string> = [D] extends [never] ? K : Exclude<K, D>

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { CircuitTimeoutError, type TimeoutReason } from '../errors.ts'
+import { type CircuitName, CircuitTimeoutError, type TimeoutReason } from '../errors.ts'
 import { isTimeout } from '../failures/classification.ts'
 import { graceAfter, type Runtime, type TimerHandle } from '../runtime.ts'
 import { leave, listen } from './caller-signal.ts'
@@ -45,7 +45,7 @@ export class CallLimits extends ContextHandler implements Watched, TurnListener 
   /** Its neighbours in the list of its invocation, which alone writes them. */
   previous: Watched | undefined
   next: Watched | undefined
-  readonly #service: string
+  readonly #circuit: CircuitName
   readonly #runtime: Runtime
   readonly #callerSignal: AbortSignal | undefined
   readonly #deadlineReserve: number
@@ -70,7 +70,7 @@ export class CallLimits extends ContextHandler implements Watched, TurnListener 
   #wait: PermitWait | undefined
 
   constructor(
-    service: string,
+    circuit: CircuitName,
     runtime: Runtime,
     timeout: number | false,
     callerSignal: AbortSignal | undefined,
@@ -79,7 +79,7 @@ export class CallLimits extends ContextHandler implements Watched, TurnListener 
     startedAt?: number,
   ) {
     super()
-    this.#service = service
+    this.#circuit = circuit
     this.#runtime = runtime
     this.startedAt = startedAt ?? runtime.now()
     this.timeout = timeout
@@ -244,7 +244,8 @@ export class CallLimits extends ContextHandler implements Watched, TurnListener 
     const wait = this.#wait
     const waited = wait === undefined ? 0 : Math.max(0, (wait.to ?? this.#runtime.now()) - wait.from)
     const maxConcurrent = wait?.maxConcurrent
-    const details = { service: this.#service, reason, timeout, attempted, waited, maxConcurrent }
+    const { service, key } = this.#circuit
+    const details = { service, key, reason, timeout, attempted, waited, maxConcurrent }
     this.cutBy(reason, new CircuitTimeoutError(details))
   }
 

@@ -8,8 +8,19 @@ import type { OperationContext } from './operation-context.ts'
  */
 export type Operation<T> = (context: OperationContext) => PromiseLike<T> | T
 
+/** Options of a call of a keyed service. */
+export interface KeyedCallOptions<T = unknown, F = never> extends Omit<CallOptions<T, F>, 'key'> {
+  /**
+   * The tenant, host or region whose circuit guards the call: any text without control characters. One of more than 256
+   * characters is known by its hash.
+   */
+  readonly key: string
+}
+
 /** Options of one call; an option given here wins over the service's settings. */
 export interface CallOptions<T = unknown, F = never> {
+  /** Only keyed services have one: {@link KeyedCallOptions}. */
+  readonly key?: undefined
   /** The longest the call may take, in milliseconds, the wait for a permit included; `false`: no limit of its own. */
   readonly timeout?: number | false | undefined
   /**
@@ -45,8 +56,10 @@ export interface CallOptions<T = unknown, F = never> {
 /**
  * Whether a call can be made of these. It is asked of each call with options, so that it says nothing of what is wrong:
  * `wrong-call.ts` does. A new option belongs into both; the compiler asks for it.
+ *
+ * @param isKeyed whether the service has a circuit for each key
  */
-export function isCall(operation: unknown, options: object): boolean {
+export function isCall(operation: unknown, options: object, isKeyed: boolean): boolean {
   if (typeof operation !== 'function' || typeof options !== 'object') return false
   for (const name in options) {
     const value: unknown = options[name as never]
@@ -68,6 +81,10 @@ export function isCall(operation: unknown, options: object): boolean {
       case 'until':
         if (isGiven && value !== 'consumed') return false
         break
+      case 'key':
+        // The service has looked at it.
+        if (isGiven && !isKeyed) return false
+        break
       default:
         option satisfies never
         return false
@@ -86,6 +103,9 @@ export function isSignal(value: unknown): boolean {
 }
 
 /** Options that are none are left as they are, to be refused. */
-export function withOption<T, F>(options: CallOptions<T, F> | undefined, option: CallOptions<T, F>): CallOptions<T, F> {
-  return typeof (options ?? {}) === 'object' ? { ...options, ...option } : (options as CallOptions<T, F>)
+export function withOption<T, F>(
+  options: CallOptions<T, F> | KeyedCallOptions<T, F> | undefined,
+  option: CallOptions<T, F>,
+): CallOptions<T, F> | KeyedCallOptions<T, F> {
+  return (typeof (options ?? {}) === 'object' ? { ...options, ...option } : options) as CallOptions<T, F>
 }

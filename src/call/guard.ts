@@ -55,6 +55,8 @@ export class Guard implements DeadlineHost {
   readonly circuit: Circuit
   readonly sync: Synchronizer
   readonly permits: Semaphore
+  /** The guard of the service as a whole, where this is the guard of a key; every call passes both. */
+  readonly parent: Guard | undefined
   /** As in the settings, in milliseconds. */
   readonly deadlineReserve: number
   readonly #runtime: Runtime
@@ -80,19 +82,22 @@ export class Guard implements DeadlineHost {
     permits: Semaphore,
     runtime: Runtime,
     load: (sync: Synchronizer) => Promise<void>,
+    parent?: Guard,
   ) {
+    this.parent = parent
     this.circuit = circuit
     this.sync = sync
     this.permits = permits
     this.#runtime = runtime
     this.#clock = turnClockOf(runtime)
-    this.#gate = new Gate(circuit, sync, permits, runtime, load, () => {
+    const onSharing = (): void => {
       this.#isPlain = false
-    })
+    }
+    this.#gate = new Gate(circuit, sync, permits, runtime, load, onSharing, parent)
     this.#unbound = new UnboundCalls(circuit.service, runtime)
     const { mode, timeout, slowCallThreshold, deadlineReserve } = circuit.settings
     this.deadlineReserve = deadlineReserve
-    this.#isPlain = mode === 'enforce' && timeout === false && slowCallThreshold === false
+    this.#isPlain = mode === 'enforce' && timeout === false && slowCallThreshold === false && parent === undefined
   }
 
   /** Runs an operation; see `CircuitBreaker.call`. */
@@ -152,7 +157,7 @@ export class Guard implements DeadlineHost {
   ): Promise<T | F> {
     const { circuit } = this
     const { settings } = circuit
-    if (!isCall(operation, options)) return this.#refuseCall(operation, options)
+    if (!isCall(operation, options, circuit.key !== undefined)) return this.#refuseCall(operation, options)
     const timeout = options.timeout ?? settings.timeout
     if (timeout !== false && timeout <= secondsOfCalls && timeout !== settings.timeout) this.#doubt(timeout)
     const signal = options.signal ?? undefined
@@ -167,20 +172,26 @@ export class Guard implements DeadlineHost {
     const now = needsInstant ? this.#clock.instant() : this.#clock.now()
     const endsAt = invocation === undefined ? Number.POSITIVE_INFINITY : invocation.endsAt
     const isOver = endsAt - settings.deadlineReserve <= now || signal?.aborted === true
-    const admission = isOver ? undefined : this.#gate.admitAtOnce(invocation, now)
+    let admission = isOver ? undefined : this.#gate.admitAtOnce(invocation, now)
     if (typeof admission === 'string') return this.#refuse(admission, now, fallback)
+    if (this.parent !== undefined && admission !== undefined && admission !== passThrough) {
+      const above = this.parent.#gate.admitAtOnce(invocation, now)
+      const isAdmitted = typeof above === 'object'
+      if (!isAdmitted) this.#settle(admission, 'ignore', undefined, invocation)
+      if (typeof above === 'string') return this.parent.#refuse(above, now, fallback)
+      admission = isAdmitted ? { ...admission, above } : undefined
+    }
     const isBound =
       timeout !== false || signal !== undefined || endsAt !== Number.POSITIVE_INFINITY || until !== undefined
     if (admission !== undefined && !isBound && fallback === undefined) {
       return this.#runUnbound(operation, options, invocation, admission)
     }
-    const { service } = circuit
-    const limits = new CallLimits(service, this.#runtime, timeout, signal, invocation, settings.deadlineReserve, now)
+    const limits = new CallLimits(circuit, this.#runtime, timeout, signal, invocation, settings.deadlineReserve, now)
     limits.start(this.#clock)
     const attempt =
       admission === undefined
         ? this.#gate
-            .admit(invocation, limits)
+            .admit(invocation, limits, this.sync.loadAttempted)
             .then((later) => this.#runBound(operation, options, invocation, later, limits))
         : this.#runBound(operation, options, invocation, admission, limits)
     return fallback === undefined ? attempt : this.#replace(attempt, fallback, limits)
@@ -193,7 +204,17 @@ export class Guard implements DeadlineHost {
   /** The answer to what is no call: the mistake is not the service's, and no fallback hides it. */
   async #refuseCall(operation: unknown, options: unknown): Promise<never> {
     const { refuseCall } = await import('./wrong-call.ts')
-    return refuseCall(this.circuit.service, operation, options)
+    return refuseCall(this.circuit, operation, options)
+  }
+
+  /** Admits a call of one of its keys. */
+  admitBelow(invocation: Invocation | undefined, limits: CallLimits): Promise<Admission> {
+    return this.#gate.admit(invocation, limits, false)
+  }
+
+  /** A call of one of its keys was not admitted after all. */
+  releaseBelow(admission: Admission, invocation: Invocation | undefined): void {
+    this.#settle(admission, 'ignore', undefined, invocation)
   }
 
   /** The answer to a call that the circuit refuses. */
@@ -219,7 +240,7 @@ export class Guard implements DeadlineHost {
     try {
       replaced = await attempt
       if (!limits.fallbackApplies) return replaced as T
-      error = new BreakableResultError(this.circuit.service, replaced)
+      error = new BreakableResultError(this.circuit.service, replaced, this.circuit.key)
     } catch (thrown) {
       if (!limits.fallbackApplies) throw thrown
       error = thrown
@@ -344,8 +365,9 @@ export class Guard implements DeadlineHost {
 
   /** Called by {@link DeadlineCall}, as the next three are. */
   limitsOf(invocation: Invocation, startedAt: number): CallLimits {
-    const { service, settings } = this.circuit
-    return new CallLimits(service, this.#runtime, false, undefined, invocation, settings.deadlineReserve, startedAt)
+    const { circuit } = this
+    const { deadlineReserve } = circuit.settings
+    return new CallLimits(circuit, this.#runtime, false, undefined, invocation, deadlineReserve, startedAt)
   }
 
   callSucceeded(call: DeadlineCall, value: unknown): void {
@@ -415,8 +437,20 @@ export class Guard implements DeadlineHost {
   /** Gives everything back once, and lets the circuit learn. */
   #settle(admission: Admission, outcome: Outcome, evidence: unknown, invocation: Invocation | undefined): void {
     admission.permit?.release()
+    if (this.parent !== undefined && admission.above !== undefined) {
+      const isNews = outcome !== 'failure' || this.#isNews(admission, admission.above)
+      this.parent.#settle(admission.above, isNews ? outcome : 'ignore', evidence, invocation)
+    }
     if (outcome === 'success' && this.#changesNothing(admission)) return
     this.#learn(admission, outcome, evidence, invocation)
+  }
+
+  /**
+   * Whether a failure says something of the service as a whole. That a key goes on failing does not: one dead tenant would open
+   * the circuit of all. The failure of a probe of that circuit always does.
+   */
+  #isNews({ lease }: Admission, above: Admission): boolean {
+    return above.lease !== undefined || (lease === undefined && !this.circuit.isFailingAt(this.#runtime.now()))
   }
 
   /** Whether a success leaves nothing to learn. */

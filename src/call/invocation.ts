@@ -51,6 +51,8 @@ export class Invocation implements TurnListener {
   /** The calls that are under way, as a list that each of them can leave at once: a `Set` would cost half of a call. */
   #first: Watched | undefined
   #hasEnded = false
+  /** Finds the key of calls that name none. Given by the middleware. */
+  #keyBy: (() => unknown) | undefined
   #timer: TimerHandle | undefined
   #timerAt = Number.POSITIVE_INFINITY
   /** Looked up when the timer is set. */
@@ -60,13 +62,21 @@ export class Invocation implements TurnListener {
   /** Whether the timer was late and this is the time that it gives. */
   #isGrace = false
 
-  constructor(context: TimeSource, runtime: Runtime) {
+  constructor(context: TimeSource, runtime: Runtime, keyBy?: () => unknown) {
+    this.#keyBy = keyBy
     this.requestId = context.awsRequestId ?? context.lambdaContext?.awsRequestId
     this.isDurable = context.lambdaContext !== undefined
     this.#runtime = runtime
     this.startedAt = runtime.now()
     this.#endsAt = this.startedAt + remainingTime(context)
     this.hasDeadline = this.#endsAt !== Number.POSITIVE_INFINITY
+  }
+
+  /** The key of calls of keyed services that name none; found when it is first needed. */
+  get key(): unknown {
+    const key = this.#keyBy?.()
+    this.#keyBy &&= () => key
+    return key
   }
 
   /** The time that is left, in milliseconds; `Infinity` if there is no deadline. */

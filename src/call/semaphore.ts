@@ -22,6 +22,7 @@ const countless = 2 ** 30 - 1
  * the permit that it grants.
  */
 export class Semaphore implements Permit {
+  readonly #permits: number
   #free: number
   readonly #maxQueue: number
   /** The ends of the queue, a list: a `Set` of which the first is taken again and again looks at all who were there before. */
@@ -35,8 +36,14 @@ export class Semaphore implements Permit {
    * @param maxQueue how many may wait; `false`: any number
    */
   constructor(permits: number, maxQueue: number | false) {
-    this.#free = Math.min(permits, countless)
+    this.#permits = Math.min(permits, countless)
+    this.#free = this.#permits
     this.#maxQueue = maxQueue === false ? Number.POSITIVE_INFINITY : maxQueue
+  }
+
+  /** Whether nobody holds a permit, nor waits for one. */
+  get isIdle(): boolean {
+    return this.#free === this.#permits && this.#waiting === 0
   }
 
   /** How many wait. */

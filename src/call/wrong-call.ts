@@ -4,6 +4,7 @@
  * @module
  */
 
+import type { CircuitName } from '../errors.ts'
 import { longestTimer } from '../runtime.ts'
 import { checkOptions, type OptionRule } from '../settings/option-rules.ts'
 import { describe, Problems, quote } from '../settings/problems.ts'
@@ -21,12 +22,13 @@ const rules: Readonly<Record<keyof CallOptions, OptionRule>> = {
   until: { allowed: "'consumed'", accepts: (value) => value === 'consumed' },
   isBreakableError: aFunction,
   isBreakableResult: aFunction,
+  key: { allowed: 'left out, because the service is not keyed', accepts: () => false },
 }
 
 const optionRules = { of: 'a call', allowed: 'an object such as { timeout: 2000 }', options: rules }
 
 /** @throws {ConfigurationError} naming everything that is wrong with a call for which `isCall` is `false` */
-export function refuseCall(service: string, operation: unknown, options: unknown): never {
+export function refuseCall({ service, key }: CircuitName, operation: unknown, options: unknown): never {
   const problems = new Problems()
   const source = `call of ${quote(service)}`
   if (typeof operation !== 'function') {
@@ -38,6 +40,8 @@ export function refuseCall(service: string, operation: unknown, options: unknown
     // An inherited option counts, and null is none.
     const given: Record<string, unknown> = {}
     for (const name in options) given[name] = options[name as never] ?? undefined
+    // A keyed service has looked at its key.
+    if (key !== undefined) delete given['key']
     checkOptions(optionRules, given, problems, { source })
   } else {
     problems.mustBe(optionRules.allowed, 'options', source, options)

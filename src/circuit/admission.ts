@@ -89,7 +89,8 @@ export class Admission {
     const delay = view === this.#view.record ? this.#claims.delayAt(view, now) : 0
     const { staleAt } = this.#cached
     const { storageTimeout } = this.#world
-    const context = { service: this.#service, settings: this.#settings, view, delay, staleAt, storageTimeout }
+    const name = { service: this.#service, key: this.#world.key }
+    const context = { ...name, settings: this.#settings, view, delay, staleAt, storageTimeout }
     return refusalOf(context, verdict, now)
   }
 

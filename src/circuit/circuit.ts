@@ -52,6 +52,8 @@ export type OperatorDecision = (record: CircuitRecord, now: number, tokens: Toke
 
 export class Circuit {
   readonly service: string
+  /** The key of a keyed service; `undefined`: the circuit is the service's own. */
+  readonly key: string | undefined
   readonly settings: ServiceSettings
   readonly #world: CircuitWorld
   readonly #cached: CachedRecord
@@ -68,6 +70,7 @@ export class Circuit {
   constructor(service: string, settings: ServiceSettings, world: CircuitWorld) {
     const { runtime } = world
     this.service = service
+    this.key = world.key
     this.settings = settings
     this.#world = world
     const cached = new CachedRecord(settings, runtime.random)
@@ -231,6 +234,11 @@ export class Circuit {
     this.#calls.callFailed(period, at, lastFailure, requestId, startedAt)
   }
 
+  /** Whether the last call of this instance that counted has failed, not longer than a `window` ago. */
+  isFailingAt(now: number): boolean {
+    return this.#streak.liveLength(now) > 0
+  }
+
   // -------------------------------------------------------------------------------------------------------- steps
 
   /** Whether anything waits to be stored. */
@@ -241,6 +249,12 @@ export class Circuit {
   get #isVerdictDue(): boolean {
     if (this.#cached.current?.suspectedAt === undefined) return false
     return suspicion(this.#cached.current, this.#now(), this.settings) !== 'open'
+  }
+
+  /** Whether it has nothing to do at the store, and time alone brings nothing about. */
+  get isAtRest(): boolean {
+    const isSuspected = this.#cached.current?.suspectedAt !== undefined
+    return !this.hasWork && !this.hasReadyLease && !this.#alone.isMade && !isSuspected
   }
 
   /** Whether anything waits that can be written now. */

@@ -5,14 +5,13 @@
  * @module
  */
 
-import { CircuitOpenError, type RefusalReason } from '../errors.ts'
+import { type CircuitName, CircuitOpenError, type RefusalReason } from '../errors.ts'
 import type { ServiceSettings } from '../settings/table.ts'
 import type { CircuitRecord } from '../storage/contract.ts'
 import { liveLeases, retryTime, type Verdict } from './state-machine.ts'
 
 /** A circuit that refuses a call, as far as it is known. Times are milliseconds, instants since the epoch. */
-export interface Refusal {
-  readonly service: string
+export interface Refusal extends CircuitName {
   readonly settings: ServiceSettings
   readonly view: CircuitRecord
   /** How much later than `retryAt` this instance probes. */
@@ -24,13 +23,14 @@ export interface Refusal {
 
 /** The error for a call that is refused at `now`. */
 export function refusalOf(refusal: Refusal, verdict: Exclude<Verdict, 'pass'>, now: number): CircuitOpenError {
-  const { service, view } = refusal
+  const { service, key, view } = refusal
   const reason: RefusalReason = verdict === 'claim' ? 'unclaimed' : verdict
   // Whole milliseconds, and never too early: instances spread their claims out by fractions of one.
   const retryAfter = Math.ceil(Math.max(0, waitFor(refusal, verdict, now)))
   const { openedAt, lastFailure } = view
   const { by, why } = (verdict === 'forced' && view.override) || {}
-  return new CircuitOpenError({ service, retryAfter, openedAt, lastFailure, reason, by, why })
+  const name = key === undefined ? { service } : { service, key }
+  return new CircuitOpenError({ ...name, retryAfter, openedAt, lastFailure, reason, by, why })
 }
 
 /** How long it takes until another try can succeed. */

@@ -10,8 +10,26 @@ import type { CircuitOverride, CircuitState, FailureSummary } from '../storage/c
 import type { Circuit } from './circuit.ts'
 import { activeOverride, effectiveState, retryTime } from './state-machine.ts'
 
-/** The live snapshots of all services, by key. It has no prototype, so that a service may have any name. */
-export type Circuits<K extends string = string> = { readonly [Key in K]: CircuitSnapshot }
+/** The circuits of a keyed service. */
+export interface KeyedCircuits {
+  /**
+   * The live snapshot of a key's circuit. One that has had no call in this instance, or none for long, is not known: it reads
+   * `CLOSED`.
+   *
+   * @throws {ConfigurationError} if it is no key
+   */
+  of(key: string): CircuitSnapshot
+  /** The live snapshot of the service's own circuit; `undefined` without `keyed: { parent: true }`. */
+  readonly parent: CircuitSnapshot | undefined
+}
+
+/**
+ * The live snapshots of all services, by service key; for those that are keyed, what finds the snapshot of a key. It has no
+ * prototype, so that a service may have any name.
+ */
+export type Circuits<K extends string = string, D extends string = never> = {
+  readonly [Key in K]: Key extends D ? KeyedCircuits : CircuitSnapshot
+}
 
 /**
  * A circuit as this instance knows it, read-only and live: each property is computed when it is read. Instants are
@@ -20,6 +38,8 @@ export type Circuits<K extends string = string> = { readonly [Key in K]: Circuit
 export interface CircuitSnapshot {
   /** The service key. */
   readonly service: string
+  /** The key of a keyed service; absent: the circuit is the service's own. */
+  readonly key?: string
   /**
    * The state to act on. `OPEN` only until `retryAt`; from then on it reads `HALF_OPEN`, so that a handler that only
    * asks for `OPEN` lets the probe through. In `mode: 'observe'` it is what would hold; calls pass all the same. With
@@ -59,60 +79,71 @@ export interface CircuitSnapshot {
   readonly queued: number
 }
 
+/** A circuit, and the permits of its calls. */
+interface Guarded {
+  readonly circuit: Circuit
+  readonly permits: { readonly queued: number }
+}
+
 /** Node's name of the method that says how an object is printed. */
 const inspect = Symbol.for('nodejs.util.inspect.custom')
 
 /**
  * The live snapshot of a circuit. Its properties are its own and enumerable, so that it can be copied; printed by
  * `console.log` it shows its values instead of getters.
+ *
+ * @param guardOf the circuit and its permits, asked for at each reading: a key's circuit may be made later, and be forgotten
  */
 export function snapshotOf(
-  circuit: Circuit,
+  guardOf: () => Guarded,
   { now }: Pick<Runtime, 'now'>,
-  permits: { readonly queued: number },
+  { service, settings }: Pick<Circuit, 'service' | 'settings'>,
+  key?: string,
 ): CircuitSnapshot {
-  const { service, settings } = circuit
+  const circuitOf = (): Circuit => guardOf().circuit
   const snapshot: CircuitSnapshot = {
     service,
+    ...(key !== undefined && { key }),
     mode: settings.mode,
     get state() {
-      return effectiveState(circuit.acting, now(), settings)
+      return effectiveState(circuitOf().acting, now(), settings)
     },
     get failureCount() {
-      return circuit.failureCount
+      return circuitOf().failureCount
     },
     get successCount() {
-      return circuit.view.successCount
+      return circuitOf().view.successCount
     },
     get scope() {
+      const circuit = circuitOf()
       return circuit.acting === circuit.view ? 'fleet' : 'instance'
     },
     get openedAt() {
-      return circuit.acting.openedAt
+      return circuitOf().acting.openedAt
     },
     get retryAt() {
-      const forced = activeOverride(circuit.view, now())
+      const forced = activeOverride(circuitOf().view, now())
       if (forced !== undefined) return forced.state === 'OPEN' ? forced.until : undefined
-      const { acting } = circuit
+      const { acting } = circuitOf()
       return acting.retryAt === undefined ? undefined : retryTime(acting, settings)
     },
     get lastFailureAt() {
-      return circuit.view.lastFailureAt
+      return circuitOf().view.lastFailureAt
     },
     get lastFailure() {
-      return circuit.acting.lastFailure
+      return circuitOf().acting.lastFailure
     },
     get generation() {
-      return circuit.view.generation
+      return circuitOf().view.generation
     },
     get epoch() {
-      return circuit.view.epoch
+      return circuitOf().view.epoch
     },
     get override() {
-      return circuit.view.override
+      return circuitOf().view.override
     },
     get queued() {
-      return permits.queued
+      return guardOf().permits.queued
     },
   }
   return Object.freeze(Object.defineProperty(snapshot, inspect, { value: () => ({ ...snapshot }) }))

@@ -21,6 +21,8 @@ export interface Reachability {
 
 /** The surroundings that a circuit works with. */
 export interface CircuitWorld {
+  /** The key of a keyed service; absent: the circuit is the service's own. */
+  readonly key?: string | undefined
   readonly runtime: Pick<Runtime, 'now' | 'random' | 'id'>
   readonly store: Reachability
   /** Whether other instances use the same store. */

@@ -8,9 +8,13 @@ import { storageVariables } from '../storage/factory.ts'
 import type { Warning } from '../warnings.ts'
 import { checkSetting, type Found, type Layer, pathOf } from './layers.ts'
 import { type Environment, nearest, type Problems, quote, textOf } from './problems.ts'
-import { serviceSettings, settings } from './table.ts'
+import type { Setting } from './rules.ts'
+import { keyedSettings, serviceSettings, settings } from './table.ts'
 
 const prefix = 'CIRCUIT_BREAKER_'
+
+/** Every setting that a variable may set. */
+const all: Readonly<Record<string, Setting>> = { ...settings, ...keyedSettings }
 
 /** `failureThreshold` → `CIRCUIT_BREAKER_FAILURE_THRESHOLD` */
 export function variableOf(setting: string): string {
@@ -41,7 +45,7 @@ export function readVariables(env: Environment, keys: readonly string[], problem
   const services = new Map<string, Layer>(keys.map((key) => [key, {}]))
   const warnings: Warning[] = []
   const names = new Map<string, string>(storageVariables.map((variable) => [variable, 'storage']))
-  for (const name of Object.keys(settings)) if (settings[name]?.fromText) names.set(variableOf(name), name)
+  for (const [name, { fromText }] of Object.entries(all)) if (fromText) names.set(variableOf(name), name)
   const keysBySuffix = Map.groupBy(keys, suffixOf)
 
   for (const variable of Object.keys(env)) {
@@ -54,7 +58,7 @@ export function readVariables(env: Environment, keys: readonly string[], problem
       warnings.push(({ unknownVariable }) => unknownVariable(odd))
     } else if (suffix === '') {
       if (name !== 'storage') breaker[name] = checkText(name, '', variable, text, problems)
-    } else if (!Object.hasOwn(serviceSettings, name)) {
+    } else if (!Object.hasOwn(serviceSettings, name) && !Object.hasOwn(keyedSettings, name)) {
       problems.add(name, variable, undefined, `${base} cannot be set per service, only for the whole breaker`)
     } else {
       const [key, ...others] = keysBySuffix.get(suffix) ?? []
@@ -72,5 +76,5 @@ export function readVariables(env: Environment, keys: readonly string[], problem
 }
 
 function checkText(name: string, path: string, variable: string, text: string, problems: Problems): Found {
-  return checkSetting(name, path, variable, settings[name]?.fromText?.(text), problems)
+  return checkSetting(name, path, variable, all[name]?.fromText?.(text), problems)
 }

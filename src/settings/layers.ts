@@ -1,6 +1,6 @@
 import { type Problems, quote } from './problems.ts'
 import type { Setting } from './rules.ts'
-import { settings } from './table.ts'
+import { keyedSettings, settings } from './table.ts'
 
 /** A value and where it came from: `option`, `default` or a variable's name. A value that was refused is `undefined`. */
 export interface Found {
@@ -18,7 +18,7 @@ export function pathOf(key: string): string {
 
 /** Takes a value that the setting accepts. Adds a problem for any other. */
 export function checkSetting(name: string, path: string, source: string, value: unknown, problems: Problems): Found {
-  const setting = settings[name] as Setting
+  const setting = (settings[name] ?? keyedSettings[name as keyof typeof keyedSettings]) as Setting
   if (setting.accepts(value)) return { value, source }
   problems.mustBe(setting.allowed, path + name, source, value)
   return { value: undefined, source }

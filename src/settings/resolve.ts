@@ -7,6 +7,7 @@
  * @module
  */
 
+import { createHash } from 'node:crypto'
 import type { StateChangeListener, StorageErrorListener } from '../events.ts'
 import type { ICircuitStorage } from '../storage/contract.ts'
 import { resolveStorage, type StorageConfig } from '../storage/factory.ts'
@@ -18,6 +19,8 @@ import {
   breakerOptions,
   breakerSettings,
   type CircuitBreakerOptions,
+  type KeyedSettings,
+  keyedSettings,
   type ServiceSettings,
   serviceSettings,
   settings,
@@ -49,7 +52,7 @@ export interface ResolvedConfig<K extends string = string> {
  * @throws {ConfigurationError} with every problem at once
  */
 export function resolveConfig<K extends string>(
-  options: CircuitBreakerOptions<K>,
+  options: CircuitBreakerOptions<K, unknown>,
   env: Environment,
 ): ResolvedConfig<K> {
   const problems = new Problems()
@@ -59,7 +62,7 @@ export function resolveConfig<K extends string>(
   const { services: givenServices, storage: givenStorage, ...given }: Record<string, unknown> = ownProperties(options)
   const services = readServices(givenServices, problems)
   const variables = readVariables(env, [...services.keys()], problems)
-  const defaults = Object.entries(settings).map(([name, setting]) => [
+  const defaults = Object.entries({ ...settings, ...keyedSettings }).map(([name, setting]) => [
     name,
     { value: setting.default, source: 'default' },
   ])
@@ -71,12 +74,15 @@ export function resolveConfig<K extends string>(
   const storage = resolveStorage(givenStorage, env, problems)
   const resolved = new Map<string, ServiceSettings>()
   const doubts = doubtsAbout(breaker, '')
-  for (const [key, serviceOptions] of services) {
-    const own: Layer = { ...readOptions(serviceOptions, pathOf(key), problems), ...variables.services.get(key) }
+  for (const [key, { keyed: givenKeyed, ...serviceOptions }] of services) {
+    const path = pathOf(key)
+    const ofKeys = readKeyed(givenKeyed, `${path}keyed`, problems)
+    const own: Layer = { ...readOptions(serviceOptions, path, problems), ...ofKeys, ...variables.services.get(key) }
     const merged: Layer = { ...breaker, ...own }
-    checkTogether(key, own, merged, problems)
-    doubts.push(...doubtsAbout(own, pathOf(key)))
-    resolved.set(key, valuesOf(merged, Object.keys(serviceSettings)) as unknown as ServiceSettings)
+    checkTogether(key, own, merged, givenKeyed !== undefined, problems)
+    doubts.push(...doubtsAbout(own, path))
+    const keyed = ofKeys && (valuesOf(merged, Object.keys(keyedSettings)) as unknown as KeyedSettings)
+    resolved.set(key, { ...valuesOf(merged, Object.keys(serviceSettings)), keyed } as unknown as ServiceSettings)
   }
   problems.throwIfAny()
   return {
@@ -134,10 +140,26 @@ function readServices(given: unknown, problems: Problems): Map<string, Readonly<
   return services
 }
 
+/** Reads the settings of the keys of a service; `undefined`: it has none. */
+function readKeyed(given: unknown, path: string, problems: Problems): Layer | undefined {
+  if (given === undefined) return undefined
+  if (isObject(given)) return readNamed(given, `${path}.`, Object.keys(keyedSettings), problems)
+  problems.mustBe('an object such as { maxKeys: 1000 }', path, 'option', given)
+  return {}
+}
+
 /** Reads the options of the breaker (`path` is empty) or those of one service. */
 function readOptions(given: Readonly<Record<string, unknown>>, path: string, problems: Problems): Layer {
+  return readNamed(given, path, Object.keys(path === '' ? settings : serviceSettings), problems)
+}
+
+function readNamed(
+  given: Readonly<Record<string, unknown>>,
+  path: string,
+  known: readonly string[],
+  problems: Problems,
+): Layer {
   const layer: Layer = {}
-  const known = Object.keys(path === '' ? settings : serviceSettings)
   for (const [name, value] of Object.entries(given)) {
     if (known.includes(name)) {
       if (value !== undefined) layer[name] = checkSetting(name, path, 'option', value, problems)
@@ -162,16 +184,52 @@ const longestKey = 256
  */
 export function storedKey(namespace: string | undefined, key: string): string {
   const parts = namespace === undefined ? [key] : [namespace, key]
-  return parts.map((part) => part.replace(/[#%]/g, encodeURIComponent)).join('#')
+  return parts.map(escaped).join('#')
+}
+
+/**
+ * The beginning of the key under which a key's circuit is stored: `namespace#service#`, also without a namespace. A service
+ * without keys is stored with one `#` or none, so that the two never meet.
+ */
+export function storedPrefix(namespace: string | undefined, service: string): string {
+  return `${[namespace ?? '', service].map(escaped).join('#')}#`
+}
+
+/**
+ * The key under which a key's circuit is stored: after {@link storedPrefix}, `#` and `%` escaped. Where that takes more bytes
+ * than every store allows, the key is hashed. A `%` that escapes nothing marks it: no key is stored so by itself.
+ */
+export function storedKeyOf(prefix: string, key: string): string {
+  const stored = prefix + escaped(key)
+  return Buffer.byteLength(stored) > longestKey ? `${prefix}%${hashOf(key)}` : stored
+}
+
+/** Under which the circuit is stored that those keys share for which there is no other: no key is stored so by itself. */
+export const sharedKey = '%shared'
+
+/** A text by which a long one is known. */
+export function hashOf(key: string): string {
+  return `sha256-${createHash('sha256').update(key).digest('base64url')}`
+}
+
+/** The bytes of a key that is hashed: `%sha256-` and 32 bytes as text for URLs. */
+const hashedBytes = 8 + 43
+
+function escaped(part: string): string {
+  return part.replace(/[#%]/g, encodeURIComponent)
 }
 
 /** Checks settings that are right one by one against each other. A setting that was refused already is `undefined`. */
-function checkTogether(key: string, own: Layer, merged: Layer, problems: Problems): void {
+function checkTogether(key: string, own: Layer, merged: Layer, isKeyed: boolean, problems: Problems): void {
   const { namespace, resetTimeout: reset, maxResetTimeout: max } = merged
-  const bytes = Buffer.byteLength(storedKey(namespace?.value as string | undefined, key))
+  const prefix = namespace?.value as string | undefined
+  const bytes = isKeyed
+    ? Buffer.byteLength(storedPrefix(prefix, key)) + hashedBytes
+    : Buffer.byteLength(storedKey(prefix, key))
   if (bytes > longestKey) {
     const together = namespace?.value === undefined ? '' : `, stored with the namespace (${namespace.source}),`
-    const what = `${quote(key)}${together} takes ${bytes} bytes, but ${longestKey} are allowed`
+    const keys = isKeyed ? ' and a key of its own' : ''
+    const what = `${quote(key)}${together}${keys} takes ${bytes} bytes, but ${longestKey} are allowed`
     problems.add('services', 'option', key, `services: the key ${what}`)
   }
   if (Number(reset?.value) > Number(max?.value)) {

@@ -33,6 +33,14 @@ export type IsBreakableError = (error: unknown) => boolean | Outcome
  */
 export type IsBreakableResult<T = unknown> = (result: T) => boolean | Outcome
 
+/** The settings of a service that has a circuit for each key. */
+export interface KeyedSettings {
+  /** The keys that one instance knows at once, and those that may fail within a `window` before the rest share one circuit. Default: 1000. */
+  readonly maxKeys: number
+  /** Whether a call is guarded by the service's own circuit, too. Default: `false`. */
+  readonly parent: boolean
+}
+
 /** The settings of one service, complete. Times are milliseconds. */
 export interface ServiceSettings {
   /**
@@ -76,14 +84,46 @@ export interface ServiceSettings {
   readonly rampUp: number | false
   /** Default: `enforce`. */
   readonly mode: Mode
+  /** A circuit for each key, for keys that are not known up front. Default: the service has one circuit. */
+  readonly keyed: KeyedSettings | undefined
   /** Which errors count as failures. Default: the exported `isBreakableError`. */
   readonly isBreakableError: IsBreakableError
   /** Which results count as failures. Default: the exported `isBreakableResult`. */
   readonly isBreakableResult: IsBreakableResult
 }
 
-/** The settings that one service can have, or all services together. One that is `undefined` is not set. */
-export type ServiceOptions = { readonly [Name in keyof ServiceSettings]?: ServiceSettings[Name] | undefined }
+/** The settings that all services can have together, or each of its own. One that is `undefined` is not set. */
+export type SharedOptions = {
+  readonly [Name in Exclude<keyof ServiceSettings, 'keyed'>]?: ServiceSettings[Name] | undefined
+}
+
+/** The settings of the keys of a service. */
+export type KeyedOptions = { readonly [Name in keyof KeyedSettings]?: KeyedSettings[Name] | undefined }
+
+/** The settings that one service can have. One that is `undefined` is not set. */
+export interface ServiceOptions extends SharedOptions {
+  /** A circuit for each key, for keys that are not known up front. Default: the service has one circuit. */
+  readonly keyed?: KeyedOptions | undefined
+}
+
+/** No service is keyed. */
+export type NoKeys = Record<never, never>
+
+/** Finds out by inference which services of a map are keyed: `T` has the `keyed` of each. */
+type KeyedIn<T> = {
+  readonly [Key in keyof T]:
+    | {
+        readonly keyed?: (T[Key] & { readonly [Name in Exclude<keyof T[Key], keyof KeyedOptions>]: never }) | undefined
+      }
+    | undefined
+}
+
+/** The keyed ones among the services `K`, where `T` has the `keyed` of each. */
+export type KeyedServices<K extends string, T> = [keyof T] extends [never]
+  ? never
+  : T extends readonly unknown[]
+    ? never
+    : { [Key in K]: Key extends keyof T ? (T[Key] extends object ? Key : never) : never }[K]
 
 /**
  * The options of a breaker. A service's own settings win over those given here for all services, and at the same level
@@ -94,10 +134,12 @@ export type ServiceOptions = { readonly [Name in keyof ServiceSettings]?: Servic
  *   services: { stripe: { failureThreshold: 2 }, paypal: {} },
  *   resetTimeout: 30_000,
  * }
+ *
+ * `T` is inferred: the `keyed` of each service.
  */
-export interface CircuitBreakerOptions<K extends string = string> extends ServiceOptions {
+export interface CircuitBreakerOptions<K extends string = string, T = NoKeys> extends SharedOptions {
   /** The services to guard: a list of keys, or an object from key to that service's own settings. */
-  readonly services: readonly K[] | { readonly [Key in K]: ServiceOptions | undefined }
+  readonly services: readonly K[] | ({ readonly [Key in K]: ServiceOptions | undefined } & KeyedIn<T>)
   /** Where the state is kept. Default: what the environment variables name; outside Lambda, memory. */
   readonly storage?: StorageOption | undefined
   /** Prefix of the stored keys. Default: none. */
@@ -129,7 +171,7 @@ export interface CircuitBreakerOptions<K extends string = string> extends Servic
 export const secondsOfCalls = 30
 
 /** The settings that each service can have of its own. */
-export const serviceSettings: Readonly<Record<keyof ServiceSettings, Setting>> = {
+export const serviceSettings: Readonly<Record<keyof SharedOptions, Setting>> = {
   failureThreshold: whole(3, 1),
   failureRateThreshold: whole(50, 1, 100, 'of per cent '),
   resetTimeout: milliseconds(10_000, 1, 120),
@@ -150,6 +192,13 @@ export const serviceSettings: Readonly<Record<keyof ServiceSettings, Setting>> =
   mode: oneOf('enforce', 'observe', 'off'),
   isBreakableError: callback(isBreakableError),
   isBreakableResult: callback(isBreakableResult),
+}
+
+/** The settings that the keys of a service can have. */
+export const keyedSettings: Readonly<Record<keyof KeyedSettings, Setting>> = {
+  maxKeys: whole(1_000, 1, 1_000_000),
+  // Whether a provider is one is nothing that a deployment decides.
+  parent: { default: false, allowed: 'true or false', accepts: (value) => typeof value === 'boolean' },
 }
 
 /** The names of the settings that the whole breaker has. */
@@ -173,7 +222,7 @@ export const breakerSettings: Readonly<Record<BreakerSetting, Setting>> = {
   onStorageError: callback(),
 }
 
-/** All settings by name. */
+/** All settings by name, but for those of keys. */
 export const settings: Readonly<Record<string, Setting>> = { ...serviceSettings, ...breakerSettings }
 
 /** The options that a service cannot have of its own. */

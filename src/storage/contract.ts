@@ -168,6 +168,8 @@ export interface JournalEntry {
   readonly at: number
   /** The service key, without the namespace. */
   readonly service: string
+  /** The key of a keyed service. */
+  readonly key?: string | undefined
   readonly from: CircuitState
   readonly to: CircuitState
   /** The generation that began with it. */

@@ -38,6 +38,7 @@ function parseEntry(raw: unknown): JournalEntry | undefined {
     id,
     at,
     service,
+    key: text(raw['key']),
     from,
     to,
     generation,

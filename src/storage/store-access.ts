@@ -1,4 +1,4 @@
-import { CircuitStorageError, type StorageOperation } from '../errors.ts'
+import { type CircuitName, CircuitStorageError, type StorageOperation } from '../errors.ts'
 import { Notifier, type StorageErrorEvent, type StorageErrorListener } from '../events.ts'
 import { graceAfter, type Runtime } from '../runtime.ts'
 import { warnVisibly } from '../warnings.ts'
@@ -12,8 +12,11 @@ const longestPreparation = 5_000
 const warningInterval = 60_000
 const warningType = 'CircuitStorageWarning'
 
-/** The services that an operation concerns. A batch has them by stored key, because its errors name those. */
-export type Concerned = readonly string[] | ReadonlyMap<string, string>
+/** The circuits that an operation concerns. A batch has them by stored key, because its errors name those. */
+export type Concerned = readonly Name[] | ReadonlyMap<string, Name>
+
+/** A circuit by its name. For a service without keys, the service key alone will do. */
+type Name = string | CircuitName
 
 /** The budget of an operation that an operator asked for. No invocation waits for it. */
 export interface OperatorRun {
@@ -168,8 +171,8 @@ export class StoreAccess {
       const succeed = (raw: T): void => {
         let reply: T
         try {
-          const [service = ''] = services.values()
-          reply = parseReply(operation, raw, service)
+          const [first = ''] = services.values()
+          reply = parseReply(operation, raw, serviceOf(first))
         } catch (error) {
           fail(error)
           return
@@ -204,7 +207,7 @@ export class StoreAccess {
     if (isDamage(error)) pause.succeeded()
     // How often a record is read that the store throttles is the circuit's business.
     else if (pause !== this.#readPause || error.kind !== 'throttled') pause.failed(startedAt, error.kind)
-    this.#report({ services: concernedBy(error, services), operation, error, willRetry })
+    this.#report({ ...concernedBy(error, services), operation, error, willRetry })
     return error
   }
 
@@ -225,13 +228,13 @@ export class StoreAccess {
   #failedLate(operation: StorageOperation, services: Concerned, cause: unknown, willRetry: boolean): void {
     const error = parseError(operation, cause)
     if (error?.kind !== 'misconfigured') return
-    this.#report({ services: concernedBy(error, services), operation, error, willRetry })
+    this.#report({ ...concernedBy(error, services), operation, error, willRetry })
   }
 
   #succeeded(operation: StorageOperation, services: Concerned): void {
     this.#pauseOf(operation).succeeded()
     if (this.#misconfigurations.size === 0) return
-    const well = new Set(services.values())
+    const well = new Set(Array.from(services.values(), serviceOf))
     for (const [cause, warned] of this.#misconfigurations) {
       const isWell = warned.operation === operation && warned.services.every((service) => well.has(service))
       if (isWell) this.#misconfigurations.delete(cause)
@@ -263,19 +266,29 @@ export class StoreAccess {
 }
 
 /** Tells causes apart by their name and the word that Redis begins a message with. The rest may be new each time. */
-function causeOf({ error, services }: StorageErrorEvent): string {
-  // Each service's record is damaged by itself.
-  if (error.corrupt) return services.join()
+function causeOf({ error, services, keys = [] }: StorageErrorEvent): string {
+  // Each circuit's record is damaged by itself.
+  if (error.corrupt) return [...services, ...keys].join()
   const { cause } = error
   if (!(cause instanceof Error)) return ''
   return `${cause.name} ${/^[A-Z]{2,}\b/.exec(cause.message)?.[0] ?? ''}`
 }
 
-/** The services that failed. In a batch that failed in part, these are not all. */
-function concernedBy({ errors }: CircuitStorageError, services: Concerned): readonly string[] {
-  if (!(services instanceof Map)) return services as readonly string[]
-  const failed = [...services].filter(([key]) => errors?.has(key)).map(([, service]) => service)
-  return failed.length > 0 ? failed : [...services.values()]
+/** The circuits that failed, each service once. In a batch that failed in part, these are not all. */
+function concernedBy(
+  { errors }: CircuitStorageError,
+  concerned: Concerned,
+): Pick<StorageErrorEvent, 'services' | 'keys'> {
+  const all: readonly Name[] = [...concerned.values()]
+  const failed = concerned instanceof Map ? [...concerned].filter(([key]) => errors?.has(key)) : []
+  const names: readonly Name[] = failed.length > 0 ? failed.map(([, name]) => name) : all
+  const keys = names.flatMap((name) => (typeof name === 'string' ? [] : (name.key ?? [])))
+  const services = [...new Set(names.map(serviceOf))]
+  return keys.length === 0 ? { services } : { services, keys }
+}
+
+function serviceOf(name: Name): string {
+  return typeof name === 'string' ? name : name.service
 }
 
 function isDamage(error: CircuitStorageError): boolean {

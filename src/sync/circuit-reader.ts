@@ -1,5 +1,6 @@
 /**
- * Reads circuits together: one batch for all that are stale, with those that nearly are.
+ * Reads circuits together: one batch for all that are stale, with those that nearly are, and with all that are asked for in
+ * the same turn.
  *
  * @module
  */
@@ -14,12 +15,14 @@ import type { Synchronizer } from './synchronizer.ts'
 type StorageErrors = ReadonlyMap<string, CircuitStorageError>
 
 export class CircuitReader {
-  readonly #circuits: readonly Synchronizer[]
+  readonly #circuits: Iterable<Synchronizer>
   readonly #store: StoreAccess
   readonly #runtime: Runtime
+  /** The batch that has not left yet. Written by `load`, ended by `#read`. */
+  #gathering: { readonly circuits: Synchronizer[]; readonly reading: Promise<void> } | undefined
 
   /** @param circuits all that may be read along with one that is due */
-  constructor(circuits: readonly Synchronizer[], store: StoreAccess, runtime: Runtime) {
+  constructor(circuits: Iterable<Synchronizer>, store: StoreAccess, runtime: Runtime) {
     this.#circuits = circuits
     this.#store = store
     this.#runtime = runtime
@@ -30,16 +33,30 @@ export class CircuitReader {
     if (circuits.some(({ loading }) => loading === undefined)) {
       // Circuits that are nearly stale come along, so that they are read together from then on.
       const now = this.#runtime.now()
-      const due = this.#circuits.filter(
-        ({ loading, loadAttempted, circuit }) => loading === undefined && (!loadAttempted || circuit.isAging(now)),
-      )
-      const reading = this.#read(due)
-      for (const sync of due) {
-        sync.loading = reading
-        sync.loadFailed = false
+      const batch = this.#gathered()
+      // To be read takes a key out of those that may come along.
+      for (const sync of new Set([...this.#circuits, ...circuits])) {
+        const { loading, loadAttempted, circuit } = sync
+        if (loading !== undefined || (loadAttempted && !circuit.isAging(now))) continue
+        batch.circuits.push(sync)
+        sync.readBegins(batch.reading)
       }
     }
     return Promise.all(circuits.map(({ loading }) => loading)).then(noop)
+  }
+
+  /** The batch that leaves at the end of the turn. */
+  #gathered(): { readonly circuits: Synchronizer[]; readonly reading: Promise<void> } {
+    if (this.#gathering === undefined) {
+      const circuits: Synchronizer[] = []
+      // The callers note this read before it ends, also where the store is left alone.
+      const reading = settled.then(() => {
+        this.#gathering = undefined
+        return this.#read(circuits)
+      })
+      this.#gathering = { circuits, reading }
+    }
+    return this.#gathering
   }
 
   async #read(circuits: readonly Synchronizer[]): Promise<void> {
@@ -51,12 +68,10 @@ export class CircuitReader {
       }
     }
     const keys = circuits.map(({ storageKey }) => storageKey)
-    const services = new Map(circuits.map(({ storageKey, circuit }) => [storageKey, circuit.service]))
+    const names = new Map(circuits.map(({ storageKey, circuit }) => [storageKey, circuit]))
     try {
-      // Go on one turn later: the callers note this read before it ends, also where the store is left alone.
-      await undefined
       if (!this.#store.canRead) return
-      adopt(await this.#store.run('batchGetState', services, (storage) => storage.batchGetState(keys), adopt))
+      adopt(await this.#store.run('batchGetState', names, (storage) => storage.batchGetState(keys), adopt))
     } catch (error) {
       // Use the records that arrived in a batch that failed in part.
       const { results, errors } = error as CircuitStorageError
@@ -81,5 +96,7 @@ export class CircuitReader {
     }
   }
 }
+
+const settled = Promise.resolve()
 
 function noop(): void {}

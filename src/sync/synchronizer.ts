@@ -30,21 +30,32 @@ export function storeShareOf(room: number, storageTimeout: number): number {
   return Math.max(0, Math.min(storageTimeout, room / 4))
 }
 
+/** Hears what a circuit does at the store. */
+export interface SyncObserver {
+  /** It has something to do there, or will have. */
+  isBusy(): void
+  /** It is read: with this read begins, what it is read for is over. */
+  readBegan(): void
+  /** It is about to create a record. */
+  creates(): void
+}
+
 export class Synchronizer {
   readonly circuit: Circuit
   readonly storageKey: string
   readonly store: StoreAccess
   /**
-   * Whether a read has ended, with whatever result, or was waited for as long as it may be. Set by the circuit reader at the
-   * end of each read, and by {@link waitForRead}.
+   * Whether a read has ended, with whatever result, or was waited for as long as it may be: else calls wait for one. Set by
+   * the circuit reader at the end of each read, and by {@link waitForRead}; unset for a key that nobody has called for long.
    */
   loadAttempted = false
-  /** The read under way of this circuit together with others. Set by the circuit reader, and unset at its end. */
+  /** The read under way of this circuit together with others. Set by `readBegins`, and unset by the circuit reader at its end. */
   loading: Promise<void> | undefined
-  /** Whether that read, or the last one, has failed. Set by the circuit reader. */
+  /** Whether that read, or the last one, has failed. Set by the circuit reader, unset by `readBegins`. */
   loadFailed = false
   readonly #runtime: Runtime
   readonly #storageTimeout: number
+  readonly #observer: SyncObserver | undefined
   /** The last round. Set by `#startRound`. */
   #round: Promise<void> = Promise.resolve()
   /** Whether a round is under way. Set by `#startRound`, unset by `#run` at its end. */
@@ -54,12 +65,32 @@ export class Synchronizer {
   /** When it began, in milliseconds since the epoch. Set by `#ask`. */
   #claimingSince = 0
 
-  constructor(circuit: Circuit, storageKey: string, store: StoreAccess, runtime: Runtime, storageTimeout: number) {
+  constructor(
+    circuit: Circuit,
+    storageKey: string,
+    store: StoreAccess,
+    runtime: Runtime,
+    storageTimeout: number,
+    observer?: SyncObserver,
+  ) {
     this.circuit = circuit
     this.storageKey = storageKey
     this.store = store
     this.#runtime = runtime
     this.#storageTimeout = storageTimeout
+    this.#observer = observer
+  }
+
+  /** Whether nothing is under way at the store, and nothing will be unless a call brings it about. */
+  get isAtRest(): boolean {
+    return !this.#isRunning && this.#claiming === undefined && this.loading === undefined && this.circuit.isAtRest
+  }
+
+  /** It is read together with others from now on. */
+  readBegins(reading: Promise<void>): void {
+    this.loading = reading
+    this.loadFailed = false
+    this.#observer?.readBegan()
   }
 
   /**
@@ -68,6 +99,7 @@ export class Synchronizer {
    * @returns when everything is stored or the store failed; never rejects; `undefined` if there is nothing to wait for
    */
   drain(): Promise<void> | undefined {
+    if (this.#observer !== undefined && !this.circuit.isAtRest) this.#observer.isBusy()
     if (!this.#isRunning && this.circuit.canWork) this.#startRound()
     if (this.#claiming === undefined && this.circuit.asksAgain) {
       this.circuit.asked()
@@ -130,7 +162,7 @@ export class Synchronizer {
     const adopt = (record: CircuitRecord | undefined): void => this.circuit.readAnswered(exchange, record)
     const read = (storage: ICircuitStorage) => storage.getState(this.storageKey)
     try {
-      adopt(await this.store.run('getState', [this.circuit.service], read, adopt))
+      adopt(await this.store.run('getState', [this.circuit], read, adopt))
     } catch (error) {
       this.circuit.readFailed(error)
       throw error
@@ -143,13 +175,14 @@ export class Synchronizer {
     const outcomes = { ...noOutcomes, at: this.#runtime.now(), id: this.#runtime.id() }
     const adopt = ({ current }: WriteResult): void => this.circuit.readAnswered(exchange, current)
     const write = (storage: ICircuitStorage) => storage.addOutcomes(this.storageKey, `never-${outcomes.id}`, outcomes)
-    adopt(await this.store.run('addOutcomes', [this.circuit.service], write, adopt))
+    adopt(await this.store.run('addOutcomes', [this.circuit], write, adopt))
   }
 
   /** Sends a write. Resolves to whether it is stored. */
   async send(write: Write, operator?: OperatorRun): Promise<boolean> {
     const { circuit } = this
     const take = this.beginWrite(write)
+    if (write.kind === 'replace' && write.version === undefined) this.#observer?.creates()
     const late = (reply: WriteResult): void => {
       take(reply)
       void this.drain()
@@ -159,7 +192,7 @@ export class Synchronizer {
       write.kind === 'add'
         ? storage.addOutcomes(this.storageKey, write.version, write.outcomes)
         : storage.compareAndSetState(this.storageKey, write.version, write.next)
-    return take(await this.store.run(operation, [circuit.service], run, late, operator))
+    return take(await this.store.run(operation, [circuit], run, late, operator))
   }
 
   /** Tells the circuit that a write leaves. Returns the function that takes the reply. */

@@ -93,7 +93,7 @@ interface ScopeParts {
 
 function scopeOf(runtime: Runtime, parts: ScopeParts = {}): CallLimits {
   const { timeout = false, signal, invocation, deadlineReserve = reserve } = parts
-  return new CallLimits('stripe', runtime, timeout, signal, invocation, deadlineReserve)
+  return new CallLimits({ service: 'stripe' }, runtime, timeout, signal, invocation, deadlineReserve)
 }
 
 /** A call that is under way. */

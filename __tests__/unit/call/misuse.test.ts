@@ -95,14 +95,14 @@ describe('a call that is none', () => {
       fc.constantFrom(undefined, null, ok, false, new AbortController().signal, {}, 'x'),
       fc.integer({ min: -1, max: 2 ** 31 }),
     )
-    const names = ['timeout', 'signal', 'fallback', 'isBreakableError', 'isBreakableResult', 'other']
+    const names = ['timeout', 'signal', 'fallback', 'isBreakableError', 'isBreakableResult', 'key', 'other']
     const given = fc.dictionary(fc.constantFrom(...names), value, { maxKeys: 3 })
     fc.assert(
-      fc.property(value, fc.oneof(given, value), (operation, callOptions) => {
-        const isRight = isCall(operation, callOptions ?? {})
+      fc.property(value, fc.oneof(given, value), fc.boolean(), (operation, callOptions, isKeyed) => {
+        const isRight = isCall(operation, callOptions ?? {}, isKeyed)
         let error: unknown
         try {
-          refuseCall('stripe', operation, callOptions ?? {})
+          refuseCall({ service: 'stripe', key: isKeyed ? 'acme' : undefined }, operation, callOptions ?? {})
         } catch (thrown) {
           error = thrown
         }

@@ -1,9 +1,17 @@
 import { describe, expect, it } from '@jest/globals'
 import fc from 'fast-check'
-import { settingsTable } from '../../../scripts/setting-descriptions.ts'
+import { keyedTable, settingsTable } from '../../../scripts/setting-descriptions.ts'
 import { ConfigurationError, type ConfigurationProblem } from '../../../src/errors.ts'
 import { isBreakableError, isBreakableResult } from '../../../src/failures/classification.ts'
-import { type ResolvedConfig, resolveConfig, storedKey } from '../../../src/settings/resolve.ts'
+import {
+  hashOf,
+  type ResolvedConfig,
+  resolveConfig,
+  sharedKey,
+  storedKey,
+  storedKeyOf,
+  storedPrefix,
+} from '../../../src/settings/resolve.ts'
 import type { CircuitBreakerOptions, ServiceSettings } from '../../../src/settings/table.ts'
 import * as texts from '../../../src/warning-texts.ts'
 
@@ -675,6 +683,39 @@ describe('the stored key', () => {
       }),
     )
   })
+
+  it('keeps keys of services apart, whatever is in them, also from services without keys and from the circuit that keys share', () => {
+    const part = fc.oneof(
+      fc.string({ unit: fc.constantFrom('a', 'b', '#', '%', '2', '3', '5'), minLength: 1, maxLength: 4 }),
+      fc.constantFrom(sharedKey, 'sha256-', `%${hashOf('a'.repeat(300))}`, hashOf('a'.repeat(300))),
+    )
+    const long = fc.constantFrom('a'.repeat(300), 'é'.repeat(200), '#'.repeat(100))
+    const namespace = fc.option(part, { nil: undefined })
+    const circuit = fc.oneof(
+      fc.record({ kind: fc.constant('plain'), namespace, service: part, key: fc.constant('') }),
+      fc.record({ kind: fc.constant('shared'), namespace, service: part, key: fc.constant('') }),
+      fc.record({ kind: fc.constant('key'), namespace, service: part, key: fc.oneof(part, long) }),
+    )
+    const stored = ({ kind, namespace, service, key }: typeof circuit extends fc.Arbitrary<infer C> ? C : never) => {
+      if (kind === 'plain') return storedKey(namespace, service)
+      const prefix = storedPrefix(namespace, service)
+      return kind === 'shared' ? prefix + sharedKey : storedKeyOf(prefix, key)
+    }
+
+    fc.assert(
+      fc.property(circuit, circuit, (a, b) => {
+        expect(stored(a) === stored(b)).toBe(JSON.stringify(a) === JSON.stringify(b))
+        expect(Buffer.byteLength(stored(a))).toBeLessThanOrEqual(256)
+      }),
+      { numRuns: 2_000 },
+    )
+  })
+
+  it('begins with namespace and service, so that IAM can tell services apart', () => {
+    expect(storedKeyOf(storedPrefix('prod', 'crm'), 'acme')).toBe('prod#crm#acme')
+    expect(storedKeyOf(storedPrefix(undefined, 'crm'), 'acme')).toBe('#crm#acme')
+    expect(storedKeyOf(storedPrefix('prod', 'crm'), 'a'.repeat(300))).toMatch(/^prod#crm#%sha256-[\w-]{43}$/)
+  })
 })
 
 describe('storage', () => {
@@ -710,7 +751,9 @@ describe('the settings table', () => {
       meaning: expect.stringContaining('Lambda deadline'),
       perService: true,
     })
-    expect(settingsTable.filter(({ perService }) => perService).map(({ name }) => name)).toEqual(Object.keys(stripe()))
+    const described = settingsTable.filter(({ perService }) => perService).map(({ name }) => name)
+    expect([...described, 'keyed']).toEqual(Object.keys(stripe()))
+    expect(keyedTable.map(({ name }) => name)).toEqual(['keyed.maxKeys', 'keyed.parent'])
   })
 })
 

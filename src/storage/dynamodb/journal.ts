@@ -6,8 +6,8 @@
  * and the sort key `INDEX#{stored key}`, so that circuits are listed by a query and not by a scan of the application's table.
  * Both kinds of item expire after 30 days; that of a circuit under an override without an end does not.
  *
- * A table without a sort key has one item for each circuit, `CIRCUIT#{stored key}##EVENTS`, with the last 50 entries. A
- * stored key has one `#` at most, so that no circuit is kept there. Its circuits are listed by a scan.
+ * A table without a sort key has one item for each circuit, `CIRCUIT#{stored key}##EVENTS`, with the last 50 entries. In a
+ * stored key only a namespace is ever empty, which comes first, so that no circuit is kept there. Its circuits are listed by a scan.
  *
  * The storage hands over what it shares with this file, so that the storage itself stays one file in a bundle.
  *

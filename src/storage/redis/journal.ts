@@ -1,8 +1,8 @@
 /**
  * The journal of circuits in Redis, and the list of circuits. It is loaded when it is first used.
  *
- * A journal is a hash of its own, at the key of its circuit and `##EVENTS`: a stored key has one `#` at most, so that no circuit
- * is kept there. Fields `0` to `49` are entries as JSON, by turns, and `next` is the number of the next one. Its script
+ * A journal is a hash of its own, at the key of its circuit and `##EVENTS`: in a stored key only a namespace is ever empty, which
+ * comes first, so that no circuit is kept there. Fields `0` to `49` are entries as JSON, by turns, and `next` is the number of the next one. Its script
  * takes no command that the circuits do not need as well, so that a user's permissions suffice. The key expires 30 days
  * after the last entry.
  *
