@@ -11,18 +11,17 @@ import type * as StateMachine from './circuit/state-machine.ts'
 import type { Replacement } from './circuit/step.ts'
 import { type CircuitName, CircuitStorageError, isCircuitStorageError, type StorageOperation } from './errors.ts'
 import type { StateChangeReason } from './events.ts'
+import { nameOf, type StateToSet } from './named-circuits.ts'
 import { checkOptions, type OptionRule, refuseWrongOptions } from './settings/option-rules.ts'
-import { describe, isObject, Problems } from './settings/problems.ts'
+import { isObject, Problems } from './settings/problems.ts'
 import type { CircuitRecord, ICircuitStorage, OperatorWords, WriteResult } from './storage/contract.ts'
 import { gravestOf } from './storage/replies.ts'
 import type { OperatorRun, StoreAccess } from './storage/store-access.ts'
 import type { Synchronizer } from './sync/synchronizer.ts'
 
 export { checkBreaker, refuseWrongCheck } from './check.ts'
+export { namedCircuits, type StateToSet, statesToSet } from './named-circuits.ts'
 export { type JournalOptions, readJournal } from './read-journal.ts'
-
-/** A state that `batchSetState` can set. */
-export type StateToSet = 'OPEN' | 'CLOSED'
 
 /** The states of `CircuitBreaker.batchSetState`, by service key. */
 export type StatesToSet<K extends string = string> =
@@ -354,11 +353,6 @@ function namesOf(circuits: readonly Synchronizer[]): Map<string, CircuitName> {
   return new Map(circuits.map(({ storageKey, circuit }) => [storageKey, circuit]))
 }
 
-/** By which an operator knows a circuit in a batch: either all of it are services, or all are keys of one. */
-function nameOf({ service, key }: CircuitName): string {
-  return key ?? service
-}
-
 /** Characters that move a terminal's cursor or turn its text around. */
 const controls = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\u202a-\u202e\u2066-\u2069]/u
 
@@ -404,57 +398,4 @@ function checkedUntil(sync: Synchronizer, state: StateToSet, options: ForceOptio
   }
   problems.throwIfAny(service)
   return options.until === undefined ? undefined : Number(options.until)
-}
-
-/**
- * The circuits of a batch, each once.
- *
- * @param keys what `given` consists of; `undefined` if it is no list
- * @param find the circuit of a service
- */
-export function namedCircuits(
-  keys: readonly unknown[] | undefined,
-  given: unknown,
-  method: string,
-  find: (service: string) => Synchronizer,
-): Synchronizer[] {
-  if (keys === undefined) {
-    const problems = new Problems()
-    problems.mustBe('a list of service keys', 'services', method, given)
-    problems.throwIfAny()
-  }
-  return Array.from(new Set(keys as readonly string[]), find)
-}
-
-/**
- * The circuits and states of a `batchSetState`.
- *
- * @param entries what `given` consists of; `undefined` if it is no object
- * @param find the circuit of a service
- * @throws {ConfigurationError} naming every state that cannot be set
- */
-export function statesToSet(
-  entries: readonly unknown[] | undefined,
-  given: unknown,
-  find: (service: string) => Synchronizer,
-): Map<Synchronizer, StateToSet> {
-  const problems = new Problems()
-  const source = 'batchSetState'
-  if (entries === undefined) problems.mustBe('an object, a Map or pairs of service and state', 'states', source, given)
-  const wanted = new Map<Synchronizer, StateToSet>()
-  for (const entry of entries ?? []) {
-    if (!Array.isArray(entry)) {
-      problems.mustBe('pairs of service and state', 'states', source, given, `${describe(entry)} in a list`)
-      continue
-    }
-    const [service, state] = entry
-    wanted.set(find(service), state)
-  }
-  for (const [{ circuit }, state] of wanted) {
-    if (state === 'OPEN' || state === 'CLOSED') continue
-    const what = `The state of ${JSON.stringify(nameOf(circuit))} must be OPEN or CLOSED, but is ${describe(state)}`
-    problems.add(nameOf(circuit), source, state, what)
-  }
-  problems.throwIfAny()
-  return wanted
 }

@@ -62,8 +62,8 @@ async function servicesOf(place: Place): Promise<string[]> {
     const keys = await listKeys(place)
     const services = keys.flatMap((key) => {
       try {
-        const { namespace, service } = partsOf(key)
-        return namespace === place.namespace ? [service] : []
+        const { namespace, service, key: ofService } = partsOf(key)
+        return namespace === place.namespace && ofService === undefined ? [service] : []
       } catch {
         return []
       }

@@ -6,6 +6,8 @@
 
 import { userInfo } from 'node:os'
 import { CircuitBreaker } from '../circuit-breaker.ts'
+import { sharedName } from '../keys/keyed-service.ts'
+import { sharedKey } from '../settings/resolve.ts'
 import { durationOption, textOption, UsageError, type Values } from './arguments.ts'
 import type { Place } from './place.ts'
 
@@ -25,24 +27,38 @@ const patience = 5_000
 
 /** Does it to one circuit, by its stored key. */
 export async function operate(place: Place, key: string, deed: Deed, { by, why, until }: DeedOptions): Promise<void> {
-  const { namespace, service } = partsOf(key)
-  const options = { services: [service], namespace, storage: place.storage, storageTimeout: patience, preload: false }
+  const { namespace, service, key: ofService } = partsOf(key)
+  const services = { [service]: { keyed: ofService === undefined ? undefined : {} } }
+  const options = { services, namespace, storage: place.storage, storageTimeout: patience, preload: false }
   // Without the variables of this shell, which are those of no function.
-  const breaker = new CircuitBreaker(options, { env: {} })
-  if (deed === 'open') await breaker.forceOpen(service, { until, by, why })
-  else if (deed === 'close') await breaker.forceClosed(service, { until, by, why })
-  else await breaker.reset(service, { by, why })
+  const breaker = new CircuitBreaker<string, { readonly [Key: string]: object }>(options as never, { env: {} })
+  const words = { by, why, ...(ofService !== undefined && { key: ofService }) }
+  if (deed === 'open') await breaker.forceOpen(service, { until, ...words })
+  else if (deed === 'close') await breaker.forceClosed(service, { until, ...words })
+  else await breaker.reset(service, words)
   await breaker.close()
 }
 
-/** The namespace and the service of a stored key. */
-export function partsOf(key: string): { namespace: string | undefined; service: string } {
-  const parts = key.split('#').map(decoded)
-  const [namespace, service] = parts.length === 1 ? [undefined, parts[0]] : parts
-  if (parts.length > 2 || service === undefined || service === '' || namespace === '') {
+/** The namespace, the service and the key of a stored key. */
+export function partsOf(key: string): {
+  namespace: string | undefined
+  service: string
+  /** The key of a keyed service; `undefined`: the circuit is the service's own. */
+  key: string | undefined
+} {
+  const stored = key.split('#')
+  const parts = stored.map(decoded)
+  const [namespace, service, own] = parts.length === 1 ? [undefined, parts[0]] : parts
+  const isKeyed = parts.length === 3
+  if (parts.length > 3 || !service || (namespace === '' && !isKeyed) || own === '') {
     throw new UsageError(`${JSON.stringify(key)} is no key of a circuit.`)
   }
-  return { namespace, service }
+  if (stored[2]?.startsWith('%sha256-')) {
+    throw new UsageError(
+      `Of ${JSON.stringify(key)} nothing but the hash is stored. Name the whole key to a program: breaker.reset(service, { key }).`,
+    )
+  }
+  return { namespace: namespace || undefined, service, key: stored[2] === sharedKey ? sharedName : own }
 }
 
 function decoded(part: string): string {

@@ -28,7 +28,7 @@ import type { KeyedSettings, ServiceSettings } from '../settings/table.ts'
 import type { Synchronizer, SyncObserver } from '../sync/synchronizer.ts'
 import { warnOnce } from '../warnings.ts'
 
-/** The name of the circuit that keys share for which there is no other. It is no key that a service has stored. */
+/** The name of the circuit that keys share for which there is no other. A call or an operator who names it means that circuit. */
 export const sharedName = '(shared)'
 
 /** Makes the guard of a circuit. */
@@ -170,7 +170,8 @@ export class KeyedService {
   /** @throws {ConfigurationError} if it is no key */
   #entryFor(key: unknown): Entry {
     const id = idOf(this.service, key)
-    return this.#entries.get(id) ?? this.#open(id) ?? this.#sharedEntry()
+    const isShared = id === sharedName
+    return this.#entries.get(id) ?? (isShared ? undefined : this.#open(id)) ?? this.#sharedEntry()
   }
 
   /** Makes the guard of a key; `undefined`: there is no room for it. */
@@ -260,7 +261,7 @@ export class KeyedService {
     const guardOf = (): Guard => {
       const known = this.#entries.get(id)
       if (known !== undefined) return known.guard
-      if (this.#isCrowded(this.#runtime.now())) return this.#shared.guard
+      if (id === sharedName || this.#isCrowded(this.#runtime.now())) return this.#shared.guard
       this.#blank ??= this.#guardOf(id)
       return this.#blank
     }
@@ -274,6 +275,7 @@ export class KeyedService {
    */
   syncOf(key: string): Synchronizer {
     const id = idOf(this.service, key)
+    if (id === sharedName) return this.#shared.guard.sync
     return (this.#entries.get(id)?.guard ?? this.#guardOf(id)).sync
   }
 

@@ -330,6 +330,19 @@ describe('keys that somebody else chooses', () => {
     expect(await breaker.call('crm', ok, { key: 'new' })).toBe('ok')
   })
 
+  it('are let through again by an operator who resets the circuit that they share', async () => {
+    const { start, storage } = createKeyedFleet({ maxKeys: 1 })
+    const breaker = start()
+    for (const key of ['a', 'b', 'c', 'd']) await failKey(breaker, key, 1)
+    await breaker.flush()
+    expect(breaker.snapshot('crm', '(shared)').state).toBe('OPEN')
+    expect(await refusalOf(breaker, '(shared)')).toMatchObject({ key: '(shared)' })
+    await breaker.reset('crm', { key: '(shared)' })
+    expect(await refusalOf(breaker, 'new')).toBeUndefined()
+    expect((await storage.peek('#crm#%shared'))?.state).toBe('CLOSED')
+    expect(await storage.peek('#crm#(shared)')).toBeUndefined()
+  })
+
   it('leave those alone that have a circuit already', async () => {
     const { start } = createKeyedFleet({ maxKeys: 10 })
     const breaker = start()
@@ -358,11 +371,11 @@ describe('keys that somebody else chooses', () => {
 
   it('are warned of once', async () => {
     const emitted = jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
-    const { start } = createKeyedFleet({ maxKeys: 1 })
+    const { start } = createKeyedFleet({ maxKeys: 7 })
     const breaker = start()
-    for (const key of ['a', 'b', 'c', 'd']) await failKey(breaker, key, 1)
+    for (let index = 0; index < 20; index++) await failKey(breaker, `attack-${index}`, 1)
     await waitFor('the warning', () => emitted.mock.calls.length > 0)
-    expect(emitted.mock.calls.map(([text]) => String(text))).toEqual([expect.stringContaining('share one: 1 keys')])
+    expect(emitted.mock.calls.map(([text]) => String(text))).toEqual([expect.stringContaining('share one: 7 keys')])
     emitted.mockRestore()
   })
 })
