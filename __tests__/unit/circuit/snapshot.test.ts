@@ -48,7 +48,7 @@ describe('a snapshot shows', () => {
 
   function shown(view: CircuitRecord, acting = view, now = 2_000) {
     const circuit = { service: 'stripe', settings, view, acting, failureCount: 3 } as unknown as Circuit
-    return snapshotOf(circuit, { now: () => now }, { queued: 5 })
+    return snapshotOf(() => ({ circuit, permits: { queued: 5 } }), { now: () => now }, circuit)
   }
 
   it('the view, and what is known of the failures', () => {
