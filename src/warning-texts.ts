@@ -109,6 +109,11 @@ export function unboundCall(service: string): string {
   )
 }
 
+/** A variable for the keys of a service that has none. */
+export function notKeyed(variable: string, service: string): string {
+  return `${variable} changes nothing: the service ${quote(service)} is not keyed`
+}
+
 /** More keys fail, or are in use at once, than the keys of a service may be. */
 export function tooManyKeys(service: string, maxKeys: number): string {
   return (

@@ -295,6 +295,14 @@ const claims = {
     // @ts-expect-error a service without keys has none
     void breaker.batchGetState('stripe', ['acme'])
     breaker.onStateChange(({ key }) => assertType<string | undefined>()(key))
+    middy()
+      .use(circuitBreaker(breaker))
+      .handler(async (_event, { callExternal, circuits }) => {
+        assertType<Charge>()(await callExternal('crm', fetchCharge, { key: 'acme' }))
+        // @ts-expect-error a call of a keyed service names a key
+        await callExternal('crm', fetchCharge)
+        return circuits.crm.of('acme').state
+      })
   },
 
   'why a circuit is open': () => {

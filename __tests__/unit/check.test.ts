@@ -70,6 +70,21 @@ describe('a check of a breaker that is well', () => {
     expect(message).toContain('has no method inspect')
   })
 
+  it('asks the store for a circuit of each keyed service, and does not miss what no key has needed', async () => {
+    const { storage, runtime } = createFleet()
+    const breaker = new CircuitBreaker(
+      { services: { crm: { keyed: {} }, hooks: { keyed: {} } }, storage },
+      { ...runtime, env: {} },
+    )
+    const findings = await breaker.check()
+    expect(findings.filter(({ severity }) => severity !== 'info')).toEqual([])
+    expect(findings.map(({ code }) => code)).not.toContain('nothing-stored')
+    expect(storage.reads.flatMap(({ args }) => args[0])).toEqual(
+      expect.arrayContaining(['#crm#%shared', '#hooks#%shared']),
+    )
+    expect(await storage.peek('#crm#%shared')).toBeUndefined()
+  })
+
   it('sends nothing where every service is switched off', async () => {
     const { start, storage } = createFleet({ mode: 'off' })
     expect((await start().check()).map(({ code }) => code)).toEqual(['switched-off'])

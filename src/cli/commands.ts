@@ -147,7 +147,8 @@ export const log: Run = async ({ keys, values }, place, { stdout, now }) => {
     for (const entry of await readJournal(storage, key, { since, limit })) entries.push({ key, entry })
   }
   entries.sort((a, b) => a.entry.at - b.entry.at)
-  if (values['json'] === true) stdout.write(`${safeJson(entries.map(({ key, entry: { key: _, ...entry } }) => ({ key, ...entry })))}\n`)
+  if (values['json'] === true)
+    stdout.write(`${safeJson(entries.map(({ key, entry: { key: _, ...entry } }) => ({ key, ...entry })))}\n`)
   else if (entries.length === 0) stdout.write(`The journal has no entry since ${instant(since, now())}.\n`)
   else for (const { key, entry } of entries) stdout.write(`${entryText(entry, now(), keys[0] === undefined, key)}\n`)
   return 0

@@ -74,6 +74,7 @@ export function resolveConfig<K extends string>(
   const storage = resolveStorage(givenStorage, env, problems)
   const resolved = new Map<string, ServiceSettings>()
   const doubts = doubtsAbout(breaker, '')
+  const warnings = [...variables.warnings]
   for (const [key, { keyed: givenKeyed, ...serviceOptions }] of services) {
     const path = pathOf(key)
     const ofKeys = readKeyed(givenKeyed, `${path}keyed`, problems)
@@ -81,6 +82,8 @@ export function resolveConfig<K extends string>(
     const merged: Layer = { ...breaker, ...own }
     checkTogether(key, own, merged, givenKeyed !== undefined, problems)
     doubts.push(...doubtsAbout(own, path))
+    const { source = '' } = (ofKeys === undefined && own.maxKeys) || {}
+    if (source !== '') warnings.push(({ notKeyed }) => notKeyed(source, key))
     const keyed = ofKeys && (valuesOf(merged, Object.keys(keyedSettings)) as unknown as KeyedSettings)
     resolved.set(key, { ...valuesOf(merged, Object.keys(serviceSettings)), keyed } as unknown as ServiceSettings)
   }
@@ -89,7 +92,7 @@ export function resolveConfig<K extends string>(
     ...(valuesOf(breaker, Object.keys(breakerSettings)) as Pick<ResolvedConfig, keyof typeof breakerSettings>),
     services: resolved as ReadonlyMap<string, ServiceSettings> as ReadonlyMap<K, ServiceSettings>,
     storage: storage as ICircuitStorage | StorageConfig,
-    warnings: variables.warnings,
+    warnings,
     doubts,
   }
 }

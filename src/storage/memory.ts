@@ -20,7 +20,8 @@ import type {
 import { plus } from './record.ts'
 
 /**
- * A store that lives and dies with its process. It forgets nothing.
+ * A store that lives and dies with its process. It forgets nothing that is open or forced, and of the rest the 10 000 circuits that
+ * were written last stay: keys may be chosen by an attacker.
  *
  * Every method does its work before it returns its promise, so each is atomic. The records that it hands out are
  * frozen.
@@ -92,10 +93,30 @@ export class MemoryCircuitStorage implements ICircuitStorage {
 
   #write(serviceKey: string, next: CircuitRecord, additions: readonly string[]): WriteResult {
     const record = frozenCopy(next)
+    // The one that was written last is the last in the map.
+    this.#circuits.delete(serviceKey)
     this.#circuits.set(serviceKey, { record, additions })
+    if (this.#circuits.size > maxCircuits) this.#forgetOne()
     return { applied: true, current: record }
   }
+
+  /** Forgets the closed one among the oldest; those that are not go to the end, so that the next look finds others. */
+  #forgetOne(): void {
+    let left = looks
+    for (const [serviceKey, circuit] of this.#circuits) {
+      this.#circuits.delete(serviceKey)
+      const { state, override } = circuit.record
+      if (state === 'CLOSED' && override === undefined) return
+      this.#circuits.set(serviceKey, circuit)
+      if (--left === 0) return
+    }
+  }
 }
+
+/** So many circuits are kept, and beyond it those that are open or forced. */
+const maxCircuits = 10_000
+/** So many of the oldest are looked at. */
+const looks = 16
 
 interface StoredCircuit {
   readonly record: CircuitRecord

@@ -6,6 +6,8 @@ import {
   type KeyedOptions,
   MemoryCircuitStorage,
 } from '../../../src/index.ts'
+import { resolveConfig } from '../../../src/settings/resolve.ts'
+import * as texts from '../../../src/warning-texts.ts'
 import { createKeyedFleet, failKey, type KeyedBreaker, storedKeys, tripKey } from '../../support/keyed-fleet.ts'
 import type { RecordedRequest } from '../../support/recording-storage.ts'
 import { waitFor } from '../../support/time.ts'
@@ -465,7 +467,22 @@ describe('the settings of keys', () => {
     expect(() => new CircuitBreaker({ services: { [long]: { keyed: {} } } }, { env: {} })).toThrow('256 are allowed')
   })
 
-  it('follow the environment', async () => {
+  it('are warned of where a variable gives them to a service without keys', () => {
+    const { warnings } = resolveConfig(
+      { services: { crm: { keyed: {} }, stripe: {} }, storage: 'memory' },
+      { CIRCUIT_BREAKER_MAX_KEYS: '10', CIRCUIT_BREAKER_MAX_KEYS__CRM: '5', CIRCUIT_BREAKER_MAX_KEYS__STRIPE: '5' },
+    )
+    expect(warnings.map((warning) => warning(texts))).toEqual([
+      'CIRCUIT_BREAKER_MAX_KEYS__STRIPE changes nothing: the service "stripe" is not keyed',
+    ])
+  })
+
+  it('follow the environment', () => {
+    const { services } = resolveConfig(
+      { services: { crm: { keyed: { maxKeys: 3 } }, hooks: { keyed: {} } }, storage: 'memory' },
+      { CIRCUIT_BREAKER_MAX_KEYS: '10', CIRCUIT_BREAKER_MAX_KEYS__CRM: '5' },
+    )
+    expect([services.get('crm')?.keyed?.maxKeys, services.get('hooks')?.keyed?.maxKeys]).toEqual([5, 10])
     for (const variable of ['CIRCUIT_BREAKER_MAX_KEYS', 'CIRCUIT_BREAKER_MAX_KEYS__CRM']) {
       expect(() => make({}, { [variable]: 'many' })).toThrow('maxKeys must be')
     }

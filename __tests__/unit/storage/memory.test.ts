@@ -54,7 +54,25 @@ describe('MemoryCircuitStorage', () => {
     expect((await add('id-0')).current?.failureCount).toBe(18)
   })
 
-  it('forgets nothing, however many circuits there are', async () => {
+  it('forgets the closed circuit that was written longest ago where there are more than 10 000, and none that is open', async () => {
+    const storage = new MemoryCircuitStorage()
+    const open = Array.from({ length: 40 }, (_, index) => `open-${index}`)
+    const forced = { override: { state: 'CLOSED' as const, at: 1 } }
+    await fill(storage, {
+      ...Object.fromEntries(open.map((key) => [key, { state: 'OPEN' }])),
+      forced,
+      first: {},
+      second: {},
+    })
+    const others = Array.from({ length: 10_000 }, (_, index) => `other-${index}`)
+    await fill(storage, Object.fromEntries(others.map((key) => [key, {}])))
+    expect((await storage.batchGetState([...open, 'forced'])).size).toBe(41)
+    expect((await storage.batchGetState(['first', 'second', ...others])).size).toBeLessThanOrEqual(10_000)
+    expect(await storage.getState('first')).toBeUndefined()
+    expect(await storage.getState('other-9999')).toBeDefined()
+  })
+
+  it('forgets nothing where there are thousands of circuits', async () => {
     const storage = new MemoryCircuitStorage()
     const keys = Array.from({ length: 5_000 }, (_, index) => `service-${index}`)
     await fill(storage, Object.fromEntries(keys.map((key) => [key, {}])))
