@@ -174,12 +174,10 @@ export class Guard implements DeadlineHost {
     const isOver = endsAt - settings.deadlineReserve <= now || signal?.aborted === true
     let admission = isOver ? undefined : this.#gate.admitAtOnce(invocation, now)
     if (typeof admission === 'string') return this.#refuse(admission, now, fallback)
-    if (this.parent !== undefined && admission !== undefined && admission !== passThrough) {
-      const above = this.parent.#gate.admitAtOnce(invocation, now)
-      const isAdmitted = typeof above === 'object'
-      if (!isAdmitted) this.#settle(admission, 'ignore', undefined, invocation)
-      if (typeof above === 'string') return this.parent.#refuse(above, now, fallback)
-      admission = isAdmitted ? { ...admission, above } : undefined
+    if (this.parent !== undefined && admission !== undefined) {
+      const both = this.#admitAbove(this.parent, admission, invocation, now)
+      if (typeof both === 'string') return this.parent.#refuse(both, now, fallback)
+      admission = both
     }
     const isBound =
       timeout !== false || signal !== undefined || endsAt !== Number.POSITIVE_INFINITY || until !== undefined
@@ -205,6 +203,20 @@ export class Guard implements DeadlineHost {
   async #refuseCall(operation: unknown, options: unknown): Promise<never> {
     const { refuseCall } = await import('./wrong-call.ts')
     return refuseCall(this.circuit, operation, options)
+  }
+
+  /** The service as a whole admits a call that the key has admitted; else the key gets back what the call holds. */
+  #admitAbove(
+    parent: Guard,
+    admission: Admission,
+    invocation: Invocation | undefined,
+    now: number,
+  ): ReturnType<Gate['admitAtOnce']> {
+    if (admission === passThrough) return admission
+    const above = parent.#gate.admitAtOnce(invocation, now)
+    if (typeof above === 'object') return { ...admission, above }
+    this.#settle(admission, 'ignore', undefined, invocation)
+    return above
   }
 
   /** Admits a call of one of its keys. */
@@ -437,12 +449,22 @@ export class Guard implements DeadlineHost {
   /** Gives everything back once, and lets the circuit learn. */
   #settle(admission: Admission, outcome: Outcome, evidence: unknown, invocation: Invocation | undefined): void {
     admission.permit?.release()
-    if (this.parent !== undefined && admission.above !== undefined) {
-      const isNews = outcome !== 'failure' || this.#isNews(admission, admission.above)
-      this.parent.#settle(admission.above, isNews ? outcome : 'ignore', evidence, invocation)
-    }
+    if (this.parent !== undefined) this.#settleAbove(this.parent, admission, outcome, evidence, invocation)
     if (outcome === 'success' && this.#changesNothing(admission)) return
     this.#learn(admission, outcome, evidence, invocation)
+  }
+
+  #settleAbove(
+    parent: Guard,
+    admission: Admission,
+    outcome: Outcome,
+    evidence: unknown,
+    invocation: Invocation | undefined,
+  ): void {
+    const { above } = admission
+    if (above === undefined) return
+    const isNews = outcome !== 'failure' || this.#isNews(admission, above)
+    parent.#settle(above, isNews ? outcome : 'ignore', evidence, invocation)
   }
 
   /**
