@@ -463,7 +463,8 @@ export class Guard implements DeadlineHost {
   ): void {
     const { above } = admission
     if (above === undefined) return
-    const isNews = outcome !== 'failure' || this.#isNews(admission, above)
+    const isSlowOne = outcome === 'success' && this.#isSlow(this.#runtime.now() - admission.at)
+    const isNews = !(outcome === 'failure' || isSlowOne) || this.#isNews(admission, above)
     parent.#settle(above, isNews ? outcome : 'ignore', evidence, invocation)
   }
 

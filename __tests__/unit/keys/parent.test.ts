@@ -47,6 +47,21 @@ describe('a service that is guarded as a whole, too', () => {
     expect(await refusalOf(breaker, 'fine')).toBeUndefined()
   })
 
+  it('stays closed where one key is slow', async () => {
+    const { start, events, runtime } = createParentFleet({ slowCallThreshold: 1_000 })
+    const breaker = start()
+    for (let call = 0; call < 3; call++) {
+      const slow = controlled()
+      const called = breaker.call('crm', slow.operation, { key: 'slow' })
+      await runtime.advance(2_000)
+      slow.succeed('ok')
+      await called
+    }
+    await breaker.flush()
+    expect(events).toMatchObject([{ key: 'slow', to: 'OPEN' }])
+    expect(await refusalOf(breaker, 'fine')).toBeUndefined()
+  })
+
   it('opens again when its probe fails, whichever key that is', async () => {
     const { start, runtime, events } = createParentFleet()
     const breaker = start()
