@@ -70,6 +70,8 @@ export class Guard implements DeadlineHost {
   #readyFor: Invocation | undefined
   /** The time of that reading. It is undefined at first, so that V8 makes one object of it for all calls, and not one for each. */
   #readySince!: number
+  /** What hears how calls end that both circuits have admitted in a period of the service's own. Written by `#hostWith`. */
+  #both: (DeadlineHost & { readonly period: number }) | undefined
   /** The last reactions of calls that nothing could cut. Written by `#runPlain`. */
   #reactions: Reactions | undefined
   /** The context of the next call without limits of its own. Written by `#contextFor`. */
@@ -97,7 +99,7 @@ export class Guard implements DeadlineHost {
     this.#unbound = new UnboundCalls(circuit.service, runtime)
     const { mode, timeout, slowCallThreshold, deadlineReserve } = circuit.settings
     this.deadlineReserve = deadlineReserve
-    this.#isPlain = mode === 'enforce' && timeout === false && slowCallThreshold === false && parent === undefined
+    this.#isPlain = mode === 'enforce' && timeout === false && slowCallThreshold === false
   }
 
   /** Runs an operation; see `CircuitBreaker.call`. */
@@ -114,7 +116,27 @@ export class Guard implements DeadlineHost {
       if ((isKnown || this.#isReady(reading, invocation)) && this.permits.takeSpare()) {
         return invocation === undefined || !invocation.hasDeadline
           ? this.#runPlain(operation, invocation)
-          : this.#runUntilDeadline(operation, invocation)
+          : this.#runUntilDeadline(operation, invocation, this)
+      }
+    }
+    return this.#callWith(operation, given ?? noOptions, invocation)
+  }
+
+  /** The same for a key whose service is guarded as a whole, too: nearly every call finds both circuits quiet. */
+  callBoth<T, F>(
+    parent: Guard,
+    operation: Operation<T>,
+    given: CallOptions<T, F> | undefined,
+    invocation: Invocation | undefined,
+  ): Promise<T | F> {
+    const isPlain = given === undefined && this.#isPlain && typeof operation === 'function'
+    if (isPlain && this.circuit.isQuiet && parent.circuit.isQuiet && invocation?.hasDeadline === true) {
+      const reading = this.#clock.reading()
+      const isKnown = reading === this.#readyAt && invocation === this.#readyFor
+      const isReady = isKnown || (parent.#isReady(reading, invocation) && this.#isReady(reading, invocation))
+      if (isReady && this.permits.takeSpare()) {
+        parent.permits.overdraw()
+        return this.#runUntilDeadline(operation, invocation, this.#hostWith(parent))
       }
     }
     return this.#callWith(operation, given ?? noOptions, invocation)
@@ -133,9 +155,9 @@ export class Guard implements DeadlineHost {
   }
 
   /** A call that its invocation's deadline can cut, and nothing else. */
-  #runUntilDeadline<T>(operation: Operation<T>, invocation: Invocation): Promise<T> {
+  #runUntilDeadline<T>(operation: Operation<T>, invocation: Invocation, host: DeadlineHost): Promise<T> {
     const shared = this.#contextFor(invocation)
-    const call = new DeadlineCall(this, invocation, this.circuit.period, this.#readySince, shared)
+    const call = new DeadlineCall(host, invocation, this.circuit.period, this.#readySince, shared)
     const answer = new Promise<T>((resolve, reject) => call.start(resolve, reject))
     react(
       begin(operation, shared.context),
@@ -391,9 +413,49 @@ export class Guard implements DeadlineHost {
   }
 
   callWasCut(call: DeadlineCall, error: unknown, limits: CallLimits): void {
+    this.#ended(call, this.#judgeCut(call, error, limits), error)
+  }
+
+  #judgeCut(call: DeadlineCall, error: unknown, limits: CallLimits): Outcome {
     const isHeldUp = this.#gate.isHeldUp(this.permits)
-    const outcome = isHeldUp ? 'ignore' : this.#judgeBoundError(noOptions, error, limits, call.invocation)
-    this.#ended(call, outcome, error)
+    return isHeldUp ? 'ignore' : this.#judgeBoundError(noOptions, error, limits, call.invocation)
+  }
+
+  /** Hears how calls end that both circuits have admitted in their present periods. */
+  #hostWith(parent: Guard): DeadlineHost {
+    const { period } = parent.circuit
+    if (this.#both?.period === period) return this.#both
+    const ended = (call: DeadlineCall, outcome: Outcome, evidence: unknown): void =>
+      this.#endedBoth(parent, period, call, outcome, evidence)
+    this.#both = {
+      period,
+      deadlineReserve: this.deadlineReserve,
+      limitsOf: (invocation, startedAt) => this.limitsOf(invocation, startedAt),
+      callSucceeded: (call, value) => ended(call, this.#judgeValue(noOptions, value), value),
+      callFailed: (call, error) => ended(call, this.judgeError(noOptions, error), error),
+      callWasCut: (call, error, limits) => ended(call, this.#judgeCut(call, error, limits), error),
+    }
+    return this.#both
+  }
+
+  #endedBoth(parent: Guard, periodAbove: number, call: DeadlineCall, outcome: Outcome, evidence: unknown): void {
+    const { period, startedAt, invocation } = call
+    if (outcome === 'success' && this.#isStillQuiet(period) && parent.#isStillQuiet(periodAbove)) {
+      this.permits.release()
+      parent.permits.release()
+      return
+    }
+    const above: Admission = { period: periodAbove, at: startedAt, lease: undefined, permit: parent.permits }
+    this.#settle(
+      { period, at: startedAt, lease: undefined, permit: this.permits, above },
+      outcome,
+      evidence,
+      invocation,
+    )
+  }
+
+  #isStillQuiet(period: number): boolean {
+    return this.circuit.isQuiet && period === this.circuit.period
   }
 
   #ended({ period, startedAt, invocation }: DeadlineCall, outcome: Outcome, evidence: unknown): void {

@@ -153,7 +153,11 @@ export class KeyedService {
   ): Promise<T | F> {
     entry.usedAt = ++this.#calls
     if (!entry.isUsed) this.#use(entry, invocation)
-    return entry.guard.call(operation, withoutKey(options), invocation)
+    const { guard } = entry
+    const given = withoutKey(options)
+    return this.parent === undefined
+      ? guard.call(operation, given, invocation)
+      : guard.callBoth(this.parent, operation, given, invocation)
   }
 
   /** The first call since it was read: a record that is out of date is waited for, because nobody has refreshed it. */

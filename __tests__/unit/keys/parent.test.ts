@@ -212,4 +212,76 @@ describe('a service that is guarded as a whole, too', () => {
     expect(await refusalOf(breaker, 'd')).toBeUndefined()
     expect(await outcomeOf(breaker.call('crm', unavailable, { key: 'd' }))).toHaveProperty('error.message', '503')
   })
+
+  describe('in an invocation with a deadline, where both circuits are quiet', () => {
+    /** An instance whose keys have worked, and its calls. */
+    async function startWarm(keys: readonly string[], settings: Parameters<typeof createKeyedFleet>[1] = {}) {
+      const fleet = createParentFleet(settings)
+      const breaker = fleet.start()
+      const endsAt = fleet.runtime.now() + 30_000
+      const call = breaker.callExternalFor({ getRemainingTimeInMillis: () => endsAt - fleet.runtime.now() })
+      for (const key of keys) await call('crm', ok, { key })
+      return { ...fleet, breaker, call }
+    }
+
+    it('counts the failures of different keys for the service, and those of one key once', async () => {
+      const { breaker, call, events } = await startWarm(['a', 'b', 'c', 'd'])
+      for (let index = 0; index < 3; index++) await outcomeOf(call('crm', unavailable, { key: 'a' }))
+      await breaker.flush()
+      expect(events).toMatchObject([{ key: 'a', to: 'OPEN' }])
+      for (const key of ['b', 'c']) await outcomeOf(call('crm', unavailable, { key }))
+      await breaker.flush()
+      expect(events.at(-1)).toMatchObject({ service: 'crm', to: 'OPEN' })
+      expect(events.at(-1)).not.toHaveProperty('key')
+      expect((await outcomeOf(call('crm', ok, { key: 'd' }))).error).toMatchObject({ code: 'CIRCUIT_OPEN' })
+    })
+
+    it('counts a call that the deadline cuts in both', async () => {
+      const { breaker, call, runtime, storage } = await startWarm(['a'])
+      const hung = outcomeOf(call('crm', () => new Promise(() => {}), { key: 'a' }))
+      await runtime.advance(29_000)
+      expect((await hung).error).toMatchObject({ code: 'CIRCUIT_TIMEOUT', key: 'a' })
+      await breaker.flush()
+      expect(await storage.peek('crm')).toMatchObject({ failureCount: 1 })
+      expect(await storage.peek('#crm#a')).toMatchObject({ failureCount: 1 })
+    })
+
+    it('lets an outcome count for nothing where the circuit of the service has opened and closed meanwhile', async () => {
+      const { breaker, call, runtime, storage } = await startWarm(['a'])
+      const slow = controlled()
+      const called = outcomeOf(call('crm', slow.operation, { key: 'a' }))
+      await runtime.settle()
+      await breaker.forceOpen('crm')
+      await breaker.reset('crm')
+      slow.fail()
+      await called
+      await breaker.flush()
+      expect(await storage.peek('crm')).toMatchObject({ failureCount: 0, suspectedAt: undefined })
+      expect(await storage.peek('#crm#a')).toMatchObject({ failureCount: 1 })
+    })
+
+    it('gives the permits back, however the call ends', async () => {
+      const { call, runtime } = await startWarm(['a'], { maxConcurrent: 2, maxQueue: 0 })
+      for (let index = 0; index < 5; index++) {
+        await call('crm', ok, { key: 'a' })
+        await outcomeOf(call('crm', () => Promise.reject(new BadRequest('400')), { key: 'a' }))
+      }
+      const both = controlled()
+      const calls = [1, 2].map(() => call('crm', both.operation, { key: 'a' }))
+      await runtime.settle()
+      expect(both.started).toBe(2)
+      expect((await outcomeOf(call('crm', ok, { key: 'a' }))).error).toMatchObject({
+        code: 'CIRCUIT_CONCURRENCY_LIMIT',
+      })
+      both.succeed('ok')
+      await Promise.all(calls)
+      expect(await call('crm', ok, { key: 'a' })).toBe('ok')
+    })
+
+    it('refuses what the service forces open', async () => {
+      const { breaker, call } = await startWarm(['a'])
+      await breaker.forceOpen('crm')
+      expect((await outcomeOf(call('crm', ok, { key: 'a' }))).error).toMatchObject({ reason: 'forced' })
+    })
+  })
 })
