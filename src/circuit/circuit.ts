@@ -52,7 +52,6 @@ export type OperatorDecision = (record: CircuitRecord, now: number, tokens: Toke
 
 export class Circuit {
   readonly service: string
-  /** The key of a keyed service; `undefined`: the circuit is the service's own. */
   readonly key: string | undefined
   readonly settings: ServiceSettings
   readonly #world: CircuitWorld
@@ -253,8 +252,7 @@ export class Circuit {
 
   /** Whether it has nothing to do at the store, and time alone brings nothing about. */
   get isAtRest(): boolean {
-    const isSuspected = this.#cached.current?.suspectedAt !== undefined
-    return !this.hasWork && !this.hasReadyLease && !this.#alone.isMade && !isSuspected
+    return !(this.hasWork || this.hasReadyLease || this.#alone.isMade) && this.stored?.suspectedAt === undefined
   }
 
   /** Whether anything waits that can be written now. */
