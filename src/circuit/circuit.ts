@@ -229,8 +229,14 @@ export class Circuit {
    *
    * @param startedAt when it began. A call of a quiet circuit may say any earlier time: no failure has come before it
    */
-  callFailed(period: number, at: number, lastFailure: Failure, requestId: string | undefined, startedAt = at): void {
-    this.#calls.callFailed(period, at, lastFailure, requestId, startedAt)
+  callFailed(
+    period: number,
+    at: number,
+    failure: Failure,
+    requestId: string | undefined,
+    startedAt: number = at,
+  ): void {
+    this.#calls.callFailed(period, at, failure, requestId, startedAt)
   }
 
   /** Whether the last call of this instance that counted has failed, not longer than a `window` ago. */

@@ -32,7 +32,7 @@ interface Option {
 }
 
 /** The options that say where the circuits are. Every command has them. */
-export const placeOptions = {
+const placeOptions: Readonly<Record<string, Option>> = {
   function: {
     type: 'string',
     short: 'f',
@@ -51,17 +51,17 @@ export const placeOptions = {
   namespace: { type: 'string', short: 'n', value: 'NAME', help: 'the namespace (CIRCUIT_BREAKER_NAMESPACE)' },
   json: { type: 'boolean', help: 'print JSON' },
   help: { type: 'boolean', short: 'h', help: 'print this help' },
-} as const satisfies Record<string, Option>
+}
 
-const reasonOptions = {
+const reasonOptions: Readonly<Record<string, Option>> = {
   why: { type: 'string', short: 'w', value: 'TEXT', help: 'the reason, for those who see it later; needed' },
   by: { type: 'string', value: 'NAME', help: 'who does it; default: your AWS identity or your user name' },
-} as const satisfies Record<string, Option>
+}
 
-const untilOptions = {
+const untilOptions: Readonly<Record<string, Option>> = {
   for: { type: 'string', value: 'TIME', help: 'how long, for instance 90s, 10m, 2h or 1d; default: until reset' },
   until: { type: 'string', value: 'INSTANT', help: 'until when, for instance 2030-01-31T12:00Z' },
-} as const satisfies Record<string, Option>
+}
 
 interface Command {
   /** How many circuits it names: none, at most one, one, or one and more. */
@@ -72,8 +72,11 @@ interface Command {
   readonly example: string
 }
 
+/** The names of the commands. */
+export type CommandName = 'ls' | 'show' | 'explain' | 'log' | 'watch' | 'open' | 'close' | 'reset' | 'doctor' | 'serve'
+
 /** The commands by name. */
-export const commands = {
+export const commands: Readonly<Record<CommandName, Command>> = {
   ls: {
     keys: 'none',
     summary: 'list the circuits that are stored',
@@ -150,9 +153,7 @@ export const commands = {
     },
     example: 'mcb serve --table orders',
   },
-} as const satisfies Record<string, Command>
-
-export type CommandName = keyof typeof commands
+}
 
 const names = Object.keys(commands) as readonly CommandName[]
 
