@@ -229,13 +229,7 @@ export class Circuit {
    *
    * @param startedAt when it began. A call of a quiet circuit may say any earlier time: no failure has come before it
    */
-  callFailed(
-    period: number,
-    at: number,
-    failure: Failure,
-    requestId: string | undefined,
-    startedAt: number = at,
-  ): void {
+  callFailed(period: number, at: number, failure: Failure, requestId?: string, startedAt: number = at): void {
     this.#calls.callFailed(period, at, failure, requestId, startedAt)
   }
 
