@@ -136,6 +136,9 @@ export const explainCommand: Run = async ({ keys, values }, place, { stdout, env
 
 const day = 86_400_000
 
+/** So many journals are read side by side. */
+const readAtOnce = 16
+
 export const log: Run = async ({ keys, values }, place, { stdout, now }) => {
   const since = now() - (durationOption(values, 'since') ?? day)
   const limit = numberOption(values, 'limit', 1, 10_000) ?? 100
@@ -143,8 +146,12 @@ export const log: Run = async ({ keys, values }, place, { stdout, now }) => {
   if (storage.readJournal === undefined) throw new UsageError(`The store, ${name}, keeps no journal.`)
   const meant = keys[0] === undefined ? await listKeys(place) : [(await findStored(place, keys[0], false)).key]
   const entries: { readonly key: string; readonly entry: JournalEntry }[] = []
-  for (const key of meant) {
-    for (const entry of await readJournal(storage, key, { since, limit })) entries.push({ key, entry })
+  for (let i = 0; i < meant.length; i += readAtOnce) {
+    const keysNow = meant.slice(i, i + readAtOnce)
+    const journals = await Promise.all(keysNow.map((key) => readJournal(storage, key, { since, limit })))
+    for (const [j, journal] of journals.entries()) {
+      for (const entry of journal) entries.push({ key: keysNow[j] as string, entry })
+    }
   }
   entries.sort((a, b) => a.entry.at - b.entry.at)
   if (values['json'] === true)

@@ -48,14 +48,14 @@ export function safe(text: unknown): string {
   return clean.length > longest ? `${clean.slice(0, longest)}…` : clean
 }
 
-/** JSON in which everything that a terminal could take for a command is escaped. */
-export function safeJson(value: unknown): string {
+/** JSON in which everything that a terminal could take for a command is escaped. With an indent of 0 it takes one line. */
+export function safeJson(value: unknown, indent: number = 2): string {
   const escaped = (character: string): string =>
     Array.from(
       { length: character.length },
       (_, i) => `\\u${character.charCodeAt(i).toString(16).padStart(4, '0')}`,
     ).join('')
-  return JSON.stringify(value, undefined, 2).replace(/(?!\n)[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, escaped)
+  return JSON.stringify(value, undefined, indent).replace(/(?!\n)[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, escaped)
 }
 
 /** Lines in columns, two blanks apart. The last column is as long as it is. */

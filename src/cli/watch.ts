@@ -8,7 +8,7 @@ import { createInterface, emitKeypressEvents } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Board, BoardReader, interval } from './board.ts'
 import { jsonOf, type Run } from './commands.ts'
-import { type Console, type Paint, paintFor, safe } from './console.ts'
+import { type Console, type Paint, paintFor, safe, safeJson } from './console.ts'
 import { bandsOf, sparkline } from './history.ts'
 import { type Deed, identity, operate } from './operate.ts'
 import type { Place } from './place.ts'
@@ -41,7 +41,7 @@ async function watchByLine(
       known.set(circuit.key, standing)
       stdout.write(
         isJson
-          ? `${JSON.stringify({ at: board.at, ...jsonOf(circuit, now()) })}\n`
+          ? `${safeJson({ at: board.at, ...jsonOf(circuit, now()) }, 0)}\n`
           : `${lineOf(circuit, standing, now())}\n`,
       )
     }
@@ -189,7 +189,7 @@ export function frameOf(
   const { circuits, journals, trouble } = board
   const open = circuits.filter((circuit) => isOpen(standingOf(circuit, now))).length
   const clock = new Date(now).toISOString().slice(11, 19)
-  const head = `${safe(place)}  ${circuits.length} circuits, ${open} open  ${clock} UTC`
+  const head = `${safe(place)}  ${circuits.length} circuit${circuits.length === 1 ? '' : 's'}, ${open} open  ${clock} UTC`
   const shown = circuits.slice(from, from + count)
   const keyWidth = Math.min(40, Math.max(7, ...shown.map(({ key }) => Array.from(safe(key)).length)))
   const rows = shown.map((circuit, i) => {

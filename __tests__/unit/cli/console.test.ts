@@ -22,6 +22,7 @@ describe('texts of a store', () => {
 
   it.each(hostile)('are whole in JSON: %j', (text) => {
     expect(JSON.parse(safeJson({ text }))).toEqual({ text })
+    expect(safeJson({ text }, 0).split('\n')).toHaveLength(1)
   })
 
   it('are shortened', () => {

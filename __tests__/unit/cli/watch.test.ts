@@ -84,7 +84,7 @@ describe('the picture', () => {
       successCount: 1,
     } as const
     const [head, , row] = draw({ circuits: [circuit('stripe', open)] }, 120)
-    expect(head).toBe('table orders  1 circuits, 1 open  12:00:00 UTC')
+    expect(head).toBe('table orders  1 circuit, 1 open  12:00:00 UTC')
     expect(row).toBe('› stripe  OPEN                   ████████████████████ ████░ 3:1   3 s          probe in 7 s')
   })
 
