@@ -68,7 +68,7 @@ export interface Alarm {
   readonly namespace: string
   readonly metricName: string
   readonly dimensions: readonly { readonly name: string; readonly value: string }[]
-  readonly statistic: 'Sum'
+  readonly statistic: 'Sum' | 'Maximum'
   /** In seconds. */
   readonly period: number
   readonly evaluationPeriods: number
@@ -76,40 +76,49 @@ export interface Alarm {
   readonly comparisonOperator: 'GreaterThanOrEqualToThreshold'
   readonly threshold: number
   readonly treatMissingData: 'notBreaching'
+  readonly description: string
   /** Who is told when it rings. */
   readonly actions: readonly string[]
 }
 
 /**
- * How often the alarm rings until `end`: each time that its state becomes ALARM, once at the end of every period.
+ * How often the alarm rings until `end`: each time that its state becomes ALARM. It is evaluated once a minute, over a window
+ * that slides: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-evaluation-window.html
  *
  * @param end milliseconds since the epoch
  */
 export function ringsOf(alarm: Alarm, points: readonly DataPoint[], end: number): number {
-  const { statistic, comparisonOperator, treatMissingData, threshold } = alarm
-  const rule = `${statistic} ${comparisonOperator} ${treatMissingData}`
-  if (rule !== 'Sum GreaterThanOrEqualToThreshold notBreaching') throw new Error(`Cannot evaluate ${rule}`)
-
-  const period = alarm.period * 1_000
-  const sums = new Map<number, number>()
-  for (const { at, values } of watchedBy(alarm, points)) {
-    const start = Math.floor(at / period)
-    sums.set(
-      start,
-      values.reduce((sum, value) => sum + value, sums.get(start) ?? 0),
-    )
-  }
-  const isBreaching = (start: number): boolean => (sums.get(start) ?? 0) >= threshold
-  let rings = 0
-  let wasRinging = false
-  for (let last = Math.min(...sums.keys()); last * period <= end; last++) {
-    const window = Array.from({ length: alarm.evaluationPeriods }, (_, back) => last - back)
-    const isRinging = window.filter(isBreaching).length >= alarm.datapointsToAlarm
-    if (isRinging && !wasRinging) rings++
-    wasRinging = isRinging
-  }
-  return rings
+  return ringingMinutes(alarm, points, end).filter((minute, n, all) => minute !== (all[n - 1] ?? 0) + 1).length
 }
+
+/** Whether the alarm is in ALARM with the minute of `end`. */
+export function isRinging(alarm: Alarm, points: readonly DataPoint[], end: number): boolean {
+  return ringingMinutes(alarm, points, end).at(-1) === Math.floor(end / 60_000) + 1
+}
+
+/** The ends of the minutes after which the alarm is in ALARM, in minutes since the epoch. */
+function ringingMinutes(alarm: Alarm, points: readonly DataPoint[], end: number): number[] {
+  const { statistic, comparisonOperator, treatMissingData, threshold } = alarm
+  const rule = `${comparisonOperator} ${treatMissingData}`
+  if (rule !== 'GreaterThanOrEqualToThreshold notBreaching') throw new Error(`Cannot evaluate ${rule}`)
+  const total = { Sum: (all: number[]) => all.reduce((sum, each) => sum + each, 0), Maximum: largest }[statistic]
+  if (total === undefined) throw new Error(`Cannot evaluate ${statistic}`)
+
+  const watched = watchedBy(alarm, points).map(({ at, values }) => ({ minute: Math.floor(at / 60_000), values }))
+  const period = alarm.period / 60
+  const isBreaching = (to: number): boolean => {
+    const inside = watched.filter(({ minute }) => minute >= to - period && minute < to).flatMap(({ values }) => values)
+    return inside.length > 0 && total(inside) >= threshold
+  }
+  const ringing: number[] = []
+  for (let to = Math.min(...watched.map(({ minute }) => minute)); to <= end / 60_000 + 1; to++) {
+    const windows = Array.from({ length: alarm.evaluationPeriods }, (_, back) => to - back * period)
+    if (windows.filter(isBreaching).length >= alarm.datapointsToAlarm) ringing.push(to)
+  }
+  return ringing
+}
+
+const largest = (all: number[]): number => Math.max(...all)
 
 /** The data points of the alarm's metric: of exactly its dimensions, as CloudWatch has it. */
 function watchedBy(alarm: Alarm, points: readonly DataPoint[]): DataPoint[] {

@@ -6,7 +6,7 @@ import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-loc
 import { startFaultProxy } from '../support/fault-proxy.ts'
 import { patientVariables } from '../support/patience.ts'
 import { expectAtLeast, outlast, stopwatch, waitFor } from '../support/time.ts'
-import { type DataPoint, dataPointsOf, ringsOf } from './cloudwatch.ts'
+import { type DataPoint, dataPointsOf, isRinging, ringsOf } from './cloudwatch.ts'
 import { coldStart } from './cold-start.ts'
 import { httpEvent } from './http-event.ts'
 import { capturePrinted, type Printed, type PrintedLine } from './printed-lines.ts'
@@ -19,9 +19,16 @@ const apiKey = 'sk_test_example'
 const paid: ProviderAnswer = { body: { id: 'pay_1', status: 'paid' } }
 const down: ProviderAnswer = { status: 503, body: '<html>Service Unavailable</html>' }
 const topic = 'arn:aws:sns:eu-west-1:123456789012:on-call'
-const alarms = deployable('examples/observability/alarm.yaml')({ AlarmTopic: topic })
-const outageAlarm = alarms.alarm('PaymentCircuitOpened')
-const storeAlarm = alarms.alarm('CircuitStoreFails')
+const template = deployable('examples/observability/alarms.yaml')({ AlarmTopic: topic, FunctionName: 'checkout' })
+const alarms = {
+  opened: template.alarm('CircuitOpened'),
+  openForLong: template.alarm('CircuitOpenForLong'),
+  flaps: template.alarm('CircuitFlaps'),
+  forcedForLong: template.alarm('CircuitForcedForLong'),
+  storeFails: template.alarm('CircuitStoreFails'),
+}
+const outageAlarm = alarms.opened
+const storeAlarm = alarms.storeFails
 
 let dynamodb: DynamoDBServer
 
@@ -61,6 +68,8 @@ describe('a fleet whose payment service fails', () => {
       CallsFailed: reached,
       CallsRefused: 48 - reached,
       Fallbacks: 48,
+      // Those of the second time, and whoever knew before.
+      CircuitOpen: expect.any(Number),
       CircuitOpened: 1,
       'CircuitTransitions to=OPEN': 1,
     })
@@ -122,6 +131,135 @@ describe('a fleet whose payment service fails', () => {
     expect(sums(printed)).toMatchObject({ CircuitOpened: 2, 'CircuitTransitions to=OPEN': 7 })
     expect(outageAlarmRings(printed)).toBe(2)
     expect([outageAlarm.actions, storeAlarm.actions]).toEqual([[topic], [topic]])
+  })
+})
+
+describe('the alarms', () => {
+  it('are silent about a healthy fleet, whose invocations publish nothing of its circuits, and about no fleet at all', async () => {
+    using printed = capturePrinted()
+    await using provider = await startProvider(paid)
+    const fleet = await startFleet(2, provider.url)
+    expect(ringing(printed)).toEqual([])
+
+    for (let minutes = 0; minutes < 20; minutes++) {
+      await Promise.all(fleet.map(({ pay }) => pay()))
+      await time.advance(minute)
+    }
+
+    expect(metricNames(printed)).toEqual(['CallLatency', 'CallsSucceeded'])
+    expect(ringing(printed)).toEqual([])
+  })
+
+  it('ring when the circuit has been open for 15 minutes, although its opening is told once', async () => {
+    using printed = capturePrinted()
+    await using provider = await startProvider(down)
+    const [instance] = await startFleet(1, provider.url, { CIRCUIT_BREAKER_FAILURE_THRESHOLD: '1' })
+    const payFor = async (minutes: number) => {
+      for (let passed = 0; passed < minutes; passed++) {
+        await instance?.pay()
+        await time.advance(minute)
+      }
+    }
+
+    await payFor(14)
+    expect(ringing(printed)).toEqual(['opened'])
+    await instance?.pay()
+    expect(ringing(printed)).toEqual(['opened', 'openForLong'])
+    expect(isRinging(alarms.openForLong, dataPoints(printed), Date.now())).toBe(true)
+    expect(sums(printed)).toMatchObject({ CircuitOpened: 1 })
+
+    provider.react(paid)
+    await time.advance(6 * minute)
+    await payFor(2)
+    expect(isRinging(alarms.openForLong, dataPoints(printed), Date.now())).toBe(false)
+    expect(ringsOf(alarms.openForLong, dataPoints(printed), Date.now())).toBe(1)
+  })
+
+  it('ring when the circuit opens for the third time in an hour, across the hour of the clock', async () => {
+    using printed = capturePrinted()
+    await using provider = await startProvider(down)
+    const [instance] = await startFleet(1, provider.url, { CIRCUIT_BREAKER_FAILURE_THRESHOLD: '1' })
+    const hour = 60 * minute
+    await time.advance(hour - (Date.now() % hour) - 10 * minute)
+    const fail = async () => {
+      provider.react(down)
+      await instance?.pay()
+    }
+    const recover = async () => {
+      provider.react(paid)
+      await time.advance(6 * minute)
+      await instance?.pay()
+      await time.advance(2 * minute)
+    }
+
+    await fail()
+    await recover()
+    await fail()
+    await recover()
+    expect(sums(printed)).toMatchObject({ CircuitOpened: 2, 'CircuitTransitions to=CLOSED': 2 })
+    expect(ringing(printed)).toEqual(['opened'])
+    await fail()
+    expect(sums(printed)).toMatchObject({ CircuitOpened: 3 })
+    expect(ringing(printed)).toEqual(['opened', 'flaps'])
+  })
+
+  it.each(['OPEN', 'CLOSED'] as const)(
+    'ring when an operator has forced it %s for more than an hour, and it is said who, why and until when',
+    async (state) => {
+      using printed = capturePrinted()
+      await using provider = await startProvider(paid)
+      const fleet = await startFleet(2, provider.url)
+      const payAll = () => Promise.all(fleet.map(({ pay }) => pay()))
+      const operator = new CircuitBreaker({ services: ['payments'], storage: 'dynamodb' })
+      const until = Date.now() + 80 * minute
+      const words = { until, by: 'on call', why: 'maintenance' }
+      await (state === 'OPEN' ? operator.forceOpen('payments', words) : operator.forceClosed('payments', words))
+
+      for (let minutes = 0; minutes < 60; minutes += 10) {
+        await payAll()
+        await time.advance(10 * minute)
+      }
+      expect(ringing(printed)).toEqual([])
+      await payAll()
+
+      expect(ringing(printed)).toEqual(['forcedForLong'])
+      expect(printed.lines.findLast((line) => 'ForcedFor' in line)).toMatchObject({
+        ForcedFor: 3_600,
+        forced_state: state,
+        operator: 'on call',
+        operator_why: 'maintenance',
+        operator_until: new Date(until).toISOString(),
+      })
+      // The operator has done it, and the service is well: nobody is told of an outage.
+      expect(sums(printed)).not.toHaveProperty('CircuitOpened')
+      expect(sums(printed)).not.toHaveProperty('CircuitOpen')
+
+      await time.advance(40 * minute)
+      await payAll()
+      expect(isRinging(alarms.forcedForLong, dataPoints(printed), Date.now())).toBe(false)
+      await operator.close()
+    },
+  )
+
+  it('tell of what an operator does in the same process without an outage, in a line that names him', async () => {
+    using printed = capturePrinted()
+    const telemetry = await coldStart(() => import('../../examples/observability/telemetry.ts'), {})
+    const breaker = new CircuitBreaker({ services: ['payments'], storage: 'memory' })
+    breaker.onStateChange(telemetry.tellStateChange)
+
+    const until = Date.now() + minute
+    await breaker.forceOpen('payments', { until, by: 'on call', why: 'maintenance' })
+
+    expect(sums(printed)).toEqual({ 'CircuitTransitions to=OPEN': 1 })
+    expect(transitionLines(printed)).toEqual([
+      expect.objectContaining({
+        level: 'INFO',
+        reason: 'forced-open',
+        operator: 'on call',
+        operator_why: 'maintenance',
+        operator_until: new Date(until).toISOString(),
+      }),
+    ])
   })
 })
 
@@ -515,6 +653,16 @@ function sums(printed: Printed, of = 'payments'): Record<string, number> {
 
 function latencies(printed: Printed): number[] {
   return dataPoints(printed).flatMap(({ name, values }) => (name === 'CallLatency' ? values : []))
+}
+
+/** The alarms that have rung until now. */
+function ringing(printed: Printed): string[] {
+  const points = dataPoints(printed)
+  return Object.entries(alarms).flatMap(([name, alarm]) => (ringsOf(alarm, points, Date.now()) > 0 ? [name] : []))
+}
+
+function metricNames(printed: Printed): string[] {
+  return [...new Set(dataPoints(printed).map(({ name }) => name))].sort()
 }
 
 function outageAlarmRings(printed: Printed): number {

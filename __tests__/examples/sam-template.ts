@@ -66,11 +66,13 @@ function alarmOf(alarm: Properties): Alarm {
     dimensions: dimensions.map(({ Name, Value }) => ({ name: Name, value: Value })),
     statistic: alarm['Statistic'],
     period: alarm['Period'],
-    evaluationPeriods: alarm['EvaluationPeriods'],
-    datapointsToAlarm: alarm['DatapointsToAlarm'] ?? alarm['EvaluationPeriods'],
+    // The value of a parameter is a text.
+    evaluationPeriods: Number(alarm['EvaluationPeriods']),
+    datapointsToAlarm: Number(alarm['DatapointsToAlarm'] ?? alarm['EvaluationPeriods']),
     comparisonOperator: alarm['ComparisonOperator'],
     threshold: alarm['Threshold'],
     treatMissingData: alarm['TreatMissingData'],
+    description: alarm['AlarmDescription'],
     actions: alarm['AlarmActions'],
   } as Alarm
 }

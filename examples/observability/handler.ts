@@ -1,6 +1,6 @@
 /**
  * Takes payments through an HTTP API of API Gateway, and tells CloudWatch how the payment service does: `telemetry.ts` has the
- * metrics and the log lines, `alarm.yaml` the alarms on them.
+ * metrics and the log lines, `alarms.yaml` the alarms on them and a dashboard, `alarms.ts` the same for the CDK.
  *
  * While the circuit is open, and whenever a call fails, the customer's browser is told to ask again: 202 with `Retry-After`.
  * The order is the idempotency key, so that nobody pays twice.
@@ -28,6 +28,7 @@ import {
   logger,
   measured,
   metricsOf,
+  states,
   tellStateChange,
   tellStorageError,
 } from './telemetry.ts'
@@ -47,6 +48,7 @@ export const handler = middy<APIGatewayProxyEventV2, APIGatewayProxyStructuredRe
   .use(correlation)
   // For what calls came to. What becomes known of circuits later, or at any time, is told at once.
   .use(logMetrics(allMetrics))
+  .use(states(breaker))
   .use(circuitBreaker(breaker))
   .onError((request) => {
     // An error that leaves the handler is logged by Lambda, with all that is in it.

@@ -14,6 +14,7 @@ import type { APIGatewayProxyEventV2 } from 'aws-lambda'
 import {
   type CallExternal,
   type CallOptions,
+  type CircuitBreaker,
   isBreakableResultError,
   isCircuitOpenError,
   isCircuitTimeoutError,
@@ -30,7 +31,7 @@ const metricsByService = new Map<string, Metrics>()
 
 /**
  * The metrics of a service. Their dimension `service` is what is called and not, as usual, who calls: which function tells of a
- * transition is a matter of chance, and an alarm must not depend on it. `alarm.yaml` has the same names.
+ * transition is a matter of chance, and an alarm must not depend on it. `alarms.yaml` and `alarms.ts` have the same names.
  */
 export function metricsOf(service: string): Metrics {
   const known = metricsByService.get(service)
@@ -71,11 +72,11 @@ export const correlation: MiddlewareObj<APIGatewayProxyEventV2> = {
  * process. Its time is that of telling, because an alarm does not look at minutes that are long over.
  */
 export function tellStateChange(change: StateChange): void {
-  const { service, from, to, reason, generation, at, requestId, evidence, lastFailure, retryAt, by, why } = change
+  const { service, from, to, reason, generation, at, requestId, evidence, lastFailure, retryAt } = change
   const metrics = metricsOf(service)
   metrics.singleMetric().addDimension('to', to).addMetric('CircuitTransitions', MetricUnit.Count, 1)
-  // From HALF_OPEN a probe has failed: that is still the outage that was told when it began.
-  const isOutage = from === 'CLOSED' && to === 'OPEN'
+  // From HALF_OPEN a probe has failed: that is still the outage that was told when it began. An operator needs no alarm.
+  const isOutage = from === 'CLOSED' && to === 'OPEN' && reason !== 'forced-open'
   if (isOutage) metrics.singleMetric().addMetric('CircuitOpened', MetricUnit.Count, 1)
 
   const line = {
@@ -90,8 +91,7 @@ export function tellStateChange(change: StateChange): void {
     correlation_id: requestId && correlationIds.get(requestId),
     // Why it opened, and until when nobody is let through. An operator's word needs no evidence.
     ...(evidence !== undefined && { evidence }),
-    ...(by !== undefined && { by }),
-    ...(why !== undefined && { why }),
+    ...operatorOf(change),
     ...(to === 'OPEN' && { failure: lastFailure, retry_at: retryAt && new Date(retryAt).toISOString() }),
   }
   if (isOutage) circuitLogger.error(`The circuit of ${service} has opened`, line)
@@ -110,6 +110,39 @@ export function tellStorageError({ services, operation, error, willRetry }: Stor
   // What is misconfigured stays so until somebody does something.
   if (kind === 'misconfigured') circuitLogger.error('The store of the circuits is misconfigured', line)
   else circuitLogger.warn('The store of the circuits has failed', line)
+}
+
+/**
+ * Tells of circuits that are not closed, and of those that an operator has forced, with each invocation.
+ *
+ * A transition is told once, by one instance, or by the operator's command, whose events no function gets. So it cannot
+ * say how long a state lasts. Each invocation can: `CircuitOpen` is 1 unless the circuit is closed, and `ForcedFor` is the
+ * age of the operator's decision. While all is well neither is published, and costs nothing.
+ */
+export function states({ circuits }: Pick<CircuitBreaker, 'circuits'>): MiddlewareObj {
+  const tell = (): void => {
+    for (const { service, state, override } of Object.values(circuits)) {
+      const metrics = metricsOf(service)
+      const now = Date.now()
+      if (override === undefined || (override.until !== undefined && override.until <= now)) {
+        if (state !== 'CLOSED') metrics.addMetric('CircuitOpen', MetricUnit.Count, 1)
+        continue
+      }
+      metrics.addMetric('ForcedFor', MetricUnit.Seconds, Math.max(0, Math.floor((now - override.at) / 1_000)))
+      metrics.addMetadata('forced_state', override.state)
+      for (const [name, value] of Object.entries(operatorOf(override))) metrics.addMetadata(name, value)
+    }
+  }
+  return { after: tell, onError: tell }
+}
+
+/** Who has forced or reset a circuit, why, and until when. */
+function operatorOf({ by, why, until }: Pick<StateChange, 'by' | 'why' | 'until'>): Readonly<Record<string, string>> {
+  return {
+    ...(by !== undefined && { operator: by }),
+    ...(why !== undefined && { operator_why: why }),
+    ...(until !== undefined && { operator_until: new Date(until).toISOString() }),
+  }
 }
 
 /** How a call ended. A fallback comes on top. */
