@@ -241,6 +241,21 @@ describe('the alarms', () => {
     },
   )
 
+  it('learn of what is forced from an invocation that fails, too', async () => {
+    using printed = capturePrinted()
+    await using provider = await startProvider(paid)
+    const [instance] = await startFleet(1, provider.url, { PAYMENTS_API_KEY: 'a key\nof two lines' })
+    const operator = new CircuitBreaker({ services: ['payments'], storage: 'dynamodb' })
+    await operator.forceClosed('payments')
+
+    // fetch refuses the key, so that the handler throws.
+    const reply = await instance?.pay()
+
+    expect(reply).toMatchObject({ statusCode: 500 })
+    expect(sums(printed)).toMatchObject({ ForcedFor: 0 })
+    await operator.close()
+  })
+
   it('tell of what an operator does in the same process without an outage, in a line that names him', async () => {
     using printed = capturePrinted()
     const telemetry = await coldStart(() => import('../../examples/observability/telemetry.ts'), {})

@@ -128,7 +128,7 @@ export function states({ circuits }: Pick<CircuitBreaker, 'circuits'>): Middlewa
         if (state !== 'CLOSED') metrics.addMetric('CircuitOpen', MetricUnit.Count, 1)
         continue
       }
-      metrics.addMetric('ForcedFor', MetricUnit.Seconds, Math.max(0, Math.floor((now - override.at) / 1_000)))
+      metrics.addMetric('ForcedFor', MetricUnit.Seconds, Math.floor((now - override.at) / 1_000))
       metrics.addMetadata('forced_state', override.state)
       for (const [name, value] of Object.entries(operatorOf(override))) metrics.addMetadata(name, value)
     }
