@@ -47,6 +47,7 @@ import { StoreAccess } from './storage/store-access.ts'
 import { pauseLimitFor } from './storage/store-pause.ts'
 import { CircuitReader } from './sync/circuit-reader.ts'
 import { type Synchronizer, storeShareOf } from './sync/synchronizer.ts'
+import { transitionChannel } from './telemetry/channels.ts'
 import { warnOnce } from './warnings.ts'
 
 /** The work of operators is loaded when it is first asked for: a handler has no need of it. */
@@ -408,6 +409,7 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
 
   #emit(change: StateChange, storageKey: string): void {
     const functionName = this.#runtime.env['AWS_LAMBDA_FUNCTION_NAME']
+    if (transitionChannel.hasSubscribers) transitionChannel.publish({ ...change, functionName })
     for (const [listener, { observed }] of this.#listeners) {
       if (observed === true || !change.observed) {
         this.#notifier.notify('onStateChange', listener, { ...change, functionName })

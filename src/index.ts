@@ -103,3 +103,4 @@ export {
 } from './storage/factory.ts'
 export { MemoryCircuitStorage } from './storage/memory.ts'
 export { emptyRecord, expiryOf, parseCircuitRecord } from './storage/record.ts'
+export type { CallEvent, CircuitChannels, RefusedEvent, StoreEvent } from './telemetry/channels.ts'

@@ -49,8 +49,12 @@ export async function writeEntry(
       resolve()
     }, storageTimeout)
     const append = async () => store.storage.appendJournal?.(storageKey, entry)
+    const startedAt = runtime.now()
     append()
-      .catch((cause) => report(store, desk, change.service, cause))
+      .then(
+        () => store.tellOperation('appendJournal', [change.service], startedAt),
+        (cause) => report(store, desk, change.service, startedAt, cause),
+      )
       .finally(() => {
         runtime.clearTimeout(timer)
         resolve()
@@ -73,8 +77,9 @@ function entryOf(change: StateChange, { env, id }: Runtime): JournalEntry {
   }
 }
 
-function report(store: StoreAccess, { reported }: Desk, service: string, cause: unknown): void {
+function report(store: StoreAccess, { reported }: Desk, service: string, startedAt: number, cause: unknown): void {
   const error = store.errorOf('appendJournal', cause)
+  store.tellOperation('appendJournal', [service], startedAt, error)
   if (reported.has(error.kind)) return
   reported.add(error.kind)
   if (store.tell({ services: [service], operation: 'appendJournal', error, willRetry: false })) return

@@ -10,6 +10,7 @@ import type { Verdict } from '../circuit/state-machine.ts'
 import { ConcurrencyLimitError } from '../errors.ts'
 import type { Runtime } from '../runtime.ts'
 import type { Synchronizer } from '../sync/synchronizer.ts'
+import { refusalChannel, tellRefusal } from '../telemetry/channels.ts'
 import { warnOfCrowd, warnOfReserve } from '../warnings.ts'
 import type { CallLimits } from './call-limits.ts'
 import type { Invocation } from './invocation.ts'
@@ -186,7 +187,11 @@ export class Gate {
         if (lease === undefined) verdict = circuit.admit(this.#runtime.now())
       }
       const isAdmitted = lease !== undefined || verdict === 'pass'
-      if (!isAdmitted && enforces) throw circuit.refusal(verdict as Exclude<Verdict, 'pass'>, this.#runtime.now())
+      if (!isAdmitted && (enforces || refusalChannel.hasSubscribers)) {
+        const refusal = circuit.refusal(verdict as Exclude<Verdict, 'pass'>, this.#runtime.now())
+        if (enforces) throw refusal
+        tellRefusal(circuit, refusal, invocation?.requestId, false)
+      }
       const at = this.#runtime.now()
       const period = isAdmitted ? this.#started(at, invocation) : undefined
       if (isAdmitted && !enforces) permit = this.#overdraw()

@@ -18,6 +18,7 @@ import { retryAfterOf } from '../failures/retry-after.ts'
 import { hasOwnClock, type Runtime } from '../runtime.ts'
 import { secondsOfCalls } from '../settings/table.ts'
 import type { Synchronizer } from '../sync/synchronizer.ts'
+import { callChannel, tellCall, tellRefusal } from '../telemetry/channels.ts'
 import { warnOfFairTime, warnOfSeconds } from '../warnings.ts'
 import { CallLimits } from './call-limits.ts'
 import { type CallOptions, isCall, type Operation } from './call-options.ts'
@@ -36,6 +37,8 @@ import { bodies, letGo, loadBodies } from './unread.ts'
 /** The reactions to the ends of operations. */
 interface Reactions {
   readonly period: number
+  /** The number of the clock's reading when they began; 0: nobody wants to know. */
+  readonly reading: number
   readonly invocation: Invocation | undefined
   readonly succeeded: (value: unknown) => unknown
   readonly failed: (error: unknown) => never
@@ -145,10 +148,13 @@ export class Guard implements DeadlineHost {
   /** A call that nothing can cut. Calls of one period and invocation end alike: they share their reactions. */
   #runPlain<T>(operation: Operation<T>, invocation: Invocation | undefined): Promise<T> {
     const { period } = this.circuit
+    // Where somebody wants to know how long they took, they also have to begin in the same turn.
+    const reading = callChannel.hasSubscribers ? this.#readyAt : 0
     let reactions = this.#reactions
-    if (reactions?.period !== period || reactions.invocation !== invocation) {
-      const admission: Admission = { period, at: 0, lease: undefined, permit: this.permits }
-      reactions = { period, invocation, ...this.#reactionsTo(noOptions, invocation, admission) }
+    if (reactions?.period !== period || reactions.invocation !== invocation || reactions.reading !== reading) {
+      const at = reading === 0 ? 0 : this.#readySince
+      const admission: Admission = { period, at, lease: undefined, permit: this.permits }
+      reactions = { period, invocation, reading, ...this.#reactionsTo(noOptions, invocation, admission) }
       this.#reactions = reactions
     }
     return react(begin(operation, this.#contextFor(invocation).context), reactions.succeeded, reactions.failed)
@@ -190,15 +196,16 @@ export class Guard implements DeadlineHost {
       return loadBodies().then(() => this.#callWith(operation, options, invocation))
     }
     // A duration is measured from an instant, not from the beginning of the turn.
-    const needsInstant = timeout !== false || !circuit.isQuiet || settings.slowCallThreshold !== false
+    const needsInstant =
+      timeout !== false || !circuit.isQuiet || settings.slowCallThreshold !== false || callChannel.hasSubscribers
     const now = needsInstant ? this.#clock.instant() : this.#clock.now()
     const endsAt = invocation === undefined ? Number.POSITIVE_INFINITY : invocation.endsAt
     const isOver = endsAt - settings.deadlineReserve <= now || signal?.aborted === true
     let admission = isOver ? undefined : this.#gate.admitAtOnce(invocation, now)
-    if (typeof admission === 'string') return this.#refuse(admission, now, fallback)
+    if (typeof admission === 'string') return this.#refuse(admission, now, fallback, invocation)
     if (this.parent !== undefined && admission !== undefined) {
       const both = this.#admitAbove(this.parent, admission, invocation, now)
-      if (typeof both === 'string') return this.parent.#refuse(both, now, fallback)
+      if (typeof both === 'string') return this.parent.#refuse(both, now, fallback, invocation)
       admission = both
     }
     const isBound =
@@ -210,9 +217,10 @@ export class Guard implements DeadlineHost {
     limits.start(this.#clock)
     const attempt =
       admission === undefined
-        ? this.#gate
-            .admit(invocation, limits, this.sync.loadAttempted)
-            .then((later) => this.#runBound(operation, options, invocation, later, limits))
+        ? this.#gate.admit(invocation, limits, this.sync.loadAttempted).then(
+            (later) => this.#runBound(operation, options, invocation, later, limits),
+            (error) => this.#refuseLate(error, invocation, fallback !== undefined && limits.fallbackApplies),
+          )
         : this.#runBound(operation, options, invocation, admission, limits)
     return fallback === undefined ? attempt : this.#replace(attempt, fallback, limits)
   }
@@ -256,12 +264,21 @@ export class Guard implements DeadlineHost {
     verdict: Exclude<Verdict, 'pass'>,
     now: number,
     fallback: ((error: unknown) => PromiseLike<F> | F) | undefined,
+    invocation: Invocation | undefined,
   ): Promise<F> {
     // Reject one turn later: Node tracks rejections without a handler, which costs more than the refusal.
     const refused = settled.then((): never => {
-      throw this.circuit.refusal(verdict, now)
+      const error = this.circuit.refusal(verdict, now)
+      tellRefusal(this.circuit, error, invocation?.requestId, fallback !== undefined)
+      throw error
     })
     return fallback === undefined ? refused : refused.catch(fallback)
+  }
+
+  /** A call that waited to be admitted has ended. */
+  #refuseLate(error: unknown, invocation: Invocation | undefined, isReplaced: boolean): never {
+    tellRefusal(this.circuit, error, invocation?.requestId, isReplaced)
+    throw error
   }
 
   async #replace<T, F>(
@@ -309,11 +326,11 @@ export class Guard implements DeadlineHost {
   ): Pick<Reactions, 'succeeded' | 'failed'> {
     return {
       succeeded: (value) => {
-        this.#settle(admission, this.#judgeValue(options, value as T), value, invocation)
+        this.#finish(admission, this.#judgeValue(options, value as T), value, invocation)
         return value
       },
       failed: (error) => {
-        this.#settle(admission, this.judgeError(options, error), error, invocation)
+        this.#finish(admission, this.judgeError(options, error), error, invocation)
         throw error
       },
     }
@@ -328,7 +345,7 @@ export class Guard implements DeadlineHost {
     limits: CallLimits,
   ): Promise<T> {
     // It may have been cut in the turn in which it got what it waited for.
-    if (limits.cut !== undefined) return this.#giveUp(limits.cut.error, invocation, admission, limits)
+    if (limits.cut !== undefined) return this.#giveUp(limits.cut.error, options, invocation, admission, limits)
     return new Promise<T>((resolve, reject) => {
       const succeeded = (value: T): void => {
         if (limits.isOver) {
@@ -343,7 +360,7 @@ export class Guard implements DeadlineHost {
           return
         }
         limits.end(outcome === 'failure')
-        this.#settle(admission, outcome, value, invocation)
+        this.#finish(admission, outcome, value, invocation, options, limits)
         resolve(value)
       }
       const failed = (error: unknown): void => {
@@ -351,7 +368,7 @@ export class Guard implements DeadlineHost {
         const isHeldUp = limits.hasTimedOut && this.#gate.isHeldUp(admission.permit)
         const outcome = isHeldUp ? 'ignore' : this.#judgeBoundError(options, error, limits, invocation)
         limits.end(outcome === 'failure' || limits.hasTimedOut)
-        this.#settle(admission, outcome, error, invocation)
+        this.#finish(admission, outcome, error, invocation, options, limits)
         reject(error)
       }
       limits.markOperationStart(admission === passThrough ? undefined : admission.at)
@@ -372,7 +389,7 @@ export class Guard implements DeadlineHost {
       const ended: Outcome = ending === 'consumed' ? 'success' : 'ignore'
       const outcome = ending === 'failed' ? this.#judgeBoundError(options, error, limits, invocation) : ended
       limits.end(false)
-      this.#settle(admission, outcome, error, invocation)
+      this.#finish(admission, outcome, error, invocation)
     }
   }
 
@@ -384,13 +401,15 @@ export class Guard implements DeadlineHost {
     return running
   }
 
-  #giveUp(
+  #giveUp<T, F>(
     error: unknown,
+    options: CallOptions<T, F>,
     invocation: Invocation | undefined,
     admission: Admission,
     limits: CallLimits,
   ): Promise<never> {
     limits.end(limits.hasTimedOut)
+    tellRefusal(this.circuit, error, invocation?.requestId, limits.fallbackApplies && options.fallback != null)
     this.#settle(admission, 'ignore', undefined, invocation)
     return Promise.reject(error)
   }
@@ -459,6 +478,7 @@ export class Guard implements DeadlineHost {
   }
 
   #ended({ period, startedAt, invocation }: DeadlineCall, outcome: Outcome, evidence: unknown): void {
+    if (callChannel.hasSubscribers) this.#tell(startedAt, outcome, evidence, invocation, false)
     if (outcome === 'success' && this.circuit.isQuiet && period === this.circuit.period) this.permits.release()
     else this.#settle({ period, at: startedAt, lease: undefined, permit: this.permits }, outcome, evidence, invocation)
   }
@@ -506,6 +526,36 @@ export class Guard implements DeadlineHost {
     const isDeadlineDue = limits.deadlineAt - this.#runtime.now() <= deadlineTolerance
     if (abortedByCaller(error, options.signal)) return isDeadlineDue && limits.hadFairTime ? 'failure' : 'ignore'
     return this.judgeError(options, error)
+  }
+
+  /** A call has ended whose operation was started. */
+  #finish<T, F>(
+    admission: Admission,
+    outcome: Outcome,
+    evidence: unknown,
+    invocation: Invocation | undefined,
+    options?: CallOptions<T, F>,
+    limits?: CallLimits,
+  ): void {
+    // Nobody has read the clock for a call that began before anybody subscribed, nor for one that passes straight through.
+    if (admission.at !== 0 && callChannel.hasSubscribers) {
+      const isReplaced = limits?.fallbackApplies === true && options?.fallback != null
+      this.#tell(admission.at, outcome, evidence, invocation, isReplaced)
+    }
+    this.#settle(admission, outcome, evidence, invocation)
+  }
+
+  #tell(
+    startedAt: number,
+    outcome: Outcome,
+    evidence: unknown,
+    invocation: Invocation | undefined,
+    isReplaced: boolean,
+  ): void {
+    const duration = Math.max(0, this.#clock.now() - startedAt)
+    const isSlow = outcome === 'success' && this.#isSlow(duration)
+    const failure = isSlow ? slow : outcome === 'success' ? undefined : describeFailure(evidence)
+    tellCall(this.circuit, isSlow ? 'failure' : outcome, failure, duration, invocation?.requestId, isReplaced)
   }
 
   /** Gives everything back once, and lets the circuit learn. */

@@ -1,6 +1,7 @@
 import { type CircuitName, CircuitStorageError, type StorageOperation } from '../errors.ts'
 import { Notifier, type StorageErrorEvent, type StorageErrorListener } from '../events.ts'
 import { graceAfter, type Runtime } from '../runtime.ts'
+import { type StoreEvent, storeChannel } from '../telemetry/channels.ts'
 import { warnVisibly } from '../warnings.ts'
 import type { ICircuitStorage } from './contract.ts'
 import { parseError, parseReply } from './replies.ts'
@@ -184,6 +185,7 @@ export class StoreAccess {
         }
         isWaiting = false
         this.#runtime.clearTimeout(timer)
+        this.tellOperation(operation, services, startedAt)
         resolve(reply)
       }
       try {
@@ -207,7 +209,9 @@ export class StoreAccess {
     if (isDamage(error)) pause.succeeded()
     // How often a record is read that the store throttles is the circuit's business.
     else if (pause !== this.#readPause || error.kind !== 'throttled') pause.failed(startedAt, error.kind)
-    this.#report({ ...concernedBy(error, services), operation, error, willRetry })
+    const concerned = concernedBy(error, services)
+    this.tellOperation(operation, concerned.services, startedAt, error)
+    this.#report({ ...concerned, operation, error, willRetry })
     return error
   }
 
@@ -218,10 +222,24 @@ export class StoreAccess {
     )
   }
 
-  /** Tells the listeners of a failure. Returns whether there are any. */
+  /** Tells the listeners of a failure. Returns whether there are any, be it on the channel. */
   tell(event: StorageErrorEvent): boolean {
     for (const listener of this.#listeners) this.#notifier.notify('onStorageError', listener, event)
-    return this.#listeners.size > 0
+    return this.#listeners.size > 0 || storeChannel.hasSubscribers
+  }
+
+  /** Tells the subscribers of the channel how an operation has ended. */
+  tellOperation(
+    operation: StorageOperation,
+    concerned: Concerned,
+    startedAt: number,
+    error?: CircuitStorageError,
+  ): void {
+    if (!storeChannel.hasSubscribers) return
+    const duration = Math.max(0, this.#runtime.now() - startedAt)
+    const services = [...new Set(Array.from(concerned.values(), serviceOf))]
+    const event: StoreEvent = { services, operation, duration, error: error?.kind }
+    storeChannel.publish(event)
   }
 
   /** That the store did not answer in time was reported. It is reported as well that it never will, and why. */
