@@ -15,6 +15,7 @@ export const project = {
   moduleNameMapper: {
     '^middy-circuit-breaker$': '<rootDir>/src/index.ts',
     '^middy-circuit-breaker/durable$': '<rootDir>/src/durable.ts',
+    '^middy-circuit-breaker/(powertools|otel)$': '<rootDir>/src/telemetry/$1/index.ts',
     '^middy-circuit-breaker/testing$': '<rootDir>/src/testing/index.ts',
     '^middy-circuit-breaker/(dynamodb|redis)$': '<rootDir>/src/storage/$1/index.ts',
   },

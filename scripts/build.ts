@@ -20,6 +20,8 @@ export const entryPoints: Readonly<Record<string, string>> = {
   dynamodb: 'src/storage/dynamodb/index.ts',
   redis: 'src/storage/redis/index.ts',
   durable: 'src/durable.ts',
+  powertools: 'src/telemetry/powertools/index.ts',
+  otel: 'src/telemetry/otel/index.ts',
   testing: 'src/testing/index.ts',
   cli: 'src/cli/main.ts',
 }

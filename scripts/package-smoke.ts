@@ -82,6 +82,7 @@ assert.deepEqual(Object.keys(require('middy-circuit-breaker/testing')).includes(
 assert.equal(typeof require('middy-circuit-breaker/dynamodb').DynamoDBCircuitStorage, 'function')
 assert.equal(typeof require('middy-circuit-breaker/redis').RedisCircuitStorage, 'function')
 assert.equal(typeof require('middy-circuit-breaker/durable').untilRecovered, 'function')
+assert.equal(typeof require('middy-circuit-breaker/powertools').measureCircuits, 'function')
 assert.equal(require('middy-circuit-breaker/package.json').name, 'middy-circuit-breaker')
 
 const fail = (count) => async () => {
@@ -210,6 +211,7 @@ const subpaths = `
 import { DynamoDBCircuitStorage } from 'middy-circuit-breaker/dynamodb'
 import { RedisCircuitStorage, type RedisClientLike } from 'middy-circuit-breaker/redis'
 import { type RetryDecision, untilRecovered } from 'middy-circuit-breaker/durable'
+import { logCircuits, measureCircuits } from 'middy-circuit-breaker/powertools'
 import { createTestContext, testCircuitStorage } from 'middy-circuit-breaker/testing'
 import { Cluster, Redis } from 'ioredis'
 
@@ -219,7 +221,7 @@ export const decided: RetryDecision = untilRecovered({ maxAttempts: 2 })(new Err
 export const made = new RedisCircuitStorage({ url: 'redis://localhost', options: { connectTimeout: 500 } })
 // @ts-expect-error a client is used as it is
 export const both = new RedisCircuitStorage({ client: new Redis(), url: 'redis://localhost' })
-export const used = [DynamoDBCircuitStorage, createTestContext, testCircuitStorage]
+export const used = [DynamoDBCircuitStorage, createTestContext, testCircuitStorage, logCircuits, measureCircuits]
 `
 
 /** Runs one step and reports it: `ok` or `FAIL`, its name, what it found, how long it took. */

@@ -38,7 +38,7 @@ test('the built main entry is two files: its own, and the one that all entries s
     const [shared, ...others] = await importsOf(join(folder, 'index.js'))
     expect(others).toEqual([])
     expect(await importsOf(join(folder, shared as string))).toEqual([])
-    for (const entry of ['dynamodb.js', 'redis.js', 'durable.js', 'testing.js']) {
+    for (const entry of ['dynamodb.js', 'redis.js', 'durable.js', 'powertools.js', 'otel.js', 'testing.js']) {
       expect(await importsOf(join(folder, entry))).toContain(shared)
     }
   } finally {

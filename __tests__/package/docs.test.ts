@@ -59,6 +59,8 @@ describe('the code in the documentation', () => {
           paths: {
             'middy-circuit-breaker': [`${up}/src/index.ts`],
             'middy-circuit-breaker/durable': [`${up}/src/durable.ts`],
+            'middy-circuit-breaker/powertools': [`${up}/src/telemetry/powertools/index.ts`],
+            'middy-circuit-breaker/otel': [`${up}/src/telemetry/otel/index.ts`],
             'middy-circuit-breaker/testing': [`${up}/src/testing/index.ts`],
             'middy-circuit-breaker/*': [`${up}/src/storage/*/index.ts`],
           },

@@ -5,6 +5,7 @@
  */
 
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { type OptionRule, refuseWrongOptions } from '../settings/option-rules.ts'
 import { isObject, Problems } from '../settings/problems.ts'
 import type { CircuitChannels } from './channels.ts'
 
@@ -50,39 +51,12 @@ export function refuseWithout(of: string, name: string, value: unknown, methods:
   problems.throwIfAny()
 }
 
-/** As many failed calls are remembered for {@link TimeSaved}, by service. */
-const remembered = 25
-/** So many services are: without keys there are no more than a handler has. */
-const maxServices = 1_000
-
 /**
- * How much time refusals save.
- *
- * A refused call is taken to have cost as much as failed ones did: the median of the last 25 calls of the service that this
- * process has seen fail. Where it has seen none, because the circuit was open when it started, nothing is saved that could
- * be told. A service that hangs makes refusals save its timeout, one that answers 503 at once next to nothing.
+ * @param names the options, each a switch
+ * @throws {ConfigurationError} naming what is wrong
  */
-export class TimeSaved {
-  readonly #durations = new Map<string, number[]>()
-
-  /** A call has failed that took so many milliseconds. */
-  failed(service: string, duration: number): void {
-    let durations = this.#durations.get(service)
-    if (durations === undefined) {
-      if (this.#durations.size >= maxServices) return
-      durations = []
-      this.#durations.set(service, durations)
-    }
-    durations.push(duration)
-    if (durations.length > remembered) durations.shift()
-  }
-
-  /** What a refusal saves, in milliseconds; `undefined`: this process cannot know. */
-  byRefusal(service: string): number | undefined {
-    const sorted = this.#durations.get(service)?.toSorted((a, b) => a - b)
-    return sorted?.[Math.floor(sorted.length / 2)]
-  }
+export function refuseWrongSwitches(of: string, given: unknown, names: readonly string[]): void {
+  const rule: OptionRule = { allowed: 'true or false', accepts: (value) => typeof value === 'boolean' }
+  const options = Object.fromEntries(names.map((name) => [name, rule]))
+  refuseWrongOptions({ of, allowed: `an object such as { ${names[0]}: true }`, options }, given)
 }
-
-/** The refusals of a circuit. The others are no work of it: the caller's own limits, time and signal. */
-export const byCircuit: ReadonlySet<string> = new Set(['open', 'probing', 'forced', 'ramping', 'unclaimed'])

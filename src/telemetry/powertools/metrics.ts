@@ -1,0 +1,263 @@
+/**
+ * Metrics of circuits, published by the Metrics of Powertools.
+ *
+ * Calls are counted in memory and published when the invocation ends: a call costs an addition. Transitions and failures of the
+ * store are published at once, because they may become known when the invocation is over, or in none.
+ *
+ * @module
+ */
+
+import type { StateChange } from '../../events.ts'
+import type { CallEvent, RefusedEvent, StoreEvent } from '../channels.ts'
+import { listen, refuseWithout, refuseWrongSwitches } from '../subscription.ts'
+import { TimeSaved } from '../time-saved.ts'
+
+/** As much of Powertools' `Metrics` as is used. */
+export interface PowertoolsMetrics {
+  addMetric(name: string, unit: 'Count' | 'Milliseconds', value: number): unknown
+  addDimensions(dimensions: Record<string, string>): unknown
+  setDefaultDimensions(dimensions: Record<string, string>): unknown
+  clearDefaultDimensions(): void
+  hasStoredMetrics(): boolean
+  publishStoredMetrics(): unknown
+  serializeMetrics(): object
+  singleMetric(): PowertoolsMetrics
+}
+
+/** The options of {@link measureCircuits}. */
+export interface CircuitMetricsOptions {
+  /**
+   * Whether the metrics of keyed services also have the dimension `key`. Each key is then a metric of its own, which costs as
+   * one. Default: `false`, the keys of a service are counted together.
+   */
+  readonly keys?: boolean | undefined
+}
+
+/** A Middy middleware, which publishes the metrics of calls when an invocation ends. */
+export interface CircuitMetrics {
+  after(): void
+  onError(): void
+  /** Publishes the metrics of calls: for handlers without Middy. */
+  publish(): void
+  /** Publishes what there is, and ends the metrics. */
+  stop(): void
+}
+
+/** So many latencies are published at once: the embedded metric format takes no more. */
+const maxLatencies = 100
+
+/** The calls of a service, or of one of its keys, since the last publishing. */
+class Tally {
+  readonly service: string
+  readonly key: string | undefined
+  succeeded = 0
+  failed = 0
+  timedOut = 0
+  ignored = 0
+  fallbacks = 0
+  saved: number | undefined
+  /** Of the latest calls, in milliseconds. */
+  readonly latencies: number[] = []
+  /** By the name of the metric and the reason. */
+  readonly refused = new Map<string, number>()
+
+  constructor(service: string, key: string | undefined) {
+    this.service = service
+    this.key = key
+  }
+
+  ended({ outcome, failure, duration, fallback }: CallEvent): void {
+    const count = this.succeeded + this.failed + this.timedOut + this.ignored
+    if (outcome === 'success') this.succeeded++
+    else if (failure?.code === 'CIRCUIT_TIMEOUT') this.timedOut++
+    else if (outcome === 'failure') this.failed++
+    else this.ignored++
+    this.latencies[count % maxLatencies] = duration
+    if (fallback) this.fallbacks++
+  }
+
+  wasRefused({ reason, mode, fallback }: RefusedEvent, saved: number | undefined): void {
+    const name = `${mode === 'observe' ? 'CallsToRefuse' : 'CallsRefused'} ${reason}`
+    this.refused.set(name, (this.refused.get(name) ?? 0) + 1)
+    if (fallback) this.fallbacks++
+    if (saved !== undefined) this.saved = (this.saved ?? 0) + saved
+  }
+}
+
+/**
+ * Publishes metrics of the circuits of this process, with the dimension `service`: the service that is called.
+ *
+ * | metric | unit | of |
+ * | --- | --- | --- |
+ * | `CallsSucceeded`, `CallsFailed`, `CallsTimedOut`, `CallsIgnored` | Count | calls, by how they ended; an ignored one says nothing of the service |
+ * | `CallLatency` | Milliseconds | each of the latest 100 calls since the last publishing |
+ * | `CallsRefused` | Count | calls whose operation was not started; also by `reason` |
+ * | `CallsToRefuse` | Count | calls that `mode: 'observe'` let through; also by `reason` |
+ * | `Fallbacks` | Count | calls that a fallback has answered |
+ * | `MillisecondsSaved` | Milliseconds | refusals, taken to have cost the median of the last 25 failed calls that this process has seen |
+ * | `CircuitTransitions` | Count | transitions, by `to`; once in the fleet |
+ * | `CircuitOpened` | Count | outages: once in the fleet when a circuit opens that was closed |
+ * | `StorageErrors` | Count | operations at the store that have failed; also by `kind` |
+ *
+ * @param metrics a `Metrics` of Powertools, best one of its own: what it has stored is published with each publishing. Its
+ *   namespace and its default dimensions count, but for `service`
+ * @throws {ConfigurationError} if it is none, or an option is wrong
+ * @example
+ * export const handler = middy()
+ *   .use(measureCircuits(new Metrics({ namespace: 'Shop' })))
+ *   .use(circuitBreaker({ services: ['stripe'] }))
+ *   .handler(…)
+ */
+export function measureCircuits(metrics: PowertoolsMetrics, options: CircuitMetricsOptions = {}): CircuitMetrics {
+  refuseWithout('measureCircuits', 'metrics', metrics, methods)
+  refuseWrongSwitches('measureCircuits', options, ['keys'])
+  const timeSaved = new TimeSaved()
+  /** By service and key. Written by `tallyOf`, emptied by `publish`. */
+  const tallies = new Map<string, Tally>()
+  let last: Tally | undefined
+  const tallyOf = (service: string, given: string | undefined): Tally => {
+    const key = options.keys === true ? given : undefined
+    if (last?.service === service && last.key === key) return last
+    const id = key === undefined ? service : `${service}\0${key}`
+    last = tallies.get(id) ?? new Tally(service, key)
+    tallies.set(id, last)
+    return last
+  }
+  const publish = (): void => {
+    if (tallies.size === 0) return
+    const all = [...tallies.values()]
+    tallies.clear()
+    last = undefined
+    const dimensions = defaultDimensions(metrics)
+    if (metrics.hasStoredMetrics()) metrics.publishStoredMetrics()
+    for (const tally of all) publishTally(metrics, dimensions, tally)
+    replaceDefaults(metrics, dimensions)
+  }
+  const publishSafely = (): void => {
+    try {
+      publish()
+    } catch (error) {
+      const { name } = Object(error) as { readonly name?: unknown }
+      const text = `The metrics of circuits could not be published: ${String(name)}.`
+      process.emitWarning(text, { type: 'CircuitBreakerWarning', code: 'CIRCUIT_TELEMETRY' })
+    }
+  }
+  const unsubscribe = listen('measureCircuits', {
+    'middy-circuit-breaker:call': (event) => {
+      timeSaved.ended(event)
+      tallyOf(event.service, event.key).ended(event)
+    },
+    'middy-circuit-breaker:refused': (event) => {
+      tallyOf(event.service, event.key).wasRefused(event, timeSaved.by(event))
+    },
+    'middy-circuit-breaker:state': (change) => publishTransition(metrics, change, options),
+    'middy-circuit-breaker:store': (event) => publishStoreError(metrics, event),
+  })
+  return {
+    after: publishSafely,
+    onError: publishSafely,
+    publish: publishSafely,
+    stop: () => {
+      unsubscribe()
+      publishSafely()
+    },
+  }
+}
+
+const methods: readonly (keyof PowertoolsMetrics)[] = [
+  'addMetric',
+  'addDimensions',
+  'setDefaultDimensions',
+  'clearDefaultDimensions',
+  'hasStoredMetrics',
+  'publishStoredMetrics',
+  'serializeMetrics',
+  'singleMetric',
+]
+
+type Dimensions = Readonly<Record<string, string>>
+
+function publishTally(metrics: PowertoolsMetrics, dimensions: Dimensions, tally: Tally): void {
+  replaceDefaults(metrics, { ...dimensions, service: tally.service })
+  const byKey: Dimensions = tally.key === undefined ? {} : { key: tally.key }
+  const counts = {
+    CallsSucceeded: tally.succeeded,
+    CallsFailed: tally.failed,
+    CallsTimedOut: tally.timedOut,
+    CallsIgnored: tally.ignored,
+    Fallbacks: tally.fallbacks,
+  }
+  for (const [name, count] of Object.entries(counts)) if (count > 0) metrics.addMetric(name, 'Count', count)
+  if (tally.saved !== undefined) metrics.addMetric('MillisecondsSaved', 'Milliseconds', tally.saved)
+  if (metrics.hasStoredMetrics() || tally.latencies.length > 0) {
+    alsoBy(metrics, byKey)
+    for (const latency of tally.latencies) metrics.addMetric('CallLatency', 'Milliseconds', latency)
+    // At a hundred values they have been published.
+    if (metrics.hasStoredMetrics()) metrics.publishStoredMetrics()
+  }
+  for (const [name, count] of tally.refused) {
+    const [metric, reason] = name.split(' ') as [string, string]
+    alsoBy(metrics, byKey, { reason })
+    metrics.addMetric(metric, 'Count', count)
+    metrics.publishStoredMetrics()
+  }
+}
+
+function publishTransition(
+  metrics: PowertoolsMetrics,
+  change: StateChange & { readonly key?: string | undefined },
+  { keys }: CircuitMetricsOptions,
+): void {
+  const { service, key, from, to, observed } = change
+  if (observed) return
+  const byKey: Dimensions = keys === true && key !== undefined ? { key } : {}
+  const single = singleMetric(metrics, { service })
+  single.addDimensions({ to })
+  if (byKey['key'] !== undefined) single.addDimensions({ to, ...byKey })
+  single.addMetric('CircuitTransitions', 'Count', 1)
+  // From HALF_OPEN a probe has failed: that is still the outage that was told when it began.
+  if (from !== 'CLOSED' || to !== 'OPEN') return
+  const outage = singleMetric(metrics, { service })
+  alsoBy(outage, byKey)
+  outage.addMetric('CircuitOpened', 'Count', 1)
+}
+
+function publishStoreError(metrics: PowertoolsMetrics, { services, error: kind }: StoreEvent): void {
+  if (kind === undefined) return
+  for (const service of services) {
+    const single = singleMetric(metrics, { service })
+    alsoBy(single, { kind })
+    single.addMetric('StorageErrors', 'Count', 1)
+  }
+}
+
+/** The metric has its default dimensions alone and, because an alarm adds up no dimensions, with these as well. */
+function alsoBy(metrics: PowertoolsMetrics, ...sets: readonly Dimensions[]): void {
+  const used = sets.filter((set) => Object.keys(set).length > 0)
+  if (used.length === 0) return
+  for (const set of used) metrics.addDimensions({ ...set })
+  metrics.addDimensions({})
+}
+
+/** Publishes its metric at once, and leaves alone what is stored. */
+function singleMetric(metrics: PowertoolsMetrics, { service }: { readonly service: string }): PowertoolsMetrics {
+  const single = metrics.singleMetric()
+  replaceDefaults(single, { ...defaultsOf(single), service })
+  return single
+}
+
+function defaultDimensions(metrics: PowertoolsMetrics): Dimensions {
+  return defaultsOf(metrics.singleMetric())
+}
+
+/** The default dimensions of an instance that has no others. */
+function defaultsOf(metrics: PowertoolsMetrics): Dimensions {
+  const { _aws, ...values } = metrics.serializeMetrics() as { readonly _aws: unknown; readonly [name: string]: unknown }
+  return values as Dimensions
+}
+
+/** Powertools warns where one is overwritten, so that they are cleared first. */
+function replaceDefaults(metrics: PowertoolsMetrics, dimensions: Dimensions): void {
+  metrics.clearDefaultDimensions()
+  metrics.setDefaultDimensions({ ...dimensions })
+}
