@@ -120,6 +120,9 @@ describe('the metrics of circuits', () => {
       ['CallLatency', { service: 'stripe', stage: 'prod' }],
       ['Later', { service: 'checkout', stage: 'prod' }],
     ])
+    metrics.setThrowOnEmptyMetrics(true)
+    await outcomeOf(handler({}, createTestContext()))
+    expect(printed.lines.flatMap(dataPointsOf).at(-1)?.dimensions).toEqual({ service: 'stripe', stage: 'prod' })
     expect(warn.mock.calls.filter(([text]) => String(text).startsWith('Dimension'))).toEqual([])
   })
 
@@ -207,6 +210,9 @@ describe('the metrics of circuits', () => {
     const breaker = createFleet().start()
     const metrics = new Metrics({ namespace: 'Shop' })
     const telemetry = started(measureCircuits(metrics))
+    using _mute = jest.spyOn(metrics, 'setDefaultDimensions').mockImplementation(() => {
+      throw new TypeError('secret')
+    })
     using _broken = jest.spyOn(metrics, 'singleMetric').mockImplementation(() => {
       throw new TypeError('secret')
     })

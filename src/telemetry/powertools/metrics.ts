@@ -18,6 +18,7 @@ export interface PowertoolsMetrics {
   addDimensions(dimensions: Record<string, string>): unknown
   setDefaultDimensions(dimensions: Record<string, string>): unknown
   clearDefaultDimensions(): void
+  clearDimensions(): void
   hasStoredMetrics(): boolean
   publishStoredMetrics(): unknown
   serializeMetrics(): object
@@ -128,8 +129,9 @@ export function measureCircuits(metrics: PowertoolsMetrics, options: CircuitMetr
     const all = [...tallies.values()]
     tallies.clear()
     last = undefined
-    const dimensions = defaultDimensions(metrics)
     if (metrics.hasStoredMetrics()) metrics.publishStoredMetrics()
+    metrics.clearDimensions()
+    const dimensions = defaultsOf(metrics)
     for (const tally of all) publishTally(metrics, dimensions, tally)
     replaceDefaults(metrics, dimensions)
   }
@@ -169,6 +171,7 @@ const methods: readonly (keyof PowertoolsMetrics)[] = [
   'addDimensions',
   'setDefaultDimensions',
   'clearDefaultDimensions',
+  'clearDimensions',
   'hasStoredMetrics',
   'publishStoredMetrics',
   'serializeMetrics',
@@ -246,14 +249,19 @@ function singleMetric(metrics: PowertoolsMetrics, { service }: { readonly servic
   return single
 }
 
-function defaultDimensions(metrics: PowertoolsMetrics): Dimensions {
-  return defaultsOf(metrics.singleMetric())
+/** The default dimensions of an instance that has stored nothing. */
+function defaultsOf(metrics: PowertoolsMetrics): Dimensions {
+  const { _aws, ...values } = serialized(metrics) as { readonly _aws: unknown; readonly [name: string]: unknown }
+  return values as Dimensions
 }
 
-/** The default dimensions of an instance that has no others. */
-function defaultsOf(metrics: PowertoolsMetrics): Dimensions {
-  const { _aws, ...values } = metrics.serializeMetrics() as { readonly _aws: unknown; readonly [name: string]: unknown }
-  return values as Dimensions
+function serialized(metrics: PowertoolsMetrics): object {
+  try {
+    return metrics.serializeMetrics()
+  } catch {
+    // With throwOnEmptyMetrics. One for a single metric has the same dimensions, but takes long to make.
+    return metrics.singleMetric().serializeMetrics()
+  }
 }
 
 /** Powertools warns where one is overwritten, so that they are cleared first. */
