@@ -5,19 +5,15 @@
  * @module
  */
 
+import { channel } from 'node:diagnostics_channel'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { beforeAll, describe, expect, it } from '@jest/globals'
 import { App, BootstraplessSynthesizer, type IStackSynthesizer, Stack } from 'aws-cdk-lib'
-import { CircuitBreaker, CircuitStorageError } from 'middy-circuit-breaker'
+import { CircuitBreaker, type CircuitChannels } from 'middy-circuit-breaker'
+import { logCircuits, measureCircuits } from 'middy-circuit-breaker/powertools'
 import { CircuitAlarms } from '../../examples/observability/alarms.ts'
-import {
-  allMetrics,
-  measured,
-  states,
-  tellStateChange,
-  tellStorageError,
-} from '../../examples/observability/telemetry.ts'
+import { logger, metrics } from '../../examples/observability/telemetry.ts'
 import { codeBlocks } from '../package/code-blocks.ts'
 import { waitFor } from '../support/time.ts'
 import { problemsOf, readTemplate, resolve, type Template } from './cloudformation-template.ts'
@@ -108,20 +104,23 @@ describe('the alarm in the documentation', () => {
 })
 
 describe('what they look at', () => {
-  it('is published by telemetry.ts, in as many metrics as the documentation counts', async () => {
+  it('is published by measureCircuits, in as many metrics as the documentation counts', async () => {
     using printed = capturePrinted()
     const breaker = new CircuitBreaker({ services: ['refunds'], storage: 'memory', failureThreshold: 1 })
+    const publishOn = <Name extends keyof CircuitChannels>(name: Name, event: CircuitChannels[Name]) =>
+      channel(name).publish(event)
     breaker.onStateChange((change) => {
-      tellStateChange(change)
       // A probe that begins.
-      tellStateChange({ ...change, from: 'OPEN', to: 'HALF_OPEN', reason: 'probe-started' })
+      if (change.to === 'OPEN') {
+        const probed = { from: 'OPEN', to: 'HALF_OPEN', reason: 'probe-started' } as const
+        publishOn('middy-circuit-breaker:state', { ...change, ...probed })
+      }
     })
-    const call = measured(breaker.callExternalFor({}))
+    const call = breaker.callExternalFor({})
     const fallback = () => 0
-    const endInvocation = () => {
-      states(breaker).after?.({} as never)
-      for (const metrics of allMetrics) metrics.publishStoredMetrics()
-    }
+    const telemetry = measureCircuits(metrics, { breaker })
+    const logs = logCircuits(logger)
+    const endInvocation = telemetry.publish
 
     await call('refunds', () => 1)
     endInvocation()
@@ -136,14 +135,16 @@ describe('what they look at', () => {
     await breaker.forceOpen('refunds', { by: 'on call', why: 'maintenance', until: Date.now() + 3_600_000 })
     endInvocation()
     for (const kind of ['unavailable', 'throttled', 'misconfigured', 'corrupt'] as const) {
-      const error = new CircuitStorageError('away', { operation: 'batchGetState', kind })
-      tellStorageError({ services: ['refunds'], operation: 'batchGetState', error, willRetry: false })
+      const event = { services: ['refunds'], operation: 'batchGetState', duration: 1, error: kind } as const
+      publishOn('middy-circuit-breaker:store', event)
     }
+    logs.stop()
+    telemetry.stop()
 
     expect(healthy).toEqual(['CallLatency service=refunds', 'CallsSucceeded service=refunds'])
     const series = seriesOf(printed)
-    // With InvalidRequests, which handler.ts publishes, docs/alarms.md counts 18.
-    expect(series).toHaveLength(17)
+    // With InvalidRequests, which handler.ts publishes, docs/alarms.md counts 20.
+    expect(series).toHaveLength(19)
     const charted = widgets().flatMap(({ properties: { metrics = [] } }) => metrics)
     for (const [namespace, name, dimension, value] of charted) {
       expect([namespace, dimension, value]).toEqual(['Shop', 'service', 'refunds'])

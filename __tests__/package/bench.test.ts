@@ -11,7 +11,11 @@ test('a quick run of the benchmarks measures everything that needs no server, an
   const page = join(root, 'docs', 'benchmarks.md')
   const before = await readFile(page, 'utf8')
 
-  const { stdout } = await run('--quick', '--only', 'calls,allocations,profile,invocations,telemetry,contention,endurance')
+  const { stdout } = await run(
+    '--quick',
+    '--only',
+    'calls,allocations,profile,invocations,telemetry,contention,endurance',
+  )
 
   for (const figure of ['cockatiel.execute', 'callExternal', 'requests per failing invocation', '1,000 invocations']) {
     expect(stdout).toContain(figure)

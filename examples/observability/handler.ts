@@ -17,21 +17,11 @@
 
 import { injectLambdaContext } from '@aws-lambda-powertools/logger/middleware'
 import { MetricUnit } from '@aws-lambda-powertools/metrics'
-import { logMetrics } from '@aws-lambda-powertools/metrics/middleware'
 import middy from '@middy/core'
 import type { APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2 } from 'aws-lambda'
 import { CircuitBreaker, circuitBreaker, isBreakableResult, isCircuitOpenError } from 'middy-circuit-breaker'
-import {
-  allMetrics,
-  correlation,
-  failureOf,
-  logger,
-  measured,
-  metricsOf,
-  states,
-  tellStateChange,
-  tellStorageError,
-} from './telemetry.ts'
+import { logCircuits, measureCircuits } from 'middy-circuit-breaker/powertools'
+import { correlation, failureOf, logger, metrics } from './telemetry.ts'
 
 const url = variable('PAYMENTS_URL')
 const key = variable('PAYMENTS_API_KEY')
@@ -40,15 +30,12 @@ const aMoment = 5_000
 
 // An option and not one of the call, so that CIRCUIT_BREAKER_TIMEOUT can change it.
 const breaker = new CircuitBreaker({ services: ['payments'], timeout: 3_000 })
-breaker.onStateChange(tellStateChange)
-breaker.onStorageError(tellStorageError)
 
 export const handler = middy<APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2>()
   .use(injectLambdaContext(logger, { resetKeys: true, logEvent: false }))
   .use(correlation)
-  // For what calls came to. What becomes known of circuits later, or at any time, is told at once.
-  .use(logMetrics(allMetrics))
-  .use(states(breaker))
+  .use(logCircuits(logger))
+  .use(measureCircuits(metrics, { breaker }))
   .use(circuitBreaker(breaker))
   .onError((request) => {
     // An error that leaves the handler is logged by Lambda, with all that is in it.
@@ -58,12 +45,12 @@ export const handler = middy<APIGatewayProxyEventV2, APIGatewayProxyStructuredRe
   .handler(async (event, { callExternal }) => {
     const order = orderOf(event)
     if (order === undefined) {
-      metricsOf('payments').addMetric('InvalidRequests', MetricUnit.Count, 1)
+      metrics.singleMetric().addMetric('InvalidRequests', MetricUnit.Count, 1)
       return respond(400, { message: 'Send an orderId, and an amount in cents.' })
     }
     const { orderId } = order
 
-    const answer = await measured(callExternal)('payments', ({ signal }) => charge(order, signal), {
+    const answer = await callExternal('payments', ({ signal }) => charge(order, signal), {
       isBreakableResult: (answer) => isBreakableResult(answer) || isGarbage(answer),
       fallback: (error): Pending => ({ retryAfter: isCircuitOpenError(error) ? error.retryAfter : aMoment }),
     })

@@ -10,7 +10,7 @@ import {
 } from '@opentelemetry/sdk-metrics'
 import { BasicTracerProvider, InMemorySpanExporter, SimpleSpanProcessor } from '@opentelemetry/sdk-trace-base'
 import { type InstrumentCircuitsOptions, instrumentCircuits } from 'middy-circuit-breaker/otel'
-import { BadRequest, createFleet, type Fleet, ok, outcomeOf, unavailable } from '../../support/virtual-fleet.ts'
+import { BadRequest, createFleet, type Fleet, never, ok, outcomeOf, unavailable } from '../../support/virtual-fleet.ts'
 
 const spans = new InMemorySpanExporter()
 
@@ -75,6 +75,9 @@ describe('the instruments of circuits', () => {
     for (let failures = 0; failures < 3; failures++) await failAfter(fleet, breaker, 2_000)
     await breaker.flush()
     await fleet.runtime.advance(1_000)
+    const cut = outcomeOf(other.call('stripe', never, { timeout: 100 }))
+    await fleet.runtime.advance(100)
+    await cut
     await outcomeOf(breaker.call('stripe', ok, { fallback: () => 'instead' }))
     await breaker.flush()
     await other.batchGetState()
@@ -82,6 +85,7 @@ describe('the instruments of circuits', () => {
     expect(await telemetry.collect()).toMatchObject({
       'call.duration s name=stripe outcome=success': { sum: 0, count: 2 },
       'call.duration s name=stripe outcome=failure error.type=503': { sum: 6, count: 3 },
+      'call.duration s name=stripe outcome=failure error.type=timeout': { sum: 0.1, count: 1 },
       'refusals {call} name=stripe refusal.reason=open mode=enforce': 1,
       'fallbacks {call} name=stripe': 1,
       'time_saved s name=stripe': 2,

@@ -4,7 +4,7 @@ import { Metrics, MetricUnit } from '@aws-lambda-powertools/metrics'
 import { logMetrics } from '@aws-lambda-powertools/metrics/middleware'
 import { afterEach, describe, expect, it, jest } from '@jest/globals'
 import middy from '@middy/core'
-import { circuitBreaker } from 'middy-circuit-breaker'
+import { CircuitBreaker, circuitBreaker, MemoryCircuitStorage } from 'middy-circuit-breaker'
 import {
   type CircuitLogs,
   type CircuitMetrics,
@@ -192,6 +192,25 @@ describe('the metrics of circuits', () => {
     expect(sums(printed)).not.toHaveProperty('MillisecondsSaved')
   })
 
+  it('tell with each publishing that a circuit is open, or how long ago an operator has forced it', async () => {
+    using printed = capturePrinted()
+    const breaker = new CircuitBreaker({ services: ['stripe', 'paypal'], storage: new MemoryCircuitStorage() })
+    const telemetry = started(measureCircuits(new Metrics({ namespace: 'Shop' }), { breaker }))
+    telemetry.publish()
+    expect(printed.lines).toEqual([])
+
+    await breaker.batchSetState({ stripe: 'OPEN' })
+    printed.clear()
+    telemetry.publish()
+    expect(sums(printed)).toEqual({ CircuitOpen: 1 })
+
+    await breaker.forceClosed('stripe', { by: 'ada', why: 'maintenance', until: Date.now() + 3_600_000 })
+    printed.clear()
+    telemetry.publish()
+    expect(sums(printed)).toEqual({ ForcedFor: expect.any(Number) })
+    expect(printed.lines[0]).toMatchObject({ forced_state: 'CLOSED', operator: 'ada', operator_why: 'maintenance' })
+  })
+
   it('count more calls than the format has room for, with the latencies of the latest hundred', async () => {
     using printed = capturePrinted()
     const breaker = createFleet({ maxConcurrent: 1_000 }).start()
@@ -297,7 +316,9 @@ describe('the log lines of circuits', () => {
     started(logCircuits(new Logger()))
     await breaker.forceOpen('stripe', { by: 'ada', why: 'maintenance' })
 
-    expect(logLines(printed)).toMatchObject([{ level: 'ERROR', reason: 'forced-open', by: 'ada', why: 'maintenance' }])
+    expect(logLines(printed)).toMatchObject([
+      { level: 'INFO', reason: 'forced-open', operator: 'ada', operator_why: 'maintenance' },
+    ])
   })
 
   it('end', async () => {

@@ -180,6 +180,8 @@ function textOf(state: CircuitState): string {
 function errorType({ failure }: CallEvent): string | undefined {
   if (failure === undefined) return undefined
   const { code, status, name } = failure
+  // Its own status is the answer to a client, and none of the service's.
+  if (code === 'CIRCUIT_TIMEOUT') return 'timeout'
   return status === undefined ? (code ?? name) : String(status)
 }
 

@@ -7,6 +7,7 @@
 import type { StateChange } from '../../events.ts'
 import type { CallEvent, StoreEvent } from '../channels.ts'
 import { listen, refuseWithout, refuseWrongSwitches } from '../subscription.ts'
+import { isOutage, operatorOf } from './outage.ts'
 
 /** As much of Powertools' `Logger` as is used. */
 export interface PowertoolsLogger {
@@ -83,7 +84,7 @@ export function logCircuits(logger: PowertoolsLogger, options: CircuitLogsOption
 }
 
 function logTransition(logger: PowertoolsLogger, change: StateChange, ids: object): void {
-  const { service, from, to, reason, generation, at, evidence, lastFailure, retryAt, by, why, observed } = change
+  const { service, from, to, reason, generation, at, evidence, lastFailure, retryAt, observed } = change
   if (observed) return
   const line = {
     circuit: service,
@@ -96,12 +97,10 @@ function logTransition(logger: PowertoolsLogger, change: StateChange, ids: objec
     ...ids,
     // Why it opened, and until when nobody is let through. An operator's word needs no evidence.
     ...(evidence !== undefined && { evidence }),
-    ...(by !== undefined && { by }),
-    ...(why !== undefined && { why }),
+    ...operatorOf(change),
     ...(to === 'OPEN' && { failure: lastFailure, retry_at: retryAt && new Date(retryAt).toISOString() }),
   }
-  // From HALF_OPEN a probe has failed: that is still the outage that was told when it began.
-  if (from === 'CLOSED' && to === 'OPEN') logger.error(`The circuit of ${service} has opened`, line)
+  if (isOutage(change)) logger.error(`The circuit of ${service} has opened`, line)
   else logger.info(`The circuit of ${service} is ${to} now`, line)
 }
 

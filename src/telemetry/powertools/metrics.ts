@@ -7,14 +7,17 @@
  * @module
  */
 
+import type { CircuitSnapshot } from '../../circuit/snapshot.ts'
 import type { StateChange } from '../../events.ts'
 import type { CallEvent, RefusedEvent, StoreEvent } from '../channels.ts'
 import { listen, refuseWithout, refuseWrongSwitches } from '../subscription.ts'
 import { TimeSaved } from '../time-saved.ts'
+import { isOutage, operatorOf } from './outage.ts'
 
 /** As much of Powertools' `Metrics` as is used. */
 export interface PowertoolsMetrics {
-  addMetric(name: string, unit: 'Count' | 'Milliseconds', value: number): unknown
+  addMetric(name: string, unit: 'Count' | 'Milliseconds' | 'Seconds', value: number): unknown
+  addMetadata(key: string, value: string): unknown
   addDimensions(dimensions: Record<string, string>): unknown
   setDefaultDimensions(dimensions: Record<string, string>): unknown
   clearDefaultDimensions(): void
@@ -27,6 +30,11 @@ export interface PowertoolsMetrics {
 
 /** The options of {@link measureCircuits}. */
 export interface CircuitMetricsOptions {
+  /**
+   * A breaker whose circuits' states are published with each invocation: `CircuitOpen` and `ForcedFor`. Default: none. A
+   * transition is told once in the fleet, so that it cannot say how long a state lasts.
+   */
+  readonly breaker?: { readonly circuits: Readonly<Record<string, object>> } | undefined
   /**
    * Whether the metrics of keyed services also have the dimension `key`. Each key is then a metric of its own, which costs as
    * one. Default: `false`, the keys of a service are counted together.
@@ -56,11 +64,14 @@ class Tally {
   timedOut = 0
   ignored = 0
   fallbacks = 0
-  saved: number | undefined
+  /** Milliseconds. */
+  saved = 0
   /** Of the latest calls, in milliseconds. */
   readonly latencies: number[] = []
   /** By the name of the metric and the reason. */
   readonly refused = new Map<string, number>()
+  /** The circuit, if its state is to be told. */
+  circuit: CircuitSnapshot | undefined
 
   constructor(service: string, key: string | undefined) {
     this.service = service
@@ -77,11 +88,11 @@ class Tally {
     if (fallback) this.fallbacks++
   }
 
-  wasRefused({ reason, mode, fallback }: RefusedEvent, saved: number | undefined): void {
+  wasRefused({ reason, mode, fallback }: RefusedEvent, saved: number): void {
     const name = `${mode === 'observe' ? 'CallsToRefuse' : 'CallsRefused'} ${reason}`
     this.refused.set(name, (this.refused.get(name) ?? 0) + 1)
     if (fallback) this.fallbacks++
-    if (saved !== undefined) this.saved = (this.saved ?? 0) + saved
+    this.saved += saved
   }
 }
 
@@ -97,8 +108,10 @@ class Tally {
  * | `Fallbacks` | Count | calls that a fallback has answered |
  * | `MillisecondsSaved` | Milliseconds | refusals, taken to have cost the median of the last 25 failed calls that this process has seen |
  * | `CircuitTransitions` | Count | transitions, by `to`; once in the fleet |
- * | `CircuitOpened` | Count | outages: once in the fleet when a circuit opens that was closed |
+ * | `CircuitOpened` | Count | outages: once in the fleet when a circuit opens that was closed, unless an operator has forced it |
  * | `StorageErrors` | Count | operations at the store that have failed; also by `kind` |
+ * | `CircuitOpen` | Count | 1 for each invocation in which the circuit was not closed; with `breaker` |
+ * | `ForcedFor` | Seconds | the age of what an operator has forced, for each invocation in which it held; with `breaker` |
  *
  * @param metrics a `Metrics` of Powertools, best one of its own: what it has stored is published with each publishing. Its
  *   namespace and its default dimensions count, but for `service`
@@ -111,7 +124,8 @@ class Tally {
  */
 export function measureCircuits(metrics: PowertoolsMetrics, options: CircuitMetricsOptions = {}): CircuitMetrics {
   refuseWithout('measureCircuits', 'metrics', metrics, methods)
-  refuseWrongSwitches('measureCircuits', options, ['keys'])
+  const { breaker, ...switches } = options
+  refuseWrongSwitches('measureCircuits', switches, ['keys'])
   const timeSaved = new TimeSaved()
   /** By service and key. Written by `tallyOf`, emptied by `publish`. */
   const tallies = new Map<string, Tally>()
@@ -125,6 +139,9 @@ export function measureCircuits(metrics: PowertoolsMetrics, options: CircuitMetr
     return last
   }
   const publish = (): void => {
+    for (const circuit of statesOf(breaker?.circuits ?? {})) {
+      if (isTold(circuit)) tallyOf(circuit.service, undefined).circuit = circuit
+    }
     if (tallies.size === 0) return
     const all = [...tallies.values()]
     tallies.clear()
@@ -150,7 +167,7 @@ export function measureCircuits(metrics: PowertoolsMetrics, options: CircuitMetr
       tallyOf(event.service, event.key).ended(event)
     },
     'middy-circuit-breaker:refused': (event) => {
-      tallyOf(event.service, event.key).wasRefused(event, timeSaved.by(event))
+      tallyOf(event.service, event.key).wasRefused(event, timeSaved.by(event) ?? 0)
     },
     'middy-circuit-breaker:state': (change) => publishTransition(metrics, change, options),
     'middy-circuit-breaker:store': (event) => publishStoreError(metrics, event),
@@ -168,6 +185,7 @@ export function measureCircuits(metrics: PowertoolsMetrics, options: CircuitMetr
 
 const methods: readonly (keyof PowertoolsMetrics)[] = [
   'addMetric',
+  'addMetadata',
   'addDimensions',
   'setDefaultDimensions',
   'clearDefaultDimensions',
@@ -191,7 +209,8 @@ function publishTally(metrics: PowertoolsMetrics, dimensions: Dimensions, tally:
     Fallbacks: tally.fallbacks,
   }
   for (const [name, count] of Object.entries(counts)) if (count > 0) metrics.addMetric(name, 'Count', count)
-  if (tally.saved !== undefined) metrics.addMetric('MillisecondsSaved', 'Milliseconds', tally.saved)
+  if (tally.circuit !== undefined) addState(metrics, tally.circuit)
+  if (tally.saved > 0) metrics.addMetric('MillisecondsSaved', 'Milliseconds', tally.saved)
   if (metrics.hasStoredMetrics() || tally.latencies.length > 0) {
     alsoBy(metrics, byKey)
     for (const latency of tally.latencies) metrics.addMetric('CallLatency', 'Milliseconds', latency)
@@ -211,15 +230,14 @@ function publishTransition(
   change: StateChange & { readonly key?: string | undefined },
   { keys }: CircuitMetricsOptions,
 ): void {
-  const { service, key, from, to, observed } = change
+  const { service, key, to, observed } = change
   if (observed) return
   const byKey: Dimensions = keys === true && key !== undefined ? { key } : {}
   const single = singleMetric(metrics, { service })
   single.addDimensions({ to })
   if (byKey['key'] !== undefined) single.addDimensions({ to, ...byKey })
   single.addMetric('CircuitTransitions', 'Count', 1)
-  // From HALF_OPEN a probe has failed: that is still the outage that was told when it began.
-  if (from !== 'CLOSED' || to !== 'OPEN') return
+  if (!isOutage(change)) return
   const outage = singleMetric(metrics, { service })
   alsoBy(outage, byKey)
   outage.addMetric('CircuitOpened', 'Count', 1)
@@ -232,6 +250,35 @@ function publishStoreError(metrics: PowertoolsMetrics, { services, error: kind }
     alsoBy(single, { kind })
     single.addMetric('StorageErrors', 'Count', 1)
   }
+}
+
+/** The circuits of services. A keyed service has one if it has a circuit of its own. */
+function statesOf(circuits: Readonly<Record<string, object>>): CircuitSnapshot[] {
+  return Object.values(circuits).flatMap((circuit) => {
+    const own = 'state' in circuit ? circuit : (circuit as { readonly parent?: object | undefined }).parent
+    return own === undefined ? [] : [own as CircuitSnapshot]
+  })
+}
+
+/** While all is well nothing is published, and costs nothing. */
+function isTold(circuit: CircuitSnapshot): boolean {
+  return circuit.state !== 'CLOSED' || forcedBy(circuit) !== undefined
+}
+
+function addState(metrics: PowertoolsMetrics, circuit: CircuitSnapshot): void {
+  const override = forcedBy(circuit)
+  if (override === undefined) {
+    metrics.addMetric('CircuitOpen', 'Count', 1)
+    return
+  }
+  metrics.addMetric('ForcedFor', 'Seconds', Math.max(0, Math.floor((Date.now() - override.at) / 1_000)))
+  metrics.addMetadata('forced_state', override.state)
+  for (const [name, value] of Object.entries(operatorOf(override))) metrics.addMetadata(name, value)
+}
+
+/** What an operator has forced, while it holds. */
+function forcedBy({ override }: CircuitSnapshot): CircuitSnapshot['override'] {
+  return override?.until !== undefined && override.until <= Date.now() ? undefined : override
 }
 
 /** The metric has its default dimensions alone and, because an alarm adds up no dimensions, with these as well. */
