@@ -90,7 +90,7 @@ describe('the instruments of circuits', () => {
       'fallbacks {call} name=stripe': 1,
       'time_saved s name=stripe': 2,
       'transitions {transition} name=stripe state=open previous_state=closed transition.reason=failure-threshold': 1,
-      'store.operation.duration s store.operation=batchGetState': { sum: 0, count: 1 },
+      'store.operation.duration s store.operation=batchGetState': { sum: 0, count: 2 },
     })
   })
 
