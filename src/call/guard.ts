@@ -459,6 +459,7 @@ export class Guard implements DeadlineHost {
 
   #endedBoth(parent: Guard, periodAbove: number, call: DeadlineCall, outcome: Outcome, evidence: unknown): void {
     const { period, startedAt, invocation } = call
+    if (callChannel.hasSubscribers) this.#tell(startedAt, outcome, evidence, invocation, false)
     if (outcome === 'success' && this.#isStillQuiet(period) && parent.#isStillQuiet(periodAbove)) {
       this.permits.release()
       parent.permits.release()

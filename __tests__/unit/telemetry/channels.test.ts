@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals'
-import type { CallOptions, CircuitOpenError } from '../../../src/index.ts'
+import { type CallOptions, CircuitBreaker, type CircuitOpenError } from '../../../src/index.ts'
 import { listenTo } from '../../support/channels.ts'
 import {
   BadRequest,
@@ -150,6 +150,27 @@ describe('a call that has ended', () => {
 
     expect(heard.events).toHaveLength(1)
   })
+})
+
+describe('a call of a key', () => {
+  it.each([true, false])(
+    'is told of once, with its key, also where its service is guarded as a whole (%s)',
+    async (parent) => {
+      const { runtime, storage } = createFleet()
+      const services = { hosts: { keyed: { parent } } }
+      const breaker = new CircuitBreaker({ services, storage }, { ...runtime, env: {} })
+      const callExternal = breaker.callExternalFor(inLambda(60_000))
+      for (let n = 0; n < 3; n++) await callExternal('hosts', ok, { key: 'a.example' })
+      using heard = listenTo(calls)
+      await callExternal('hosts', ok, { key: 'a.example' })
+      await outcomeOf(callExternal('hosts', unavailable, { key: 'a.example', timeout: 1_000 }))
+
+      expect(heard.events.map(({ service, key, outcome }) => [service, key, outcome])).toEqual([
+        ['hosts', 'a.example', 'success'],
+        ['hosts', 'a.example', 'failure'],
+      ])
+    },
+  )
 })
 
 describe('a call that was not started', () => {

@@ -211,6 +211,26 @@ describe('the metrics of circuits', () => {
     expect(printed.lines[0]).toMatchObject({ forced_state: 'CLOSED', operator: 'ada', operator_why: 'maintenance' })
   })
 
+  it.each([undefined, true])(
+    'have the key of a keyed service as a dimension only where that is asked for (keys: %s)',
+    async (keys) => {
+      using printed = capturePrinted()
+      const { runtime, storage } = createFleet()
+      const services = { stripe: { keyed: {} } }
+      const breaker = new CircuitBreaker({ services, storage }, { ...runtime, env: {} })
+      const telemetry = started(measureCircuits(new Metrics({ namespace: 'Shop' }), { keys, breaker }))
+      await breaker.call('stripe', ok, { key: 'a.example' })
+      await breaker.forceOpen('stripe', { key: 'b.example' })
+      await outcomeOf(breaker.call('stripe', ok, { key: 'b.example' }))
+      telemetry.publish()
+
+      expect(sums(printed)).toMatchObject({ CallsSucceeded: 1, CallsRefused: 1 })
+      if (keys)
+        expect(sums(printed)).toMatchObject({ 'CallsSucceeded key=a.example': 1, 'CallsRefused key=b.example': 1 })
+      else expect(JSON.stringify(printed.lines)).not.toContain('.example')
+    },
+  )
+
   it('count more calls than the format has room for, with the latencies of the latest hundred', async () => {
     using printed = capturePrinted()
     const breaker = createFleet({ maxConcurrent: 1_000 }).start()
