@@ -33,6 +33,7 @@ const loadedLater = [
   'src/call/bodies.ts',
   'src/storage/dynamodb/storage.ts',
   'src/storage/redis/storage.ts',
+  'src/storage/redis/errors.ts',
   'src/cli/doctor.ts',
   'src/cli/watch.ts',
   'src/cli/serve.ts',

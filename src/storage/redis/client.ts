@@ -7,8 +7,7 @@
 import type { Socket } from 'node:net'
 import type { Redis, RedisOptions } from 'ioredis'
 import { CircuitStorageError, type StorageOperation } from '../../errors.ts'
-import { codeOf, DatabaseError, SchemeError } from './errors.ts'
-import type { ClientOptions, RedisClientLike } from './options.ts'
+import type { ClientOptions, RedisClient, RedisClientLike } from './options.ts'
 import type { Script } from './scripts.ts'
 
 /** A connection to the server, or what stands for it. */
@@ -36,10 +35,13 @@ export interface Delivery {
 }
 
 export async function connect(
-  { client, url, options }: ClientOptions,
+  { client: given, url, options }: ClientOptions,
   operation: StorageOperation,
 ): Promise<Connection> {
-  if (client) return { client, inCapitals: takesCapitals(client) }
+  if (given) {
+    const client = await adapted(given)
+    return { client, inCapitals: takesCapitals(client) }
+  }
   const Client = await loadIoredis(operation)
   // ioredis begins its own count anew with every connection, even one that is closed as soon as it is made. This count
   // goes up with each attempt, and back to 0 with each operation.
@@ -84,10 +86,20 @@ export async function connect(
   const diagnose = async (replies: readonly PromiseSettledResult<unknown>[]): Promise<Error | undefined> => {
     hasAnswered ||= replies.some((reply) => reply.status === 'fulfilled' || codeOf(reply.reason) !== undefined)
     if (hasAnswered) return lastError
-    const { answersToOther } = await import('./scheme.ts')
+    const [{ answersToOther }, { SchemeError }] = await Promise.all([import('./scheme.ts'), import('./errors.ts')])
     return (await answersToOther(own.options)) ? new SchemeError(own.options.tls !== undefined, lastError) : lastError
   }
   return { client: own, inCapitals: takesCapitals(own), own, refresh, owe, diagnose }
+}
+
+/** The client with the method `call`. What another client needs for that is loaded only for one like it. */
+async function adapted(client: RedisClient): Promise<RedisClientLike> {
+  if ('call' in client) return client
+  const adapter: { adapted(client: never): RedisClientLike } =
+    'sendCommand' in client
+      ? await import('./clients/node-redis.ts')
+      : await ('customCommand' in client ? import('./clients/glide.ts') : import('./clients/upstash.ts'))
+  return adapter.adapted(client as never)
 }
 
 /**
@@ -154,6 +166,7 @@ function awaitDatabase(client: Redis): void {
       try {
         await reply
       } catch (cause) {
+        const { DatabaseError } = await import('./errors.ts')
         // A connection that is gone has nothing to wait for; the next one selects again.
         return client.status === 'connect' ? callback(new DatabaseError(database, cause)) : undefined
       }
@@ -259,6 +272,11 @@ async function deliverAll(
   const again = await sendAll(connection, sources)
   for (const [position, index] of unknown.entries()) replies[index] = again[position] as PromiseSettledResult<unknown>
   return replies
+}
+
+/** The word with which an error of Redis begins, such as `NOSCRIPT`; `undefined` for other errors. */
+function codeOf(error: unknown): string | undefined {
+  return /^-?([A-Z]{2,})\b/.exec(String((error as Partial<Error> | undefined)?.message ?? error))?.[1]
 }
 
 function isNoScript(reply: PromiseSettledResult<unknown> | undefined): boolean {

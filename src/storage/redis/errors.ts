@@ -1,11 +1,11 @@
 /**
- * The errors of Redis and of its clients: what kind each is, and what to do about it.
+ * The errors of Redis and of its clients: what kind each is, and what to do about it. Loaded with the first error: most of
+ * it is text, which a function without one need not load.
  *
  * @module
  */
 
 import { CircuitStorageError, type StorageErrorKind, type StorageOperation } from '../../errors.ts'
-import { attributed } from '../replies.ts'
 
 /** The operation and the circuit that an error is attributed to. */
 export interface Context {
@@ -33,7 +33,7 @@ export class SchemeError extends Error {
 }
 
 /** The word with which an error of Redis begins, such as `WRONGTYPE`; `undefined` for other errors. */
-export function codeOf(error: unknown): string | undefined {
+function codeOf(error: unknown): string | undefined {
   return /^-?([A-Z]{2,})\b/.exec(messageOf(error))?.[1]
 }
 
@@ -50,7 +50,6 @@ function messageOf(error: unknown): string {
  */
 export function commandError(reason: unknown, context: Context, lastError: Error | undefined): CircuitStorageError {
   const { operation, service } = context
-  if (reason instanceof CircuitStorageError) return attributed(reason, operation, service)
   if (codeOf(reason) === 'WRONGTYPE') {
     return new CircuitStorageError(
       `The record stored for ${JSON.stringify(service)} is damaged: its key holds a value that is no hash. It is ` +
@@ -72,6 +71,8 @@ export function commandError(reason: unknown, context: Context, lastError: Error
   })
 }
 
+const notOfCluster = 'the server is a node of a cluster. Pass a cluster client: client: new Cluster([…]) of ioredis'
+
 /** The advice, by the word with which the error begins. */
 const advice: ReadonlyMap<string, string> = new Map([
   ['NOAUTH', 'Redis wants a password. Put user and password into the URL or the options'],
@@ -84,14 +85,15 @@ const advice: ReadonlyMap<string, string> = new Map([
   ['READONLY', 'the server is a replica. Connect to the primary'],
   ['LOADING', 'the server is loading its data. It recovers by itself'],
   ['BUSY', 'a script of another client keeps the server busy. It can be ended by SCRIPT KILL or FUNCTION KILL'],
-  ['MOVED', 'the server is a node of a cluster. Pass a cluster client: client: new Cluster([…]) of ioredis'],
-  ['ASK', 'the server is a node of a cluster. Pass a cluster client: client: new Cluster([…]) of ioredis'],
+  ['MOVED', notOfCluster],
+  ['ASK', notOfCluster],
   ['CLUSTERDOWN', 'the cluster does not serve the slot of this key. See CLUSTER INFO on one of its nodes'],
   ['TRYAGAIN', 'the cluster is moving the slot of this key. It recovers by itself'],
   [
     'OOM',
     'the server has reached maxmemory. Raise it, or let it evict: maxmemory-policy volatile-lru spares overrides',
   ],
+  ['QUOTA', 'the plan at Upstash allows no more. Wait for the next period, or choose a larger plan'],
   ['MAXCLIENTS', 'the server has as many connections as it takes. Raise maxclients, or close some'],
   ['UNKNOWN', 'the server lacks a command. It has to be Redis 7 or later, or compatible with it, and may rename none'],
   ['MISCONF', 'the server refuses writes because it cannot save. See its log'],
@@ -109,6 +111,7 @@ const throttled: ReadonlySet<string> = new Set([
   'MISCONF',
   'NOREPLICAS',
   'OOM',
+  'QUOTA',
   'READONLY',
   'TRYAGAIN',
 ])
@@ -139,6 +142,8 @@ function wordOf(error: unknown): string {
   // A command of a script was refused.
   if (message.includes("user executing the script can't")) return 'NOPERM'
   if (message.includes('unknown command')) return 'UNKNOWN'
+  // https://upstash.com/docs/redis/troubleshooting/max_requests_limit and its neighbours.
+  if (/(requests? limit|concurrent connections|capacity quota) exceeded/.test(message)) return 'QUOTA'
   return message.includes('max number of clients') ? 'MAXCLIENTS' : (codeOf(error) ?? '')
 }
 
@@ -200,22 +205,4 @@ function withoutCommand(error: unknown): Error {
     }
   }
   return copy
-}
-
-/** The error about a field that cannot be decoded. */
-export function undecodable({ operation, service }: Context, field: string): CircuitStorageError {
-  return new CircuitStorageError(
-    `The record stored for ${JSON.stringify(service)} is damaged: ${field} is no text in UTF-8. It is left as it is and ` +
-      'this instance decides alone; reset() repairs it.',
-    { operation, service, corrupt: true },
-  )
-}
-
-/** The error about a reply that is not as Redis sent it. */
-export function unintelligible({ operation, service }: Context): CircuitStorageError {
-  return new CircuitStorageError(
-    `${operation} of ${JSON.stringify(service)} failed: the client's reply is not what Redis sent. Its call must resolve ` +
-      'to the reply as it is: lists as arrays, texts as strings.',
-    { operation, service },
-  )
 }

@@ -4,9 +4,10 @@
  * @module
  */
 
+import { CircuitStorageError } from '../../errors.ts'
 import type { CircuitRecord, WriteResult } from '../contract.ts'
 import { recordFields } from '../record.ts'
-import { type Context, undecodable, unintelligible } from './errors.ts'
+import type { Context } from './errors.ts'
 
 /** A longer text is not parsed as JSON, in characters: a thousand leases or transitions take less. */
 const longestJson = 1_000_000
@@ -74,4 +75,22 @@ export function decodeWrite(reply: unknown, context: Context): WriteResult {
   if (!Array.isArray(reply)) throw unintelligible(context)
   const [applied, stored] = reply
   return { applied: Number(applied) === 1, current: decodeRecord(stored, context) }
+}
+
+/** The error about a field that cannot be decoded. */
+function undecodable({ operation, service }: Context, field: string): CircuitStorageError {
+  return new CircuitStorageError(
+    `The record stored for ${JSON.stringify(service)} is damaged: ${field} is no text in UTF-8. It is left as it is and ` +
+      'this instance decides alone; reset() repairs it.',
+    { operation, service, corrupt: true },
+  )
+}
+
+/** The error about a reply that is not as Redis sent it. */
+function unintelligible({ operation, service }: Context): CircuitStorageError {
+  return new CircuitStorageError(
+    `${operation} of ${JSON.stringify(service)} failed: the client's reply is not what Redis sent. Its call must resolve ` +
+      'to the reply as it is: lists as arrays, texts as strings.',
+    { operation, service },
+  )
 }

@@ -8,7 +8,14 @@ import { refuseWrongOptions } from '../../settings/option-rules.ts'
 import { type RedisCircuitStorageOptions, redisOptionRules } from './options.ts'
 import { UncheckedRedisStorage } from './storage.ts'
 
-export type { RedisCircuitStorageOptions, RedisClientLike } from './options.ts'
+export type {
+  GlideRedisClient,
+  NodeRedisClient,
+  RedisCircuitStorageOptions,
+  RedisClient,
+  RedisClientLike,
+  UpstashRedisClient,
+} from './options.ts'
 
 /**
  * Keeps circuits in Redis 7 or later, or what is compatible with it, one hash per circuit.

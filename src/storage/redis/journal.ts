@@ -68,11 +68,13 @@ const stepSize = 1_000
 /** A page is no more steps than this: a server that others use as well may hold millions of keys. */
 const maxSteps = 100
 
-/** The parts of the clients of ioredis that a listing needs. */
+/** The parts of the clients of ioredis that a listing needs. Those of others are adapted to have them. */
 interface Scannable extends RedisClientLike {
   readonly options?: { readonly keyPrefix?: string; readonly host?: string; readonly port?: number }
+  /** Of a node of a cluster: its address. ioredis has it in the options. */
+  readonly name?: string
   /** The nodes of a cluster. */
-  nodes?(role: 'master'): readonly Scannable[]
+  nodes?(role: 'master'): readonly Scannable[] | Promise<readonly Scannable[]>
 }
 
 /**
@@ -87,7 +89,7 @@ export async function listKeys(
 ): Promise<CircuitPage> {
   // The client of a cluster knows its nodes when it has had a reply.
   if (client.isCluster) await client.call('exists', keyPrefix)
-  const servers = serversOf(client)
+  const servers = await serversOf(client)
   const names = [...servers.keys()].sort()
   const ours = `${(client as Scannable).options?.keyPrefix ?? ''}${keyPrefix}`
   const pattern = `${(ours + prefix).replace(/[*?[\]\\]/g, '\\$&')}*`
@@ -122,12 +124,13 @@ function serviceKeyIn(key: string, ours: string): string {
 }
 
 /** The servers by name. A server by itself has an empty one. */
-function serversOf(client: Scannable): ReadonlyMap<string, Scannable> {
+async function serversOf(client: Scannable): Promise<ReadonlyMap<string, Scannable>> {
   if (!client.isCluster) return new Map([['', client]])
   if (typeof client.nodes !== 'function') {
     throw new TypeError(
       'the client of a cluster does not tell its nodes; it needs a method nodes, as Cluster of ioredis has',
     )
   }
-  return new Map(client.nodes('master').map((node) => [`${node.options?.host}:${node.options?.port}`, node]))
+  const nodes = await client.nodes('master')
+  return new Map(nodes.map((node) => [node.name ?? `${node.options?.host}:${node.options?.port}`, node]))
 }

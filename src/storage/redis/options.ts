@@ -10,11 +10,11 @@ import { isObject, isText, textAllowed } from '../../settings/problems.ts'
 
 /**
  * The part of a client that the storage needs. `Redis` and `Cluster` of ioredis 5 and 6 and of iovalkey have it as they
- * are. Other clients are adapted in a line, for instance node-redis:
+ * are. A client that is not among the {@link RedisClient}s is adapted in a line:
  *
  * @example
  * ```ts
- * const client: RedisClientLike = { call: (...command) => nodeRedis.sendCommand(command) }
+ * const client: RedisClientLike = { call: (...command) => other.send(command) }
  * ```
  */
 export interface RedisClientLike {
@@ -29,11 +29,29 @@ export interface RedisClientLike {
   readonly isCluster?: boolean | undefined
 }
 
+/** A client of node-redis 4 or 5: of `createClient`, `createClientPool` or `createCluster`. */
+export interface NodeRedisClient {
+  sendCommand(...args: never[]): Promise<unknown>
+}
+
+/** A client of `@valkey/valkey-glide`: `GlideClient` or `GlideClusterClient`. */
+export interface GlideRedisClient {
+  customCommand(...args: never[]): Promise<unknown>
+}
+
+/** A client of `@upstash/redis`, which speaks to Redis by HTTP. */
+export interface UpstashRedisClient {
+  createScript(...args: never[]): unknown
+}
+
+/** Every client that the storage takes as it is. */
+export type RedisClient = RedisClientLike | NodeRedisClient | GlideRedisClient | UpstashRedisClient
+
 /** A client, or how to make one. */
 export type ClientOptions =
   | {
       /** The client to use. `RedisCircuitStorage` neither configures nor closes it. */
-      readonly client?: RedisClientLike | undefined
+      readonly client?: RedisClient | undefined
       readonly url?: never
       readonly options?: never
     }
@@ -63,14 +81,18 @@ export type RedisCircuitStorageOptions = {
   readonly keyPrefix?: string | undefined
 } & ClientOptions
 
+/** By one of these methods a client is known. */
+const clientMethods = ['call', 'sendCommand', 'customCommand', 'createScript']
+
 export const redisOptionRules: OptionRules = {
   of: 'the Redis storage',
   allowed: 'an object with a client, a url or options',
   options: {
     keyPrefix: { allowed: textAllowed, accepts: isText },
     client: {
-      allowed: 'a client of ioredis, or an object with its method call',
-      accepts: (value) => isObject(value) && typeof value.call === 'function',
+      allowed:
+        'a client of ioredis, iovalkey, node-redis, @valkey/valkey-glide or @upstash/redis, or an object with a method call',
+      accepts: (value) => isObject(value) && clientMethods.some((method) => typeof value[method] === 'function'),
     },
     url: {
       allowed:

@@ -7,7 +7,7 @@
  * @module
  */
 
-import type { CircuitStorageError, StorageOperation } from '../../errors.ts'
+import { CircuitStorageError, type StorageOperation } from '../../errors.ts'
 import type {
   CircuitPage,
   CircuitRecord,
@@ -22,9 +22,9 @@ import type {
   WriteResult,
 } from '../contract.ts'
 import { refuseRepetitions } from '../distinct-writes.ts'
-import { BatchOutcome } from '../replies.ts'
+import { attributed, BatchOutcome } from '../replies.ts'
 import { type Connection, connect, type Delivery, deliver, hangUp } from './client.ts'
-import { type Context, commandError } from './errors.ts'
+import type { Context } from './errors.ts'
 import { decodeRecord, decodeWrite } from './hash.ts'
 import type { ClientOptions, RedisCircuitStorageOptions } from './options.ts'
 import { additionOf, replacementOf, type ScriptCall } from './scripts.ts'
@@ -99,13 +99,13 @@ export class UncheckedRedisStorage implements ICircuitStorage {
       const { listKeys } = await import('./journal.ts')
       return await listKeys(await this.#open(operation), this.#keyPrefix, query)
     } catch (reason) {
-      throw commandError(reason, { operation, service: query.prefix ?? '' }, undefined)
+      throw await errorOf(reason, { operation, service: query.prefix ?? '' })
     }
   }
 
   /** Tries what `check` asks beyond the other methods. It is loaded when it is first used, and imports nothing of this. */
   async inspect(serviceKeys: readonly string[]): Promise<StorageInspection> {
-    const { inspectServer } = await import('./inspect.ts')
+    const [{ inspectServer }, { commandError }] = await Promise.all([import('./inspect.ts'), import('./errors.ts')])
     const connection = await this.#open('getState')
     const [service = ''] = serviceKeys
     let lastError: Error | undefined
@@ -178,16 +178,18 @@ export class UncheckedRedisStorage implements ICircuitStorage {
     } catch (reason) {
       replies = requests.map(() => ({ status: 'rejected', reason }))
     }
-    return requests.map(({ service, decode }, index) => {
-      const context: Context = { operation, service }
-      const reply = replies[index] as PromiseSettledResult<unknown>
-      try {
-        if (reply.status === 'rejected') throw reply.reason
-        return { service, value: decode(reply.value, context) }
-      } catch (reason) {
-        return { service, error: commandError(reason, context, lastError) }
-      }
-    })
+    return Promise.all(
+      requests.map(async ({ service, decode }, index) => {
+        const context: Context = { operation, service }
+        const reply = replies[index] as PromiseSettledResult<unknown>
+        try {
+          if (reply.status === 'rejected') throw reply.reason
+          return { service, value: decode(reply.value, context) }
+        } catch (reason) {
+          return { service, error: await errorOf(reason, context, lastError) }
+        }
+      }),
+    )
   }
 
   /** Makes the client at the first operation. After a failure the next operation tries again. */
@@ -205,6 +207,13 @@ export class UncheckedRedisStorage implements ICircuitStorage {
     if (opened.own?.status === 'end') opened.own.connect().catch(() => {})
     return opened
   }
+}
+
+/** The error of a command that failed. All about it is loaded with the first one. */
+async function errorOf(reason: unknown, context: Context, lastError?: Error): Promise<CircuitStorageError> {
+  if (reason instanceof CircuitStorageError) return attributed(reason, context.operation, context.service)
+  const { commandError } = await import('./errors.ts')
+  return commandError(reason, context, lastError)
 }
 
 /** One command about one circuit. */
