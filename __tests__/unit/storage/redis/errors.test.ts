@@ -21,6 +21,7 @@ describe('an error', () => {
     ['MISCONF Redis is configured to save RDB snapshots', 'cannot save'],
     ['NOREPLICAS Not enough good replicas to write.', 'min-replicas-to-write'],
     ['MASTERDOWN Link with MASTER is down', 'Connect to the primary'],
+    ['ERR max requests limit exceeded.', 'choose a larger plan'],
     ["ERR unknown command 'EVALSHA'", 'It has to be Redis 7 or later'],
     ['ERR something else', 'Redis refused it: ERR something else'],
     ['Command timed out', 'did not answer within commandTimeout'],
@@ -37,6 +38,10 @@ describe('an error', () => {
       (word) => [`${word} for a while`, 'throttled'],
     ),
     ['ERR max number of clients reached', 'throttled'],
+    ['ERR max requests limit exceeded.', 'throttled'],
+    ['ERR max daily request limit exceeded. Limit: 10000, Usage: 10000', 'throttled'],
+    ['ERR max concurrent connections exceeded', 'throttled'],
+    ['ERR DB capacity quota exceeded', 'throttled'],
     ...['ASK', 'DENIED', 'MOVED', 'NOAUTH', 'NOPERM', 'WRONGPASS'].map((word) => [`${word} for ever`, 'misconfigured']),
     ['ERR Protocol error: unauthenticated multibulk length', 'misconfigured'],
     [

@@ -4,6 +4,9 @@ import { ConfigurationError } from '../../../../src/errors.ts'
 import { refuseWrongOptions } from '../../../../src/settings/option-rules.ts'
 import { type RedisClientLike, redisOptionRules } from '../../../../src/storage/redis/options.ts'
 
+const clients =
+  'a client of ioredis, iovalkey, node-redis, @valkey/valkey-glide or @upstash/redis, or an object with a method call'
+
 describe('the options', () => {
   it('are all checked at once, each problem with the name and what is allowed', () => {
     const options = { keyPrefix: '', client: {}, url: 7, options: 'fast', keyprefix: 'x' }
@@ -24,9 +27,9 @@ describe('the options', () => {
 
   it.each([
     ['options', undefined, 'an object with a client, a url or options'],
-    ['client', {}, 'a client of ioredis, or an object with its method call'],
-    ['client', null, 'a client of ioredis, or an object with its method call'],
-    ['client', 'redis', 'a client of ioredis, or an object with its method call'],
+    ['client', {}, clients],
+    ['client', null, clients],
+    ['client', 'redis', clients],
     ['options', { options: 'fast' }, 'options of ioredis'],
   ])('say of %s what is allowed: %p is not', (setting, value, allowed) => {
     const options = setting === 'options' ? value : { [setting]: value }
