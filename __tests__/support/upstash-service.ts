@@ -28,7 +28,7 @@ interface Answer {
 export async function startUpstash(redis: { readonly port: number }, tokens: Tokens): Promise<UpstashService> {
   const clients = new Map<string, Redis>()
   for (const [token, user] of Object.entries(tokens)) {
-    const client = new Redis({ host: '127.0.0.1', port: redis.port, maxRetriesPerRequest: 0, ...user })
+    const client = new Redis({ host: '127.0.0.1', port: redis.port, maxRetriesPerRequest: 0, protocol: 2, ...user })
     client.on('error', () => {})
     clients.set(`Bearer ${token}`, client)
   }
@@ -63,7 +63,8 @@ export async function startUpstash(redis: { readonly port: number }, tokens: Tok
 
 async function answer(client: Redis, [name = '', ...args]: string[], request: IncomingMessage): Promise<Answer> {
   try {
-    const result = await client.call(name, ...args)
+    // In capitals, so that ioredis leaves the reply as it is.
+    const result = await client.call(name.toUpperCase(), ...args)
     return { result: request.headers['upstash-encoding'] === 'base64' ? encoded(result) : result }
   } catch (error) {
     const { name, message } = error as Error
