@@ -23,6 +23,12 @@ test.each(['dynamodb', 'redis'] as const)('the adapter for %s is loaded only whe
   expect(later?.gzipped).toBeGreaterThan(1_000)
 })
 
+test('the adapter for Redis is loaded without what errors mean, and without what only some clients need', async () => {
+  const { adapter } = await bundle('redis')
+
+  expect(adapter?.gzipped).toBeLessThanOrEqual(4_900)
+})
+
 test('what a handler never needs is not loaded with it', async () => {
   const { modules } = await bundle('memory')
 
