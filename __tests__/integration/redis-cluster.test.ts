@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { type Cluster, Command } from 'ioredis'
 import { CircuitStorageError } from '../../src/errors.ts'
 import { RedisCircuitStorage } from '../../src/storage/redis/index.ts'
-import { circuitRecord, testCircuitStorage } from '../../src/testing/index.ts'
+import { circuitRecord } from '../../src/testing/index.ts'
 import { type RedisCluster, type RedisServer, startRedisCluster } from '../support/redis-server.ts'
 import { outlast, waitFor } from '../support/time.ts'
 
@@ -38,16 +38,6 @@ describe('the storage in a cluster of three masters', () => {
     storage.batchSetState(
       services.map((serviceKey) => ({ serviceKey, version: undefined, next: circuitRecord({ version: 'v' }) })),
     )
-
-  testCircuitStorage('fulfils the contract:', () => storage, {
-    runner: { describe, it },
-    createPeer: () => new RedisCircuitStorage({ client: cluster.client() }),
-    damage: (service) => client.hset(`circuit:${service}`, { schema: '1', state: 'AJAR' }),
-    expiresAt: async (service) => {
-      const expiry = await client.pexpiretime(`circuit:${service}`)
-      return expiry < 0 ? undefined : expiry
-    },
-  })
 
   it('spreads circuits over the nodes, and writes, reads and deletes them in batches', async () => {
     const keys = Array.from({ length: 250 }, () => `${randomUUID()}{`)

@@ -13,6 +13,7 @@ import * as iovalkey from 'iovalkey'
 import * as redis from 'redis'
 import * as redis4 from 'redis4'
 import type { RedisClient } from '../../src/storage/redis/index.ts'
+import { startSentinel } from './redis-server.ts'
 import { patience } from './time.ts'
 import { startUpstash } from './upstash-service.ts'
 
@@ -21,6 +22,8 @@ export interface TestedClient {
   readonly name: string
   /** The classes and functions that make it. */
   readonly made: readonly string[]
+  /** Its commands wait while the server is down, whatever it is told. */
+  readonly waits?: true
   readonly open: (port: number, how?: Opening) => Promise<OpenClient>
   /** Its client for a cluster, if it has one. */
   readonly openCluster?: (ports: readonly number[]) => Promise<OpenClient>
@@ -80,6 +83,7 @@ function likeIoredis(name: string, library: unknown): TestedClient {
 interface NodeRedis {
   createClient(options: object): NodeRedisClient
   createClientPool?(options: object): NodeRedisClient
+  createSentinel?(options: object): NodeRedisClient
   createCluster(options: object): NodeRedisClient
 }
 
@@ -126,6 +130,28 @@ export const testedClients: readonly TestedClient[] = [
           ...(impatient ? { disableOfflineQueue: true } : {}),
         }),
       ),
+  },
+  {
+    name: 'node-redis 5, sentinels',
+    made: ['createSentinel'],
+    waits: true,
+    open: async (port, { user, impatient } = {}) => {
+      const sentinel = await startSentinel(port)
+      const { client, close } = await connected(
+        (redis as unknown as Required<NodeRedis>).createSentinel({
+          name: 'circuits',
+          sentinelRootNodes: [{ host, port: sentinel.port }],
+          nodeClientOptions: { ...user, ...(impatient ? { disableOfflineQueue: true } : {}) },
+        }),
+      )
+      return {
+        client,
+        close: async () => {
+          await close()
+          await sentinel.stop()
+        },
+      }
+    },
   },
   nodeRedis('node-redis 4', redis4),
   {

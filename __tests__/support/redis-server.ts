@@ -7,7 +7,7 @@
 
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { randomInt } from 'node:crypto'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { type AddressInfo, createConnection, createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -225,6 +225,24 @@ export async function startRedisCluster(): Promise<RedisCluster> {
   }
 }
 
+/** Starts a sentinel that watches a server under the name `circuits`, and replaces it by none. */
+export async function startSentinel(master: number): Promise<{ readonly port: number; stop(): Promise<void> }> {
+  await installRedisServer()
+  const [port = 0] = await freePorts(1)
+  const folder = await mkdtemp(join(tmpdir(), 'circuit-sentinel-'))
+  // A sentinel keeps what it knows in its configuration.
+  const file = join(folder, 'sentinel.conf')
+  await writeFile(file, `bind 127.0.0.1\nport ${port}\nsentinel monitor circuits 127.0.0.1 ${master} 1\n`)
+  const process = await startProcess([file, '--sentinel'])
+  return {
+    port,
+    stop: async () => {
+      await process.kill()
+      await rm(folder, { recursive: true, force: true })
+    },
+  }
+}
+
 export interface RedisProxy {
   readonly port: number
   /** How many connections were made through it. */
@@ -301,7 +319,7 @@ async function startProcess(args: readonly string[]): Promise<{ readonly kill: (
     for (const stream of [shell.stdout, shell.stderr]) {
       stream.on('data', (chunk) => {
         output = `${output}${chunk}`.slice(-2_000)
-        if (/ready to accept connections/i.test(output)) resolve()
+        if (/ready to accept connections|\+monitor master/i.test(output)) resolve()
       })
     }
     ended.then(() => reject(new Error(`redis-server did not start: ${output}`)))

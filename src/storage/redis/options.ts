@@ -29,7 +29,7 @@ export interface RedisClientLike {
   readonly isCluster?: boolean | undefined
 }
 
-/** A client of node-redis 4 or 5: of `createClient`, `createClientPool` or `createCluster`. */
+/** A client of node-redis 4 or 5: of `createClient`, `createClientPool`, `createSentinel` or `createCluster`. */
 export interface NodeRedisClient {
   sendCommand(...args: never[]): Promise<unknown>
 }

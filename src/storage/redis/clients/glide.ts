@@ -25,8 +25,7 @@ export function adapted(client: Glide): RedisClientLike {
   if (!isCluster(client)) return { call: (...command) => send(command) }
   return {
     isCluster: true,
-    // Without a route INFO goes to every node.
-    call: (...command) => send(command, /^(info|time)$/i.test(command[0]) ? 'randomNode' : undefined),
+    call: (...command) => send(command),
     nodes: async () => {
       const slots = (await send(['cluster', 'slots'], 'randomNode')) as [unknown, unknown, [string, number]][]
       const masters = new Map(slots.map(([, , [host, port]]) => [`${host}:${port}`, { host, port }]))
@@ -66,10 +65,10 @@ const words: Readonly<Record<string, string>> = {
  * `An error was signalled by the server: - ReadOnly: …`. Of an attempt to connect it tells the address first.
  */
 function asRedisSaid(reason: unknown): unknown {
-  const { message = '', name = 'Error' } = Object(reason) as Partial<Error>
+  const { message = '' } = Object(reason) as Partial<Error>
   const found =
     /^An error was signalled by the server: - (\w+): (.*)/s.exec(message) ?? /(?:^|`: )([A-Z]{3,}): (.*)/s.exec(message)
   if (found === null) return reason
   const [, word = '', text = ''] = found
-  return Object.assign(new Error(`${words[word] ?? word.toUpperCase()} ${text.trimEnd()}`), { name })
+  return new Error(`${words[word] ?? word.toUpperCase()} ${text.trimEnd()}`)
 }

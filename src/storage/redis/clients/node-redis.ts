@@ -1,5 +1,5 @@
 /**
- * The clients of node-redis 4 and 5: `createClient`, `createClientPool` and `createCluster`. Loaded only for one of them.
+ * The clients of node-redis 4 and 5: `createClient`, `createClientPool`, `createSentinel` and `createCluster`. Loaded only for one of them.
  *
  * @module
  */
@@ -16,8 +16,15 @@ interface Cluster {
   sendCommand(key: string | undefined, isReadonly: boolean, command: readonly string[]): Promise<unknown>
 }
 
+interface Sentinel {
+  getMasterNode(): unknown
+  sendCommand(isReadonly: boolean, command: readonly string[]): Promise<unknown>
+}
+
 /** Commands of one moment go out together: the client pipelines them by itself. */
-export function adapted(client: Single | Cluster): RedisClientLike {
+export function adapted(client: Single | Sentinel | Cluster): RedisClientLike {
+  // A command that is not called read-only goes to the master.
+  if ('getMasterNode' in client) return { call: (...command) => client.sendCommand(false, command) }
   if (!('masters' in client)) return { call: (...command) => client.sendCommand(command) }
   return {
     isCluster: true,

@@ -41,7 +41,6 @@ export function adapted({ client }: { readonly client: Requester }): RedisClient
 
 /** The client repeats the command and its arguments after the message of the server. */
 function withoutCommand(reason: unknown): unknown {
-  const { message, name } = Object(reason) as Partial<Error>
-  const [said, ...command] = String(message).split(', command was: ')
-  return command.length === 0 ? reason : Object.assign(new Error(said), { name })
+  const [said, command] = String((reason as Error).message).split(', command was: ')
+  return command === undefined ? reason : new Error(said)
 }
