@@ -145,9 +145,15 @@ export function unknownVariable({ prefix, base, suffix, known, services, nearest
   const [, name = '', ending = ''] = /^(.*?)(__.*)?$/s.exec((base + suffix).slice(prefix.length)) ?? []
   // TIMEOUT_STRIPE, with one underscore, means TIMEOUT__STRIPE.
   const withSuffixes = names.flatMap((each) => [...services.keys()].map((service) => each + service))
-  const near = nearest(name, ending === '' ? [...names, ...withSuffixes] : names)
+  const near = nearest(name, ending === '' ? [...names, ...withSuffixes] : names) ?? onlyOneWith(name.split('_'), names)
   const suggestion = near === undefined ? '' : `; did you mean ${prefix}${near}${ending}?`
   return `${base}${suffix} names no setting of the circuit breaker and changes nothing${suggestion}`
+}
+
+/** The one name that has all of these words: `TABLE` means `TABLE_NAME`. */
+function onlyOneWith(words: readonly string[], names: readonly string[]): string | undefined {
+  const [only, ...others] = names.filter((name) => words.every((word) => name.split('_').includes(word)))
+  return others.length === 0 ? only : undefined
 }
 
 /** A variable of a service that this breaker does not have. Careful: it may be meant for another breaker of the process. */

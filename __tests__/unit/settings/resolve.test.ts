@@ -293,6 +293,9 @@ describe('warnings', () => {
     ['CIRCUIT_BREAKER_TIMEOUT_STRIPE', 'CIRCUIT_BREAKER_TIMEOUT__STRIPE'],
     ['CIRCUIT_BREAKER__TIMEOUT', 'CIRCUIT_BREAKER_TIMEOUT'],
     ['CIRCUIT_BREAKER_TABLENAME', 'CIRCUIT_BREAKER_TABLE_NAME'],
+    ['CIRCUIT_BREAKER_TABLE', 'CIRCUIT_BREAKER_TABLE_NAME'],
+    ['CIRCUIT_BREAKER_REDIS', 'CIRCUIT_BREAKER_REDIS_URL'],
+    ['CIRCUIT_BREAKER_URL', 'CIRCUIT_BREAKER_REDIS_URL'],
   ])('suggest what %s may have meant', (variable, suggestion) => {
     expect(warnings({ [variable]: '5' })).toEqual([
       `${variable} names no setting of the circuit breaker and changes nothing; did you mean ${suggestion}?`,
