@@ -58,6 +58,7 @@ export {
   type CircuitBreakerProperties,
   circuitBreaker,
   circuitBreaker as default,
+  circuitBreakerValidateOptions,
   type KeyBy,
   type KeyByOption,
 } from './middleware.ts'

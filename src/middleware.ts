@@ -13,6 +13,7 @@ import type { Circuits } from './circuit/snapshot.ts'
 import { CircuitBreaker } from './circuit-breaker.ts'
 import { UnknownServiceError } from './errors.ts'
 import { Problems } from './settings/problems.ts'
+import { resolveConfig } from './settings/resolve.ts'
 import type { CircuitBreakerOptions, KeyedServices, NoKeys } from './settings/table.ts'
 
 /**
@@ -149,6 +150,19 @@ export function circuitBreaker(
     after: circuitBreakerAfter,
     onError: circuitBreakerOnError,
   }
+}
+
+/**
+ * Checks the options of the middleware, and the environment's settings, without making anything. Every package of Middy has
+ * such a function; this one throws this package's own error. Returns the options.
+ *
+ * @throws {ConfigurationError} naming every problem at once
+ */
+export function circuitBreakerValidateOptions<const O>(options: O): O {
+  const { keyBy } = Object(options) as Partial<KeyByOption>
+  checkKeyBy(keyBy)
+  resolveConfig(settingsIn(options as CircuitBreakerOptions, keyBy), process.env)
+  return options
 }
 
 function isCircuitBreaker<Other>(value: CircuitBreaker | Other): value is CircuitBreaker {

@@ -5,6 +5,7 @@ import defaultExport, {
   CircuitBreaker,
   type CircuitBreakerContext,
   circuitBreaker,
+  circuitBreakerValidateOptions,
   isConfigurationError,
   isUnknownServiceError,
   MemoryCircuitStorage,
@@ -42,6 +43,13 @@ describe('circuitBreaker', () => {
     }
     expect(isConfigurationError(error)).toBe(true)
     expect((error as Error).message).toMatch(/stripe.*failureThreshold.*cacheTtl/s)
+  })
+
+  it('has its options checked without making anything', () => {
+    const options = { services: ['stripe'], storage: 'memory', keyBy: 'tenantId' } as const
+    expect(circuitBreakerValidateOptions(options)).toBe(options)
+    expect(() => circuitBreakerValidateOptions({ services: [], cacheTtl: -1 })).toThrow(/services.*cacheTtl/s)
+    expect(() => circuitBreakerValidateOptions({ services: ['stripe'], keyBy: 1 })).toThrow(/keyBy must be a function/)
   })
 
   it('awaits nothing and reads nothing when it is created', () => {
