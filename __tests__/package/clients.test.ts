@@ -260,7 +260,7 @@ describe('an installed handler', () => {
     for (const { created } of await Promise.all(kinds.map((kind) => run(installed('all'), kind, env)))) {
       expect(created.packages).toContain('middy-circuit-breaker')
       expect(clientsIn(created)).toEqual([])
-      expect(created.builtins).toEqual(['node:async_hooks', 'node:crypto'])
+      expect(created.builtins).toEqual(['node:async_hooks', 'node:crypto', 'node:diagnostics_channel'])
       expect(created.opened).toEqual([])
     }
   })
