@@ -13,6 +13,8 @@ import { listKeys, readStored, type StoredCircuit } from './stored-circuits.ts'
 export const interval = 1_000
 /** So many reads are between two searches for new circuits. */
 const readsPerList = 30
+/** So often the journal of a circuit that has changed is read: its entry is written after the record. */
+const readsPerChange = 3
 /** Of so many circuits the journals are read with each refresh at most: those that have changed. */
 const journalsPerRead = 20
 
@@ -36,8 +38,8 @@ export class BoardReader {
   #keys: readonly string[] = []
   #reads = 0
   readonly #journals = new Map<string, readonly JournalEntry[]>()
-  /** The version of each circuit when its journal was read. */
-  readonly #known = new Map<string, string | undefined>()
+  /** How each circuit was when its journal was read, and how often the journal is still to be read. */
+  readonly #known = new Map<string, { readonly mark: string; readonly left: number }>()
   #last: Board
 
   /** @param span how far back journals are read, in milliseconds */
@@ -70,15 +72,29 @@ export class BoardReader {
 
   async #readJournals(circuits: readonly StoredCircuit[]): Promise<void> {
     if (this.#place.storage.readJournal === undefined) return
-    const isNew = ({ key, record }: StoredCircuit) => !this.#known.has(key) || this.#known.get(key) !== record?.epoch
-    const changed = circuits.filter(isNew).slice(0, journalsPerRead)
+    const changed = circuits.filter((circuit) => this.#isToRead(circuit)).slice(0, journalsPerRead)
     const since = this.#now() - this.#span
     await Promise.all(
-      changed.map(async ({ key, record }) => {
-        const entries = await tryJournal(this.#place.storage, key, { since, limit: 500 })
-        this.#known.set(key, record?.epoch)
-        this.#journals.set(key, entries ?? [])
+      changed.map(async (circuit) => {
+        const { key } = circuit
+        const mark = markOf(circuit)
+        const known = this.#known.get(key)
+        const entries = (await tryJournal(this.#place.storage, key, { since, limit: 500 })) ?? []
+        const isNews = entries.at(-1)?.id !== this.#journals.get(key)?.at(-1)?.id
+        const before = known?.mark === mark ? known.left : readsPerChange
+        this.#known.set(key, { mark, left: isNews ? 0 : before - 1 })
+        this.#journals.set(key, entries)
       }),
     )
   }
+
+  #isToRead(circuit: StoredCircuit): boolean {
+    const known = this.#known.get(circuit.key)
+    return known?.mark !== markOf(circuit) || known.left > 0
+  }
+}
+
+/** Differs after each change that leaves an entry. */
+function markOf({ record }: StoredCircuit): string {
+  return JSON.stringify([record?.epoch, record?.override])
 }

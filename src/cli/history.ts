@@ -32,10 +32,16 @@ export function bandsOf(entries: readonly JournalEntry[], current: CircuitState,
     if (until > start) bands.push({ from: start, to: until, state, isForced })
     start = Math.max(start, until)
   }
-  for (const entry of entries) {
+  for (const [i, entry] of entries.entries()) {
     end(entry.at)
     state = entry.to
     isForced = entry.reason === 'forced-open' || entry.reason === 'forced-closed'
+    const next = entries[i + 1]
+    if (!isForced || entry.until === undefined || entry.until >= (next?.at ?? to)) continue
+    // It ended by itself, which leaves no entry.
+    end(entry.until)
+    state = next?.from ?? current
+    isForced = false
   }
   end(to)
   return bands

@@ -12,20 +12,16 @@ import { readFile } from 'node:fs/promises'
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { isCircuitBreakerError } from '../errors.ts'
+import { systemRuntime } from '../runtime.ts'
 import { numberOption, UsageError, type Values } from './arguments.ts'
-import { type Board, BoardReader, interval } from './board.ts'
 import type { Run } from './commands.ts'
-import { bandsOf } from './history.ts'
 import { type Deed, identity, operate } from './operate.ts'
+import { type Clock, type Comparison, Feed } from './page-feed.ts'
 import type { Place } from './place.ts'
-import { type StoredCircuit, standingOf } from './stored-circuits.ts'
 import { parseDuration } from './times.ts'
-import { entryText, explain, nextOf, titles } from './words.ts'
-
-const day = 86_400_000
 
 export const serve: Run = async ({ values }, place, { stdout, now, signal }) => {
-  const page = await servePage(place, { ...serveOptionsOf(values), now })
+  const page = await servePage(place, { ...serveOptionsOf(values), clock: { ...systemRuntime, now } })
   stdout.write(`The circuits of ${place.name}: ${page.address}\n`)
   stdout.write('It can be opened on this machine only. Ctrl+C ends it.\n')
   const { promise, resolve } = Promise.withResolvers<void>()
@@ -41,11 +37,14 @@ export interface ServeOptions {
   readonly port: number
   /** Whether the page may force and reset circuits. */
   readonly allowWrites: boolean
-  /** Milliseconds since the epoch. */
-  readonly now: () => number
+  readonly clock: Clock
+  /** How far back the page looks, in milliseconds. Default: 24 hours. */
+  readonly span?: number
+  /** Fleets that are shown side by side above the circuits. Default: none. */
+  readonly comparison?: () => Comparison
 }
 
-function serveOptionsOf(values: Values): Omit<ServeOptions, 'now'> {
+function serveOptionsOf(values: Values): Pick<ServeOptions, 'port' | 'allowWrites'> {
   return { port: numberOption(values, 'port', 0, 65_535) ?? 0, allowWrites: values['allow-writes'] === true }
 }
 
@@ -60,7 +59,7 @@ export interface ServedPage {
 export async function servePage(place: Place, options: ServeOptions): Promise<ServedPage> {
   const token = options.allowWrites ? randomBytes(24).toString('base64url') : undefined
   const files = await readFiles()
-  const feed = new Feed(place, options.now, token !== undefined)
+  const feed = new Feed(place, { ...options, canWrite: token !== undefined })
   const server = createServer((request, response) => {
     answer(request, response, { place, options, token, files, feed, port: portOf(server) }).catch(() => {
       if (!response.headersSent) send(response, 500, 'text/plain', 'Internal error')
@@ -130,7 +129,10 @@ async function answer(request: IncomingMessage, response: ServerResponse, site: 
   if (pathname === '/') return send(response, 200, 'text/html', files.html)
   if (pathname === '/page.css') return send(response, 200, 'text/css', files.css)
   if (pathname === '/page.js') return send(response, 200, 'text/javascript', files.js)
-  if (pathname === '/events') return feed.subscribe(response)
+  if (pathname === '/events' && request.method === 'GET') {
+    response.writeHead(200, { ...headers, 'Content-Type': 'text/event-stream' })
+    return feed.subscribe(response)
+  }
   return send(response, 404, 'text/plain', 'There is nothing here.')
 }
 
@@ -156,7 +158,7 @@ function sendJson(response: ServerResponse, status: number, body: unknown): void
 
 // ---------------------------------------------------------------------------------------------------------- writes
 
-/** A request to force or reset is no longer than this, in bytes. */
+/** A request to force or reset is no longer than this, in characters. */
 const longestBody = 10_000
 
 /** Forces or resets a circuit for the page. */
@@ -176,17 +178,19 @@ async function take(
   if (!isToken(authorization, token))
     return refuse(401, 'The token is missing or wrong. Open the address that mcb serve has printed.')
   if (request.headers['content-type'] !== 'application/json') return refuse(415, 'The body must be application/json.')
-  const wanted = deedOf(await bodyOf(request))
+  const body = await bodyOf(request)
+  if (body === undefined) return refuse(413, `The body is longer than ${longestBody} characters.`)
+  const wanted = deedOf(body)
   if (typeof wanted === 'string') return refuse(400, wanted)
   const { deed, key, why, duration } = wanted
   try {
-    const until = duration === undefined ? undefined : options.now() + duration
+    const until = duration === undefined ? undefined : options.clock.now() + duration
     await operate(place, key, deed, { by: await identity(place), why, until })
   } catch (error) {
     if (isCircuitBreakerError(error) || error instanceof UsageError) return refuse(502, error.message)
     throw error
   }
-  await feed.refresh()
+  feed.soon()
   return sendJson(response, 200, { message: `${key}: ${deed} done. Instances follow within their cacheTtl.` })
 }
 
@@ -200,12 +204,14 @@ function isToken(authorization: string | undefined, token: string): boolean {
   return given.length === wanted.length && timingSafeEqual(given, wanted)
 }
 
-async function bodyOf(request: IncomingMessage): Promise<string> {
+/** @returns `undefined`: it is too long */
+async function bodyOf(request: IncomingMessage): Promise<string | undefined> {
   let body = ''
   request.setEncoding('utf8')
-  for await (const chunk of request) {
+  // Its connection has to carry the answer.
+  for await (const chunk of request.iterator({ destroyOnReturn: false })) {
     body += chunk
-    if (body.length > longestBody) return ''
+    if (body.length > longestBody) return undefined
   }
   return body
 }
@@ -226,99 +232,4 @@ function deedOf(body: string): { deed: Deed; key: string; why: string; duration:
   if (duration === undefined && time !== undefined && time !== '')
     return 'The time must be a duration such as 90s, 10m, 2h or 1d.'
   return { deed, key, why: why.trim(), duration }
-}
-
-// ------------------------------------------------------------------------------------------------------------ feed
-
-/** Sends the circuits to all pages that are open. Reads only while there is one. */
-class Feed {
-  readonly #place: Place
-  readonly #now: () => number
-  readonly #canWrite: boolean
-  readonly #reader: BoardReader
-  readonly #pages = new Set<ServerResponse>()
-  /** The timer of the next read. Unset while nobody looks. Written by `subscribe` and `#later`. */
-  #timer: NodeJS.Timeout | undefined
-  /** What was sent last. Written by {@link refresh}. */
-  #latest: string | undefined
-
-  constructor(place: Place, now: () => number, canWrite: boolean) {
-    this.#place = place
-    this.#now = now
-    this.#canWrite = canWrite
-    this.#reader = new BoardReader(place, now, day)
-  }
-
-  subscribe(response: ServerResponse): void {
-    response.writeHead(200, { ...headers, 'Content-Type': 'text/event-stream' })
-    response.write(': the circuits follow\n\n')
-    this.#pages.add(response)
-    response.on('close', () => this.#pages.delete(response))
-    if (this.#latest !== undefined) response.write(this.#latest)
-    if (this.#timer === undefined) this.#later(0)
-  }
-
-  #later(delay: number): void {
-    this.#timer = setTimeout(async () => {
-      await this.refresh()
-      if (this.#pages.size > 0) this.#later(interval)
-      else this.#timer = undefined
-    }, delay)
-  }
-
-  /** Reads once and sends what was read. */
-  async refresh(): Promise<void> {
-    const board = await this.#reader.refresh()
-    this.#latest = `data: ${JSON.stringify(messageOf(board, this.#place, this.#now(), this.#canWrite))}\n\n`
-    for (const page of this.#pages) page.write(this.#latest)
-  }
-
-  close(): void {
-    clearTimeout(this.#timer)
-    for (const page of this.#pages) page.end()
-    this.#pages.clear()
-  }
-}
-
-/** What the page is told. Everything in words comes from here, so that terminal and page say the same. */
-function messageOf(
-  { circuits, journals, trouble }: Board,
-  { name, namespace }: Place,
-  now: number,
-  canWrite: boolean,
-): object {
-  const from = now - day
-  return {
-    place: name,
-    namespace: namespace ?? null,
-    at: now,
-    from,
-    canWrite,
-    trouble: trouble ?? null,
-    circuits: circuits.map((circuit) => cardOf(circuit, journals.get(circuit.key) ?? [], from, now)),
-  }
-}
-
-type Entries = Parameters<typeof bandsOf>[0]
-
-function cardOf(circuit: StoredCircuit, entries: Entries, from: number, now: number): object {
-  const { key, record } = circuit
-  const standing = standingOf(circuit, now)
-  const { facts, advice } = explain(circuit, entries, now)
-  return {
-    key,
-    standing,
-    title: titles[standing],
-    next: nextOf(circuit, standing, now),
-    facts,
-    advice,
-    bands: bandsOf(entries, record?.state ?? 'CLOSED', from, now),
-    openings: entries
-      .filter(({ to, evidence }) => to === 'OPEN' && evidence !== undefined)
-      .map(({ at, evidence }) => ({ at, ...evidence })),
-    journal: entries
-      .toReversed()
-      .slice(0, 50)
-      .map((entry) => entryText(entry, now, false, key)),
-  }
 }

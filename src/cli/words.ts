@@ -168,7 +168,10 @@ export function explain(
     add('Forced by', ownerText(override))
     add('Ends', override.until === undefined ? 'only by mcb reset' : at(override.until))
   }
-  const opening = journal?.findLast(({ to, reason }) => to === 'OPEN' && reason !== 'forced-open')
+  // A failed probe opens it again, but tells less.
+  const outage = journal?.slice(journal.findLastIndex(({ to }) => to === 'CLOSED') + 1)
+  const openings = outage?.filter(({ to, reason }) => to === 'OPEN' && reason !== 'forced-open')
+  const opening = openings?.findLast(({ evidence }) => evidence !== undefined) ?? openings?.at(-1)
   if (isOpened(standing) && opening !== undefined) {
     add('Evidence', opening.evidence === undefined ? reasonWords[opening.reason] : evidenceText(opening.evidence))
     add('Opened in', authorText(opening))

@@ -3,9 +3,12 @@
 /**
  * @typedef {{ from: number, to: number, state: 'CLOSED' | 'HALF_OPEN' | 'OPEN', isForced: boolean }} Band
  * @typedef {{ key: string, standing: string, title: string, next: string, facts: [string, string][], advice: string[],
- *   bands: Band[], openings: { at: number, failures: number, successes: number, reporters: number }[], journal: string[] }} Card
- * @typedef {{ place: string, namespace: string | null, at: number, from: number, canWrite: boolean, trouble: string | null,
- *   circuits: Card[] }} Message
+ *   bands: Band[], failures: { at: number, failures: number, successes: number, reporters: number }[], journal: string[] }} Card
+ * @typedef {{ title: string, figure: number, unit: string, counts: { at: number, failed: number, refused: number }[],
+ *   lanes: { name: string, bands: Band[] }[] }} Fleet
+ * @typedef {{ title: string, text: string, from: number, to: number, fleets: Fleet[] }} Comparison
+ * @typedef {{ place: string, namespace: string | null, at: number, from: number, span: string, canWrite: boolean,
+ *   trouble: string | null, comparison: Comparison | null, circuits: Card[] }} Message
  */
 
 const byId = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id))
@@ -28,7 +31,11 @@ events.onmessage = ({ data }) => {
   latest = JSON.parse(data)
   draw()
 }
-events.onerror = () => showTrouble('The connection to mcb serve is lost. It is tried again.')
+events.onerror = () => showTrouble('The connection is lost. It is tried again.')
+events.addEventListener('end', () => {
+  events.close()
+  showTrouble('This has ended. The page shows how it was last.')
+})
 byId('filter').addEventListener('input', ({ target }) => {
   filter = /** @type {HTMLInputElement} */ (target).value.toLowerCase()
   draw()
@@ -42,7 +49,7 @@ function showTrouble(/** @type {string | null} */ text) {
 
 function draw() {
   if (latest === undefined) return
-  const { place, namespace, circuits, trouble } = latest
+  const { place, namespace, circuits, trouble, comparison, canWrite, span } = latest
   showTrouble(trouble === null ? null : `The store fails: ${trouble}`)
   byId('place').textContent = namespace === null ? `of ${place}` : `of ${place}, namespace ${namespace}`
   const open = circuits.filter(({ standing }) => openStandings.includes(standing)).length
@@ -54,9 +61,13 @@ function draw() {
     .filter(({ key }) => key.toLowerCase().includes(filter))
     .sort((a, b) => order.indexOf(a.standing) - order.indexOf(b.standing) || a.key.localeCompare(b.key))
   byId('nothing').hidden = circuits.length > 0
+  byId('hint').hidden = !canWrite || token !== null
   byId('timeline-section').hidden = circuits.length === 0
+  byId('span').textContent = span
+  byId('comparison').hidden = comparison === null
+  if (comparison !== null) drawComparison(comparison)
   drawTimeline(shown, latest)
-  drawCards(shown, latest.canWrite && token !== null)
+  drawCards(shown, canWrite && token !== null)
 }
 
 /** @template {HTMLElement} T @param {string} tag @param {string} className @param {string} [text] @returns {T} */
@@ -81,60 +92,90 @@ const mostTimelines = 60
 function drawTimeline(cards, { at, from }) {
   const timeline = byId('timeline')
   const shown = cards.slice(0, mostTimelines)
-  // Bands move by a pixel in a minute or so.
+  // Bands move by a pixel in so long.
+  const pixel = (at - from) / 1_000
   const look = JSON.stringify([
-    Math.floor(at / 60_000),
-    shown.map(({ key, bands, openings }) => [key, bands.map(({ state, isForced }) => [state, isForced]), openings]),
+    Math.floor(at / pixel),
+    shown.map(({ key, bands, failures }) => [key, bands.map(({ state, isForced }) => [state, isForced]), failures]),
+    cards.length,
   ])
   if (drawn.get(timeline) === look) return
   drawn.set(timeline, look)
   const x = (/** @type {number} */ time) => (1_000 * (time - from)) / (at - from)
-  const highest = Math.max(1, ...shown.flatMap(({ openings }) => openings.map(({ failures }) => failures)))
-  const rows = shown.flatMap(({ key, bands, openings }) => {
-    const svg = shape('svg', {
-      viewBox: '0 0 1000 40',
-      preserveAspectRatio: 'none',
-      role: 'img',
-      'aria-label': spoken(key, bands, at),
-    })
+  const highest = Math.max(1, ...shown.flatMap(({ failures }) => failures.map((each) => each.failures)))
+  const rows = shown.flatMap(({ key, bands, failures }) => {
+    const svg = picture(40, spoken(key, bands, at))
+    for (let part = 1; part < 4; part++) svg.append(shape('path', { class: 'grid', d: `M${250 * part} 0v40` }))
     for (const band of bands) {
-      const rect = shape('rect', {
-        class: `band ${band.state}${band.isForced ? ' is-forced' : ''}`,
-        x: x(band.from),
-        y: 1,
-        width: Math.max(1.5, x(band.to) - x(band.from)),
-        height: 20,
-      })
-      const title = shape('title', {})
-      title.textContent = `${wordOf(band)} ${clock(band.from)} to ${clock(band.to)}`
-      rect.append(title)
-      svg.append(rect)
+      svg.append(titled(rectOf(band, x, 1, 18), `${wordOf(band)} ${clock(band.from)} to ${clock(band.to)}`))
+      if (band.state !== 'CLOSED')
+        svg.append(shape('path', { class: 'refusing', d: `M${x(band.from)} 22H${x(band.to)}` }))
     }
-    for (const { at: time, failures, successes, reporters } of openings) {
-      const height = Math.max(2, (16 * failures) / highest)
-      const bar = shape('rect', { class: 'bar', x: x(time) - 1.5, y: 23, width: 3, height })
-      const title = shape('title', {})
-      title.textContent = `${clock(time)}: ${failures} failures, ${successes} successes, ${reporters} reporters`
-      bar.append(title)
-      svg.append(bar)
+    for (const each of failures.filter(({ at: time }) => time >= from)) {
+      const bar = shape('path', {
+        class: 'failures',
+        d: `M${x(each.at)} 24v${Math.max(3, (15 * each.failures) / highest)}`,
+      })
+      const text = `${each.failures} failures, ${each.successes} successes, from ${each.reporters} instances`
+      svg.append(titled(bar, `${clock(each.at)}: ${text}`))
     }
     return [element('span', 'name', key), svg]
   })
-  const axis = shape('svg', { class: 'axis', 'aria-hidden': 'true' })
-  for (let hours = 24; hours >= 0; hours -= 6) {
-    const text = shape('text', {
-      x: `${((24 - hours) / 24) * 100}%`,
-      y: '1em',
-      'text-anchor': hours === 24 ? 'start' : hours === 0 ? 'end' : 'middle',
-    })
-    text.textContent = hours === 0 ? 'now' : clock(at - hours * 3_600_000)
-    axis.append(text)
-  }
-  const more =
-    cards.length > shown.length
-      ? [element('span', '', ''), element('span', 'legend', `${cards.length - shown.length} more: use the filter.`)]
-      : []
-  timeline.replaceChildren(...rows, element('span', '', ''), axis, ...more)
+  const axis = element('div', 'axis')
+  axis.setAttribute('aria-hidden', 'true')
+  for (let part = 0; part < 4; part++) axis.append(element('span', '', clock(from + ((at - from) * part) / 4)))
+  axis.append(element('span', '', 'now'))
+  const more = cards.length - shown.length
+  timeline.replaceChildren(...rows, element('span', 'zone', 'UTC'), axis)
+  if (more > 0) timeline.append(element('p', 'more', `${more} more circuits, which are well: use the filter.`))
+}
+
+/** @param {Comparison} comparison */
+function drawComparison({ title, text, from, to, fleets }) {
+  byId('comparison-title').textContent = title
+  byId('comparison-text').textContent = text
+  const look = JSON.stringify(fleets)
+  if (drawn.get(comparisonLook) === look) return
+  drawn.set(comparisonLook, look)
+  const x = (/** @type {number} */ time) => (1_000 * (time - from)) / (to - from)
+  const highest = Math.max(1, ...fleets.flatMap(({ counts }) => counts.map(({ failed, refused }) => failed + refused)))
+  const made = fleets.map(({ title: name, figure, unit, counts, lanes }) => {
+    const fleet = element('article', 'fleet')
+    const sum = element('p', 'figure')
+    sum.append(element('strong', '', figure.toLocaleString('en')), ' ', unit)
+    const svg = picture(90 + 8 * lanes.length, `${name}: ${figure} ${unit}. ${lanes.length} instances.`)
+    for (const [i, { at, failed, refused }] of counts.entries()) {
+      const width = Math.max(2, x(counts[i + 1]?.at ?? at) - x(at) - 2)
+      const [low, high] = [(76 * failed) / highest, (76 * refused) / highest]
+      svg.append(shape('rect', { class: 'failed', x: x(at), y: 80 - low, width, height: low }))
+      svg.append(shape('rect', { class: 'refused', x: x(at), y: 80 - low - high, width, height: high }))
+    }
+    svg.append(shape('path', { class: 'grid', d: 'M0 80H1000' }))
+    for (const [i, { bands }] of lanes.entries()) for (const band of bands) svg.append(rectOf(band, x, 88 + 8 * i, 6))
+    fleet.append(element('h3', '', name), sum, svg)
+    return fleet
+  })
+  byId('fleets').replaceChildren(...made)
+}
+const comparisonLook = {}
+
+/** A drawing of 1,000 units in width. @param {number} height @param {string} label */
+function picture(height, label) {
+  return shape('svg', { viewBox: `0 0 1000 ${height}`, preserveAspectRatio: 'none', role: 'img', 'aria-label': label })
+}
+
+/** @param {Band} band @param {(time: number) => number} x @param {number} y @param {number} height */
+function rectOf({ from, to, state, isForced }, x, y, height) {
+  const width = Math.max(1.5, x(to) - x(from))
+  return shape('rect', { class: `band ${state}${isForced ? ' is-forced' : ''}`, x: x(from), y, width, height })
+}
+
+/** @param {Element} drawing @param {string} text */
+function titled(drawing, text) {
+  const title = shape('title', {})
+  title.textContent = text
+  drawing.append(title)
+  return drawing
 }
 
 /** @param {Band} band */
@@ -145,14 +186,16 @@ function wordOf({ state, isForced }) {
 /** What a picture says to those who do not see it. @param {string} key @param {Band[]} bands @param {number} now */
 function spoken(key, bands, now) {
   const unwell = bands.filter(({ state, isForced }) => state !== 'CLOSED' || isForced)
-  if (unwell.length === 0) return `${key}: closed for the last 24 hours.`
+  if (unwell.length === 0) return `${key}: always closed.`
   const minutes = Math.round(unwell.reduce((sum, { from, to }) => sum + Math.min(to, now) - from, 0) / 60_000)
   const openings = bands.filter((band, i) => band.state === 'OPEN' && bands[i - 1]?.state === 'CLOSED').length
-  return `${key}: not closed for ${minutes} minutes of the last 24 hours, opened ${openings} times. The journal below has each change.`
+  return `${key}: not closed for ${minutes} minutes, opened ${openings} times. Its journal has each change.`
 }
 
+/** As all times on the page, in UTC; with seconds where minutes do not tell. */
 function clock(/** @type {number} */ at) {
-  return new Date(at).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' })
+  const isShort = latest !== undefined && latest.at - latest.from < 3_600_000
+  return new Date(at).toISOString().slice(11, isShort ? 19 : 16)
 }
 
 /** @type {Map<string, HTMLLIElement>} */
@@ -184,7 +227,7 @@ function makeCard(key, canWrite) {
   const item = element('li', 'card')
   const state = element('p', 'state')
   state.append(element('span', 'title'), ' ', element('span', 'next'))
-  const details = element('details', '')
+  const details = element('details', 'journal')
   details.append(element('summary', '', 'Journal'), element('ol', ''))
   item.append(element('h3', '', key), state, element('dl', ''), element('div', 'advice'), details)
   if (canWrite) {
@@ -209,7 +252,10 @@ function fillCard(item, { standing, title, next, facts, advice, journal, key }) 
   const className = `card ${standing}`
   if (item.className !== className) item.className = className
   set(find('.title'), title)
-  set(find('.next'), next)
+  // All is well: that, and since when, is all there is to say.
+  const isQuiet = standing === 'closed' || standing === 'not-stored'
+  set(find('.next'), isQuiet && facts[0]?.[0] === 'Since' ? `since ${facts[0][1]}` : next)
+  find('dl').hidden = isQuiet
   const list = find('dl')
   const labels = facts.map(([label]) => label).join()
   if (drawn.get(list) !== labels) {
