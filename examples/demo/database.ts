@@ -20,12 +20,15 @@ const tableName = 'demo'
 /** What any AWS SDK needs to reach the database; the credentials only have to be there. */
 const region = 'eu-central-1'
 const credentials = { accessKeyId: 'demo', secretAccessKey: 'demo' }
+const page = { accessKeyId: 'page', secretAccessKey: 'page' }
 
 export interface Database {
   /** The variables of a process that keeps its circuits here. */
   readonly env: Readonly<Record<string, string>>
   /** What the circuit breaker has found when it checked the empty table. */
   readonly findings: readonly Finding[]
+  /** The store for the page. */
+  readonly storage: DynamoDBCircuitStorage
   /** The circuit as it is stored. */
   read(storageKey: string): Promise<CircuitRecord | undefined>
   close(): Promise<void>
@@ -43,14 +46,19 @@ export async function startDatabase(onRequest: (request: DatabaseRequest) => voi
   await once(server, 'listening')
   const endpoint = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
   await createTable(new DynamoDBClient({ endpoint, region, credentials }))
-  const connect = () => new DynamoDBCircuitStorage({ tableName, clientConfig: { endpoint, region, credentials } })
+  const connect = (as = credentials) =>
+    new DynamoDBCircuitStorage({ tableName, clientConfig: { endpoint, region, credentials: as } })
   const findings = await check(connect())
+  const storage = connect(page)
   server.on('request', ({ headers }: IncomingMessage) => {
+    // The page is no function: what it reads is not counted.
+    if (headers.authorization?.includes(`Credential=${page.accessKeyId}/`)) return
     const operation = String(headers['x-amz-target']).split('.')[1]
     onRequest({ at: Date.now(), operation: operation ?? 'unknown' })
   })
   return {
     findings,
+    storage,
     env: {
       CIRCUIT_BREAKER_STORAGE: 'dynamodb',
       CIRCUIT_BREAKER_TABLE_NAME: tableName,
@@ -68,6 +76,7 @@ export async function startDatabase(onRequest: (request: DatabaseRequest) => voi
       }
     },
     close: async () => {
+      await storage.close()
       const closed = once(server, 'close')
       server.close()
       server.closeAllConnections()

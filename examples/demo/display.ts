@@ -99,55 +99,50 @@ function inPlace(terminal: Terminal, paint: Paint): Display {
 
 /** A line with the state of things and what happened in the last second, for logs. */
 export function line({ now, phases, fleetSize, calls }: Progress, paint: Paint): string {
-  const fleets = (['shared', 'alone'] as const).map((fleet) => {
+  const parts = fleets.map((fleet) => {
     const recent = calls.filter((call) => call.fleet === fleet && call.endedAt > now - 1_000)
-    const refused = recent.filter(({ outcome }) => outcome === 'refused').length
-    const states = statesOf(calls, fleet, fleetSize).map((state) => paint(colours[state], initials[state]))
-    const passed = String(recent.length - refused).padStart(3)
-    const latency = latencyOf(recent).padStart(7)
-    return `${titles[fleet]} ${states.join(' ')}  passed${passed}  refused${String(refused).padStart(3)} ${latency}`
+    const of = (outcome: Call['outcome']): string =>
+      String(recent.filter((call) => call.outcome === outcome).length).padStart(3)
+    const open = statesOf(calls, fleet, fleetSize).filter((state) => state !== 'CLOSED').length
+    const states = fleet === 'none' ? '' : ` ${paint(open > 0 ? 'red' : 'green', `${String(open).padStart(2)} open`)},`
+    return `${titles[fleet]}:${states}${of('failed')} failed${fleet === 'none' ? '' : `,${of('refused')} refused`}`
   })
-  return `${clock(now)}  ${phaseName(phaseAt(phases, now), paint)}  ${fleets.join('  |  ')}`
+  return `${clock(now)}  ${phaseName(phaseAt(phases, now), paint)}  ${parts.join(' | ')}`
 }
 
 /** What {@link line} abbreviates. */
-export const legend = 'Per second: state of each instance (C closed, O open, H half-open), calls, median latency'
+export const legend = 'Per second: circuits that are not closed, calls that failed, calls that a circuit refused'
 
-/** The whole picture: the service, and a line per instance. */
+/** The whole picture: the service, and three lines per fleet. */
 export function frameOf({ now, phases, fleetSize, calls }: Progress, paint: Paint): string[] {
   const total = durationOf(phases)
   const width = 24
   const done = Math.min(width, Math.round((width * now) / total))
   const bar = `${'━'.repeat(done)}${paint('gray', '─'.repeat(width - done))}`
-  const header = cellsOf('state', 'calls', 'served', 'refused', 'fallback', 'p50')
   const lines = [
     '',
     `  the service  ${phaseName(phaseAt(phases, now), paint)}  ${bar} ${clock(now)} of ${total / 1_000} s`,
     '',
+    `  ${''.padEnd(labelWidth)}${cellsOf('calls', 'served', 'failed', 'refused', 'p50')}`,
   ]
-  for (const fleet of ['shared', 'alone'] as const) {
-    lines.push(`  ${paint('bold', longTitles[fleet].padEnd(labelWidth))}${header}`)
-    for (let number = 1; number <= fleetSize; number++) {
-      const own = calls.filter((call) => call.fleet === fleet && call.number === number)
-      lines.push(`  ${rowOf(number, own, now, paint)}`)
-    }
-    lines.push('')
+  for (const fleet of fleets) {
+    const own = calls.filter((call) => call.fleet === fleet)
+    const of = (outcome: Call['outcome']): number => own.filter((call) => call.outcome === outcome).length
+    const recent = own.filter(({ endedAt }) => endedAt > now - 1_000)
+    const cells = cellsOf(own.length, of('served'), of('failed'), of('refused'), latencyOf(recent))
+    const states = statesOf(calls, fleet, fleetSize).map((state) => paint(colours[state], initials[state]))
+    lines.push(
+      `  ${paint('bold', longTitles[fleet].padEnd(labelWidth))}${cells}`,
+      `    ${fleet === 'none' ? paint('gray', 'every call goes out') : states.join('')}`,
+    )
   }
+  lines.push('', `  ${paint('gray', 'Each letter is the circuit of an instance: C closed, O open, H half-open.')}`)
   return lines
 }
 
-function rowOf(number: number, own: readonly Call[], now: number, paint: Paint): string {
-  const state = own.at(-1)?.state ?? 'CLOSED'
-  const of = (outcome: Call['outcome']): number => own.filter((call) => call.outcome === outcome).length
-  const [served, refused, failed] = [of('served'), of('refused'), of('failed')]
-  const recent = own.filter(({ endedAt }) => endedAt > now - 1_000)
-  const cells = cellsOf(state, own.length, served, refused, refused + failed, latencyOf(recent))
-  return `${`instance ${number}`.padEnd(labelWidth)}${cells.replace(state, paint(colours[state], state))}`
-}
-
 /** Narrow enough for a terminal of 80 columns. */
-const labelWidth = 25
-const cellWidths = [10, 7, 8, 9, 10, 8]
+const labelWidth = 36
+const cellWidths = [7, 8, 8, 9, 9]
 
 function cellsOf(...values: readonly (string | number)[]): string {
   return values.map((value, index) => String(value).padStart(cellWidths[index] ?? 0)).join('')
@@ -159,9 +154,16 @@ export function eventLine({ at, from, to, generation, number, reason }: Transiti
   return `${clock(at)}  shared circuit ${change}  by instance ${number}, ${reason} (generation ${generation})`
 }
 
-const titles: Record<Fleet, string> = { shared: 'shared', alone: 'each its own' }
+/** In the order in which they are shown. */
+export const fleets: readonly Fleet[] = ['none', 'alone', 'shared']
+
+const titles: Record<Fleet, string> = { none: 'no breaker', alone: 'one each', shared: 'shared' }
 const initials = { CLOSED: 'C', OPEN: 'O', HALF_OPEN: 'H' } as const
-const longTitles: Record<Fleet, string> = { shared: 'shared circuit (DynamoDB)', alone: 'a circuit each (memory)' }
+const longTitles: Record<Fleet, string> = {
+  none: 'no breaker',
+  alone: 'a breaker in each instance (memory)',
+  shared: 'the shared circuit (DynamoDB)',
+}
 const colours = { CLOSED: 'green', OPEN: 'red', HALF_OPEN: 'yellow' } as const
 
 function phaseName({ name, failure }: Phase, paint: Paint): string {

@@ -1,5 +1,5 @@
 /**
- * The processes of the demo, each a "Lambda instance".
+ * The processes of the demo. Each runs a few instances of a fleet.
  *
  * @module
  */
@@ -7,16 +7,17 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { devNull } from 'node:os'
 import type { Message, Order } from './messages.ts'
-import type { InstanceId } from './recording.ts'
+import type { Fleet } from './recording.ts'
 
 /** How long an instance may take to end when it is asked to, in milliseconds. */
 const grace = 2_000
 
-/** A process that runs the handler. */
-export class Instance {
-  readonly id: InstanceId
+/** A process that runs some instances of the handler. */
+export class Host {
+  readonly #name: string
+  readonly #fleet: Fleet
   readonly #child: ChildProcess
-  readonly #onMessage: (id: InstanceId, message: Message) => void
+  readonly #onMessage: (fleet: Fleet, message: Message) => void
   readonly #ended: Promise<void>
   /** Rejects when the process ends before it was asked to. */
   readonly #died = Promise.withResolvers<never>()
@@ -27,19 +28,22 @@ export class Instance {
   /**
    * Starts the process.
    *
+   * @param numbers those of its instances
    * @param env what it needs to know beyond the environment of this process
    * @param onMessage told of everything that it reports
    */
   constructor(
-    id: InstanceId,
+    fleet: Fleet,
+    numbers: readonly number[],
     env: Readonly<Record<string, string>>,
-    onMessage: (id: InstanceId, message: Message) => void,
+    onMessage: (fleet: Fleet, message: Message) => void,
   ) {
-    this.id = id
+    this.#fleet = fleet
+    this.#name = `The process of instances ${numbers[0]} to ${numbers.at(-1)} ${fleetNames[fleet]}`
     this.#onMessage = onMessage
     this.#died.promise.catch(() => {})
     this.#child = fork(new URL('./instance.ts', import.meta.url), {
-      env: { ...inherited(), ...env, DEMO_INSTANCE: `${id.fleet}-${id.number}` },
+      env: { ...inherited(), ...env, DEMO_FLEET: fleet, DEMO_INSTANCES: numbers.join() },
       // Its errors arrive as messages; a stack trace would show where this machine keeps its files.
       stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
     })
@@ -51,7 +55,7 @@ export class Instance {
     })
     this.#child.on('error', (error) => {
       this.#reason = error.message
-      this.#died.reject(new Error(`${nameOf(id)} failed: ${error.message}`))
+      this.#died.reject(new Error(`${this.#name} failed: ${error.message}`))
     })
     this.#child.on('message', (message) => this.#take(message as Message))
   }
@@ -61,14 +65,14 @@ export class Instance {
     return this.#expect('loaded')
   }
 
-  /** Invokes the handler until service and store have answered. */
+  /** Invokes each handler until service and store have answered. */
   warm(): Promise<void> {
     const warm = this.#expect('warm')
     this.#order({ type: 'warm' })
     return warm
   }
 
-  /** Invokes the handler at a steady rate; resolves after the last invocation. */
+  /** Invokes the handlers at a steady rate; resolves after the last invocation. */
   run(schedule: Omit<Extract<Order, { type: 'run' }>, 'type'>): Promise<void> {
     const done = this.#expect('done')
     this.#order({ type: 'run', ...schedule })
@@ -98,20 +102,22 @@ export class Instance {
 
   #take(message: Message): void {
     if (message.type === 'failed') this.#reason = message.reason
-    this.#onMessage(this.id, message)
+    this.#onMessage(this.#fleet, message)
     this.#awaited.get(message.type)?.()
   }
 
   #end(code: number | null, signal: string | null): void {
     if (this.#isStopping) return
     const how = this.#reason ?? (signal === null ? `it exited with code ${code}` : `it was ended by ${signal}`)
-    this.#died.reject(new Error(`${nameOf(this.id)} stopped before the end: ${how}`))
+    this.#died.reject(new Error(`${this.#name} stopped before the end: ${how}`))
   }
 }
 
 /** For people. */
-export function nameOf({ fleet, number }: InstanceId): string {
-  return fleet === 'shared' ? `instance ${number}` : `instance ${number} of those with a circuit of their own`
+const fleetNames: Readonly<Record<Fleet, string>> = {
+  none: 'without a breaker',
+  alone: 'with a circuit of their own',
+  shared: 'of the shared circuit',
 }
 
 /** The environment without what could lead the AWS SDK or `fetch` away from this machine's own servers. */

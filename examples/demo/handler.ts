@@ -1,6 +1,8 @@
 /**
  * The Lambda function: what a user of the package writes. Where the state is kept is said by the environment.
  *
+ * Each instance loads this module anew, `handler.ts?instance=7`, as Lambda does, and shares nothing with the others.
+ *
  * @module
  */
 
@@ -19,15 +21,16 @@ export interface Answer {
   readonly reason?: string
 }
 
-const { PAYMENTS_URL = '', DEMO_INSTANCE = '' } = process.env
+const { PAYMENTS_URL = '', DEMO_FLEET = '' } = process.env
+const number = Number(new URL(import.meta.url).searchParams.get('instance'))
 
 export const handler = middy<Payment, Answer>()
   .use(
     circuitBreaker({
       services: ['payments'],
       ...settings,
-      onStateChange: (change) => tell({ type: 'change', change, reportedAt: Date.now() }),
-      onStorageError: ({ error }) => tell({ type: 'storageError', at: Date.now(), message: error.message }),
+      onStateChange: (change) => tell({ type: 'change', number, change, reportedAt: Date.now() }),
+      onStorageError: ({ error }) => tell({ type: 'storageError', number, at: Date.now(), message: error.message }),
     }),
   )
   .handler(async (payment, { callExternal, circuits }) => {
@@ -38,7 +41,7 @@ export const handler = middy<Payment, Answer>()
         method: 'POST',
         signal,
         headers: {
-          'x-instance': DEMO_INSTANCE,
+          'x-instance': `${DEMO_FLEET}-${number}`,
           'x-circuit-state': state,
           'x-circuit-generation': String(generation),
           'x-sent-at': String(Date.now()),

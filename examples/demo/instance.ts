@@ -1,5 +1,6 @@
 /**
- * One process: what Lambda does around a handler. It handles one event at a time; events that come meanwhile wait.
+ * One process: what Lambda does around the handlers of a few instances. Each handles one event at a time; events that come
+ * meanwhile wait.
  *
  * @module
  */
@@ -7,20 +8,29 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { CircuitBreakerContext } from '../../src/index.ts'
 import { createTestContext } from '../../src/testing/test-context.ts'
+import type { Answer, Payment } from './handler.ts'
 import { type Order, tell } from './messages.ts'
+import { fleetSize } from './scenario.ts'
 
 /** What one invocation may take, in milliseconds: the time-out of the function. */
 const functionTimeout = 3_000
 const longestWarmUp = 10_000
 const root = new URL('../../', import.meta.url)
 
-let handler: typeof import('./handler.ts').handler
+const { DEMO_FLEET = '', DEMO_INSTANCES = '' } = process.env
+
+type Handler = (payment: Payment, context: CircuitBreakerContext<'payments'>) => Promise<Answer>
+interface Instance {
+  readonly number: number
+  readonly handler: Handler
+}
+const instances: Instance[] = []
 
 // Ctrl-C reaches every process of a terminal. The demo ends its instances itself, and without it they end by themselves.
 process.on('SIGINT', () => {})
 process.on('disconnect', () => process.exit())
 process.on('message', (order: Order) => {
-  const work = order.type === 'warm' ? warm() : run(order.startAt, order.interval, order.invocations)
+  const work = order.type === 'warm' ? warm() : run(order)
   work.catch(fail)
 })
 process.on('uncaughtException', fail)
@@ -31,41 +41,53 @@ async function load(): Promise<void> {
   if (process.env['CIRCUIT_BREAKER_STORAGE'] === 'dynamodb') {
     await Promise.all([import('@aws-sdk/client-dynamodb'), import('@aws-sdk/util-dynamodb')])
   }
-  handler = (await import('./handler.ts')).handler
+  const module = DEMO_FLEET === 'none' ? './handler-without-breaker.ts' : './handler.ts'
+  for (const number of DEMO_INSTANCES.split(',').map(Number)) {
+    const { handler } = (await import(`${module}?instance=${number}`)) as { handler: Handler }
+    instances.push({ number, handler })
+  }
   // Node loads its HTTP client at the first use.
   await (await fetch(process.env['PAYMENTS_URL'] ?? '')).text()
   tell({ type: 'loaded' })
 }
 
-/** Invokes the handler until service and store have answered in time. */
+/** Invokes each handler until service and store have answered in time. */
 async function warm(): Promise<void> {
   const giveUpAt = Date.now() + longestWarmUp
-  for (;;) {
-    const { statusCode, reason } = await handler({ amount: 1 }, newContext())
-    if (statusCode === 200) return tell({ type: 'warm' })
-    if (Date.now() > giveUpAt) throw new Error(`the healthy service could not be reached: ${reason}`)
+  for (const { handler } of instances) {
+    for (;;) {
+      const { statusCode, reason } = await handler({ amount: 1 }, newContext())
+      if (statusCode === 200) break
+      if (Date.now() > giveUpAt) throw new Error(`the healthy service could not be reached: ${reason}`)
+    }
   }
+  tell({ type: 'warm' })
 }
 
-/** Invokes the handler at a steady rate. */
-async function run(startAt: number, interval: number, invocations: number): Promise<void> {
-  for (let n = 0; n < invocations; n++) {
-    const wait = startAt + n * interval - Date.now()
-    if (wait > 0) await sleep(wait)
-    await invoke()
-  }
+/** Invokes the handlers at a steady rate. The instances of a fleet take turns. */
+async function run({ startAt, interval, invocations }: Extract<Order, { type: 'run' }>): Promise<void> {
+  const runs = instances.map(async (instance) => {
+    const first = startAt + ((instance.number - 1) * interval) / fleetSize
+    for (let n = 0; n < invocations; n++) {
+      const wait = first + n * interval - Date.now()
+      if (wait > 0) await sleep(wait)
+      await invoke(instance)
+    }
+  })
+  await Promise.all(runs)
   tell({ type: 'done' })
 }
 
-async function invoke(): Promise<void> {
+async function invoke({ number, handler }: Instance): Promise<void> {
   const context = newContext()
   const startedAt = performance.now()
   const { statusCode, reason } = await handler({ amount: 100 }, context)
   const latency = performance.now() - startedAt
   const outcome = statusCode === 200 ? 'served' : reason === 'refused' ? 'refused' : 'failed'
   const error = outcome === 'failed' ? reason : undefined
-  const { state } = context.circuits.payments
-  tell({ type: 'call', call: { endedAt: Date.now(), latency, outcome, error, state } })
+  // Without a breaker nothing adds circuits to the context.
+  const state = DEMO_FLEET === 'none' ? 'CLOSED' : context.circuits.payments.state
+  tell({ type: 'call', number, call: { endedAt: Date.now(), latency, outcome, error, state } })
 }
 
 /** The middleware adds the rest. */

@@ -1,6 +1,6 @@
 /**
- * The demo, `npm run demo`: an outage of a service, and how it is met by several processes that share one circuit
- * through DynamoDB, and by as many with a circuit each.
+ * The demo, `npm run demo`: an outage of a service, and how it is met by instances without a breaker, by as many with a
+ * circuit each, and by as many that share one circuit through DynamoDB. A page shows the run as `mcb serve` does.
  *
  * Settings can be tried out through the package's own variables: `CIRCUIT_BREAKER_FAILURE_THRESHOLD=1 npm run demo`.
  * It exits with 1 if the shared circuit did not do what it is for.
@@ -9,22 +9,30 @@
  */
 
 import { constants } from 'node:os'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { interval as pageInterval } from '../../src/cli/board.ts'
+import type { Place } from '../../src/cli/place.ts'
+import { servePage } from '../../src/cli/serve.ts'
 import type { Finding, ServiceSettings } from '../../src/index.ts'
+import { systemRuntime } from '../../src/runtime.ts'
 import { resolveConfig, storedKey } from '../../src/settings/resolve.ts'
 import * as warningTexts from '../../src/warning-texts.ts'
+import { comparisonOf } from './comparison.ts'
 import { type Database, startDatabase } from './database.ts'
 import { displayOn, eventLine } from './display.ts'
-import { Instance } from './fleet.ts'
+import { Host } from './fleet.ts'
 import type { Message } from './messages.ts'
 import { startPaymentService } from './payment-service.ts'
 import { Recorder } from './recorder.ts'
-import type { Fleet, InstanceId } from './recording.ts'
+import type { Fleet } from './recording.ts'
 import { durationOf, fleetSize, interval, outageOf, phases, service, settings } from './scenario.ts'
 import { summaryOf } from './summary.ts'
 import { problemsOf } from './verdict.ts'
 
 /** How late the last invocation may end, in milliseconds. */
 const longestDelay = 10_000
+/** Processes that share the instances of a fleet among them. */
+const hostsPerFleet = 2
 
 const display = displayOn(process.stdout, process.env)
 const recorder = new Recorder()
@@ -60,13 +68,18 @@ async function demo(): Promise<number> {
     (arrival) => recorder.arrival(arrival),
   )
   closers.push(() => payments.close())
-  const fleets = {
-    shared: startFleet('shared', { ...database.env, PAYMENTS_URL: payments.url }),
-    alone: startFleet('alone', { CIRCUIT_BREAKER_STORAGE: 'memory', PAYMENTS_URL: payments.url }),
-  }
-  await Promise.all([warm(fleets.shared), warm(fleets.alone)])
-  await play(fleets)
+  await showPage(database, config.namespace)
+  const PAYMENTS_URL = payments.url
+  const hosts = [
+    ...startFleet('none', { PAYMENTS_URL }),
+    ...startFleet('alone', { CIRCUIT_BREAKER_STORAGE: 'memory', PAYMENTS_URL }),
+    ...startFleet('shared', { ...database.env, PAYMENTS_URL }),
+  ]
+  await warm(hosts)
+  await play(hosts)
   display.close()
+  // A page that is open gets the end of the run.
+  await sleep(pageInterval)
   return conclude(effective, database, storedKey(config.namespace, service))
 }
 
@@ -77,8 +90,8 @@ function introduce({ failureThreshold, resetTimeout, cacheTtl, timeout, mode }: 
       'bold',
       `A payment service fails for ${(to - from) / 1_000} s: it answers 503, resets connections, hangs.`,
     ),
-    `${fleetSize} processes share one circuit through DynamoDB, ${fleetSize} have a circuit each. All run examples/demo/handler.ts,`,
-    `each invoked ${1_000 / interval} times a second for ${durationOf(phases) / 1_000} s. Scaled-down settings:`,
+    `It is called by ${fleetSize} instances without a breaker, ${fleetSize} with a circuit each, and ${fleetSize} that share one through DynamoDB,`,
+    `in ${3 * hostsPerFleet} processes, each instance ${1_000 / interval} times a second for ${durationOf(phases) / 1_000} s. Scaled-down settings:`,
     `failureThreshold ${failureThreshold}, resetTimeout ${resetTimeout} ms, cacheTtl ${cacheTtl} ms, timeout ${timeout === false ? 'none' : `${timeout} ms`}, mode ${mode}`,
     '',
   )
@@ -93,27 +106,44 @@ function reportCheck(findings: readonly Finding[]): void {
   display.print('')
 }
 
-function startFleet(fleet: Fleet, env: Readonly<Record<string, string>>): Instance[] {
-  const numbers = Array.from({ length: fleetSize }, (_, index) => index + 1)
-  const instances = numbers.map((number) => new Instance({ fleet, number }, env, onMessage))
-  closers.push(() => Promise.all(instances.map((instance) => instance.stop())))
-  return instances
+/** Serves the page of `mcb serve`, with the three fleets above it. */
+async function showPage({ storage }: Database, namespace: string | undefined): Promise<void> {
+  const place: Place = { storage, config: { type: 'dynamodb' }, name: 'the demo', namespace, env: {}, functions: [] }
+  const page = await servePage(place, {
+    port: 0,
+    allowWrites: false,
+    clock: systemRuntime,
+    span: 30_000,
+    comparison: () => comparisonOf(recorder),
+  })
+  closers.push(() => page.close())
+  display.print(display.paint('bold', `Watch it live in a browser: ${page.address}`), '')
 }
 
-function onMessage(id: InstanceId, message: Message): void {
-  const transition = recorder.message(id, message)
-  // The others' transitions are four times as many; the summary counts them.
+function startFleet(fleet: Fleet, env: Readonly<Record<string, string>>): Host[] {
+  const numbers = Array.from({ length: fleetSize }, (_, index) => index + 1)
+  const share = fleetSize / hostsPerFleet
+  const hosts = Array.from({ length: hostsPerFleet }, (_, i) => {
+    return new Host(fleet, numbers.slice(i * share, (i + 1) * share), env, onMessage)
+  })
+  closers.push(() => Promise.all(hosts.map((host) => host.stop())))
+  return hosts
+}
+
+function onMessage(fleet: Fleet, message: Message): void {
+  const transition = recorder.message(fleet, message)
+  // The others' transitions are many times as many; the summary counts them.
   if (transition?.fleet === 'shared') display.print(eventLine(transition, display.paint))
 }
 
 /** One after the other: processes that start together compete for the processor, and time out. */
-async function warm(fleet: readonly Instance[]): Promise<void> {
-  await Promise.all(fleet.map((instance) => instance.loaded()))
-  for (const instance of fleet) await instance.warm()
+async function warm(hosts: readonly Host[]): Promise<void> {
+  await Promise.all(hosts.map((host) => host.loaded()))
+  for (const host of hosts) await host.warm()
 }
 
 /** Runs the scenario; resolves when the last invocation has ended. */
-async function play(fleets: Record<Fleet, readonly Instance[]>): Promise<void> {
+async function play(hosts: readonly Host[]): Promise<void> {
   const duration = durationOf(phases)
   const startAt = Date.now() + interval
   recorder.start(startAt)
@@ -124,12 +154,7 @@ async function play(fleets: Record<Fleet, readonly Instance[]>): Promise<void> {
     () => reject(new Error('the instances are not keeping up with the scenario on this machine')),
     duration + longestDelay,
   )
-  // The instances of a fleet take turns, in both fleets at the same moments.
-  const runs = Object.values(fleets).flatMap((fleet) =>
-    fleet.map((instance, index) =>
-      instance.run({ startAt: startAt + (index * interval) / fleetSize, interval, invocations: duration / interval }),
-    ),
-  )
+  const runs = hosts.map((host) => host.run({ startAt, interval, invocations: duration / interval }))
   try {
     await Promise.race([Promise.all(runs), late])
     show()

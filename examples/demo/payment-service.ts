@@ -74,8 +74,9 @@ function arrivalOf({ headers }: IncomingMessage, failure: Failure | undefined): 
     number: Number(number),
     arrivedAt: Date.now(),
     sentAt: Number(headers['x-sent-at']),
-    state: headers['x-circuit-state'] as CircuitState,
-    generation: Number(headers['x-circuit-generation']),
+    // Without a breaker there is no circuit that could be anything else.
+    state: (headers['x-circuit-state'] ?? 'CLOSED') as CircuitState,
+    generation: Number(headers['x-circuit-generation'] ?? 0),
     failure,
   }
 }

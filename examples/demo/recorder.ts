@@ -1,6 +1,6 @@
 import type { CircuitRecord, ServiceSettings } from '../../src/index.ts'
 import type { Message } from './messages.ts'
-import type { Arrival, Call, DatabaseRequest, InstanceId, Recording, StorageFailure, Transition } from './recording.ts'
+import type { Arrival, Call, DatabaseRequest, Fleet, Recording, StorageFailure, Transition } from './recording.ts'
 import { type Failure, fleetSize, phaseAt, phases } from './scenario.ts'
 
 /** Collects a recording. It is given instants in milliseconds since the epoch. */
@@ -23,6 +23,16 @@ export class Recorder {
     return Date.now() - this.#startAt
   }
 
+  /** What the service received so far. */
+  get arrivals(): readonly Arrival[] {
+    return this.#arrivals
+  }
+
+  /** The start in milliseconds since the epoch. */
+  get startAt(): number {
+    return this.#startAt
+  }
+
   /** How the service fails at the moment. */
   failure(): Failure | undefined {
     return phaseAt(phases, this.now).failure
@@ -38,7 +48,8 @@ export class Recorder {
   }
 
   /** @returns the transition, if the message tells of one */
-  message(id: InstanceId, message: Message): Transition | undefined {
+  message(fleet: Fleet, message: Message): Transition | undefined {
+    const id = { fleet, number: 'number' in message ? message.number : 0 }
     switch (message.type) {
       case 'call':
         this.calls.push({ ...id, ...message.call, endedAt: message.call.endedAt - this.#startAt })

@@ -8,10 +8,10 @@
 import type { CircuitRecord, CircuitState, ServiceSettings, StateChange } from '../../src/index.ts'
 import type { Failure, Phase } from './scenario.ts'
 
-/** `shared`: one circuit for all, in DynamoDB. `alone`: a circuit per instance, in memory. */
-export type Fleet = 'shared' | 'alone'
+/** `none`: no circuit. `alone`: a circuit in each instance, in memory. `shared`: one circuit for all, in DynamoDB. */
+export type Fleet = 'none' | 'alone' | 'shared'
 
-/** One process. */
+/** One instance: what Lambda makes of a function, with a handler of its own. */
 export interface InstanceId {
   readonly fleet: Fleet
   /** From 1. */

@@ -10,11 +10,11 @@ export const service = 'payments'
 /** Scaled down, so that an outage with several probes fits into half a minute; the defaults suit production better. */
 export const settings = { failureThreshold: 3, resetTimeout: 2_000, cacheTtl: 500, timeout: 400 } as const
 
-/** Processes per fleet. */
-export const fleetSize = 4
+/** Instances of each fleet. */
+export const fleetSize = 24
 
 /** Between two invocations of one instance. */
-export const interval = 100
+export const interval = 400
 
 /** How the service fails. */
 export type Failure = '503' | 'reset' | 'hang'
@@ -26,13 +26,13 @@ export interface Phase {
   readonly failure?: Failure
 }
 
-/** Each failing phase is longer than `resetTimeout` and a probe take, so that every kind of failure meets a probe. */
+/** It recovers while the circuits still wait for the next probe, the third one, and ends after they have closed. */
 export const phases: readonly Phase[] = [
   { name: 'healthy', duration: 4_000 },
   { name: 'answers 503', duration: 4_000, failure: '503' },
   { name: 'resets connections', duration: 4_000, failure: 'reset' },
   { name: 'hangs', duration: 4_000, failure: 'hang' },
-  { name: 'recovered', duration: 8_000 },
+  { name: 'recovered', duration: 7_200 },
 ]
 
 /** How long it all takes. */

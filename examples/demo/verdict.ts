@@ -102,6 +102,7 @@ export function problemsOf(recording: Recording): string[] {
     ...probeProblems(recording),
     ...instanceProblems(recording),
     ...healthyProblems(recording),
+    ...comparisonProblems(recording),
   ]
 }
 
@@ -252,6 +253,22 @@ function healthyProblems(recording: Recording): string[] {
   const reason =
     failed > 0 ? `${count(failed, 'call')} failed then, so this machine was too busy` : 'there must be none'
   return [`${count(healthyWrites, 'write')} went to DynamoDB while the service was healthy: ${reason}.`]
+}
+
+/** A breaker spares the dead service calls, and the shared one spares it more. */
+function comparisonProblems(recording: Recording): string[] {
+  const { none, alone, shared } = reachedBy(recording)
+  if (shared < alone && alone < none) return []
+  return [
+    `The dead service was reached ${none} times without a breaker, ${alone} with one each, ${shared} with one for all.`,
+  ]
+}
+
+/** The calls of each fleet that reached the failing service. */
+function reachedBy({ arrivals }: Recording): Record<Fleet, number> {
+  const reached = { none: 0, alone: 0, shared: 0 }
+  for (const { fleet, failure } of arrivals) if (failure !== undefined) reached[fleet]++
+  return reached
 }
 
 function numbersOf({ fleetSize }: Recording): number[] {
