@@ -25,6 +25,7 @@ export const project = {
 const alone = [
   '__tests__/lambda/',
   '__tests__/reliability/',
+  '__tests__/page/',
   '__tests__/integration/(demo|fleet-[a-z]+|redis-cluster)\\.test',
   '__tests__/examples/billing-deployment\\.test',
 ]

@@ -189,7 +189,7 @@ function spoken(key, bands, now) {
   if (unwell.length === 0) return `${key}: always closed.`
   const minutes = Math.round(unwell.reduce((sum, { from, to }) => sum + Math.min(to, now) - from, 0) / 60_000)
   const openings = bands.filter((band, i) => band.state === 'OPEN' && bands[i - 1]?.state === 'CLOSED').length
-  return `${key}: not closed for ${minutes} minutes, opened ${openings} times. Its journal has each change.`
+  return `${key}: not closed for ${minutes} minutes, opened ${openings === 1 ? 'once' : `${openings} times`}. Its journal has each change.`
 }
 
 /** As all times on the page, in UTC; with seconds where minutes do not tell. */
