@@ -123,7 +123,7 @@ export async function badDay(now: number): Promise<MemoryCircuitStorage> {
     },
     now,
   )
-  const by = 'assumed-role/on-call/alice'
+  const by = 'assumed-role/on-call'
   const why = 'The provider loses every other message: incident 4711.'
   await note(storage, 'sms', now - 3.4 * hour, { from: 'CLOSED', to: 'OPEN', reason: 'forced-open', by, why })
   await put(storage, 'sms', { override: { state: 'OPEN', at: now - 3.4 * hour, until: now + 2 * hour, by, why } }, now)

@@ -106,6 +106,14 @@ describe('The verdict of the demo', () => {
     ])
   })
 
+  test('fails a breaker that spares the dead service nothing', () => {
+    const run = goodRun()
+    const arrivals = run.arrivals.filter(({ fleet }) => fleet !== 'none')
+    expect(problemsOf({ ...run, arrivals })).toEqual([
+      'The dead service was reached 0 times without a breaker, 8 with one each, 3 with one for all.',
+    ])
+  })
+
   test('fails a record that does not say what was reported', () => {
     const run = goodRun()
     expect(problemsOf({ ...run, record: undefined })).toEqual([
@@ -153,11 +161,12 @@ describe('The display of the demo', () => {
   const progress = { now, phases, fleetSize, calls: calls.filter(({ endedAt }) => endedAt <= now) }
   const colour = '\x1b[3'
 
-  test('shows an instance per line', () => {
+  test('shows the three fleets, and the circuit of each instance as a letter', () => {
     const frame = frameOf(progress, plain)
-    const row = frame.find((text) => text.includes('instance 1'))
-    expect(row?.split(/\s{2,}/)).toEqual(['', 'instance 1', 'OPEN', '3', '1', '1', '2', '16 ms'])
-    expect(frame.filter((text) => text.includes('instance 2'))).toHaveLength(2)
+    const row = frame.findIndex((text) => text.includes('the shared circuit'))
+    expect(frame[row]?.trim().split(/\s{2,}/)).toEqual(['the shared circuit (DynamoDB)', '6', '2', '2', '2', '16 ms'])
+    expect(frame[row + 1]?.trim()).toBe('OO')
+    expect(frame.filter((text) => text.includes('breaker'))).toHaveLength(2)
   })
 
   test('writes plain lines where there is no terminal', () => {
@@ -173,7 +182,7 @@ describe('The display of the demo', () => {
   test('redraws in place and in colour on a terminal, and gives the cursor back', () => {
     const written = writtenTo({ isTTY: true, columns: 120, rows: 40 }, {})
     expect(written).toContain(colour)
-    expect(written).toContain('\r\x1b[11A\x1b[J')
+    expect(written).toContain('\r\x1b[12A\x1b[J')
     expect(written.endsWith('\x1b[?25h')).toBe(true)
   })
 
@@ -202,10 +211,12 @@ describe('The display of the demo', () => {
   }
 })
 
-test('The summary of the demo gives the verdict last, with every problem', () => {
+test('The summary of the demo ends with the verdict, every problem, and what it comes to', () => {
   const lines = summaryOf(goodRun(), ['It did not work.'], plain)
-  expect(lines.slice(-2)).toEqual(['FAILED', '  - It did not work.'])
-  expect(summaryOf(goodRun(), [], plain).at(-1)).toBe('PASSED')
+  const sentence =
+    '12 calls reached the dead service without a breaker, 8 with one in each instance, 3 with the shared one.'
+  expect(lines.slice(-3)).toEqual(['FAILED', '  - It did not work.', sentence])
+  expect(summaryOf(goodRun(), [], plain).slice(-2)).toEqual(['PASSED', sentence])
 })
 
 /** Two instances: a trip after three failures, a probe that fails, a probe that succeeds. */
@@ -235,6 +246,8 @@ function goodRun(): Recording {
       arrival(4_150, 'CLOSED', 0, 2),
       arrival(6_300, 'HALF_OPEN', 2, 1),
       arrival(18_090, 'HALF_OPEN', 4, 1),
+      ...Array.from({ length: 12 }, (_, i) => arrival(4_100 + 100 * i, 'CLOSED', 0, 1, 'none')),
+      ...Array.from({ length: 8 }, (_, i) => arrival(4_100 + 100 * i, 'CLOSED', 0, 1 + (i % 2), 'alone')),
     ],
     transitions: [change(1, 4_200), change(2, 6_300), change(3, 6_310), change(4, 18_080), change(5, 18_100)],
     requests: [
@@ -251,9 +264,15 @@ function call(endedAt: number, number: number, outcome: Call['outcome'], state: 
   return { fleet: 'shared', number, endedAt, latency: 16, outcome, state }
 }
 
-function arrival(at: number, state: CircuitState, generation: number, number: number): Arrival {
+function arrival(
+  at: number,
+  state: CircuitState,
+  generation: number,
+  number: number,
+  fleet: Arrival['fleet'] = 'shared',
+): Arrival {
   const { failure } = phaseAt(phases, at)
-  return { fleet: 'shared', number, arrivedAt: at, sentAt: at - 1, state, generation, failure }
+  return { fleet, number, arrivedAt: at, sentAt: at - 1, state, generation, failure }
 }
 
 function change(generation: number, at: number): Transition {

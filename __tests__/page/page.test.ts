@@ -186,7 +186,7 @@ describe('The page', () => {
     storage.compareAndSetState = () => Promise.reject(new Error('The table is gone'))
     storage.batchSetState = storage.compareAndSetState as never
     await page.keyboard.press('Enter')
-    await page.getByRole('dialog').getByRole('alert').filter({ hasText: 'payments' }).waitFor()
+    await page.getByRole('dialog').getByRole('alert').filter({ hasText: 'The store failed' }).waitFor()
     expect(await page.getByRole('dialog').isVisible()).toBe(true)
   })
 
@@ -240,7 +240,7 @@ describe('The page', () => {
       {
         state: 'OPEN',
         openedAt: noon - 1_000,
-        retryAt: 8.7e15,
+        retryAt: 8e15,
         failureCount: 3,
         lastFailure: { name: markup + long, code: long, at: noon },
       },
@@ -273,7 +273,8 @@ describe('The page', () => {
       await shows(page, 'payments', 'closed')
       await page.locator('.card').nth(2).waitFor()
       for (const summary of await page.locator('summary').all()) if (await summary.isVisible()) await summary.click()
-      expect(await page.title()).toBe('(2) Circuits')
+      expect(await page.title()).toBe('(1) Circuits')
+      expect(await page.getByText('DAMAGED').count()).toBe(1)
       expect(await page.locator('main img, main script, dialog img').count()).toBe(0)
       await expectNoOverflow(page)
       await page.getByRole('button', { name: 'Reset' }).first().click()
