@@ -81,7 +81,7 @@ describe('the server of the page', () => {
     ['by GET', 405, { method: 'GET', body: '' }],
     ['that is no JSON', 400, { body: '{' }],
     ['that is null', 400, { body: 'null' }],
-    ['that is too long', 400, { body: JSON.stringify({ deed: 'open', key: 'stripe', why: 'x'.repeat(20_000) }) }],
+    ['that is too long', 413, { body: JSON.stringify({ deed: 'open', key: 'stripe', why: 'x'.repeat(20_000) }) }],
     ['for another deed', 400, { body: JSON.stringify({ deed: 'delete', key: 'stripe', why: 'x' }) }],
     ['for no circuit', 400, { body: JSON.stringify({ deed: 'open', key: '', why: 'x' }) }],
     ['without a reason', 400, { body: JSON.stringify({ deed: 'open', key: 'stripe', why: ' ' }) }],
