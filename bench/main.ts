@@ -1,5 +1,5 @@
 /**
- * Measures what the package costs, beside what people would use instead, and writes `docs/benchmarks.md`:
+ * Measures what the package costs, beside what people would use instead, and writes `docs/evidence/benchmarks.md`:
  *
  *     npm run bench                          everything
  *     npm run bench -- --only calls,store    these parts, and the page is left alone
@@ -55,8 +55,8 @@ for (const [index, name] of names.entries()) {
 }
 console.log(`${targetsTable(sections)}\n\n${seconds(startedAt)} in all`)
 if (only === undefined && !quick) {
-  await writeFile(new URL('../docs/benchmarks.md', import.meta.url), await page(sections))
-  console.log('Written to docs/benchmarks.md')
+  await writeFile(new URL('../docs/evidence/benchmarks.md', import.meta.url), await page(sections))
+  console.log('Written to docs/evidence/benchmarks.md')
 }
 
 function measured(name: string): Promise<Section> {

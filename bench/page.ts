@@ -1,5 +1,5 @@
 /**
- * `docs/benchmarks.md`: the targets, what was measured and on what.
+ * `docs/evidence/benchmarks.md`: the targets, what was measured and on what.
  *
  * @module
  */

@@ -1,5 +1,5 @@
 /**
- * Measures fleets in the simulator and writes `docs/fleet.md` with its charts: `npm run fleet-curves`. The same code
+ * Measures fleets in the simulator and writes `docs/evidence/fleet.md` with its charts: `npm run fleet-curves`. The same code
  * and seeds give the same files, byte for byte. `-- --quick --out <directory>`: a small run, written elsewhere.
  * `-- --figures <file>` keeps what was measured in a file, and where there is one measures nothing: to work on the page.
  *
@@ -29,7 +29,7 @@ import { count, duration, median, range, rateText, significant, table } from './
 
 const {
   quick,
-  out = fileURLToPath(new URL('../docs', import.meta.url)),
+  out = fileURLToPath(new URL('../docs/evidence', import.meta.url)),
   figures,
 } = parseArgs({
   options: { quick: { type: 'boolean', default: false }, out: { type: 'string' }, figures: { type: 'string' } },
@@ -467,7 +467,7 @@ ${table(
 An instance whose clock is ahead finds \`retryAt\` passed sooner and probes sooner.
 What it stores is ahead by as much for everyone else.
 
-${keysIn(readFileSync(new URL('../docs/fleet.md', import.meta.url), 'utf8'))}
+${keysIn(readFileSync(new URL('../docs/evidence/fleet.md', import.meta.url), 'utf8'))}
 `
 }
 

@@ -1,5 +1,5 @@
 /**
- * Measures fleets that call a keyed service, for `docs/fleet.md`: `npm run fleet-keys` writes that section alone, in some
+ * Measures fleets that call a keyed service, for `docs/evidence/fleet.md`: `npm run fleet-keys` writes that section alone, in some
  * minutes. `-- --quick` shows that it works, and writes nothing.
  *
  * @module
@@ -65,7 +65,7 @@ function section(rows: readonly Row[]): string {
   const load = ({ reads, writes }: KeyedFigures['rest']) => `${significant(reads)} / ${significant(writes)}`
   return `## A circuit for each key
 
-[Keyed services](keys.md): ${rate} calls a second of each instance, one in an invocation, each for one of so many keys. After
+[Keyed services](../use/keys.md): ${rate} calls a second of each instance, one in an invocation, each for one of so many keys. After
 ${times.rest / 1_000} s keys die for ${times.outage / 1_000} s: every call of them fails. \`parent\`: the service as a whole has a circuit, too. \`maxKeys\` 10 000,
 seed 1. In all of these runs no key has ever had two probes at once, no operation has run under an open circuit, no transition
 was told twice, and no circuit opened but those of dead keys and, where all were dead, that of the service.
@@ -142,7 +142,7 @@ read for each call.`
 export function withKeys(page: string, text: string): string {
   const [before, rest] = page.split(begin)
   const after = rest?.split(end)[1]
-  if (before === undefined || after === undefined) throw new Error('docs/fleet.md has no place for keys.')
+  if (before === undefined || after === undefined) throw new Error('docs/evidence/fleet.md has no place for keys.')
   return `${before}${begin}\n\n${text}\n\n${end}${after}`
 }
 
@@ -154,7 +154,7 @@ export function keysIn(page: string): string {
 if (process.argv[1] === import.meta.filename) {
   const { quick } = parseArgs({ options: { quick: { type: 'boolean', default: false } } }).values
   const text = section(await inMacrotask(() => measure(quick)))
-  const file = fileURLToPath(new URL('../docs/fleet.md', import.meta.url))
+  const file = fileURLToPath(new URL('../docs/evidence/fleet.md', import.meta.url))
   if (quick) console.log(text)
   else await writeFile(file, withKeys(await readFile(file, 'utf8'), text))
 }

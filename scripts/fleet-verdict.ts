@@ -1,5 +1,5 @@
 /**
- * The part of `docs/fleet.md` that says who opens the circuit: measured by `npm run fleet-curves`.
+ * The part of `docs/evidence/fleet.md` that says who opens the circuit: measured by `npm run fleet-curves`.
  *
  * `fleet-verdict-before.json` holds the same figures of the rule that it has replaced: the third failure in a row of
  * anybody opened the circuit, one instance's pair of failures counted for two.
@@ -284,7 +284,7 @@ export function verdictSection(now: Verdicts, before: Partial<Verdicts>): string
   return `## Who opens the circuit
 
 A failure only raises a suspicion. Everyone who knows of it reports what its next calls come to, and that sample decides
-([the rule](how-it-works.md#who-opens-the-circuit)). "Before" is the rule that this one has replaced: three failures in a row, of
+([the rule](../understand/how-it-works.md#who-opens-the-circuit)). "Before" is the rule that this one has replaced: three failures in a row, of
 anybody, opened the circuit. "n × r" is n instances with r calls a second each.
 
 ### One instance cannot reach a service that works

@@ -1,5 +1,5 @@
 /**
- * The words and sums of `docs/fleet.md`.
+ * The words and sums of `docs/evidence/fleet.md`.
  *
  * @module
  */

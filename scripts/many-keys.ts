@@ -1,5 +1,5 @@
 /**
- * Measures one instance with very many keys, for `docs/keys.md`: `npm run many-keys`, in some minutes. `-- --quick` shows that
+ * Measures one instance with very many keys, for `docs/use/keys.md`: `npm run many-keys`, in some minutes. `-- --quick` shows that
  * it works, and writes nothing.
  *
  * @module
@@ -161,9 +161,9 @@ if (one.refused !== one.open) throw new Error(`Only ${one.refused} of ${one.open
 if (attack.records > attack.bound)
   throw new Error(`${attack.records} records are more than the bound, ${attack.bound}.`)
 if (!quick) {
-  const file = fileURLToPath(new URL('../docs/keys.md', import.meta.url))
+  const file = fileURLToPath(new URL('../docs/use/keys.md', import.meta.url))
   const [before, rest] = (await readFile(file, 'utf8')).split(begin)
   const after = rest?.split(end)[1]
-  if (before === undefined || after === undefined) throw new Error('docs/keys.md has no place for many keys.')
+  if (before === undefined || after === undefined) throw new Error('docs/use/keys.md has no place for many keys.')
   await writeFile(file, `${before}${begin}\n\n${page(one, attack)}\n\n${end}${after}`)
 }

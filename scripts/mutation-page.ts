@@ -1,5 +1,5 @@
 /**
- * Makes `docs/mutation-testing.md` of Stryker's reports and of the reasons in `mutation-reasons.json`.
+ * Makes `docs/evidence/mutation-testing.md` of Stryker's reports and of the reasons in `mutation-reasons.json`.
  *
  * A reason belongs to a mutant by its file, the line of code that it is in and what it puts there, not by a line number,
  * so that it stays with the code and goes with it.
@@ -99,7 +99,7 @@ export async function writeMutationPage(root: string): Promise<string[]> {
     }
     if (survivors.length > 0) sections.push(sectionOf(target.file, explained, reasons))
   }
-  await writeFile(`${root}/docs/mutation-testing.md`, pageOf(rows, sections, unmeasured, reasons))
+  await writeFile(`${root}/docs/evidence/mutation-testing.md`, pageOf(rows, sections, unmeasured, reasons))
   return complaints
 }
 

@@ -1,5 +1,5 @@
 /**
- * Takes the pictures of `docs/operating`: `node scripts/page-screenshots.ts`. The page shows circuits of a scripted bad day,
+ * Takes the pictures of `docs/operate/pictures`: `node scripts/page-screenshots.ts`. The page shows circuits of a scripted bad day,
  * and the end of a run of the demo.
  *
  * @module
@@ -16,7 +16,7 @@ import { startBrowser } from './browser.ts'
 import { badDay, placeIn } from './scripted-circuits.ts'
 
 const root = join(import.meta.dirname, '..')
-const target = join(root, 'docs/operating')
+const target = join(root, 'docs/operate/pictures')
 /** A documented picture is no larger, in bytes. */
 const largest = 150_000
 const schemes = ['light', 'dark'] as const
@@ -80,5 +80,5 @@ async function take(shown: Page | Locator, name: string): Promise<void> {
   await shown.screenshot({ path, animations: 'disabled' })
   const { size } = await stat(path)
   if (size > largest) throw new Error(`${name}.png has ${size} bytes; ${largest} are allowed.`)
-  console.log(`docs/operating/${name}.png: ${size} bytes`)
+  console.log(`docs/operate/pictures/${name}.png: ${size} bytes`)
 }

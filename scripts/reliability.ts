@@ -1,6 +1,6 @@
 /**
  * Breaks the stores in every way, while the breaker does everything that it does with them, and writes what it measured to
- * `docs/reliability.md`.
+ * `docs/evidence/reliability.md`.
  *
  *     npm run reliability                      all faults, three times, and half a store for ten minutes: some minutes
  *     npm run reliability -- --rounds 1        once, and the page is left alone
@@ -85,7 +85,7 @@ console.log(
 const isWhole = only === undefined && backoff === undefined && rounds >= roundsOfThePage
 if (isWhole) {
   const inOrder = rows.sort((a, b) => faults.indexOf(a.fault) - faults.indexOf(b.fault))
-  const page = new URL('../docs/reliability.md', import.meta.url)
+  const page = new URL('../docs/evidence/reliability.md', import.meta.url)
   await writeFile(page, reliabilityPage(inOrder, halves, process.versions.node.split('.')[0] as string))
 }
 if (failed + unhandled.length + broken.length > 0) process.exitCode = 1

@@ -16,7 +16,7 @@ interface Table {
 }
 
 const full = {
-  page: 'docs/settings.md',
+  page: 'docs/use/settings.md',
   header: ['setting', 'default', 'allowed', 'variable', 'meaning'],
   row: (setting: SettingDescription) => [
     `\`${setting.name}\``,

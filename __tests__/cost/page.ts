@@ -1,5 +1,5 @@
 /**
- * The tables of `docs/cost.md`, as they were measured.
+ * The tables of `docs/operate/cost.md`, as they were measured.
  *
  * @module
  */

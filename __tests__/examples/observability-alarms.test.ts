@@ -97,7 +97,7 @@ describe('the alarms and the dashboard', () => {
 
 describe('the alarm in the documentation', () => {
   it('is the one of the template', () => {
-    const [block, ...others] = codeBlocks('docs/alarms.md').filter(({ language }) => language === 'yaml')
+    const [block, ...others] = codeBlocks('docs/operate/alarms.md').filter(({ language }) => language === 'yaml')
     expect(others).toEqual([])
     expect(readFileSync(file, 'utf8')).toContain(block?.code.trimEnd().replace(/^/gm, '  '))
   })
@@ -143,7 +143,7 @@ describe('what they look at', () => {
 
     expect(healthy).toEqual(['CallLatency service=refunds', 'CallsSucceeded service=refunds'])
     const series = seriesOf(printed)
-    // With InvalidRequests, which handler.ts publishes, docs/alarms.md counts 20.
+    // With InvalidRequests, which handler.ts publishes, docs/operate/alarms.md counts 20.
     expect(series).toHaveLength(19)
     const charted = widgets().flatMap(({ properties: { metrics = [] } }) => metrics)
     for (const [namespace, name, dimension, value] of charted) {

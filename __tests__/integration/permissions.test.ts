@@ -77,7 +77,7 @@ const duties = {
   },
 }
 
-describe('the policy in docs/storage.md for DynamoDB', () => {
+describe('the policy in docs/operate/storage.md for DynamoDB', () => {
   let server: DynamoDBServer
   let tableName: string
   const calls: Record<'functions' | 'operators', DynamoDBCall[]> = { functions: [], operators: [] }
@@ -145,7 +145,7 @@ describe('the policy in docs/storage.md for DynamoDB', () => {
   })
 })
 
-describe('the rule in docs/storage.md for Redis', () => {
+describe('the rule in docs/operate/storage.md for Redis', () => {
   const rule = blocksBelow('Permissions of the user')[0] ?? ''
   const commands = rule.split(/\s+/).filter((part) => part.startsWith('+'))
   let server: RedisServer

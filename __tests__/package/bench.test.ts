@@ -8,7 +8,7 @@ const root = join(import.meta.dirname, '..', '..')
 const run = (...args: string[]) => promisify(execFile)(process.execPath, [join(root, 'bench', 'main.ts'), ...args])
 
 test('a quick run of the benchmarks measures everything that needs no server, and writes nothing', async () => {
-  const page = join(root, 'docs', 'benchmarks.md')
+  const page = join(root, 'docs', 'evidence', 'benchmarks.md')
   const before = await readFile(page, 'utf8')
 
   const { stdout } = await run(

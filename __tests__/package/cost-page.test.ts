@@ -19,14 +19,14 @@ afterAll(() => server?.stop())
 
 describe('the page about costs', () => {
   it('says what is measured now; `npm run storage-cost` writes it', async () => {
-    const page = await readFile(join(import.meta.dirname, '../../docs/cost.md'), 'utf8')
+    const page = await readFile(join(import.meta.dirname, '../../docs/operate/cost.md'), 'utf8')
 
     expect(withSections(page, sectionsOf(figures))).toBe(page)
     expect(page).not.toMatch(/NaN|Infinity|undefined/)
   })
 
   it('says in words what its tables say', async () => {
-    const page = await readFile(join(import.meta.dirname, '../../docs/cost.md'), 'utf8')
+    const page = await readFile(join(import.meta.dirname, '../../docs/operate/cost.md'), 'utf8')
     const { healthy, outages } = figures
     const priceOf = (reads: number, services: number) => (reads * services * onDemand.millionReadUnits) / million
 

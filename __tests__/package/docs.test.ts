@@ -156,7 +156,7 @@ describe('the links in the documentation', () => {
 
 describe('the findings of a check in the documentation', () => {
   it('are those of the code', () => {
-    const [, section = ''] = read('docs/storage.md').split('## Check a set-up\n')
+    const [, section = ''] = read('docs/operate/storage.md').split('## Check a set-up\n')
     const [own = ''] = section.split(/^## /m)
     const rows = [...own.matchAll(/^\| (`[^|]*`) \| (`[^|]*`) \|/gm)].slice(1)
     const documented = rows.flatMap(([, codes = '']) => [...codes.matchAll(/`([\w-]+)`/g)].map(([, code]) => code))
@@ -175,7 +175,7 @@ describe('the findings of a check in the documentation', () => {
 
 describe('the guarantees under Lambda', () => {
   it('are each shown by a test, and each test shows one', () => {
-    const shown = [...read('docs/lambda.md').matchAll(/\| `([\w-]+)`: (.*) \|$/gm)].map(([, file, name]) => [
+    const shown = [...read('docs/understand/lambda.md').matchAll(/\| `([\w-]+)`: (.*) \|$/gm)].map(([, file, name]) => [
       file,
       name,
     ])
@@ -190,7 +190,7 @@ describe('the guarantees under Lambda', () => {
   })
 
   it('are shown by tests that exist, also those of durable functions', () => {
-    const rows = ['docs/lambda.md', 'docs/durable-functions.md'].flatMap((page) => [
+    const rows = ['docs/understand/lambda.md', 'docs/use/durable-functions.md'].flatMap((page) => [
       ...read(page).matchAll(/`(\w+\/[\w/.-]+)`: (.*?)(?=\)\.$| \|$)/gm),
     ])
     expect(rows.length).toBeGreaterThan(15)

@@ -1,5 +1,5 @@
 /**
- * Runs the handlers of docs/durable-functions.md, as they stand there, in the local runner of the SDK.
+ * Runs the handlers of docs/use/durable-functions.md, as they stand there, in the local runner of the SDK.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import { coldStart } from '../examples/cold-start.ts'
 import { type Provider, startProvider } from '../examples/provider.ts'
 import { modulesUnder, writeModules } from './code-blocks.ts'
 
-const [withMiddy, withoutMiddy] = modulesUnder('docs/durable-functions.md', 'Durable functions')
+const [withMiddy, withoutMiddy] = modulesUnder('docs/use/durable-functions.md', 'Durable functions')
 const modules = await writeModules({ withMiddy, withoutMiddy } as Record<string, string>)
 afterAll(async () => {
   await modules[Symbol.asyncDispose]()

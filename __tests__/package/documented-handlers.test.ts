@@ -33,11 +33,11 @@ beforeAll(async () => {
     writeModules({
       protectedCall: only('README.md', 'A protected call'),
       withoutMiddy: only('README.md', 'Without Middy'),
-      watching: only('docs/rollout.md', '1. Watch'),
-      undoing: only('docs/rollout.md', '3. And back'),
-      opening: only('docs/testing.md', 'In production'),
-      settings: only('docs/settings.md', 'Settings'),
-      loading: only('docs/lambda.md', 'Load the library while the function starts'),
+      watching: only('docs/operate/rollout.md', '1. Watch'),
+      undoing: only('docs/operate/rollout.md', '3. And back'),
+      opening: only('docs/use/testing.md', 'In production'),
+      settings: only('docs/use/settings.md', 'Settings'),
+      loading: only('docs/understand/lambda.md', 'Load the library while the function starts'),
       pay: 'export const pay = async (_event: unknown, { circuits }: any) => circuits.stripe.state',
     }),
     startProvider({ body: 'well' }),
@@ -132,7 +132,7 @@ describe('the call without Middy of the README', () => {
   })
 })
 
-describe('the roll-out of docs/rollout.md', () => {
+describe('the roll-out of docs/operate/rollout.md', () => {
   it('refuses nothing while it observes, and logs what it would have refused', async () => {
     const log = jest.spyOn(console, 'log').mockImplementation(() => {})
     const { handler } = await deployed<{ url: string }>('watching', { CIRCUIT_BREAKER_MODE: 'observe' })
@@ -180,7 +180,7 @@ describe('the roll-out of docs/rollout.md', () => {
 })
 
 describe('the other blocks that stand for themselves', () => {
-  it('make the middleware of docs/settings.md', async () => {
+  it('make the middleware of docs/use/settings.md', async () => {
     const { middleware } = await coldStart<{ middleware: CircuitBreakerMiddleware }>(
       () => import(modules.path('settings')),
       {},
@@ -188,9 +188,9 @@ describe('the other blocks that stand for themselves', () => {
     expect(middleware).toMatchObject({ before: expect.any(Function), after: expect.any(Function) })
   })
 
-  it('are refused in the words that docs/settings.md quotes', () => {
+  it('are refused in the words that docs/use/settings.md quotes', () => {
     const services = JSON.parse('{ "stripe": { "failureTreshold": 2 }, "paypal": { "timeout": 0 } }')
-    const [quoted] = codeBlocks('docs/settings.md').filter(({ language }) => language === '')
+    const [quoted] = codeBlocks('docs/use/settings.md').filter(({ language }) => language === '')
     const create = () => new CircuitBreaker({ services }, { env: { CIRCUIT_BREAKER_RESET_TIMEOUT: '30s' } })
     expect(create).toThrow(
       expect.objectContaining({
@@ -200,7 +200,7 @@ describe('the other blocks that stand for themselves', () => {
     )
   })
 
-  it('read the circuits before the first invocation, as docs/lambda.md has it', async () => {
+  it('read the circuits before the first invocation, as docs/understand/lambda.md has it', async () => {
     const { handler } = await deployed<object>('loading', await environment())
     expect(await handler({}, createTestContext())).toBe('CLOSED')
   })

@@ -1,5 +1,5 @@
 /**
- * Runs the tests that `docs/testing.md` shows to users, on the handler that it shows them with, and what it says of errors.
+ * Runs the tests that `docs/use/testing.md` shows to users, on the handler that it shows them with, and what it says of errors.
  *
  * @module
  */
@@ -11,8 +11,8 @@ import { startProvider } from '../examples/provider.ts'
 import { stopTime } from '../examples/stopped-time.ts'
 import { modulesUnder, writeModules } from './code-blocks.ts'
 
-const [handler, test] = modulesUnder('docs/testing.md', 'A handler under test')
-const [answering] = modulesUnder('docs/testing.md', 'Three ways to go on without the service')
+const [handler, test] = modulesUnder('docs/use/testing.md', 'A handler under test')
+const [answering] = modulesUnder('docs/use/testing.md', 'Three ways to go on without the service')
 const modules = await writeModules({ handler, test, answering } as Record<string, string>)
 afterAll(async () => {
   await modules[Symbol.asyncDispose]()

@@ -14,7 +14,7 @@ import { waitFor } from '../support/time.ts'
 import { BadRequest, ok, outcomeOf, ServiceUnavailable, unavailable } from '../support/virtual-fleet.ts'
 
 const root = join(import.meta.dirname, '../..')
-const page = await readFile(join(root, 'docs/migrating.md'), 'utf8')
+const page = await readFile(join(root, 'docs/use/migrating.md'), 'utf8')
 
 type Handler = (payment: object) => Promise<unknown>
 

@@ -36,7 +36,7 @@ import {
 } from '../support/virtual-fleet.ts'
 import { warningsEmitted } from '../support/warning-texts.ts'
 
-const page = readFileSync(join(import.meta.dirname, '../../docs/troubleshooting.md'), 'utf8')
+const page = readFileSync(join(import.meta.dirname, '../../docs/operate/troubleshooting.md'), 'utf8')
 const quotes = [...page.matchAll(/“([^”]+)”/g)].map(([, text]) => (text as string).replace(/\s+/g, ' '))
 
 afterEach(() => {

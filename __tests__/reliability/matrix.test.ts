@@ -43,8 +43,8 @@ describe.each(['DynamoDB', 'Redis'] as const)('a store in %s of which', (store) 
   )
 })
 
-describe('docs/reliability.md', () => {
-  const page = readFileSync(new URL('../../docs/reliability.md', import.meta.url), 'utf8')
+describe('docs/evidence/reliability.md', () => {
+  const page = readFileSync(new URL('../../docs/evidence/reliability.md', import.meta.url), 'utf8')
   const lines = page.split('\n')
 
   it('has a line for each fault, and none has failed', () => {
@@ -58,7 +58,7 @@ describe('docs/reliability.md', () => {
   })
 
   it('is counted right by those who refer to it', () => {
-    for (const path of ['README.md', 'docs/storage.md']) {
+    for (const path of ['README.md', 'docs/operate/storage.md']) {
       const text = readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8')
       expect([path, text.match(/broken in (\d+) ways/)?.[1]]).toEqual([path, String(faults.length)])
     }

@@ -1,5 +1,5 @@
 /**
- * `docs/reliability.md`: what became of every fault, as it was measured.
+ * `docs/evidence/reliability.md`: what became of every fault, as it was measured.
  *
  * @module
  */

@@ -45,8 +45,8 @@ describe('ten instances whose reads are answered too late, in an outage of 75 s'
   })
 })
 
-describe('docs/reliability.md', () => {
-  const page = readFileSync(new URL('../../docs/reliability.md', import.meta.url), 'utf8')
+describe('docs/evidence/reliability.md', () => {
+  const page = readFileSync(new URL('../../docs/evidence/reliability.md', import.meta.url), 'utf8')
 
   it('has the number of the cells, of which nearly all hold, and names the others', () => {
     const number = cells.length.toLocaleString('en-US')

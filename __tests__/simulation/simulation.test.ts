@@ -98,7 +98,7 @@ describe('the checker', () => {
   })
 
   it('is documented with every invariant and every mistake', () => {
-    const page = readFileSync(new URL('../../docs/simulation.md', import.meta.url), 'utf8')
+    const page = readFileSync(new URL('../../docs/evidence/simulation.md', import.meta.url), 'utf8')
     for (const number of numbers) {
       const mistakes = mutants.filter(({ invariant }) => invariant === number).map(({ mistake }) => mistake)
       const row = new RegExp(`^\\| ${number} \\| (.*) \\| (.*) \\|$`, 'm').exec(page)

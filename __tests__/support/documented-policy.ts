@@ -1,5 +1,5 @@
 /**
- * The IAM policy in `docs/storage.md`, and what a call to DynamoDB is to such a policy.
+ * The IAM policy in `docs/operate/storage.md`, and what a call to DynamoDB is to such a policy.
  *
  * @module
  */
@@ -21,9 +21,9 @@ export interface DynamoDBCall {
   readonly keys: readonly string[]
 }
 
-/** The code blocks below a heading of `docs/storage.md`. */
+/** The code blocks below a heading of `docs/operate/storage.md`. */
 export function blocksBelow(heading: string): string[] {
-  const page = readFileSync(new URL('../../docs/storage.md', import.meta.url), 'utf8')
+  const page = readFileSync(new URL('../../docs/operate/storage.md', import.meta.url), 'utf8')
   const [, section = ''] = page.split(new RegExp(`^#+ ${heading}$`, 'm'))
   const [own = ''] = section.split(/^#+ /m)
   return [...own.matchAll(/^```\w*\n([\s\S]*?)^```$/gm)].map(([, block = '']) => block.trim())

@@ -39,7 +39,7 @@ plain breaker limits nothing and, with nobody listening, reads no clock while it
       `100,000 at once, with one signal for all, where ten may be in flight, instead of 10,000: each takes ${times(queue)} as long.`,
       'Refused, because the circuit is open:',
       table(refusals, 'refusal'),
-      `[Keyed services](keys.md), beside as many services that are named up front. With \`parent\` a call passes two circuits:`,
+      `[Keyed services](../use/keys.md), beside as many services that are named up front. With \`parent\` a call passes two circuits:`,
       table(keyed, 'callExternal, Lambda deadline'),
       table(manyKeys, 'callExternal, Lambda deadline, each in turn'),
       `Where the time goes is in the profile below. What no guard in front of a promise can go below, whatever it does with the

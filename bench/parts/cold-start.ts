@@ -46,7 +46,7 @@ export async function run({ quick }: Effort): Promise<Section> {
 Medians of the time until it is done, of what the heap has grown by after a collection, and of what the process has grown by.
 "Ours" imports \`middy-circuit-breaker\` where Middy is there already (its own import also warms the module loader), and creates a store and the middleware; "with the client" loads
 the adapter and the client library as well, as the first operation does, and connects to nothing. For figures in Lambda's runtime client see
-[In Lambda](lambda.md).`,
+[In Lambda](../understand/lambda.md).`,
       {
         header: ['', 'time', 'heap', 'resident memory'],
         rows: Array.from(samplesOf, ([name, samples]) => {

@@ -1,6 +1,6 @@
 /**
  * Circuits in a SQLite database file, shared by every process that opens it: the worked example of
- * `docs/custom-storage.md`. It uses nothing but what the package exports and `node:sqlite` (Node.js 22.16 or later).
+ * `docs/use/custom-storage.md`. It uses nothing but what the package exports and `node:sqlite` (Node.js 22.16 or later).
  *
  * The whole job of an adapter is in `addOutcomes` and `compareAndSetState`: compare one token, write, and say what
  * is stored now, as one step that nobody can come between. Here a transaction makes it one step; elsewhere it is a
