@@ -25,10 +25,10 @@ function describeKeyed(): SettingDescription[] {
   const meanings: Record<keyof typeof keyedSettings, readonly [unit: string, meaning: string]> = {
     maxKeys: [
       'keys',
-      'so many keys of a [keyed service](keys.md) an instance knows at once; so many may fail within a `window` before the ' +
-        'rest share one circuit',
+      'How many keys of a [keyed service](keys.md) an instance knows at once, and how many may fail within a `window` ' +
+        'before all other keys share one circuit.',
     ],
-    parent: ['', 'whether the calls of a keyed service are guarded by its own circuit, too'],
+    parent: ['', 'Whether a circuit for the whole service guards the calls of its keys as well.'],
   }
   return Object.entries(meanings).map(([name, [unit, meaning]]) => {
     const { default: fallback, allowed, fromText } = keyedSettings[name as keyof typeof keyedSettings]
@@ -44,48 +44,58 @@ function describeSettings(): SettingDescription[] {
   > = {
     failureThreshold: [
       'failures',
-      'so many in a row make an instance refuse by itself; so many more failures than successes, weighed by ' +
-        '`failureRateThreshold`, open the circuit of the fleet',
+      'An instance refuses its own calls after this many failures in a row. The fleet opens the circuit when failures ' +
+        'outnumber successes by this many (see `failureRateThreshold`).',
     ],
     failureRateThreshold: [
       '%',
-      'part of the calls that must fail, of those that follow the first failure; 100: every one of them',
+      'The share of calls that must fail, counted from the first failure on. 100: every one of them.',
     ],
-    resetTimeout: ['ms', 'how long it stays open before a probe is allowed; at most `maxResetTimeout`'],
-    halfOpenSuccessThreshold: ['successes', 'probe successes that close it'],
-    halfOpenMaxConcurrent: ['calls', 'probes in flight at once, fleet-wide'],
-    maxConcurrent: ['calls', 'calls in flight at once, per instance and service; the rest wait their turn'],
-    maxQueue: ['calls', 'how many may wait; beyond it `ConcurrencyLimitError`; `false`: unlimited'],
-    cacheTtl: ['ms', 'how long loaded state is trusted before it is read again; 0: every invocation'],
-    timeout: ['ms', 'per call; always also bounded by the Lambda deadline; `false`: by that only'],
-    deadlineReserve: ['ms', 'kept back from the Lambda deadline to record a cut call and to answer'],
-    window: ['ms', 'failures further apart than this do not belong together; no suspicion lasts longer'],
-    maxResetTimeout: [
+    resetTimeout: ['ms', 'How long a circuit stays open before it allows a probe. At most `maxResetTimeout`.'],
+    halfOpenSuccessThreshold: ['successes', 'How many probes must succeed before the circuit closes.'],
+    halfOpenMaxConcurrent: ['calls', 'How many probes the fleet may have in flight at once.'],
+    maxConcurrent: ['calls', 'Calls in flight at once, for each instance and service. Further calls wait.'],
+    maxQueue: ['calls', 'How many calls may wait. Further ones get a `ConcurrencyLimitError`. `false`: no limit.'],
+    cacheTtl: ['ms', 'How long an instance trusts the state that it has read. 0: every invocation reads.'],
+    timeout: [
       'ms',
-      'no `retryAt` is ever further ahead than this, whatever stored it or `Retry-After` asked for',
+      'The longest a call may take. The Lambda deadline bounds every call as well. `false`: only the deadline does.',
     ],
+    deadlineReserve: ['ms', 'Time reserved before the Lambda deadline to record a timed-out call and to respond.'],
+    window: [
+      'ms',
+      'Failures that are further apart than this are not counted together. A suspicion lasts no longer than this.',
+    ],
+    maxResetTimeout: ['ms', 'The longest a circuit may stay open before a probe, even if `Retry-After` asks for more.'],
     resetBackoff: [
       '',
-      'each trip in a row multiplies `resetTimeout` by it, give or take 10 %, up to `maxResetTimeout`; 1: none does',
+      'Each time the circuit opens again, `resetTimeout` is multiplied by this, give or take 10 %. 1: it stays the same.',
     ],
-    slowCallThreshold: ['ms', 'a success that took longer counts as a failure; nothing is cut; `false`: none does'],
+    slowCallThreshold: [
+      'ms',
+      'A success that took longer than this counts as a failure. The call is not cut. `false`: none does.',
+    ],
     rampUp: [
       'ms',
-      'so long after the circuit has closed, calls are admitted with a chance that rises from 10 % to 100 %; `false`: all at once',
+      'How long after it has closed a circuit admits only a part of the calls: 10 % at first, 100 % at the end. ' +
+        '`false`: all at once.',
     ],
-    mode: ['', '`observe`: counts, stores and reports, never refuses; `off`: calls pass straight through'],
-    isBreakableError: ['', 'which errors count as failures'],
-    isBreakableResult: ['', 'which results count as failures'],
-    namespace: ['', 'prefix of the stored keys'],
-    journal: ['', 'keeps a journal in the store: one entry for each transition, written behind the calls'],
-    storageTimeout: ['ms', 'longest a storage round trip may delay anyone'],
-    preload: ['', 'in Lambda, begins to load the store’s client library as soon as the breaker is made; sends nothing'],
+    mode: ['', '`observe` counts, stores and reports, but never refuses. `off` lets all calls through.'],
+    isBreakableError: ['', 'Says which errors count as failures.'],
+    isBreakableResult: ['', 'Says which results count as failures.'],
+    namespace: ['', 'A prefix of the stored keys.'],
+    journal: ['', 'Whether each transition is also written to a journal in the store. No call waits for that.'],
+    storageTimeout: ['ms', 'The longest that one request to the store may delay a call.'],
+    preload: [
+      '',
+      'In Lambda, the client library of the store begins to load as soon as the breaker is made. No request is sent.',
+    ],
     prefetch: [
       '',
-      'begins to read the circuits as soon as the breaker is made; `await breaker.load()` also waits for them',
+      'The circuits are read as soon as the breaker is made. `await breaker.load()` reads them, too, and waits for them.',
     ],
-    onStateChange: ['', 'called when a circuit changes its state'],
-    onStorageError: ['', 'called when the store fails'],
+    onStateChange: ['', 'Is called when a circuit changes its state.'],
+    onStorageError: ['', 'Is called when the store fails.'],
   }
   return Object.entries(meanings).map(([name, [unit, meaning]]) => {
     const { default: fallback, allowed, fromText } = settings[name] as Setting

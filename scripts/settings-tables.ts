@@ -27,6 +27,9 @@ const full = {
   ],
 }
 
+/** The settings that people change, for the README. */
+const changed = new Set(['failureThreshold', 'resetTimeout', 'timeout', 'cacheTtl', 'maxConcurrent', 'mode'])
+
 const tables: readonly Table[] = [
   { ...full, name: 'settings of a service', includes: ({ perService }) => perService },
   { ...full, name: 'settings of the whole breaker', includes: ({ perService }) => !perService },
@@ -34,7 +37,7 @@ const tables: readonly Table[] = [
     page: 'README.md',
     name: 'settings',
     header: ['setting', 'default', 'unit', 'meaning'],
-    includes: ({ variable, name }) => variable !== undefined && !name.startsWith('keyed.'),
+    includes: ({ name }) => changed.has(name),
     row: (setting) => [`\`${setting.name}\``, textOfDefault(setting), setting.unit, setting.meaning],
   },
 ]

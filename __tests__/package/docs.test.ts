@@ -37,6 +37,9 @@ const stubs = {
     declare module 'vitest' {
       export const describe: typeof import('@jest/globals').describe
       export const it: typeof import('@jest/globals').it
+      export const expect: typeof import('@jest/globals').expect
+      export const afterEach: typeof import('@jest/globals').afterEach
+      export const vi: typeof import('@jest/globals').jest
     }`,
 }
 

@@ -32,10 +32,10 @@ beforeAll(async () => {
     startDynamoDBLocal(),
     writeModules({
       protectedCall: only('README.md', 'A protected call'),
-      withoutMiddy: only('README.md', 'Without Middy'),
+      withoutMiddy: only('docs/use/getting-started.md', 'Without Middy'),
       watching: only('docs/operate/rollout.md', '1. Watch'),
       undoing: only('docs/operate/rollout.md', '3. And back'),
-      opening: only('docs/use/testing.md', 'In production'),
+      opening: only('docs/use/testing.md', 'Try a fallback in production'),
       settings: only('docs/use/settings.md', 'Settings'),
       loading: only('docs/understand/lambda.md', 'Load the library while the function starts'),
       pay: 'export const pay = async (_event: unknown, { circuits }: any) => circuits.stripe.state',
@@ -122,7 +122,7 @@ describe('the protected call of the README', () => {
   })
 })
 
-describe('the call without Middy of the README', () => {
+describe('the call without Middy of docs/use/getting-started.md', () => {
   it('calls, tells the state and ends', async () => {
     const log = jest.spyOn(console, 'log').mockImplementation(() => {})
     const fetch = jest.spyOn(globalThis, 'fetch').mockResolvedValue(new Response(''))

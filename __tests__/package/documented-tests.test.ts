@@ -12,7 +12,7 @@ import { stopTime } from '../examples/stopped-time.ts'
 import { modulesUnder, writeModules } from './code-blocks.ts'
 
 const [handler, test] = modulesUnder('docs/use/testing.md', 'A handler under test')
-const [answering] = modulesUnder('docs/use/testing.md', 'Three ways to go on without the service')
+const [answering] = modulesUnder('docs/use/fallbacks.md', 'Tell the client')
 const modules = await writeModules({ handler, test, answering } as Record<string, string>)
 afterAll(async () => {
   await modules[Symbol.asyncDispose]()

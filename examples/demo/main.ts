@@ -3,13 +3,16 @@
  * circuit each, and by as many that share one circuit through DynamoDB. A page shows the run as `mcb serve` does.
  *
  * Settings can be tried out through the package's own variables: `CIRCUIT_BREAKER_FAILURE_THRESHOLD=1 npm run demo`.
+ * `npm run demo -- --picture FILE` also writes the run as an SVG, for the README.
  * It exits with 1 if the shared circuit did not do what it is for.
  *
  * @module
  */
 
+import { writeFile } from 'node:fs/promises'
 import { constants } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { parseArgs } from 'node:util'
 import { interval as pageInterval } from '../../src/cli/board.ts'
 import type { Place } from '../../src/cli/place.ts'
 import { servePage } from '../../src/cli/serve.ts'
@@ -23,6 +26,7 @@ import { displayOn, eventLine } from './display.ts'
 import { Host } from './fleet.ts'
 import type { Message } from './messages.ts'
 import { startPaymentService } from './payment-service.ts'
+import { pictureOf } from './picture.ts'
 import { Recorder } from './recorder.ts'
 import type { Fleet } from './recording.ts'
 import { durationOf, fleetSize, interval, outageOf, phases, service, settings } from './scenario.ts'
@@ -184,6 +188,8 @@ async function conclude(effective: ServiceSettings, database: Database, storageK
   const recorded = recorder.recording(effective, undefined)
   const recording = { ...recorded, record: await database.read(storageKey) }
   const problems = problemsOf(recording)
+  const { picture } = parseArgs({ options: { picture: { type: 'string' } } }).values
+  if (picture !== undefined) await writeFile(picture, pictureOf(recording))
   display.print('', ...summaryOf(recording, problems, display.paint))
   return problems.length === 0 ? 0 : 1
 }
