@@ -1,4 +1,5 @@
-import { suspicion } from '../../src/circuit/suspicion.ts'
+import { suspicion, type VerdictSettings } from '../../src/circuit/suspicion.ts'
+import type { CircuitRecord } from '../../src/storage/contract.ts'
 import { type Engine, engine as source } from './engine.ts'
 import { Instance, type Plan, service } from './instance.ts'
 import { Checker, type InvariantNumber, type Violation } from './invariants.ts'
@@ -299,7 +300,21 @@ class Run {
     const look = troubles.throttling ? 10_000 : 0
     const failures = (failureThreshold + 1) * (8 * interval + storageTimeout + look)
     this.#pass(failures + 2 * cacheTtl + 1.1 * (refusal(0) + refusal(1) + refusal(2)), plan)
-    const record = this.#store.peek(service)
+    let record = this.#store.peek(service)
+    if (record?.state === 'CLOSED' && this.#fleet.every(refusesByItself)) {
+      // Each protects itself, and probes so rarely that no sample can fill within its window.
+      const before = this.#service.calls
+      this.#pass(settings.window, plan)
+      const calls = this.#service.calls - before
+      const own = this.#fleet.length * (settings.window / settings.resetTimeout + 2)
+      checker.check(
+        7,
+        calls <= own,
+        () => `${calls} calls reached a dead service whose callers all refuse by themselves`,
+      )
+      if (calls < failuresForVerdict(record, Math.floor(this.#world.now), settings)) return
+      record = this.#store.peek(service)
+    }
     // Where an instance refuses for longer, or clocks are further apart, than a suspicion lasts, each protects itself. The
     // same holds where clocks that are apart make a suspicion seem so short that most leave it to others.
     const isTooShort = settings.window < 5 * settings.resetTimeout || (skewed && settings.window < 60_000)
@@ -436,4 +451,24 @@ const simplePlan: Plan = { calls: 1, atOnce: false, timeout: false, deadline: 15
 function describe({ affects, ...condition }: ServiceCondition, fleet: readonly Instance[]): string {
   const affected = affects === undefined ? [] : fleet.filter(({ index }) => affects(index)).map(({ name }) => name)
   return `${JSON.stringify(condition)} ${affected.join(' ')}`
+}
+
+/** Whether an instance refuses calls without the fleet's circuit; what has ended calls nobody. */
+function refusesByItself({ isAlive, snapshot }: Instance): boolean {
+  return !isAlive || (snapshot.state !== 'CLOSED' && snapshot.scope === 'instance')
+}
+
+/** How many failures, and no success, a sample must have to open this circuit. */
+function failuresForVerdict(record: CircuitRecord, now: number, settings: VerdictSettings): number {
+  const sample = {
+    ...record,
+    suspectedAt: now - 2_000,
+    successCount: 0,
+    earlyCount: 0,
+    startedCount: 0,
+    reporterCount: 2,
+  }
+  let failureCount = 1
+  while (suspicion({ ...sample, failureCount }, now, settings) !== 'guilty') failureCount++
+  return failureCount
 }
