@@ -58,5 +58,5 @@ export default {
   collectCoverageFrom: ['src/**/*.ts'],
   coverageProvider: 'babel',
   // Longer than a test waits for a few states, one after the other, so that it is the wait that says what was missing.
-  testTimeout: 240_000,
+  testTimeout: 600_000,
 }
