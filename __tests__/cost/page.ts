@@ -20,6 +20,7 @@ import {
 import { type Healthy, measureHealthy, measureOutage, type Outage, type Requests } from './requests.ts'
 
 const million = 1_000_000
+const daysPerMonth = 30
 /** A million invocations in a day: so many a second. */
 const rate = million / 86_400
 const fleets = [1, 10, 100] as const
@@ -150,39 +151,30 @@ function healthyTable({ healthy, everyInvocation }: Figures): string {
       count(instances),
       pause < 1 ? `${significant(1 / pause)} a second` : `one every ${significant(pause)} s`,
       count(perMillion(one).batchGetItem),
-      count((million / rate) * (instances / (0.9 * 5 + pause))),
-      readPrice(one),
-      readPrice(ten),
+      aMonth(one),
+      aMonth(ten),
     ]
   })
   const all = perMillion(everyInvocation)
-  const limit = 10 * onDemand.millionReadUnits
+  const limit = daysPerMonth * onDemand.millionReadUnits
   const measured = table(
-    [
-      'instances in turn',
-      'invocations of each',
-      '`BatchGetItem` per million invocations',
-      'by the formula',
-      'price: 1 service',
-      '10 services',
-    ],
+    ['instances', 'invocations of each', 'reads per million invocations', 'a month: 1 service', '10 services'],
     [
       ...byFleet,
       [
         'any',
-        '`cacheTtl: 0`, or each rarer than `cacheTtl`',
+        'with `cacheTtl: 0`, or rarer than once in a `cacheTtl`',
         count(all.batchGetItem),
-        count(million),
-        `$${onDemand.millionReadUnits}`,
-        `$${limit}`,
+        `$${limit.toFixed(2)}`,
+        `$${(10 * limit).toFixed(2)}`,
       ],
     ],
   )
-  const times = significant(limit / millionInvocations)
+  const times = significant((10 * onDemand.millionReadUnits) / millionInvocations)
   const text = wrapped(
-    `Price = reads × services × $${onDemand.millionReadUnits} / 1 000 000; a month of a million invocations a day is 30 times as much. The`,
-    'last row is the limit, and the price of cold starts: an invocation reads more than once only if it is itself longer',
-    `than \`cacheTtl\`. With ten services that is ${times} times what Lambda takes for the requests: see [below](#to-pay-less).`,
+    'The last row is the most that it can be. It is also the price of cold starts. An invocation reads more than once only if it lasts',
+    `longer than \`cacheTtl\`. With ten services the most is ${times} times what Lambda charges for the requests: see [To pay`,
+    'less](#to-pay-less).',
   )
   return `${measured}\n\n${text}`
 }
@@ -201,8 +193,8 @@ function errorsText({ withErrors }: Figures): string {
   const { updateItem } = perMillion(withErrors)
   const price = dollars(priceOf({ readUnits: 0, writeUnits: updateItem }), 1)
   return wrapped(
-    `With ten instances and 1 call in ${count(1 / errorRate)} that fails at random, that is about ${rough(updateItem)} \`UpdateItem\``,
-    `per million invocations: ${price}.`,
+    `If 1 call in ${count(1 / errorRate)} fails at random, ten instances send about ${rough(updateItem)} writes per million invocations, which cost`,
+    `${price}.`,
   )
 }
 
@@ -213,10 +205,10 @@ function outageTable({ outages }: Figures): string {
       'services',
       'calls that reached it',
       'of these probes',
-      '`UpdateItem` until it is open',
-      '`UpdateItem` in all',
-      '`BatchGetItem`',
-      'price of all',
+      'writes until it is open',
+      'writes in all',
+      'reads',
+      'price',
       'price of eleven healthy minutes',
     ],
     outages.map(({ instances, services, measured: { during, onset, before, reached, probes } }) => [
@@ -235,7 +227,7 @@ function outageTable({ outages }: Figures): string {
 
 function keysTable({ keys }: Figures): string {
   return table(
-    ['keys', '`BatchGetItem` per million calls', 'circuits read', 'price'],
+    ['keys', 'reads per million calls', 'circuits read', 'price'],
     keys.map(({ keys: number, measured: { calls, reads, circuits } }) => {
       const units = (circuits * million) / calls
       return [
@@ -262,13 +254,12 @@ function redis(): string {
   const { millionEcpus, gigabyteHour, leastGigabytes } = valkeyServerless
   const floor = dollars(leastGigabytes * hoursPerMonth * gigabyteHour, 3)
   const million = dollars(ecpus.hgetall * millionEcpus)
-  const outage = dollars((30 * ecpus.script * millionEcpus) / 1_000_000)
+  const outage = dollars((20 * ecpus.script * millionEcpus) / 1_000_000)
   return wrapped(
-    `The least that a cache is billed for is ${leastGigabytes * 1_000} MB: ${leastGigabytes} GB × ${hoursPerMonth} h × $${gigabyteHour} = **${floor} a month**,`,
-    'whatever is asked of it. A command costs an ECPU for each kilobyte that it moves, and ours move less than one, or for',
-    `the CPU time of a \`GET\`, whichever is more. An \`HGETALL\` keeps Redis busy up to ${ecpus.hgetall} times as long as a \`GET\`, a script`,
-    `of ours up to ${ecpus.script} times. With that as ECPUs, a million \`HGETALL\`, the worst case above, cost at most ${million},`,
-    `and the 30 or so writes of an outage ${outage}.`,
+    `A cache is billed for ${leastGigabytes * 1_000} MB at least: ${leastGigabytes} GB × ${hoursPerMonth} h × $${gigabyteHour} = **${floor} a month**.`,
+    'Commands cost little: an ECPU for each kilobyte that they move, or for the CPU time of a `GET`, whichever is more. Ours move less than a',
+    `kilobyte. An \`HGETALL\` keeps Redis busy up to ${ecpus.hgetall} times as long as a \`GET\`, a script of ours up to ${ecpus.script} times. So a million`,
+    `\`HGETALL\` cost ${million} at most, and the 20 or so writes of an outage ${outage}.`,
   )
 }
 
@@ -277,8 +268,8 @@ function provisionedText(): string {
   const full = (hourly: number) => (hourly * million) / 3_600
   const breakEven = Math.round((100 * full(readUnitHour)) / onDemand.millionReadUnits)
   return wrapped(
-    `A provisioned read unit is $${readUnitHour} an hour, a write unit $${writeUnitHour}: a million reads for ${dollars(full(readUnitHour))} and a million`,
-    `writes for ${dollars(full(writeUnitHour))}, if every unit is used in every second. Used to less than ${breakEven} %, on demand is cheaper.`,
+    `A provisioned read unit costs $${readUnitHour} an hour, a write unit $${writeUnitHour}. If every unit is used in every second, a million reads`,
+    `cost ${dollars(full(readUnitHour))} and a million writes ${dollars(full(writeUnitHour))}. If less than ${breakEven} % are used, on demand is cheaper.`,
   )
 }
 
@@ -334,12 +325,18 @@ function table(head: readonly string[], rows: readonly (readonly string[])[]): s
   return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n')
 }
 
+/** The price of the reads of a month with a million invocations a day. */
+function aMonth(measured: Healthy): string {
+  const price = daysPerMonth * priceOfRequests(perMillion(measured))
+  return price < 10 ? `$${Number(price.toPrecision(2)).toFixed(2)}` : `$${significant(price)}`
+}
+
 /** A paragraph of lines that are no longer than those of the rest of the page. */
 function wrapped(...parts: readonly string[]): string {
   const lines: string[] = []
   let line = ''
   for (const word of parts.join(' ').split(' ')) {
-    if (line.length + 1 + word.length > 120) lines.push(line)
+    if (line.length + 1 + word.length > 140) lines.push(line)
     line = line === '' || lines.at(-1) === line ? word : `${line} ${word}`
   }
   return [...lines, line].join('\n')

@@ -149,7 +149,7 @@ describe.each(ways)('what %s deploys', (way) => {
     expect(problems[way]).toEqual([])
   })
 
-  it('allows the function what docs/operate/storage.md says, and nothing else', () => {
+  it('allows the function what docs/operate/permissions.md says, and nothing else', () => {
     const [documented] = documentedStatements()
     const Resource = documented?.Resource.replace(/app$/, tableName)
     expect(deployments[way].statements).toEqual([{ ...documented, Resource }])

@@ -370,7 +370,7 @@ describe('the geolocation function', () => {
       const used = calls.filter((call) => isAllowed(statement, call)).map(({ action }) => action)
       expect([...new Set(used)].sort()).toEqual([...statement.Action].sort())
     }
-    // What the circuits need is what docs/operate/storage.md says.
+    // What the circuits need is what docs/operate/permissions.md says.
     expect(documented[0]).toEqual(documentedStatements()[0])
   })
 

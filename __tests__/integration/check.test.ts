@@ -5,7 +5,7 @@ import type { Redis } from 'ioredis'
 import { CircuitBreaker, type Finding, type StorageOption } from '../../src/index.ts'
 import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb/index.ts'
 import { RedisCircuitStorage, type RedisClientLike } from '../../src/storage/redis/index.ts'
-import { blocksBelow, callOf, documentedStatements, isAllowed } from '../support/documented-policy.ts'
+import { callOf, documentedRule, documentedStatements, isAllowed } from '../support/documented-policy.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { patientDynamoDB, patientRedis, patientStore } from '../support/patience.ts'
 import { type RedisCluster, type RedisServer, startRedis, startRedisCluster } from '../support/redis-server.ts'
@@ -106,26 +106,26 @@ describe('check on DynamoDB', () => {
     )
   })
 
-  it('sends nothing that the documented policy does not allow, but for DescribeTimeToLive', async () => {
+  it('sends nothing that the documented policies do not allow, and all that the one for checks does', async () => {
     const client = server.client(patientDynamoDB)
-    const seen: { action: string; isAllowed: boolean }[] = []
+    const seen: { action: string; allowedBy: string | undefined }[] = []
     const statements = documentedStatements().map((one) => ({ ...one, Resource: `:table/${tableName}` }))
     client.middlewareStack.add(
       (next, { commandName }) =>
         (args) => {
           const action = String(commandName).replace('Command', '')
           const input = args.input as Record<string, unknown>
-          const allowed =
-            action !== 'DescribeTimeToLive' && statements.some((one) => isAllowed(one, callOf(action, input)))
-          seen.push({ action, isAllowed: allowed })
+          const allowedBy = statements.find((one) => isAllowed(one, callOf(action, input)))?.Sid
+          seen.push({ action, allowedBy })
           return next(args)
         },
       { step: 'initialize' },
     )
     await checkAs(client)
-    expect(seen.filter(({ isAllowed: allowed }) => !allowed).map(({ action }) => action)).toEqual([
-      'DescribeTimeToLive',
-    ])
+    const actionsBy = (sid: string | undefined) => seen.filter(({ allowedBy }) => allowedBy === sid)
+    expect(actionsBy(undefined)).toEqual([])
+    const own = documentedStatements().find(({ Sid }) => Sid === 'CircuitBreakerCheck')?.Action
+    expect(actionsBy('CircuitBreakerCheck').map(({ action }) => `dynamodb:${action}`)).toEqual(own)
     expect(new Set(seen.map(({ action }) => action)).size).toBe(7)
   })
 
@@ -197,7 +197,7 @@ describe('check on DynamoDB', () => {
 })
 
 describe('check on Redis', () => {
-  const rule = (blocksBelow('Permissions of the user')[0] ?? '').split(/\s+/)
+  const rule = documentedRule().split(/\s+/)
   let server: RedisServer
   let admin: Redis
   /** It takes seconds to start: the tests before the last go on meanwhile. */

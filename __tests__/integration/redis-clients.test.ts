@@ -244,7 +244,7 @@ describe('what only one client does', () => {
 })
 
 it('the table in the documentation lists the clients that are tested, and nothing else', () => {
-  const page = readFileSync(join(import.meta.dirname, '../../docs/operate/storage.md'), 'utf8')
+  const page = readFileSync(join(import.meta.dirname, '../../docs/operate/storage-clients.md'), 'utf8')
   const [, table = ''] = page.split(/<!-- (?:end of )?redis clients -->\n/)
   const rows = testedClients.map(
     ({ name, made, openCluster }) =>

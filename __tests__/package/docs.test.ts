@@ -157,22 +157,34 @@ describe('the links in the documentation', () => {
   })
 })
 
+describe('the pages for people at work', () => {
+  it.each(files('docs/operate', '.md'))('are read at once: %s has 200 lines at most', (page) => {
+    expect(read(page).trimEnd().split('\n').length).toBeLessThanOrEqual(200)
+  })
+})
+
 describe('the findings of a check in the documentation', () => {
   it('are those of the code', () => {
-    const [, section = ''] = read('docs/operate/storage.md').split('## Check a set-up\n')
-    const [own = ''] = section.split(/^## /m)
-    const rows = [...own.matchAll(/^\| (`[^|]*`) \| (`[^|]*`) \|/gm)].slice(1)
-    const documented = rows.flatMap(([, codes = '']) => [...codes.matchAll(/`([\w-]+)`/g)].map(([, code]) => code))
+    const rows = [...read('docs/operate/check.md').matchAll(/^\| (`[^|]*`) \| (`[^|]*`) \|/gm)]
+    const documented = rows.flatMap(([, codes = '', severities = '']) =>
+      codes === '`code`' ? [] : namesIn(codes).map((code) => ({ code, severities: namesIn(severities) })),
+    )
     const sources = [
-      'src/check.ts',
-      'src/check-settings.ts',
-      'src/storage/dynamodb/inspect.ts',
-      'src/storage/redis/inspect.ts',
+      'check.ts',
+      'check-settings.ts',
+      'storage/dynamodb/inspect.ts',
+      'storage/redis/inspect.ts',
+      'cli/doctor.ts',
     ]
-      .map(read)
+      .map((file) => read(join('src', file)))
       .join()
     const inCode = [...sources.matchAll(/code: '([\w-]+)'/g)].map(([, code]) => code)
-    expect(documented.toSorted()).toEqual([...new Set(inCode)].toSorted())
+    expect(documented.map(({ code }) => code).toSorted()).toEqual([...new Set(inCode)].toSorted())
+    for (const { code, severities } of documented) {
+      for (const [, severity = ''] of sources.matchAll(new RegExp(`code: '${code}',\\s+severity: '(\\w+)'`, 'g'))) {
+        expect([code, severities]).toEqual([code, expect.arrayContaining([severity])])
+      }
+    }
   })
 })
 
@@ -217,6 +229,11 @@ function linksOf(page: string): RegExpExecArray[] {
     .replace(/^```[\s\S]*?^```/gm, '')
     .replace(/`[^`\n]*`/g, '')
   return [...prose.matchAll(/\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)/g)]
+}
+
+/** The names in code of a cell of a table. */
+function namesIn(cell: string): string[] {
+  return [...cell.matchAll(/`([\w-]+)`/g)].map(([, name = '']) => name)
 }
 
 function isModule(code: string): boolean {

@@ -34,7 +34,7 @@ beforeAll(async () => {
       protectedCall: only('README.md', 'A protected call'),
       withoutMiddy: only('docs/use/getting-started.md', 'Without Middy'),
       watching: only('docs/operate/rollout.md', '1. Watch'),
-      undoing: only('docs/operate/rollout.md', '3. And back'),
+      undoing: only('docs/operate/rollout.md', '3. Roll back'),
       opening: only('docs/use/testing.md', 'Try a fallback in production'),
       settings: only('docs/use/settings.md', 'Settings'),
       loading: only('docs/understand/lambda.md', 'Load the library while the function starts'),

@@ -36,26 +36,30 @@ import {
 } from '../support/virtual-fleet.ts'
 import { warningsEmitted } from '../support/warning-texts.ts'
 
-const page = readFileSync(join(import.meta.dirname, '../../docs/operate/troubleshooting.md'), 'utf8')
-const quotes = [...page.matchAll(/“([^”]+)”/g)].map(([, text]) => (text as string).replace(/\s+/g, ' '))
+const read = (name: string): string => readFileSync(join(import.meta.dirname, '../../docs/operate', name), 'utf8')
+const page = read('troubleshooting.md')
+const quotesIn = (text: string): string[] =>
+  [...text.matchAll(/“([^”]+)”/g)].map(([, quote]) => (quote as string).replace(/\s+/g, ' '))
 
 afterEach(() => {
   jest.restoreAllMocks()
 })
 
-describe('a message that the page quotes', () => {
+describe('a message that the pages quote', () => {
   it('is one that somebody gets to see', async () => {
     const heard = await everythingThatIsSaid()
 
-    // The first pair of quotation marks tells the reader what they mean.
-    const [explanation, ...messages] = quotes
-    expect(explanation).toBe('quotation marks')
-    expect(messages.length).toBeGreaterThan(15)
-    for (const message of messages) expect(heard).toContainEqual(expect.stringContaining(message))
+    for (const text of [page, read('error-messages.md')]) {
+      // The first pair of quotation marks tells the reader what they mean.
+      const [explanation, ...messages] = quotesIn(text)
+      expect(explanation).toBe('quotation marks')
+      expect(messages.length).toBeGreaterThan(10)
+      for (const message of messages) expect(heard).toContainEqual(expect.stringContaining(message))
+    }
   })
 })
 
-/** Brings about every error and warning that the page quotes, and tells their messages. */
+/** Brings about every error and warning that the pages quote, and tells their messages. */
 async function everythingThatIsSaid(): Promise<string[]> {
   const warn = jest.spyOn(process, 'emitWarning').mockImplementation(() => {})
   const messages: string[] = []

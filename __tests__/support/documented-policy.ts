@@ -1,5 +1,5 @@
 /**
- * The IAM policy in `docs/operate/storage.md`, and what a call to DynamoDB is to such a policy.
+ * The IAM policies in `docs/operate/permissions.md`, and what a call to DynamoDB is to such a policy.
  *
  * @module
  */
@@ -11,7 +11,7 @@ export interface Statement {
   readonly Effect: string
   readonly Action: readonly string[]
   readonly Resource: string
-  readonly Condition: { readonly 'ForAllValues:StringLike': { readonly 'dynamodb:LeadingKeys': readonly string[] } }
+  readonly Condition?: { readonly 'ForAllValues:StringLike': { readonly 'dynamodb:LeadingKeys': readonly string[] } }
 }
 
 /** A call as IAM sees it: what is done, to which table, with which partition keys. */
@@ -21,17 +21,25 @@ export interface DynamoDBCall {
   readonly keys: readonly string[]
 }
 
-/** The code blocks below a heading of `docs/operate/storage.md`. */
-export function blocksBelow(heading: string): string[] {
-  const page = readFileSync(new URL('../../docs/operate/storage.md', import.meta.url), 'utf8')
+/** The code blocks below a heading of `docs/operate/permissions.md`. */
+function blocksBelow(heading: string): string[] {
+  const page = readFileSync(new URL('../../docs/operate/permissions.md', import.meta.url), 'utf8')
   const [, section = ''] = page.split(new RegExp(`^#+ ${heading}$`, 'm'))
   const [own = ''] = section.split(/^#+ /m)
   return [...own.matchAll(/^```\w*\n([\s\S]*?)^```$/gm)].map(([, block = '']) => block.trim())
 }
 
-/** The statements for DynamoDB, first those that functions need. */
+/** The statements for DynamoDB: first the one that functions need, then that of operators, then that of a check. */
 export function documentedStatements(): readonly Statement[] {
-  return (JSON.parse(blocksBelow('Permissions')[0] ?? '{}') as { readonly Statement: readonly Statement[] }).Statement
+  return ['A function', 'An operator, and a check from a shell'].flatMap((heading) => {
+    const policy: { readonly Statement: readonly Statement[] } = JSON.parse(blocksBelow(heading)[0] ?? '{}')
+    return policy.Statement
+  })
+}
+
+/** The rule for a user of Redis. */
+export function documentedRule(): string {
+  return blocksBelow('Redis')[0] ?? ''
 }
 
 /**
@@ -43,6 +51,7 @@ export function callOf(operation: string, input: Readonly<Record<string, unknown
   const keyOf = (key: unknown): string => (key as { PK: { S: string } }).PK.S
   const values = input['ExpressionAttributeValues'] as { readonly ':pk'?: { readonly S: string } } | undefined
   if (operation === 'Query') return { action, table: String(input['TableName']), keys: [values?.[':pk']?.S ?? ''] }
+  if (operation === 'DescribeTimeToLive') return { action, table: String(input['TableName']), keys: [] }
   const item = input['Key'] ?? input['Item']
   if (item !== undefined) return { action, table: String(input['TableName']), keys: [keyOf(item)] }
   const [[table, request] = ['', {}]] = Object.entries(input['RequestItems'] as Record<string, unknown>)
@@ -52,11 +61,13 @@ export function callOf(operation: string, input: Readonly<Record<string, unknown
   return { action, table, keys }
 }
 
-/** Whether IAM would allow a call. Without a key `ForAllValues` would hold of anything. */
+/** Whether IAM would allow a call. A condition on keys would hold of a call without any, so that it is taken for refused. */
 export function isAllowed(
   { Effect, Action, Resource, Condition }: Statement,
   { action, table, keys }: DynamoDBCall,
 ): boolean {
+  const isMeant = Effect === 'Allow' && Action.includes(action) && Resource.endsWith(`:table/${table}`)
+  if (Condition === undefined) return isMeant
   const patterns = Condition['ForAllValues:StringLike']['dynamodb:LeadingKeys'].map(
     (pattern) =>
       new RegExp(
@@ -67,5 +78,5 @@ export function isAllowed(
       ),
   )
   const keysMatch = keys.length > 0 && keys.every((key) => patterns.some((pattern) => pattern.test(key)))
-  return Effect === 'Allow' && Action.includes(action) && Resource.endsWith(`:table/${table}`) && keysMatch
+  return isMeant && keysMatch
 }

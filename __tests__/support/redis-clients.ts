@@ -1,6 +1,6 @@
 /**
  * The clients that the Redis storage takes as they are. The tests run for each of them, and the table in
- * `docs/operate/storage.md` lists them.
+ * `docs/operate/storage-clients.md` lists them.
  *
  * @module
  */

@@ -224,7 +224,7 @@ export interface CircuitPage {
 
 /** One thing that a check of the breaker has found. */
 export interface Finding {
-  /** Stable, for programs, for instance `store-misconfigured`. `docs/operate/storage.md` lists all of them. */
+  /** Stable, for programs, for instance `store-misconfigured`. `docs/operate/check.md` lists all of them. */
   readonly code: string
   /** `error`: in an outage the breaker would not do its work. `warning`: it would do it worse. `info`: good to know. */
   readonly severity: 'error' | 'warning' | 'info'
