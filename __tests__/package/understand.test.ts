@@ -1,4 +1,4 @@
-/** The pages of `docs/understand` that say what the code does: they name files that there are, and count as it counts. */
+/** Pages that repeat what the code or another page says: they name files that there are, and have the same figures. */
 
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -71,5 +71,23 @@ describe('the example of docs/understand/verdict.md', () => {
     if (suspicion(record, now + 900, settings) === 'innocent') {
       expect(dismiss(record, now, tokens)).toMatchObject({ dismissals: 1, suspectedAt: undefined })
     }
+  })
+})
+
+describe('the summary of the evidence', () => {
+  const evidence = join(root, 'docs/evidence')
+  const rows = readFileSync(join(evidence, 'README.md'), 'utf8')
+    .split('\n')
+    .filter((line) => line.startsWith('| ') && line.includes('**'))
+
+  it('has figures for most promises', () => {
+    expect(rows.length).toBeGreaterThanOrEqual(12)
+  })
+
+  it.each(rows)('has the figures of the page that it links to: %s', (row) => {
+    const [, page = ''] = /\]\(([^)#]+)/.exec(row) ?? []
+    const text = readFileSync(join(evidence, page), 'utf8')
+    const figures = [...row.matchAll(/\*\*(.+?)\*\*/g)].map(([, figure]) => figure)
+    expect(figures.filter((figure) => !text.includes(figure as string))).toEqual([])
   })
 })
