@@ -40,12 +40,37 @@ export async function librarySize(library: keyof typeof used): Promise<Size> {
   return { minified: contents.length, gzipped: gzipSync(contents, { level: 9 }).length }
 }
 
+/** What a handler with one service is in a single file, as most bundlers leave it: every adapter is in it. */
+export async function oneFile(adapter: Adapter, minify: boolean): Promise<Size> {
+  const { outputFiles } = await build({
+    ...bundling,
+    minify,
+    stdin: { resolveDir: root, contents: handlerWith(adapter) },
+    external: notBundled,
+  })
+  const { contents } = outputFiles[0] as { contents: Uint8Array }
+  return { minified: contents.length, gzipped: gzipSync(contents, { level: 9 }).length }
+}
+
 const used = {
   '@aws-sdk/client-dynamodb':
     'DynamoDBClient, GetItemCommand, BatchGetItemCommand, UpdateItemCommand, DeleteItemCommand, BatchWriteItemCommand',
   ioredis: 'Redis',
   '@middy/core': 'default',
+  opossum: 'default',
+  cockatiel: 'circuitBreaker, ConsecutiveBreaker, handleAll, timeout, bulkhead, wrap, TimeoutStrategy',
 } as const
+
+type Adapter = 'memory' | 'dynamodb' | 'redis'
+
+const notBundled = ['@middy/core', '@aws-sdk/*', 'ioredis']
+
+function handlerWith(adapter: Adapter): string {
+  return `
+import middy from '@middy/core'
+import { circuitBreaker } from './src/index.ts'
+export const handler = middy().use(circuitBreaker({ services: ['stripe'], storage: '${adapter}' })).handler(async () => 1)`
+}
 
 const bundling = {
   absWorkingDir: root,
@@ -63,19 +88,13 @@ const bundling = {
  *
  * @param adapter the module of the adapter that is chosen, for instance `dynamodb`
  */
-export async function bundle(adapter: 'memory' | 'dynamodb' | 'redis'): Promise<Bundle> {
+export async function bundle(adapter: Adapter): Promise<Bundle> {
   const { outputFiles, metafile } = await build({
     ...bundling,
-    stdin: {
-      resolveDir: root,
-      contents: `
-import middy from '@middy/core'
-import { circuitBreaker } from './src/index.ts'
-export const handler = middy().use(circuitBreaker({ services: ['stripe'], storage: '${adapter}' })).handler(async () => 1)`,
-    },
+    stdin: { resolveDir: root, contents: handlerWith(adapter) },
     outdir: 'bundled',
     splitting: true,
-    external: ['@middy/core', '@aws-sdk/*', 'ioredis'],
+    external: notBundled,
     metafile: true,
   })
   const contentsOf = new Map(

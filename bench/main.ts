@@ -23,6 +23,7 @@ const parts: Readonly<Record<string, readonly string[]>> = {
   allocations: roomy,
   profile: [],
   invocations: [],
+  'warm-up': [],
   telemetry: [],
   runtime: [],
   store: [],

@@ -22,17 +22,21 @@ export async function machine(): Promise<string> {
 export async function page(sections: readonly Section[]): Promise<string> {
   return `# Benchmarks
 
-What the package costs, beside what people would use instead. \`npm run bench\` has measured and written this page; a run
-that only shows that it works is part of \`npm test\`.
+The costs of the package, beside those of the packages that people would use instead. \`npm run bench\` measures and writes this page. \`npm test\`
+runs a short version, which shows that the benchmarks work.
 
 ${await machine()}.
 
-**How to read it.** Compare ratios, not times: another machine has other times, and one that is busy too. What is compared
-was measured in one run of one process, in rounds: every round runs each case for some milliseconds, in an order that moves
-on from round to round. A ratio is the median of the quotients within each round, a time the shortest average of a round.
-Every part has a process of its own, and every case a loop of its own, so that none is compiled for what another does. The
-peers have their defaults but for what a table says. A guard costs less than a microsecond, a call over a network milliseconds:
-none of this is a reason to choose or to leave a circuit breaker, only to know that it may stand around every call.
+**How to read it.** Compare ratios, not times: another machine has other times, and so has a busy one.
+
+- The cases of a table were measured in one process, in rounds. Each round runs each case for some milliseconds, and the order changes from
+  round to round.
+- A ratio is the median of the quotients within each round. A time is the shortest average of a round.
+- Each part has a process of its own, and each case a loop of its own, so that V8 compiles no case for another.
+- The other packages have their defaults, except where a table says otherwise.
+
+A guard costs less than a microsecond, and a call over a network milliseconds. So these figures do not decide for or against a circuit
+breaker. They show that it can stand around every call.
 
 ${targetsTable(sections)}
 

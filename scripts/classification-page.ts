@@ -1,5 +1,5 @@
 /**
- * Writes the tables of `docs/understand/classification.md` from what real clients do: `npm run classification`.
+ * Writes the tables of `docs/evidence/clients.md` from what real clients do: `npm run classification`.
  *
  * @module
  */
@@ -9,10 +9,10 @@ import { fileURLToPath } from 'node:url'
 import { observeMatrix } from '../__tests__/clients/matrix.ts'
 import { withMatrix } from '../__tests__/clients/page.ts'
 
-const file = fileURLToPath(new URL('../docs/understand/classification.md', import.meta.url))
+const file = fileURLToPath(new URL('../docs/evidence/clients.md', import.meta.url))
 const { observations, failures } = await observeMatrix()
 if (failures.length > 0) throw new Error(JSON.stringify(failures, undefined, 2))
 await writeFile(file, withMatrix(await readFile(file, 'utf8'), observations))
-console.log(`${observations.length} cells are in docs/understand/classification.md.`)
+console.log(`${observations.length} cells are in docs/evidence/clients.md.`)
 // What the clients keep open.
 process.exit()

@@ -167,9 +167,9 @@ const measureAll = () => ({
   hotKey: measureHotKey(),
 })
 
-/** The figures of the rule before. */
-const before: Partial<Verdicts> = JSON.parse(
-  readFileSync(new URL('fleet-verdict-before.json', import.meta.url), 'utf8'),
+/** The figures of the shared counter. */
+const counter: Partial<Verdicts> = JSON.parse(
+  readFileSync(new URL('fleet-shared-counter.json', import.meta.url), 'utf8'),
 )
 
 const measured: ReturnType<typeof measureAll> =
@@ -249,7 +249,7 @@ function charts({ outages, verdicts }: ReturnType<typeof measureAll>): Record<st
         limit('limit of writes', 1, hotKeyLimit.writes),
       ],
     },
-    ...verdictCharts(verdicts, before),
+    ...verdictCharts(verdicts, counter),
   }
 }
 
@@ -270,23 +270,26 @@ function page({
 
 # Fleets of 1 to ${count(largest)} instances
 
-Every figure here comes from the simulator in \`__tests__/simulation\`: the real engine and middleware, with a virtual
-clock in place of the real one. The same seed gives the same figures.
+All figures come from the simulator in \`__tests__/simulation\`. It runs the real engine and middleware with a virtual clock. The same seed
+gives the same figures. \`npm run fleet-curves\` measures them and writes this page.
 
-Unless a table says otherwise: default settings (\`failureThreshold\` 3, \`resetTimeout\` 10 s, \`cacheTtl\` 5 s); each
-instance is called once a second at random (Poisson) times, does one invocation at a time and is frozen in between; one
-call per invocation; Lambda's timeout is 3 s. The service answers in about 50 ms and fails in about 10 ms. The way to the
-store and the way back take about 2 ms each. Latencies vary log-normally (σ = 0.4). Clocks agree.
-A fleet starts over one \`cacheTtl\`, so that its reads are spread as those of a fleet that has been running for long.
-Medians over the seeds 1, 2, 3, …: 7 seeds up to 100 instances, 3 at 1 000, 1 at 10 000.
+Unless a table says otherwise:
+
+- The settings are the defaults (\`failureThreshold\` 3, \`resetTimeout\` 10 s, \`cacheTtl\` 5 s). Lambda's timeout is 3 s.
+- Each instance is called once a second, at random (Poisson) times. It handles one invocation at a time, with one call in each, and is
+  frozen in between.
+- The service answers in about 50 ms and fails in about 10 ms. The way to the store and the way back take about 2 ms each. Latencies vary
+  log-normally (σ = 0.4). Clocks agree.
+- The instances start over one \`cacheTtl\`, so that their reads are spread as in a fleet that has been running for long.
+- Figures are medians over the seeds 1, 2, 3, …: 7 seeds up to 100 instances, 3 at 1 000, 1 at 10 000.
 
 ## An outage of ${outageSeconds} s
 
-The fleet is at rest for ${times.rest / 1_000} s, then every call fails for ${outageSeconds} s, then the service is well again.
+The fleet is at rest for ${times.rest / 1_000} s. Then every call fails for ${outageSeconds} s. Then the service works again.
 
 ![Calls that reach a dead service](fleet/calls.svg)
 
-Calls that reached the dead service, and in brackets how many more did as probes:
+Calls that reached the dead service. Brackets: probes, which come on top.
 
 ${table(
   ['instances', 'one circuit for the fleet', 'a circuit in each instance', 'no circuit'],
@@ -298,9 +301,9 @@ ${table(
   ]),
 )}
 
-"A circuit in each instance" is the same engine with a store of its own in each process. It needs \`failureThreshold\`
-failures in every instance, and probes from every instance. With a shared circuit an instance learns of the outage when it
-next reads the record, at most one \`cacheTtl\` later, or as soon as it wants to raise a suspicion of its own.
+"A circuit in each instance" is the same engine with a store of its own in each process. It needs \`failureThreshold\` failures and probes in
+every instance. With one circuit, an instance learns of the outage from its next read of the record, at most one \`cacheTtl\` later, or
+when it wants to raise a suspicion itself.
 
 ![Time to protection and to service](fleet/protection.svg)
 
@@ -325,18 +328,18 @@ ${table(
   ]),
 )}
 
-Protected: the last call has reached the service other than as a probe. Served: the last call has been refused. The times to open in a small
-fleet are those of its calls: three have to fail. How long the circuit takes to close depends on when in its 10 s of
-waiting the service recovers.
-From then on it takes a look of each instance, within about a second in a fleet that one item can serve, and a pause between calls.
+- Protected: the last call except probes has reached the service. Served: the last call has been refused.
+- A small fleet opens its circuit as fast as its calls come, because three have to fail.
+- The time to close depends on when the service recovers within the 10 s in which the circuit is open. After that each instance has to look at
+  the record, which takes about a second in a fleet that one item can serve, and to receive a call.
 
 ## Load on the store
 
 ![Requests in the busiest second](fleet/load.svg)
 
-Reads / writes in the busiest second. One DynamoDB item serves ${count(hotKeyLimit.reads)} reads and ${count(hotKeyLimit.writes)} writes a second; here it is not throttled.
-At rest: the last ${times.rest / 2_000} s before the outage. Onset: its first 2 s. Recovery: the ${times.recovery / 1_000} s after it.
-Strongly consistent reads of an item up to 4 KB count one each.
+Reads / writes in the busiest second. One DynamoDB item serves ${count(hotKeyLimit.reads)} reads and ${count(hotKeyLimit.writes)} writes a second; this table does not enforce that. A
+strongly consistent read of an item up to 4 KB counts as one. Rest: the last ${times.rest / 2_000} s before the outage. Onset: its first 2 s. Recovery: the
+${times.recovery / 1_000} s after it.
 
 ${table(
   ['instances', ...phases],
@@ -376,19 +379,19 @@ ${table(
   ],
 )}
 
-An instance whose read is throttled lets the record live longer, and shorter again with each answer, so that a fleet comes to read
-as often as the item can bear. It claims less often, and waits for others to probe: throttled is not dead. Most refusals are those of
-the first ${times.rest / 1_000} s, in which the fleet, which is new, finds that out. Then a look of each instance takes
-${Math.ceil(crowd / hotKeyLimit.reads)} s at least in the largest of these fleets.
+An instance whose read is throttled keeps its copy of the record for longer. Each answer makes that time shorter again. So a fleet comes
+to read as often as the item can serve. An instance that is throttled also claims probes less often, and leaves them to others: a store that
+throttles is not dead. Most refusals fall into the first ${times.rest / 1_000} s, in which the new fleet learns this. After that, a look of all instances takes at
+least ${Math.ceil(crowd / hotKeyLimit.reads)} s in the largest of these fleets.
 
-Who has more instances than one item can serve should read less: with a longer \`cacheTtl\`, or with
-\`consistentRead: false\`, which costs half as much, or keep the state in Redis.
+A fleet that is too large for one item should read less: with a longer \`cacheTtl\`, with \`consistentRead: false\`, which costs half as
+much, or with the state in Redis.
 
 ### Up to which fleet size the limit holds
 
-Every phase was run at sizes of a ladder (${count(ladder[0] as number)} to ${count(ladder.at(-1) as number)}, about 25 % apart), up to ${count(mostCalls)} calls a second, seed 1: the
-largest fleet of which no second exceeds the limit, and in brackets the next one, of which one does. "All" is the smallest.
-Here the outage lasts 14 s, and 14 s after it are counted: one round of probes in each.
+Each phase was run with fleets of ${count(ladder[0] as number)} to ${count(ladder.at(-1) as number)} instances, in steps of about 25 %, up to ${count(mostCalls)} calls a second, seed 1. A cell has the largest
+fleet in which no second exceeds the limit. Brackets: the next larger fleet, in which one second does. "All" is the smallest of the four.
+Here the outage lasts 14 s and the recovery 14 s, with one round of probes in each.
 
 ${table(
   ['calls a second of each instance', ...phases, 'all'],
@@ -403,7 +406,7 @@ ${table(
   ]),
 )}
 
-${verdictSection(verdicts, before)}
+${verdictSection(verdicts, counter)}
 ## What settings change
 
 ${count(middle)} instances, seed 1.
@@ -444,8 +447,8 @@ ${table(
   ]),
 )}
 
-At a threshold of 1 there is no second opinion, and the circuit is open most of the time. The ideal counter goes on counting while ours is
-open or probes; in the formula it is open for 10 s after each trip. Here the outage lasts 30 s; in the other tables ${outageSeconds} s.
+At a threshold of 1 there is no second opinion, and the circuit is open most of the time. The ideal counter sees every call, and goes on counting
+while our circuit is open. In the formula it is open for 10 s after each trip. Here the outage lasts 30 s; in the other tables ${outageSeconds} s.
 
 ${table(
   [
@@ -464,8 +467,7 @@ ${table(
   ]),
 )}
 
-An instance whose clock is ahead finds \`retryAt\` passed sooner and probes sooner.
-What it stores is ahead by as much for everyone else.
+An instance whose clock is ahead probes sooner, because it finds \`retryAt\` passed. The instants that it stores are ahead for all others.
 
 ${keysIn(readFileSync(new URL('../docs/evidence/fleet.md', import.meta.url), 'utf8'))}
 `

@@ -65,12 +65,13 @@ function section(rows: readonly Row[]): string {
   const load = ({ reads, writes }: KeyedFigures['rest']) => `${significant(reads)} / ${significant(writes)}`
   return `## A circuit for each key
 
-[Keyed services](../use/keys.md): ${rate} calls a second of each instance, one in an invocation, each for one of so many keys. After
-${times.rest / 1_000} s keys die for ${times.outage / 1_000} s: every call of them fails. \`parent\`: the service as a whole has a circuit, too. \`maxKeys\` 10 000,
-seed 1. In all of these runs no key has ever had two probes at once, no operation has run under an open circuit, no transition
-was told twice, and no circuit opened but those of dead keys and, where all were dead, that of the service.
+[Keyed services](../use/keys.md): each instance has ${rate} calls a second, one in an invocation, each for one of many keys. After ${times.rest / 1_000} s keys die for
+${times.outage / 1_000} s: every call to them fails. With \`parent\`, the service as a whole has a circuit, too. \`maxKeys\` is 10 000, seed 1.
 
-One dead key, which gets every tenth call; the other keys share the rest:
+In all of these runs no key ever had two probes at once, no operation ran under an open circuit, and no transition fired two events. Only the
+circuits of dead keys opened and, where all keys were dead, that of the service.
+
+One dead key gets every tenth call. The other keys share the rest:
 
 ${table(
   [
@@ -117,8 +118,8 @@ ${table(
   }),
 )}
 
-Without \`parent\` each key has to fail three times, so that a fleet that calls many keys rarely calls a dead service nearly
-always; with it the service opens after a handful.
+Without \`parent\` each key has to fail three times. A fleet that calls many keys, each of them rarely, then sends nearly all of its calls to the
+dead service. With \`parent\` the circuit of the service opens after a handful.
 
 Reads / writes a second, of the whole fleet:
 
@@ -134,8 +135,7 @@ ${table(
   ]),
 )}
 
-An instance that calls a key for the first time in a \`cacheTtl\` reads it: where calls rarely meet the same key again, that is a
-read for each call.`
+An instance reads a key that it calls for the first time in a \`cacheTtl\`. If calls rarely meet the same key again, that is a read for each call.`
 }
 
 /** The page with the section replaced. */

@@ -1,8 +1,8 @@
 /**
  * The part of `docs/evidence/fleet.md` that says who opens the circuit: measured by `npm run fleet-curves`.
  *
- * `fleet-verdict-before.json` holds the same figures of the rule that it has replaced: the third failure in a row of
- * anybody opened the circuit, one instance's pair of failures counted for two.
+ * `fleet-shared-counter.json` holds the same figures of another rule, which an earlier engine had: the third failure in a row of
+ * any instance opened the circuit, and two failures in a row of one instance counted for two.
  *
  * @module
  */
@@ -201,7 +201,7 @@ export function measureVerdicts(quick: boolean, progress: (what: string) => void
 
 // ------------------------------------------------------------------------------------------------------------ charts
 
-export function verdictCharts(now: Verdicts, before: Partial<Verdicts>): Record<string, Chart> {
+export function verdictCharts(now: Verdicts, counter: Partial<Verdicts>): Record<string, Chart> {
   const sizes = (rate: number) => now.outages.filter((row) => row.rate === rate && row.size[1] === 1)
   const line = (
     name: string,
@@ -218,7 +218,7 @@ export function verdictCharts(now: Verdicts, before: Partial<Verdicts>): Record<
       return [row.size[0], ms === undefined ? undefined : ms / 1_000]
     }),
   })
-  const old = (rate: number) => before.outages?.filter((row) => row.rate === rate && row.size[1] === 1) ?? []
+  const old = (rate: number) => counter.outages?.filter((row) => row.rate === rate && row.size[1] === 1) ?? []
   const opening = (runs: readonly Outage[]) => median(runs.map(({ toOpen = Number.POSITIVE_INFINITY }) => toOpen))
   return {
     verdict: {
@@ -229,7 +229,7 @@ export function verdictCharts(now: Verdicts, before: Partial<Verdicts>): Record<
         line('every call fails', 0, sizes(1), ({ quiet }) => opening(quiet)),
         line('every call fails, after 2 % errors', 0, sizes(1), ({ noisy }) => opening(noisy), true),
         line('60 % fail', 1, sizes(0.6), ({ quiet }) => opening(quiet)),
-        line('every call fails, the rule before', 3, old(1), ({ quiet }) => opening(quiet), true),
+        line('every call fails, shared counter', 3, old(1), ({ quiet }) => opening(quiet), true),
         line('half of the windows of 100 calls', 2, sizes(1), ({ window }) => window?.toOpen, true),
       ],
     },
@@ -239,20 +239,20 @@ export function verdictCharts(now: Verdicts, before: Partial<Verdicts>): Record<
       y: { label: 'per cent', isLogarithmic: true, ticks: powersOfTen(-1, 2, String) },
       lines: [
         {
-          name: 'now, the worst seed',
+          name: 'the verdict, worst seed',
           colour: 0,
           points: now.bad.map(({ size, runs }): [number, number] => [
             size[0],
             100 * Math.max(...runs.map(({ refused }) => refused)),
           ]),
         },
-        ...(before === undefined
+        ...(counter === undefined
           ? []
           : [
               {
-                name: 'the rule before, median',
+                name: 'shared counter, median',
                 colour: 1,
-                points: (before.bad ?? []).map(({ size, runs }): [number, number] => [
+                points: (counter.bad ?? []).map(({ size, runs }): [number, number] => [
                   size[0],
                   100 * median(runs.map(({ refused }) => refused)),
                 ]),
@@ -265,7 +265,7 @@ export function verdictCharts(now: Verdicts, before: Partial<Verdicts>): Record<
 
 // -------------------------------------------------------------------------------------------------------------- page
 
-export function verdictSection(now: Verdicts, before: Partial<Verdicts>): string {
+export function verdictSection(now: Verdicts, counter: Partial<Verdicts>): string {
   const sizeText = ([instances, rate]: Size) => `${count(instances)} × ${rate}`
   const refused = ({ refused: part }: BadInstance) => `${significant(100 * part)} %`
   const opens = (runs: readonly Outage[]) => {
@@ -273,7 +273,7 @@ export function verdictSection(now: Verdicts, before: Partial<Verdicts>): string
     return middle === Number.POSITIVE_INFINITY ? 'not within a minute' : duration(middle)
   }
   const failures = (runs: readonly Outage[]) => count(median(runs.map((run) => run.failures)))
-  const beforeOf = <Row extends { readonly size: Size }>(
+  const counterOf = <Row extends { readonly size: Size }>(
     rows: readonly Row[] | undefined,
     row: { readonly size: Size; readonly rate?: number; readonly errorRate?: number },
   ) =>
@@ -283,20 +283,20 @@ export function verdictSection(now: Verdicts, before: Partial<Verdicts>): string
     })
   return `## Who opens the circuit
 
-A failure only raises a suspicion. Everyone who knows of it reports what its next calls come to, and that sample decides
-([the rule](../understand/how-it-works.md#who-opens-the-circuit)). "Before" is the rule that this one has replaced: three failures in a row, of
-anybody, opened the circuit. "n × r" is n instances with r calls a second each.
+A failure raises a suspicion, and the outcomes of the calls that follow decide ([the rule](../understand/verdict.md)). "Shared counter" is another
+rule, for comparison: the third failure in a row, of any instance, opens the circuit. An earlier engine had it. Its figures are kept in
+\`scripts/fleet-shared-counter.json\`. "n × r" means n instances with r calls a second each.
 
 ### One instance cannot reach a service that works
 
-Healthy calls that were refused in 300 s, each seed, and when the circuit opened. Bound: 7 %, nothing after 15 s.
+Calls of the healthy instances that were refused in 300 s, for each seed, and when the circuit opened. The bound is 7 %, and no opening after 15 s.
 
 ![Refused calls of the healthy instances](fleet/bad.svg)
 
 ${table(
-  ['fleet', 'refused, each seed', 'opened after', 'before: refused, median'],
+  ['fleet', 'refused, each seed', 'opened after', 'shared counter: refused, median'],
   now.bad.map((row) => {
-    const old = beforeOf(before.bad, row)
+    const old = counterOf(counter.bad, row)
     const all = row.runs.flatMap(({ openings }) => openings)
     return [
       sizeText(row.size),
@@ -309,9 +309,9 @@ ${table(
 
 ### A service that fails now and then
 
-False trips that were seen, added over the seeds; then what one counter that sees every call would have done (three in a
-row), and how often a window of the last 100 calls of one instance would have opened (half of at least 10 calls). Then the
-writes of the whole fleet to the one item, in a second on average.
+The table counts openings of a circuit whose service works, over all seeds. It compares them with two other rules. The ideal counter sees every
+call and opens at three failures in a row. The windows are those of the last 100 calls of each instance; one opens when half of at least 10
+calls have failed. Writes are those of the whole fleet to the item, in a second on average.
 
 ${table(
   [
@@ -322,10 +322,10 @@ ${table(
     'ideal counter',
     'windows',
     'writes a second',
-    'before: false trips',
+    'shared counter: false trips',
   ],
   now.noise.map((row) => {
-    const old = beforeOf(before.noise, row)
+    const old = counterOf(counter.noise, row)
     const sum = (figure: (run: Noise) => number) => row.runs.reduce((total, run) => total + figure(run), 0)
     return [
       sizeText(row.size),
@@ -340,18 +340,18 @@ ${table(
   }),
 )}
 
-The writes are highest at the beginning, when nobody knows yet how noisy the service is: each instance's first failure is worth
-a write then. The longer it lasts, the rarer a suspicion is: 1 000 × 10 at 1 % writes some 20 times a second after two minutes, and ever
-less; 10 000 × 1 at 20 % some 150 times.
+The writes are most at the beginning, when the fleet does not know how noisy the service is. Then the first failure of each instance raises a
+suspicion. Suspicions become rarer with time: 1 000 × 10 at 1 % writes some 20 times a second after two minutes, and ever less;
+10 000 × 1 at 20 % some 150 times.
 
 ### Bursts of cold starts
 
-5 000 instances start within a second, nothing is stored, 0.2 calls a second each. Runs in which the circuit opened within 10 s.
+5 000 instances start within a second, each with 0.2 calls a second, and nothing is stored. The table counts runs in which the circuit opened within 10 s.
 
 ${table(
-  ['errors', 'opened falsely', 'ideal counter', 'before'],
+  ['errors', 'opened falsely', 'ideal counter', 'shared counter'],
   now.cold.map((row) => {
-    const old = before.cold?.find(({ errorRate }) => errorRate === row.errorRate)
+    const old = counter.cold?.find(({ errorRate }) => errorRate === row.errorRate)
     return [
       percent(row.errorRate),
       `${row.opens} of ${row.seeds}`,
@@ -363,15 +363,16 @@ ${table(
 
 ### Outages
 
-From the beginning of the outage until the circuit is stored as open, and the failed calls until then; medians. "After errors": the service
-has had 2 % errors before, for the time in brackets. The last column: when half of the instances' own windows of 100 calls would have opened.
+The time from the beginning of the outage until the circuit is stored as open, and the failed calls until then, as medians. "After errors":
+the service had 2 % errors before, for the time in brackets. Windows: when half of the instances' windows of 100 calls would have
+opened.
 
 ![From the outage to an open circuit](fleet/verdict.svg)
 
 ${table(
-  ['fleet', 'fail', 'opens after', 'failed calls', 'after errors', 'before', 'windows'],
+  ['fleet', 'fail', 'opens after', 'failed calls', 'after errors', 'shared counter', 'windows'],
   now.outages.map((row) => {
-    const old = beforeOf(before.outages, row)
+    const old = counterOf(counter.outages, row)
     return [
       sizeText(row.size),
       percent(row.rate),
@@ -384,32 +385,32 @@ ${table(
   }),
 )}
 
-Failed calls until a fleet opens whose instances are called seldom; each seed:
+Failed calls until the circuit opens, in fleets whose instances are called seldom, for each seed:
 
 ${table(
-  ['fleet', 'quiet before', 'after an hour of 1 % errors', 'before, quiet'],
+  ['fleet', 'quiet before', 'after an hour of 1 % errors', 'shared counter, quiet before'],
   now.sparse.map((row) => {
-    const old = beforeOf(before.sparse, row)
+    const old = counterOf(counter.sparse, row)
     const list = (runs: readonly Outage[]) =>
       runs.map((run) => (run.toOpen === undefined ? 'not' : String(run.failures))).join(', ')
     return [sizeText(row.size), list(row.quiet), list(row.noisy), old === undefined ? '' : list(old.quiet)]
   }),
 )}
 
-20 warm instances are called in turn, one a second, when the service dies. Failed calls until the circuit opens, each seed:
+20 warm instances are called in turn, one a second, when the service dies. Failed calls until the circuit opens, for each seed:
 
 ${table(
-  ['`failureThreshold`', 'failed calls', 'before'],
+  ['`failureThreshold`', 'failed calls', 'shared counter'],
   now.inTurn.map(({ threshold, failures: all }) => {
-    const old = before.inTurn?.find((row) => row.threshold === threshold)
+    const old = counter.inTurn?.find((row) => row.threshold === threshold)
     const list = (values: readonly (number | undefined)[]) => values.map((value) => value ?? 'not in 40').join(', ')
     return [String(threshold), list(all), old === undefined ? '' : list(old.failures)]
   }),
 )}
 
-- 100 warm instances fail once each, all at once: the circuit is open after ${now.atOnce.map(({ toOpen }) => duration(toOpen)).join(', ')}, with the first
-  call after that; a new instance that is called after 1.5 s is refused in ${now.atOnce.filter(({ isRefused }) => isRefused).length} of ${now.atOnce.length} seeds.
-- Three cold instances fail one after another: ${now.coldOnes
+- 100 warm instances fail once each, all at once. The circuit opens after ${now.atOnce.map(({ toOpen }) => duration(toOpen)).join(', ')}, with the next call. A
+  new instance that is called after 1.5 s is refused in ${now.atOnce.filter(({ isRefused }) => isRefused).length} of ${now.atOnce.length} seeds.
+- Three new instances fail one after another: ${now.coldOnes
     .map(
       ({ pause, runs }) =>
         `${duration(pause)} apart, the circuit opened at failure ${[...new Set(runs.map((run) => run.failures))].join(' or ')} with ${[...new Set(runs.map((run) => run.openings))].join(' or ')} event`,
@@ -419,12 +420,12 @@ ${table(
 
 ### After the recovery
 
-From the first success until the last refusal, one item's limits in force; each seed. Bounds: 1.5 s for 10 × 2, 3 s for 1 000 × 1.
+The time from the first success until the last refusal, for each seed, with the limits of one item in force. The bounds are 1.5 s for 10 × 2, and 3 s for 1 000 × 1.
 
 ${table(
-  ['fleet', 'goes on refusing for', 'reads in the busiest second', 'reads throttled', 'before'],
+  ['fleet', 'goes on refusing for', 'reads in the busiest second', 'reads throttled', 'shared counter'],
   now.tails.map((row) => {
-    const old = beforeOf(before.tails, row)
+    const old = counterOf(counter.tails, row)
     return [
       sizeText(row.size),
       row.runs.map(({ tail }) => duration(tail)).join(', '),

@@ -1,5 +1,6 @@
 /**
- * Makes `docs/evidence/mutation-testing.md` of Stryker's reports and of the reasons in `mutation-reasons.json`.
+ * Makes `docs/evidence/mutation-testing.md` of Stryker's reports, and `mutation-survivors.json` beside it: each survivor with its
+ * reason from `mutation-reasons.json`.
  *
  * A reason belongs to a mutant by its file, the line of code that it is in and what it puts there, not by a line number,
  * so that it stays with the code and goes with it.
@@ -51,6 +52,14 @@ interface Survivor {
   readonly change: string
 }
 
+/** A survivor in `mutation-survivors.json`. */
+interface Explained extends Survivor {
+  readonly file: string
+  /** Absent: nobody has given a reason. */
+  readonly kind?: string
+  readonly because?: string
+}
+
 /**
  * @returns what is not as it should be: scores that are too low, mutants that were not tested, survivors without a
  *   reason, reasons without a survivor
@@ -59,7 +68,7 @@ export async function writeMutationPage(root: string): Promise<string[]> {
   const reasons: Reasons = JSON.parse(await readFile(new URL('mutation-reasons.json', import.meta.url), 'utf8'))
   const complaints: string[] = []
   const rows: Row[] = []
-  const sections: string[] = []
+  const all: Explained[] = []
   const unmeasured: string[] = []
   for (const target of mutationTargets) {
     const report = await readReport(root, target)
@@ -97,9 +106,12 @@ export async function writeMutationPage(root: string): Promise<string[]> {
     for (const { line, change, reason } of explained) {
       if (reason === undefined) complaints.push(`${target.file}: no reason for ${change}\n    in ${line}`)
     }
-    if (survivors.length > 0) sections.push(sectionOf(target.file, explained, reasons))
+    for (const { line, change, reason: { kind, because } = {} } of explained) {
+      all.push({ file: target.file, line, change, ...(kind && { kind }), ...(because && { because }) })
+    }
   }
-  await writeFile(`${root}/docs/evidence/mutation-testing.md`, pageOf(rows, sections, unmeasured, reasons))
+  await writeFile(`${root}/docs/evidence/mutation-testing.md`, pageOf(rows, all, unmeasured, reasons))
+  await writeFile(`${root}/docs/evidence/mutation-survivors.json`, `${JSON.stringify(all, undefined, 2)}\n`)
   return complaints
 }
 
@@ -137,31 +149,6 @@ function explains({ line, mutants }: Reason, survivor: Survivor): boolean {
   return line === survivor.line && (mutants === undefined || mutants.includes(survivor.change))
 }
 
-function sectionOf(
-  file: string,
-  survivors: readonly (Survivor & { readonly reason: Reason | undefined })[],
-  { kinds }: Reasons,
-): string {
-  const lines = [`### ${file}`, '']
-  for (const [kind, { title }] of [...Object.entries(kinds), ['', { title: 'Without a reason' }] as const]) {
-    const own = survivors.filter(({ reason }) => (reason?.kind ?? '') === kind)
-    if (own.length === 0) continue
-    lines.push(`**${title}** (${own.length})`, '')
-    for (const [line, ofLine] of Map.groupBy(own, (survivor) => survivor.line)) {
-      const because = [...new Set(ofLine.flatMap(({ reason }) => reason?.because ?? []))].join(' ')
-      lines.push(`- ${code(line)}${because ? `: ${because}` : ''}`)
-      for (const { change } of ofLine) lines.push(`  - ${code(change)}`)
-    }
-    lines.push('')
-  }
-  return lines.join('\n')
-}
-
-function code(text: string): string {
-  const fence = text.includes('`') ? '``' : '`'
-  return fence === '`' ? `\`${text}\`` : `\`\` ${text} \`\``
-}
-
 function scoreOf({ killed, timedOut, survived, uncovered }: Row): number {
   return (100 * (killed + timedOut)) / (killed + timedOut + survived + uncovered)
 }
@@ -172,7 +159,7 @@ function percent(row: Row): string {
 
 function pageOf(
   rows: readonly Row[],
-  sections: readonly string[],
+  survivors: readonly Explained[],
   unmeasured: readonly string[],
   { kinds }: Reasons,
 ): string {
@@ -189,25 +176,36 @@ function pageOf(
     const cells = [row.file, mutants, row.killed, row.timedOut, row.survived, row.uncovered, percent(row)]
     return `| ${cells.join(' | ')} |`
   }
-  return `<!-- Made by \`npm run mutation\`; what is written here by hand is lost. -->
+  const ofKind = (kind: string | undefined) => String(survivors.filter((one) => one.kind === kind).length)
+  const reasonless = survivors.some(({ kind }) => kind === undefined)
+  return `<!-- Made by \`npm run mutation\`; changes by hand are lost. -->
 
 # Mutation testing
 
-[Stryker](https://stryker-mutator.io) changes the code in one place at a time (a \`<\` becomes a \`<=\`, a condition
-becomes \`true\`, a call is left out) and runs the tests. A change that no test notices is a survivor: either a test is
-missing or the change makes no difference. At least ${coreThreshold} % must be noticed in each file of \`src/circuit\`, and
-${otherThreshold} % in every other.
+[Stryker](https://stryker-mutator.io) changes the code in one place at a time and runs the tests. It turns a \`<\` into a \`<=\`, a condition
+into \`true\`, or leaves a call out. A change that no test notices is a survivor: a test is missing, or the change makes no difference. The
+tests must notice at least ${coreThreshold} % of the changes in each file of \`src/circuit\`, and ${otherThreshold} % in every other file.
 
 | file | mutants | killed | timed out | survived | not covered | score |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: |
 ${[...rows, total].map(line).join('\n')}
 
+A mutant that timed out made the code run for ever; it counts as killed. No test reaches a mutant that is *not covered*.
 ${
   unmeasured.length === 0
     ? ''
-    : `Only the files above were measured, each as it was then. These are targets, too, and were not: ${unmeasured.map(code).join(', ')}.\n\n`
-}A mutant that timed out is one that made the code run for ever; it counts as killed. *Not covered* are those that no test
-reaches.
+    : `The table has the files that were measured, each at the time of its run. [The list of
+targets](../../scripts/mutation-targets.ts) has ${unmeasured.length} more.\n`
+}
+## Why mutants survive
+
+Each survivor needs a reason. [The list](mutation-survivors.json) has the line, the change and the reason of each.
+
+| kind | survivors | meaning |
+| --- | ---: | --- |
+${Object.entries(kinds)
+  .map(([kind, { title, text }]) => `| ${title} | ${ofKind(kind)} | ${capital(text)} |`)
+  .join('\n')}${reasonless ? `\n| Without a reason | ${ofKind(undefined)} | The run has failed. |` : ''}
 
 ## How to run it
 
@@ -217,22 +215,19 @@ npm run mutation -- circuit redis    # some of them
 npm run mutation -- --page           # this page alone, from the reports of the last run
 \`\`\`
 
-The run fails if a file scores too low, if a survivor has no reason in \`scripts/mutation-reasons.json\` or if a reason has
-no survivor. Nothing is excluded: the texts of errors are mutated too.
+The run fails if a file scores too low, if a survivor has no reason in \`scripts/mutation-reasons.json\`, or if a reason has no survivor. Nothing
+is excluded: the texts of errors are mutated, too.
 
-- \`scripts/mutation-targets.ts\` says what is mutated and by which tests: for each file the unit tests that are about it,
-  so that a mutant costs a fraction of a second. The property tests and the simulations, which take seconds for each
-  mutant, are left out, and so are tests that start servers or wait for real time: the score is that of the others.
-- The DynamoDB and Redis adapters also run against DynamoDB Local and a Redis server, one of each for the whole run; a
-  unit test with a test double in the client's place comes first.
-- \`scripts/mutation-runner.js\` wraps Stryker's Jest runner: it runs the test files that reach the mutant, first the
-  one that is likely to fail soonest, and stops at the first test that fails. Stryker's own runs all files to the end.
+- \`scripts/mutation-targets.ts\` names the files and the unit tests for each of them, so that a mutant costs a fraction of a second. The
+  score is that of these tests. Property tests and simulations are left out, because they take seconds for each mutant. So are tests that
+  start servers or wait for real time.
+- The DynamoDB and Redis adapters also run against DynamoDB Local and a Redis server, one of each for the whole run. A unit test with a test
+  double in the place of the client runs first.
+- \`scripts/mutation-runner.js\` wraps Stryker's Jest runner. It runs the test files that reach the mutant, first the one that is likely to fail
+  soonest, and stops at the first test that fails. Stryker's own runner runs all files to the end.
+`
+}
 
-## Survivors
-
-${Object.entries(kinds)
-  .map(([, { title, text }]) => `- **${title}**: ${text}`)
-  .join('\n')}
-
-${sections.join('\n')}`.replace(/\n+$/, '\n')
+function capital(text: string): string {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}`
 }

@@ -1,4 +1,4 @@
-/** The tables of `docs/understand/classification.md`, as they were observed. */
+/** The tables of `docs/evidence/clients.md`, as they were observed. */
 
 import type { Client } from './client.ts'
 import { type ClientName, clientNames, clients } from './clients.ts'

@@ -1,4 +1,4 @@
-/** Runs the examples of `docs/understand/classification.md`, as they stand there. */
+/** Runs the examples of `docs/understand/failures.md` and `classifiers.md`, as they stand there. */
 
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer, type Server } from 'node:http'
@@ -28,13 +28,14 @@ interface Examples {
 }
 
 const root = join(import.meta.dirname, '..', '..')
+const read = (page: string): Promise<string> => readFile(join(root, 'docs', 'understand', page), 'utf8')
 let folder: string
 let examples: Examples
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), 'circuit-examples-'))
-  const page = await readFile(join(root, 'docs', 'understand', 'classification.md'), 'utf8')
-  const blocks = [...page.matchAll(/^```ts\n([\s\S]*?)^```$/gm)].map(([, block]) => block as string)
+  const pages = await Promise.all(['failures.md', 'classifiers.md'].map(read))
+  const blocks = [...pages.join('').matchAll(/^```ts\n([\s\S]*?)^```$/gm)].map(([, block]) => block as string)
   const modules = await Promise.all(
     blocks.map(async (block, index) => {
       const file = join(folder, `example-${index}.ts`)
@@ -74,7 +75,7 @@ async function learned<K extends string>(
   return states
 }
 
-describe('the examples of docs/understand/classification.md', () => {
+describe('the examples of docs/understand/failures.md and classifiers.md', () => {
   it('count a 429, thrown or returned, and still a 503 and no 404', async () => {
     const { counting429 } = examples
     expect(await learned(counting429, 'stripe', [thrown({ status: 404 }), returned(404), returned(429)])).toEqual([
@@ -123,7 +124,7 @@ describe('the examples of docs/understand/classification.md', () => {
   })
 
   it('name every message of a gap that is not an error of the protocol', async () => {
-    const page = await readFile(join(root, 'docs', 'understand', 'classification.md'), 'utf8')
+    const page = await read('classifiers.md')
     const named = [...page.matchAll(/^ {2}'(.+)',$/gm)].map(([, message]) => message as string)
     for (const [fault, message] of Object.values(gaps).flatMap((faults) => Object.entries(faults))) {
       // A cancellation has the same message as the timeout, and only the breaker's own timeout tells them apart.

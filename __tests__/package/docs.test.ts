@@ -205,9 +205,9 @@ describe('the guarantees under Lambda', () => {
   })
 
   it('are shown by tests that exist, also those of durable functions', () => {
-    const rows = ['docs/understand/lambda.md', 'docs/use/durable-functions.md'].flatMap((page) => [
-      ...read(page).matchAll(/`(\w+\/[\w/.-]+)`: (.*?)(?=\)\.$| \|$)/gm),
-    ])
+    const rows = ['docs/understand/lambda.md', 'docs/understand/streams.md', 'docs/use/durable-functions.md'].flatMap(
+      (page) => [...read(page).matchAll(/`(\w+\/[\w/.-]+)`: (.*?)(?=\)\.$| \|$)/gm)],
+    )
     expect(rows.length).toBeGreaterThan(15)
     for (const [, file, name] of rows) {
       const exists = read(`__tests__/${file}.test.ts`).includes(`'${name}'`)

@@ -37,7 +37,7 @@ beforeAll(async () => {
       undoing: only('docs/operate/rollout.md', '3. Roll back'),
       opening: only('docs/use/testing.md', 'Try a fallback in production'),
       settings: only('docs/use/settings.md', 'Settings'),
-      loading: only('docs/understand/lambda.md', 'Load the library while the function starts'),
+      loading: only('docs/understand/cold-starts.md', 'Load the library while the function starts'),
       pay: 'export const pay = async (_event: unknown, { circuits }: any) => circuits.stripe.state',
     }),
     startProvider({ body: 'well' }),
@@ -200,7 +200,7 @@ describe('the other blocks that stand for themselves', () => {
     )
   })
 
-  it('read the circuits before the first invocation, as docs/understand/lambda.md has it', async () => {
+  it('read the circuits before the first invocation, as docs/understand/cold-starts.md has it', async () => {
     const { handler } = await deployed<object>('loading', await environment())
     expect(await handler({}, createTestContext())).toBe('CLOSED')
   })

@@ -1,5 +1,5 @@
 /**
- * Runs the handler of docs/understand/lambda.md that passes a streamed body on, as it stands there, in Middy's streaming mode.
+ * Runs the handler of docs/understand/streams.md that passes a streamed body on, as it stands there, in Middy's streaming mode.
  *
  * @module
  */
@@ -37,7 +37,7 @@ const server: Server = createServer((_request, response) => {
   else response.end('first half, and last')
 })
 await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-const [block] = modulesUnder('docs/understand/lambda.md', 'Streams that fail')
+const [block] = modulesUnder('docs/understand/streams.md', 'Pass a body on')
 const modules = await writeModules({ report: block as string })
 afterAll(async () => {
   server.closeAllConnections()

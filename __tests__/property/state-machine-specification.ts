@@ -1,5 +1,5 @@
 /**
- * What DESIGN's section 4 says of one circuit, told a second time and as plainly as possible: the state machine is
+ * The rules of one circuit (`docs/understand/how-it-works.md`), told a second time and as plainly as possible: the state machine is
  * compared with it command by command. It shares nothing with the code, not even the shape: failures, trips, successes
  * and changes of state are lists of what happened, from which counts, generation and epoch follow. Where the page is
  * silent a comment here says what is taken for right. Who may open the circuit is not its subject.

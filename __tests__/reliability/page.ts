@@ -23,51 +23,49 @@ export function reliabilityPage(rows: readonly Row[], half: readonly sustained.R
   const { storageTimeout, cacheTtl, resetTimeout, failureThreshold } = settings
   return `# Reliability
 
-What a broken store does to the functions that use it. \`npm run reliability\` has measured and written this page; a part
-of it runs in \`npm test\`.
+A store can fail in many ways. This page shows what each of them does to the functions that use it. \`npm run reliability\` measures and writes the
+page. \`npm test\` runs a part of it.
 
-- **${byFault.size} faults × ${operations.length} operations, ${rounds} times: ${cells.length - failed.length} of ${cells.length} hold.** The longest that a
-  load, a call or a flush was delayed is ${longestDelay} ms, with a \`storageTimeout\` of ${storageTimeout} ms. Node ${node}.
-- The stores are AWS's DynamoDB Local and real Redis servers. The network breaks in a proxy in front of them
-  (\`__tests__/support/fault-proxy.ts\`), the SDK by \`aws-sdk-client-mock\`, Redis by itself.
-- Each cell is a fleet of two or three instances with a circuit of its own and the real clients of the adapters.
-  \`cacheTtl\` is ${cacheTtl} ms, \`resetTimeout\` ${resetTimeout} ms, \`failureThreshold\` ${failureThreshold}, all else is the default. It is well, the store
-  breaks, the instances are invoked as Middy does it (load, call, flush), and the store is well again.
-- The instances live by a clock of the test's own, so that nothing is decided by how fast the machine is. While the store
-  answers it stands still; where the store leaves them without an answer, it moves. Where the store answers all the same,
-  be it that it refuses, a second fleet goes through everything with a clock that is faster than any answer. The clients
-  wait for a minute, but for a connection no longer than by default where it is connections that are not made.
+- **${byFault.size} faults × ${operations.length} operations, ${rounds} times: ${cells.length - failed.length} of ${cells.length} hold.** The longest
+  delay of a load, a call or a flush is ${longestDelay} ms, with a \`storageTimeout\` of ${storageTimeout} ms. Node ${node}.
+- The stores are AWS's DynamoDB Local and real Redis servers. A proxy in front of them breaks the network
+  (\`__tests__/support/fault-proxy.ts\`), \`aws-sdk-client-mock\` breaks the SDK, and Redis is told to fail by itself.
+- Each cell of the tables is a fleet of two or three instances with the real clients of the adapters and a circuit of its own.
+  \`cacheTtl\` is ${cacheTtl} ms, \`resetTimeout\` ${resetTimeout} ms, \`failureThreshold\` ${failureThreshold}, and the other settings have their defaults. The store works,
+  then it breaks, the instances are invoked as Middy does it (load, call, flush), and then the store works again.
+- The instances use a clock of the test, so that the speed of the machine decides nothing. The clock stands still while the store answers,
+  and moves when the store gives no answer. If a broken store answers, even with a refusal, a second fleet goes through the same with a clock
+  that is faster than any answer. The clients wait for a minute. If connections cannot be made, they wait for one as long as by default.
 
 In every cell:
 
 1. The caller gets **the same object** that the operation returned or threw. Only a circuit that is not closed may refuse.
-2. No load, call or flush is **delayed** longer than \`storageTimeout\`: when so much time has passed on the clock, it ends
-   without anything more of the store.
-3. The instance **protects itself**: after three failures it refuses, and a service whose circuit was open is probed.
-4. Every report names the service, the operation and whether it is tried again, and its **kind** is right.
-5. Nothing is an unhandled rejection.
-6. When the store is well and its clients have noticed, what was left over is **written within one \`cacheTtl\`**, and
-   within one more the **fleet agrees** with what is stored. Failures are neither lost nor counted twice, a transition is told once, and what an instance
-   decided alone has not opened the fleet's circuit. (Not one \`cacheTtl\` in all: an instance finds out that the store is well when
-   it asks again, and what it then writes the others find out when they read.)
+2. No load, call or flush is **delayed** longer than \`storageTimeout\`. When that time has passed on the clock, it ends without the store.
+3. The instance **protects itself**: it refuses after three failures, and it probes a service whose circuit was open.
+4. Every report names the service, the operation and whether there will be another try, and its **kind** is right.
+5. There is no unhandled rejection.
+6. When the store works again and its clients have noticed, the outcomes that were left over are **written within one \`cacheTtl\`**. Within one
+   more the **fleet agrees** with the record. No failure is lost or counted twice, each transition fires one event, and the lone decision of
+   an instance has not opened the fleet's circuit. (It takes two \`cacheTtl\`s, because one instance has to ask the store again and write, and
+   then the others have to read.)
 
-The first figure is the longest delay: up to the store's answer, as it was measured, or to \`storageTimeout\`, whichever is
-sooner. The second is how long after its return the fleet agreed with the store, by a clock that was looked at every
-${cacheTtl / 8} ms. Both are milliseconds and the worst of the rounds. A delay of a few milliseconds is a store that answers
+The first figure of a cell is the longest delay: until the store's answer, or until \`storageTimeout\` if that is sooner. The second is the time
+after the store's return until the fleet agreed with the record, by a clock that was read every
+${cacheTtl / 8} ms. Both are milliseconds, and the worst of all rounds. A delay of a few milliseconds means that the store answered
 with an error.
 
 ${table(byFault)}
 ${sustainedSection(half)}
-## What the operations are
+## The operations
 
 | operation | while the store is broken |
 | --- | --- |
-| load | instances with an old cache, and one that is new, are invoked |
+| load | instances with an old copy of the record, and a new instance, are invoked |
 | count | a call fails |
 | trip | calls fail until the instance opens its circuit |
-| win a probe | a circuit that was opened before may be probed |
-| settle a probe | a probe that began before succeeds |
-| flush | a call that began before fails, and the invocation ends |
+| win a probe | a probe is due in a circuit that opened before |
+| settle a probe | a probe that began before the fault succeeds |
+| flush | a call that began before the fault fails, and the invocation ends |
 `
 }
 
@@ -111,38 +109,40 @@ export function sustainedSection(results: readonly sustained.Result[]): string {
   })
   return `## Half a store, for ten minutes
 
-A store that is away altogether is one thing. Here it can be read and not written, or the other way round; it is slow, stale
-or throttled, and stays so for ten minutes of a virtual clock.
+Here the store can be read but not written, or the other way round. It is slow, stale or throttled, and stays so for ten minutes of a virtual
+clock.
 
-**${count(results.length)} cells: ${count(results.length - failed.length)} hold.** They are every pair of ${readFaults.length} ways of reads and ${writeFaults.length} of writes, × a
-service that is ${list(services)} (a minute dead, four minutes well, and again) × \`cacheTtl\` ${inSeconds(cacheTtls)} s ×
-\`resetTimeout\` ${inSeconds(resetTimeouts)} s × ${list(callsAtOnce)} calls at once in an invocation a second × ${starts.length} beginnings, of what is stored and
-who is there. All else is the default. The beginnings:
+**${count(results.length)} cells: ${count(results.length - failed.length)} hold.** They are all combinations of:
 
-${starts.map(({ name }) => `- ${name}`).join('\n')}
+- ${readFaults.length} faults of reads and ${writeFaults.length} of writes, see the table
+- services: ${list(services)} (a minute dead, four minutes healthy, and again)
+- \`cacheTtl\` ${inSeconds(cacheTtls)} s, and \`resetTimeout\` ${inSeconds(resetTimeouts)} s
+- ${list(callsAtOnce)} calls at once, in one invocation a second
+- ${starts.length} beginnings:
+${starts.map(({ name }) => `  - ${name}`).join('\n')}
 
 | fault | the store |
 | --- | --- |
 | fail | refuses at once |
-| refused | refuses writes as nothing that passes by itself (no permission) |
-| slow | does what it is asked, and answers 0.9 to 1.5 s later; \`storageTimeout\` is 0.5 s |
+| refused | refuses writes for a reason that does not pass by itself (no permission) |
+| slow | carries the request out, and answers 0.9 to 1.5 s later; \`storageTimeout\` is 0.5 s |
 | stale | answers with the record of 1 to 3 s ago, as \`consistentRead: false\` may |
 | throttled | refuses nine of ten requests as too many |
-| reply lost | does what it is asked, and never answers |
+| reply lost | carries the request out, and never answers |
 
-${failed.length === 0 ? '' : `These do not hold:\n\n${failed.map(({ cell, problems }) => `- ${sustained.cellTitle(cell)}\n  ${problems[0]}`).join('\n')}\n\n`}Beside each instance runs *its own breaker*: the same settings and calls, with a store in its memory. What holds:
+Each instance is compared with *its own breaker*, which has the same settings and calls, and a store in its memory. Two rules must hold:
 
 1. A **dead service** gets at most twice the calls that the own breaker lets through, and ten more.
-2. A **healthy service** loses at most 1 % of its calls after the first minute. Where it alternates, the same holds after each
-   return, and after the longest \`resetTimeout\` that the backoff has reached: at most 1 % more than the own breaker loses.
+2. A **healthy service** loses at most 1 % of its calls after the first minute. An alternating service loses at most 1 % more than with the own
+   breaker, after each return and after the longest \`resetTimeout\` that the backoff has reached.
 
-Each figure is the worst of its cells: calls that reached a dead service, of so many that rule 1 allows; then the part of the
-calls that a healthy one lost, without what the own breaker lost.
+Each cell has the worst figures of its combinations: the calls that reached a dead service, of those that rule 1 allows; then the part of the
+calls that a healthy service lost, without those that the own breaker lost. ✗: at least one combination does not hold.
 
 | reads ↓ writes → | ${writeFaults.join(' | ')} |
 | --- | ${writeFaults.map(() => '---').join(' | ')} |
 ${rows.join('\n')}
-`
+${failed.length === 0 ? '' : `\nThese combinations do not hold:\n\n${failed.map(({ cell, problems }) => `- ${sustained.cellTitle(cell)}\n  ${problems[0]}`).join('\n')}\n`}`
 }
 
 function worstOf(results: readonly sustained.Result[]): string {

@@ -1,5 +1,5 @@
 /**
- * What must hold in every situation that `interleavings.ts` comes to: DESIGN, section 8, seen from the store, from the
+ * What must hold in every situation that `interleavings.ts` comes to: the invariants of `docs/evidence/simulation.md`, seen from the store, from the
  * service and from the listeners.
  *
  * @module

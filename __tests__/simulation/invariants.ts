@@ -10,22 +10,22 @@ import type { CallRecord, Observer, StoreRequest } from './observer.ts'
 import { show } from './store.ts'
 import type { World } from './world.ts'
 
-/** DESIGN, section 8, by number. */
+/** The invariants of `docs/evidence/simulation.md`, by number. */
 export const invariants = {
   1: 'at most halfOpenMaxConcurrent unexpired leases, fleet-wide',
   2: 'a prober that dies or hangs never wedges recovery',
-  3: 'an outcome from another epoch, of a lost lease or from before a suspicion counts for nothing there',
-  4: 'one event per transition; none only if its author died or the record was destroyed',
-  5: 'what is ignored, cancelled or refused counts for nothing; permits and leases come back once',
-  6: 'a sample that is guilty opens the circuit, whoever sees it, and nothing else does',
+  3: 'an outcome from another epoch, of a lost lease or from before a suspicion does not count there',
+  4: 'one event for each transition; none only if its author died or the record was destroyed',
+  5: 'a call that is ignored, cancelled or refused does not count; permits and leases come back once',
+  6: 'complete evidence opens the circuit, whichever instance sees it, and nothing else does',
   7: 'OPEN never runs the operation, and a refusal changes nothing',
   8: 'no clock and no freeze wedges, un-trips or hurries anything',
-  9: 'the store is never the outage, and a lone trip never opens a healthy fleet',
+  9: 'the store is never the outage, and a lone decision never opens the circuit of a healthy fleet',
   10: 'the healthy path writes nothing and reads once per cacheTtl',
-  11: 'an override is never lost, beats everything automatic and arrives within cacheTtl',
-  12: 'a close empties the counters, and what is counted is never erased',
+  11: 'an override is never lost, takes precedence over all automatic changes, and arrives within cacheTtl',
+  12: 'a close empties the counters, and counts are never erased otherwise',
   13: 'one instance alone never opens a circuit that others are known to use, nor keeps it open',
-  14: 'a suspicion always ends: in a verdict, dismissed, or with its window',
+  14: 'a suspicion always ends: the circuit opens, it is dismissed, or its window is over',
 } as const
 
 export type InvariantNumber = keyof typeof invariants

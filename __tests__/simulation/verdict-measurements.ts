@@ -1,7 +1,7 @@
 import { Fleet, type FleetOptions } from './fleet-measurements.ts'
 import type { ServiceCondition } from './service.ts'
 
-/** The measurements of VERDICT: who opens the circuit, how soon, and at what price. Times are milliseconds. */
+/** The measurements of the fleet's verdict: who opens the circuit, how soon, and at what price. Times are milliseconds. */
 
 /** An instance that starts has read, and has been called a few times, before anything happens. */
 const rest = 20_000

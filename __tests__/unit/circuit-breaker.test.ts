@@ -226,7 +226,6 @@ describe('the four ways to call', () => {
     expect(answers).toEqual([true, false, false])
   })
 
-  // DESIGN section 2 lists them among what the engine offers; section 5 relies on `batchSetState`.
   it.each(['batchGetState', 'batchSetState', 'batchClearState'])('offers %s', (method) => {
     expect(createFleet().start()).toHaveProperty(method, expect.any(Function))
   })

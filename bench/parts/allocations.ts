@@ -27,8 +27,8 @@ export async function run({ quick }: Effort): Promise<Section> {
   return {
     title: 'Bytes allocated per call',
     blocks: [
-      `The growth of the heap over ${runs.toLocaleString('en')} calls, none of which is collected meanwhile: the young
-generation has room for all of them. The median of ${rounds} rounds.`,
+      `The growth of the heap over ${runs.toLocaleString('en')} calls. Nothing is collected meanwhile, because V8's young generation has room for all of them. The
+table has medians of ${rounds} rounds.`,
       {
         header: ['', 'limit of 10', 'limit and timeout', 'refused'],
         rows: Array.from(plain, ([name, bytes]) => [

@@ -27,23 +27,23 @@ export async function run({ quick }: Effort): Promise<Section> {
   return {
     title: 'Per call',
     blocks: [
-      `An operation that resolves at once, guarded by each. Ours has its concurrency limit always: "plain" has one that is
-never reached. \`callExternal\` with a deadline is what a handler in Lambda has. The timeout of the peers is their own
-(\`TimeoutStrategy.Aggressive\`, which ends the call as ours does), the limit \`bulkhead\` and \`capacity\`. cockatiel's
-plain breaker limits nothing and, with nobody listening, reads no clock while it is closed.`,
+      `Each package guards an operation that resolves at once. Ours always limits concurrency; in "plain" the limit is never reached. A handler in
+Lambda has \`callExternal\` with a deadline. The other packages use their own timeouts (\`TimeoutStrategy.Aggressive\`, which ends the call as
+ours does) and their own limits (\`bulkhead\`, \`capacity\`). cockatiel's plain breaker limits nothing. While it is closed and has no
+listener, it reads no clock.`,
       'One after the other:',
       scenarioTable(alone),
       'Ten at once, each of the ten:',
       scenarioTable(together),
       `Ten at once where five may be in flight and the others wait (opossum refuses them instead): ${waitingText(waiting)}.`,
-      `100,000 at once, with one signal for all, where ten may be in flight, instead of 10,000: each takes ${times(queue)} as long.`,
+      `100,000 calls at once, of which ten may be in flight, with one signal for all: each takes ${times(queue)} as long as each of 10,000.`,
       'Refused, because the circuit is open:',
       table(refusals, 'refusal'),
       `[Keyed services](../use/keys.md), beside as many services that are named up front. With \`parent\` a call passes two circuits:`,
       table(keyed, 'callExternal, Lambda deadline'),
       table(manyKeys, 'callExternal, Lambda deadline, each in turn'),
-      `Where the time goes is in the profile below. What no guard in front of a promise can go below, whatever it does with the
-circuit, is that it looks at the promise (one turn) and at the clock:`,
+      `[The profile](#where-the-time-goes) shows where the time goes. Every guard in front of a promise has to look at the promise (one turn) and at
+the clock. That alone costs:`,
       table(floor, 'what is done'),
     ],
     targets: [...targetsOf(alone, refusals), queueTarget(queue), ...keyedTargets(keyed, manyKeys)],

@@ -14,6 +14,10 @@ const entry = new URL('../../dist/index.js', import.meta.url).href
 const cases: Readonly<Record<string, string>> = {
   '`@middy/core`': 'await import("@middy/core")',
   'ours in memory': create({ type: 'memory' }),
+  'ours in memory, by `require()`': create(
+    { type: 'memory' },
+    `(await import("node:module")).createRequire(${JSON.stringify(entry)})`,
+  ),
   'ours in DynamoDB, before the first operation': create({ type: 'dynamodb', tableName: 'circuits' }),
   'ours in DynamoDB, with the client': `${create({ type: 'dynamodb', tableName: 'circuits' })}; await storage.prepare()`,
   '`@aws-sdk/client-dynamodb` alone': 'await import("@aws-sdk/client-dynamodb")',
@@ -42,11 +46,10 @@ export async function run({ quick }: Effort): Promise<Section> {
   return {
     title: 'Cold start',
     blocks: [
-      `Processes that import and create, in turn, ${rounds} of each, without Node's compile cache; what is installed is not bundled.
-Medians of the time until it is done, of what the heap has grown by after a collection, and of what the process has grown by.
-"Ours" imports \`middy-circuit-breaker\` where Middy is there already (its own import also warms the module loader), and creates a store and the middleware; "with the client" loads
-the adapter and the client library as well, as the first operation does, and connects to nothing. For figures in Lambda's runtime client see
-[In Lambda](../understand/lambda.md).`,
+      `${rounds} processes of each kind, started in turn, without Node's compile cache; nothing is bundled. The table has medians: the time, the growth of
+the heap after a collection, and the growth of the process. "Ours" imports \`middy-circuit-breaker\` after Middy (whose import also warms the
+module loader), and creates a store and the middleware. "With the client" also loads the adapter and the client library, as the first
+operation does, and connects to nothing. [Cold starts](../understand/cold-starts.md) has figures of Lambda's runtime client.`,
       {
         header: ['', 'time', 'heap', 'resident memory'],
         rows: Array.from(samplesOf, ([name, samples]) => {
@@ -58,9 +61,10 @@ the adapter and the client library as well, as the first operation does, and con
   }
 }
 
-function create(config: object): string {
+function create(config: object, load = 'import'): string {
+  const path = load === 'import' ? entry : fileURLToPath(entry)
   return `
-    const { circuitBreaker, CircuitBreakerStorageFactory } = await import(${JSON.stringify(entry)})
+    const { circuitBreaker, CircuitBreakerStorageFactory } = await ${load}(${JSON.stringify(path)})
     const storage = CircuitBreakerStorageFactory.create(${JSON.stringify(config)})
     circuitBreaker({ services: ["stripe"], storage })`
 }

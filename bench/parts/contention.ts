@@ -67,12 +67,14 @@ export async function run({ quick }: Effort): Promise<Section> {
   return {
     title: 'Contention on one key',
     blocks: [
-      `So many breakers of new instances, in one process, with a cache that is fresh, each with one call that fails at the same
-moment, and again until the circuit is open: the first failures raise a suspicion, those of the second time are its evidence.
-Medians of ${rounds} rounds. The other side is a naive loop over the same adapter: read, add one to the count, open at the threshold of
-${failureThreshold}, compare and set; in a conflict again with what is stored now, until the failure is counted or the circuit is open. The clients have ${crowd} connections to DynamoDB and one to
-Redis, and \`storageTimeout\` is 30 s, so that one process can stand for a fleet: the times are those of a queue in front of this
-machine's store, the requests would be much the same.`,
+      `Many breakers of new instances, in one process, with a fresh cache. In each of them one call fails at the same moment, and again until the
+circuit is open. The first failures raise a suspicion, the second ones are its evidence. The table has medians of ${rounds} rounds.
+
+"Compare and set" is a naive loop over the same adapter: it reads, adds one to the count, opens at the threshold of ${failureThreshold}, and writes if the
+version is still the same. After a conflict it tries again with the stored record, until its failure is counted or the circuit is open.
+
+The clients have ${crowd} connections to DynamoDB and one to Redis, and \`storageTimeout\` is 30 s, so that one process can stand for a fleet. The
+times are those of a queue in front of this machine's store. A real fleet would send about as many requests.`,
       table,
     ],
   }

@@ -34,10 +34,10 @@ export async function run({ quick }: Effort): Promise<Section> {
   return {
     title: 'Endurance',
     blocks: [
-      `The heap after a collection, before and after a tenth, a half and all of it. The calls go ten at once, every one with a timeout,
-a deadline and a signal that all of them share; one in ten fails, half of these in a way that counts. In each of the invocations
-of a Middy handler there are two calls; every hundredth time the service fails until the circuit is open, and the clock
-is moved on until it may be probed: it opened ${count(opened())} times.`,
+      `The heap after a collection, before the work and after a tenth, a half and all of it. The calls run ten at once, each with a timeout, a
+deadline and a signal that all of them share. One call in ten fails, and half of the failures count. The invocations are those of a Middy
+handler with two calls. In every hundredth the service fails until the circuit is open, and the clock moves on until a probe is due. The
+circuit opened ${count(opened())} times.`,
       {
         header: [
           '',

@@ -30,11 +30,11 @@ export async function run({ quick }: Effort): Promise<Section> {
   return {
     title: 'Per invocation',
     blocks: [
-      `Handlers that return at once, in Middy; the no-op middleware has \`before\`, \`after\` and \`onError\`, as ours. The cache is
-fresh but for one read every \`cacheTtl\` (5 s). Like Lambda's, the context is a new object for each invocation; where it tells
-the time that is left, Middy sets a timer of its own. The remote-like store is shared as far as the breaker knows; with a fresh
-cache it is asked nothing. What ours does: it reads the clock once, makes an invocation with its deadline and a \`callExternal\` bound
-to it, puts that and the circuits on the context, and remembers for the end what it has begun.`,
+      `Middy handlers that return at once. The no-op middleware has \`before\`, \`after\` and \`onError\`, as ours has. The cache is fresh, except for one
+read in each \`cacheTtl\` (5 s). The context is a new object for each invocation, as in Lambda. If it tells the remaining time, Middy
+sets a timer of its own. The remote-like store looks shared to the breaker, and is asked nothing while the cache is fresh. Our middleware
+reads the clock once, makes an invocation with its deadline, puts \`callExternal\` and the circuits on the context, and keeps track of the
+calls for the end.`,
       table(inLambda, 'context with a deadline'),
       table(elsewhere, 'context without one'),
       'With one call of an operation that resolves at once, the deadline known:',

@@ -20,9 +20,8 @@ export async function run({ quick }: Effort): Promise<Section> {
   return {
     title: 'Where the time goes',
     blocks: [
-      `V8's sampling profiler, every 100 µs, over ${span / 1_000} s of calls that resolve at once: the share of the time spent in
-each function itself. What the compiler has inlined and what is built in (promises, \`Date.now\`) counts for its caller;
-\`(anonymous)\` in \`subjects.ts\` is the operation and what calls it.`,
+      `V8's profiler took a sample every 100 µs, over ${span / 1_000} s of calls that resolve at once. A share is the time spent in the function itself. Inlined
+and built-in code (promises, \`Date.now\`) counts for its caller. \`(anonymous)\` in \`subjects.ts\` is the operation and its caller.`,
       '`callExternal` with a Lambda deadline:',
       await profileOf(bound as Case, span),
       'The same with a timeout of its own, for which the clock is read:',
@@ -32,17 +31,21 @@ each function itself. What the compiler has inlined and what is built in (promis
         () => handler({}, { awsRequestId: 'a-request', getRemainingTimeInMillis: () => 900_000 } as never),
         span,
       ),
-      `What was tried and kept: calls that come close together share one reading of the clock in each turn of the event loop,
-and one look at whether the circuit is to be read and the deadline has come; a call without options goes a way that is short
-enough for the compiler to make one piece of it; calls that nothing can cut share their two reactions; \`then\` is called where
-the compiler sees that it is the promise's own; a call under a deadline makes what it needs for a cut when it is cut; instants are
-computed where they are needed, or are one object for many calls, and permits are counted in small numbers, because V8 makes an
-object of every number that is large or has a fraction; the invocation's timer is let go of at the end of a turn, and the timer of a
-timeout is set there, if the call is under way by then: within a turn none could fire; the calls of an invocation are in a list that each leaves at once,
-where a \`Set\` cost half of a call; an \`AbortController\` is made only when an operation reads \`signal\`; a refusal rejects a
-turn later, when somebody listens, so that Node keeps no books of unhandled rejections. A stock of reactions for calls under a
-deadline was given up again: V8 spends more on noting that an old object holds a new one than on a new function. What is left is
-the promise that the caller gets, the one that \`then\` makes, one turn, the state of the circuit and a permit.`,
+      `These measures made a call cheap:
+
+- Calls that come close together share one reading of the clock in each turn of the event loop. They also share one check of the cache and of
+  the deadline.
+- A call without options takes a path that is short enough for the compiler to inline.
+- Calls that nothing can cut share their two reactions. A call under a deadline makes its own only when it is cut.
+- V8 makes an object of each number that is large or has a fraction. So instants are computed late or shared, and permits are small integers.
+- The timer of a timeout is set at the end of a turn, if the call still runs: within a turn no timer can fire. The timer of an invocation is
+  let go then.
+- The calls of an invocation are in a list. A \`Set\` cost half of a call.
+- An \`AbortController\` is made only if the operation reads \`signal\`.
+- A refusal rejects one turn later, when a listener is there, so that Node does not register an unhandled rejection.
+
+A stock of reactions for calls under a deadline was slower: V8 spends more on an old object that holds a new one than on a new function. The
+rest of the cost is the caller's promise, the promise that \`then\` makes, one turn, the state of the circuit and a permit.`,
     ],
   }
 }

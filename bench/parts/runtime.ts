@@ -38,8 +38,8 @@ export async function run({ quick }: Effort): Promise<Section> {
   return {
     title: "Per invocation, in Lambda's runtime client",
     blocks: [
-      `Warm invocations of four environments in turn, ${rounds.toLocaleString('en')} each: \`aws-lambda-ric\` over HTTP on this machine,
-from the moment when it has the event until it has answered. The ratio is of medians.`,
+      `Warm invocations of four environments in turn, ${rounds.toLocaleString('en')} each, in \`aws-lambda-ric\` over HTTP on this machine. The time runs from the event to
+the answer. A ratio compares medians.`,
       {
         header: ['', 'to a no-op middleware', 'median', 'p99'],
         rows: subjects.map(({ name, durations }) => [

@@ -66,12 +66,13 @@ export async function run({ quick }: Effort): Promise<Section> {
   return {
     title: 'What the store is asked',
     blocks: [
-      `One service, the defaults, one call in each invocation of a Middy handler; the clock of the breaker is moved on, nothing waits.
-Round trips and bytes are counted by a proxy in front of the store, HTTP and its headers included, on connections that exist.
-p50 and p99 are what the store adds to the whole invocation: of ${cycles.toLocaleString('en')} invocations of each kind without the
-proxy, less the median of the same with the state in memory, in turn. Reading is spread over \`cacheTtl\` by chance, and an
-instance that has not read for a while looks once more before it raises a suspicion; neither is in the table. The stores run on the same machine: over AWS's network a
-round trip takes a millisecond or several, and the number of round trips is what counts.`,
+      `One service, the defaults, and one call in each invocation of a Middy handler. The clock of the breaker is moved on, so nothing waits. A proxy
+in front of the store counts round trips and bytes, with HTTP and its headers, on connections that exist.
+
+p50 and p99 are the time that the store adds to an invocation: of ${cycles.toLocaleString('en')} invocations of each kind without the proxy, less the median of
+the same with the state in memory. The table leaves out two things: the random spread of reads over \`cacheTtl\`, and the extra look of an
+instance that has not read for a while and wants to raise a suspicion. The stores run on the same machine. Over AWS's network a round trip
+takes a millisecond or several, so compare the number of round trips.`,
       ...blocks,
     ],
   }

@@ -34,9 +34,9 @@ export async function run({ quick }: Effort): Promise<Section> {
   return {
     title: 'Telemetry',
     blocks: [
-      `A call looks once at the channel on which it would be published. While nobody has subscribed, that is all of it:`,
+      `A call looks once at the channel on which it would be published. Without a subscriber it does nothing more:`,
       table(looks, 'what is done'),
-      'The same call with different subscribers, as a multiple of what it costs without:',
+      'The same call with different subscribers, as a multiple of its cost without one:',
       {
         header: ['subscriber', inLambda, elsewhere],
         rows: Object.keys(subscribers).map((name) => [
@@ -47,7 +47,7 @@ export async function run({ quick }: Effort): Promise<Section> {
           }),
         ]),
       },
-      `Metrics are published when an invocation ends, in one line for each service. Most of that is Powertools’ own work; writing to
+      `Metrics are published when an invocation ends, in one line for each service. Most of the time is Powertools’ own. The time to write to
 the standard output is left out. A handler in Middy with one call:`,
       table(invocations, 'invocation'),
     ],

@@ -66,7 +66,7 @@ function stepsFor({ instances, withFaults, withClockSteps = false }: Setup): fc.
 
 const transitions = new Set(['CLOSED>OPEN', 'OPEN>HALF_OPEN', 'HALF_OPEN>CLOSED', 'HALF_OPEN>OPEN'])
 
-/** Lets a fleet live through the steps and then recover; returns which of DESIGN's invariants did not hold. */
+/** Lets a fleet live through the steps and then recover; returns which of the invariants did not hold. */
 async function violations(setup: Setup, steps: readonly Step[]): Promise<string[]> {
   const { instances, halfOpenMaxConcurrent, halfOpenSuccessThreshold, withFaults } = setup
   const { start, storage, runtime, events } = createFleet({
