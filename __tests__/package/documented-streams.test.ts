@@ -85,6 +85,6 @@ describe('a streamed body that is passed on', () => {
 
   it.each(['fails', 'breaks'] as const)('is answered with a 502 where the service %s before it', async (how) => {
     reaction = how
-    expect(await ask()).toMatchObject({ statusCode: 502, body: 'The report is not to be had.' })
+    expect(await ask()).toMatchObject({ statusCode: 502, body: 'The report is not available.' })
   })
 })
