@@ -7,18 +7,22 @@ export type { Evidence, StateChangeReason }
 
 /** A circuit changed its state, or an operator forced or reset it: then `from` and `to` may be the same. */
 export interface StateChange {
+  /** The service key. */
   readonly service: string
   /**
    * The key whose circuit it is; `undefined` for a service without keys, and for the own circuit of a keyed service. Keys may be
    * many: leave them out of the dimensions of metrics.
    */
   readonly key?: string | undefined
+  /** The state before. */
   readonly from: CircuitState
+  /** The state from now on. */
   readonly to: CircuitState
   /** The generation that began with this change. */
   readonly generation: number
   /** When, in milliseconds since the epoch. */
   readonly at: number
+  /** Why the circuit changed. */
   readonly reason: StateChangeReason
   /** The Lambda request whose call caused it; `undefined` outside an invocation and for observed changes. */
   readonly requestId: string | undefined
@@ -62,7 +66,9 @@ export interface StorageErrorEvent {
   readonly services: readonly string[]
   /** The keys of keyed services that were concerned; absent: none was. */
   readonly keys?: readonly string[]
+  /** The operation that failed. */
   readonly operation: StorageOperation
+  /** What is wrong: its `kind` says whether it passes by itself, its `message` what to do. */
   readonly error: CircuitStorageError
   /** `true` if what was to be stored is kept and tried again at the next opportunity. */
   readonly willRetry: boolean

@@ -23,11 +23,14 @@ import {
   UNDECIDED_STATUSES,
 } from './codes.ts'
 
-/**
- * The end of a call, as evidence. `failure`: the service is unwell. `success`: it works, also where it refused what it was
- * asked. `ignore`: neither, so that it counts for nothing.
- */
-export type Outcome = 'failure' | 'success' | 'ignore'
+/** The end of a call, as evidence. */
+export type Outcome =
+  /** The service is unwell. */
+  | 'failure'
+  /** The service works, also where it refused what it was asked. */
+  | 'success'
+  /** Neither: the call counts for nothing. */
+  | 'ignore'
 
 /**
  * The default classifier of errors: `true` if the error shows that the service is unwell.
