@@ -22,7 +22,7 @@ export async function machine(): Promise<string> {
 export async function page(sections: readonly Section[]): Promise<string> {
   return `# Benchmarks
 
-What the package costs, beside what people would use instead. \`npm run bench\` has measured and written this page; a run
+What the package costs, beside what people would use instead. \`npm run page -- bench\` has measured and written this page; a run
 that only shows that it works is part of \`npm test\`.
 
 ${await machine()}.

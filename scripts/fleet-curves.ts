@@ -1,6 +1,6 @@
 /**
- * Measures fleets in the simulator and writes `docs/evidence/fleet.md` with its charts: `npm run fleet-curves`. The same code
- * and seeds give the same files, byte for byte. `-- --quick --out <directory>`: a small run, written elsewhere.
+ * Measures fleets in the simulator and writes `docs/evidence/fleet.md` with its charts: `npm run page -- fleet`. The same code
+ * and seeds give the same files, byte for byte. `--quick --out <directory>`: a small run, written elsewhere.
  * `-- --figures <file>` keeps what was measured in a file, and where there is one measures nothing: to work on the page.
  *
  * @module
@@ -266,7 +266,7 @@ function page({
 }: ReturnType<typeof measureAll>): string {
   const last = outages.at(-1) as FleetOutage
   const of = (phase: Phase, { shared }: FleetOutage) => `${count(shared[phase].reads)} / ${count(shared[phase].writes)}`
-  return `<!-- made by npm run fleet-curves; do not edit -->
+  return `<!-- made by npm run page -- fleet; do not edit -->
 
 # Fleets of 1 to ${count(largest)} instances
 

@@ -1,5 +1,5 @@
 /**
- * The part of `docs/evidence/fleet.md` that says who opens the circuit: measured by `npm run fleet-curves`.
+ * The part of `docs/evidence/fleet.md` that says who opens the circuit: measured by `npm run page -- fleet`.
  *
  * `fleet-verdict-before.json` holds the same figures of the rule that it has replaced: the third failure in a row of
  * anybody opened the circuit, one instance's pair of failures counted for two.

@@ -1,10 +1,10 @@
 /**
- * Measures in Lambda's runtime client what the package costs at a cold start: `npm run lambda-costs`. Prints tables for
+ * Measures in Lambda's runtime client what the package costs at a cold start: `npm run page -- lambda-costs`. Prints tables for
  * `docs/understand/lambda.md`: medians of environments that are started one after the other, without Node's compile cache. Small
  * functions are emulated: a process is stopped and continued in turn, so that it runs for a part of the time.
  *
  * Fails if a small function that waits for `load()` while it starts does not reach its healthy service each time, or takes more
- * than 1.5 times as long as with the state in memory. `-- --only processor`, `init` or `small` prints one of the tables.
+ * than 1.5 times as long as with the state in memory. `--only processor`, `init` or `small` prints one of the tables.
  *
  * @module
  */

@@ -189,7 +189,7 @@ function pageOf(
     const cells = [row.file, mutants, row.killed, row.timedOut, row.survived, row.uncovered, percent(row)]
     return `| ${cells.join(' | ')} |`
   }
-  return `<!-- Made by \`npm run mutation\`; what is written here by hand is lost. -->
+  return `<!-- Made by \`npm run page -- mutation\`; what is written here by hand is lost. -->
 
 # Mutation testing
 
@@ -212,9 +212,9 @@ reaches.
 ## How to run it
 
 \`\`\`sh
-npm run mutation                     # all files: hours at first, later only what has changed
-npm run mutation -- circuit redis    # some of them
-npm run mutation -- --page           # this page alone, from the reports of the last run
+npm run page -- mutation                  # all files: hours at first, later only what has changed
+npm run page -- mutation circuit redis    # some of them
+npm run page -- mutation --page           # this page alone, from the reports of the last run
 \`\`\`
 
 The run fails if a file scores too low, if a survivor has no reason in \`scripts/mutation-reasons.json\` or if a reason has

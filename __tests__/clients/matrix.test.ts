@@ -73,7 +73,7 @@ describe('the matrix', () => {
     expect(new Set(all.map(({ fault }) => fault))).toEqual(new Set(faultNames))
   })
 
-  it('is what docs/understand/classification.md shows; where it is not, npm run classification writes it', async () => {
+  it('is what docs/understand/classification.md shows; where it is not, npm run page -- classification writes it', async () => {
     const page = await readFile(
       join(import.meta.dirname, '..', '..', 'docs', 'understand', 'classification.md'),
       'utf8',

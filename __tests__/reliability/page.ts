@@ -23,7 +23,7 @@ export function reliabilityPage(rows: readonly Row[], half: readonly sustained.R
   const { storageTimeout, cacheTtl, resetTimeout, failureThreshold } = settings
   return `# Reliability
 
-What a broken store does to the functions that use it. \`npm run reliability\` has measured and written this page; a part
+What a broken store does to the functions that use it. \`npm run page -- reliability\` has measured and written this page; a part
 of it runs in \`npm test\`.
 
 - **${byFault.size} faults × ${operations.length} operations, ${rounds} times: ${cells.length - failed.length} of ${cells.length} hold.** The longest that a
