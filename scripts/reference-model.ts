@@ -184,7 +184,6 @@ class Reader {
       bases: this.#heritage(node)
         .filter((base) => this.#exported.has(idOf(base)))
         .map(nameOf),
-      doc: docOf(node),
       ...this.#content(node),
     }
     // Before what it uses is read, which may use it.
@@ -193,23 +192,31 @@ class Reader {
     return declaration
   }
 
-  #content(node: Declared): Pick<Declaration, 'kind' | 'code' | 'members' | 'values'> {
+  #content(node: Declared): Omit<Declaration, 'name' | 'file' | 'bases' | 'uses'> {
     if (isTypeAliasDeclaration(node)) {
       const members = literalsIn(node.type)
         .flatMap(({ members: own }) => [...own].flatMap((each) => this.#member([each], node)))
         // Forbids what another part of a union has.
         .filter(({ code }) => code[0] !== 'never')
-      return { kind: 'type', code: codeOf(node), members, values: valuesOf(node.type) }
+      return { kind: 'type', code: codeOf(node), doc: docOf(node), members, values: valuesOf(node.type) }
     }
     if (isFunctionDeclaration(node)) {
-      const overloads = [...node.getSourceFile().statements].filter(
-        (each): each is Ast.FunctionDeclaration => isFunctionDeclaration(each) && nameOf(each) === nameOf(node),
-      )
-      const isPublic = (each: Ast.FunctionDeclaration): boolean => overloads.length === 1 || each.body === undefined
-      return { kind: 'function', code: overloads.filter(isPublic).map(codeOf).join('\n'), members: [], values: [] }
+      const overloads = overloadsOf(node)
+      // Each overload may say what is particular about it; the last one says the rest.
+      const codes = overloads.map((each) => {
+        const doc = each === overloads.at(-1) ? undefined : docOf(each)
+        return doc === undefined ? codeOf(each) : `// ${oneLine(doc.text)}\n${codeOf(each)}`
+      })
+      return {
+        kind: 'function',
+        code: codes.join('\n'),
+        doc: overloads.map(docOf).findLast(Boolean),
+        members: [],
+        values: [],
+      }
     }
     const kind = isClassDeclaration(node) ? 'class' : 'interface'
-    return { kind, code: codeOf(node), members: this.#members(node), values: [] }
+    return { kind, code: codeOf(node), doc: docOf(node), members: this.#members(node), values: [] }
   }
 
   /** The members, with those of bases that nobody can import. */
@@ -220,7 +227,11 @@ class Reader {
       .filter((base) => !this.#exported.has(idOf(base)))
       .flatMap((base) => (isInterfaceDeclaration(base) || isClassDeclaration(base) ? this.#members(base) : []))
       .filter(({ name }) => !byName.has(name))
-    return [...inherited, ...own]
+    return [
+      ...own.filter(({ kind }) => kind === 'constructor'),
+      ...inherited,
+      ...own.filter(({ kind }) => kind !== 'constructor'),
+    ]
   }
 
   /** A member, of which there may be overloads. */
@@ -293,11 +304,7 @@ class Reader {
           visit(child)
       })
     }
-    if (isFunctionDeclaration(node)) {
-      for (const each of node.getSourceFile().statements) {
-        if (isFunctionDeclaration(each) && nameOf(each) === nameOf(node)) visit(each)
-      }
-    } else visit(node)
+    for (const each of isFunctionDeclaration(node) ? overloadsOf(node) : [node]) visit(each)
     return [...found.values()]
   }
 
@@ -323,6 +330,14 @@ function isDeclared(node: Ast.Node): node is Declared {
     isTypeAliasDeclaration(node) ||
     isFunctionDeclaration(node)
   )
+}
+
+/** The signatures of a function that callers see. */
+function overloadsOf(node: Ast.FunctionDeclaration): Ast.FunctionDeclaration[] {
+  const all = [...node.getSourceFile().statements].filter(
+    (each): each is Ast.FunctionDeclaration => isFunctionDeclaration(each) && nameOf(each) === nameOf(node),
+  )
+  return all.length === 1 ? all : all.filter(({ body }) => body === undefined)
 }
 
 function isMethod(node: Ast.Node): boolean {
@@ -436,7 +451,7 @@ function docIn(comment: string | undefined): Doc | undefined {
     .replace(/^\/\*\*/, '')
     .replace(/\*\/$/, '')
     .split('\n')
-    .map((line) => line.replace(/^\s*\* ?/, '').trimEnd())
+    .map((line, position) => line.replace(position === 0 ? /^\s+/ : /^\s*\* ?/, '').trimEnd())
   const [text = '', ...tags] = lines.join('\n').split(/^@(?=[a-z])/m)
   const tagged = tags
     .map((tag) => /^(\w+)\s*([\s\S]*)$/.exec(tag))

@@ -233,7 +233,7 @@ class PageWriter {
     const asTable = kind === 'class' ? fields : members
     return [
       `## ${name}`,
-      block(code),
+      ...(code === `interface ${name}` ? [] : [block(code)]),
       ...(names.includes('default') ? ['Also the default export.'] : []),
       ...(doc === undefined ? [] : this.#doc(doc, name)),
       ...(bases.length === 0 ? [] : [`Has the members of ${bases.map((base) => this.link(base)).join(' and ')} too.`]),
@@ -341,7 +341,11 @@ class PageWriter {
   }
 
   #inline(text: string, owner?: string): string {
-    return text.replaceAll(/\{@link ([\w.]+)\s*\}/g, (_, name: string) => this.link(name, owner))
+    return text.replaceAll(/\{@link ([\w.]+)\s*\}/g, (_, name: string) => {
+      if (this.#target(name, owner) === undefined)
+        throw new Error(`A doc comment links ${name}, which no page has (${this.#file}).`)
+      return this.link(name, owner)
+    })
   }
 
   /** Text for a cell of a table. */

@@ -48,9 +48,8 @@ export interface StateChange {
 }
 
 /**
- * Called with each transition that this instance made. A promise that it returns is waited for at the end of the invocation,
- * within the time that the store has (`storageTimeout`). Its errors and rejections change nothing and are warned of, by their
- * names and codes.
+ * Called with each transition that this instance made. A promise that it returns is awaited at the end of the invocation, up to
+ * `storageTimeout`. Its errors and rejections change nothing; a warning names them, by their names and codes.
  */
 export type StateChangeListener = (change: StateChange) => unknown
 
@@ -74,7 +73,7 @@ export interface StorageErrorEvent {
   readonly willRetry: boolean
 }
 
-/** Called with each failure of the store. Its promises, errors and rejections are treated as those of a {@link StateChangeListener}. */
+/** Called with each failure of the store. Its promises, errors and rejections are treated like those of a {@link StateChangeListener}. */
 export type StorageErrorListener = (event: StorageErrorEvent) => unknown
 
 /** Calls listeners, so that nothing they do can hurt the caller, and knows which of them are still at work. */

@@ -43,7 +43,8 @@ export type Outcome =
  *   nested breaker, whose service was not even asked; and whatever carries no evidence: a `TypeError`, an
  *   `Error('HTTP 503')`, a value that is no error.
  *
- * A part of what passes is an answer, and so a success to the circuit: see {@link outcomeOfError}.
+ * A part of what passes is an answer, and so a success to the circuit: a status from 400 to 499 but 408, 425, 429 and throttling,
+ * a gRPC status that an application chooses (`NOT_FOUND`, `INVALID_ARGUMENT` …), and a database's error of the statement.
  *
  * One object's evidence is weighed in this order: HTTP status (`status`, `statusCode`, those of `response`,
  * `$metadata.httpStatusCode`, `code` beside a `response`), `$fault`, gRPC `code`, `code`, `name` (or its class's, or

@@ -144,15 +144,13 @@ export type KeyedServices<K extends string, T> = [keyof T] extends [never]
 
 /**
  * The options of a breaker. A service's own settings win over those given here for all services, and at the same level
- * an environment variable wins over an option.
+ * an environment variable wins over an option. `T` is inferred: the `keyed` of each service.
  *
  * @example
  * const options: CircuitBreakerOptions<'stripe' | 'paypal'> = {
  *   services: { stripe: { failureThreshold: 2 }, paypal: {} },
  *   resetTimeout: 30_000,
  * }
- *
- * `T` is inferred: the `keyed` of each service.
  */
 export interface CircuitBreakerOptions<K extends string = string, T = NoKeys> extends SharedOptions {
   /** The services to guard: a list of keys, or an object from key to that service's own settings. */

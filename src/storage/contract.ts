@@ -67,7 +67,7 @@ export interface CircuitRecord {
   readonly earlyCount: number
   /** The instances that have reported under the suspicion. */
   readonly reporterCount: number
-  /** Suspicions that came to nothing, as of `dismissedAt`. They fade, so that it need not be whole. */
+  /** How many suspicions came to nothing, as of `dismissedAt`. The number fades with time, so that it need not be whole. */
   readonly dismissals: number
   /** When a suspicion last came to nothing; `undefined`: none has. */
   readonly dismissedAt: number | undefined

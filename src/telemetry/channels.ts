@@ -40,7 +40,7 @@ interface EventOfCall {
 export interface CallEvent extends EventOfCall {
   /** The lesson for the circuit. An answer such as a 404 is a `success`, whether it was thrown or returned. */
   readonly outcome: Outcome
-  /** What the operation has failed of; `undefined` for a `success`. A call that took too long has the `code` `CIRCUIT_TIMEOUT`. */
+  /** Why the operation failed; `undefined` for a `success`. A call that took too long has the `code` `CIRCUIT_TIMEOUT`. */
   readonly failure: Omit<FailureSummary, 'at'> | undefined
   /** From the start of the operation to its end, in whole milliseconds. */
   readonly duration: number
@@ -57,7 +57,7 @@ export interface RefusedEvent extends EventOfCall {
     | 'concurrency'
     /** The caller's own signal was aborted. */
     | 'cancelled'
-  /** After which time another try can succeed, in milliseconds; `undefined`: the circuit has not refused it. */
+  /** How long to wait before another try can succeed, in milliseconds; `undefined`: another reason than the circuit. */
   readonly retryAfter: number | undefined
 }
 
@@ -67,9 +67,9 @@ export interface StoreEvent {
   readonly services: readonly string[]
   /** The operation, by its name in the storage contract. */
   readonly operation: StorageOperation
-  /** In whole milliseconds. */
+  /** From the request to the answer, in whole milliseconds. */
   readonly duration: number
-  /** Of which kind its failure is; `undefined`: it has succeeded. */
+  /** The kind of its failure; `undefined`: it succeeded. */
   readonly error: StorageErrorKind | undefined
 }
 
