@@ -181,7 +181,7 @@ class Reader {
       name,
       file: fileOf(node),
       uses,
-      bases: this.#heritage(node)
+      bases: this.#heritage(node, false)
         .filter((base) => this.#exported.has(idOf(base)))
         .map(nameOf),
       ...this.#content(node),

@@ -384,5 +384,5 @@ function anchor(heading: string): string {
 
 function firstSentence(doc: Doc | undefined): string {
   const [paragraph = ''] = (doc?.text ?? '').split('\n\n')
-  return /^[\s\S]*?[.:](?=\s|$)/.exec(paragraph)?.[0].replace(/:$/, '.') ?? paragraph
+  return /^[\s\S]*?[.:](?=\s|$)/.exec(paragraph)?.[0].replace(/(;[^;:]*)?:$/, '.') ?? paragraph
 }
