@@ -9,7 +9,7 @@ const {
   MUTATION_CONCURRENCY = '1',
 } = process.env
 
-/** Mutation testing. `npm run mutation` runs it for one target after the other: see scripts/mutation-targets.ts. */
+/** Mutation testing. `npm run page -- mutation` runs it for one target after the other: see scripts/mutation-targets.ts. */
 export default {
   mutate: [MUTATION_FILE],
   plugins: ['@stryker-mutator/jest-runner', './scripts/mutation-runner.js'],

@@ -1,9 +1,9 @@
 /**
  * Measures what the package costs, beside what people would use instead, and writes `docs/evidence/benchmarks.md`:
  *
- *     npm run bench                          everything
- *     npm run bench -- --only calls,store    these parts, and the page is left alone
- *     npm run bench -- --quick               shows that everything works; the figures say nothing and are not kept
+ *     npm run page -- bench                       everything
+ *     npm run page -- bench --only calls,store    these parts, and the page is left alone
+ *     npm run page -- bench --quick               shows that everything works; the figures say nothing and are not kept
  */
 
 import { fork } from 'node:child_process'

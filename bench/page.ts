@@ -22,7 +22,7 @@ export async function machine(): Promise<string> {
 export async function page(sections: readonly Section[]): Promise<string> {
   return `# Benchmarks
 
-The costs of the package, beside those of the packages that people would use instead. \`npm run bench\` measures and writes this page. \`npm test\`
+The costs of the package, beside those of the packages that people would use instead. \`npm run page -- bench\` measures and writes this page. \`npm test\`
 runs a short version, which shows that the benchmarks work.
 
 ${await machine()}.

@@ -1,5 +1,5 @@
 /**
- * Writes the tables of `docs/evidence/clients.md` from what real clients do: `npm run classification`.
+ * Writes the tables of `docs/evidence/clients.md` from what real clients do: `npm run page -- classification`.
  *
  * @module
  */

@@ -1,6 +1,6 @@
 /**
- * Measures fleets in the simulator and writes `docs/evidence/fleet.md` with its charts: `npm run fleet-curves`. The same code
- * and seeds give the same files, byte for byte. `-- --quick --out <directory>`: a small run, written elsewhere.
+ * Measures fleets in the simulator and writes `docs/evidence/fleet.md` with its charts: `npm run page -- fleet`. The same code
+ * and seeds give the same files, byte for byte. `--quick --out <directory>`: a small run, written elsewhere.
  * `-- --figures <file>` keeps what was measured in a file, and where there is one measures nothing: to work on the page.
  *
  * @module
@@ -266,12 +266,12 @@ function page({
 }: ReturnType<typeof measureAll>): string {
   const last = outages.at(-1) as FleetOutage
   const of = (phase: Phase, { shared }: FleetOutage) => `${count(shared[phase].reads)} / ${count(shared[phase].writes)}`
-  return `<!-- made by npm run fleet-curves; do not edit -->
+  return `<!-- made by npm run page -- fleet; do not edit -->
 
 # Fleets of 1 to ${count(largest)} instances
 
 All figures come from the simulator in \`__tests__/simulation\`. It runs the real engine and middleware with a virtual clock. The same seed
-gives the same figures. \`npm run fleet-curves\` measures them and writes this page.
+gives the same figures. \`npm run page -- fleet\` measures them and writes this page.
 
 Unless a table says otherwise:
 

@@ -1,6 +1,6 @@
 /**
- * Measures fleets that call a keyed service, for `docs/evidence/fleet.md`: `npm run fleet-keys` writes that section alone, in some
- * minutes. `-- --quick` shows that it works, and writes nothing.
+ * Measures fleets that call a keyed service, for `docs/evidence/fleet.md`: `npm run page -- fleet-keys` writes that section alone, in some
+ * minutes. `--quick` shows that it works, and writes nothing.
  *
  * @module
  */
@@ -23,7 +23,7 @@ interface Row {
 /** The calls of each instance in a second. */
 const rate = 10
 const times = { rest: 20_000, outage: 60_000, recovery: 60_000 }
-const begin = '<!-- keys: npm run fleet-keys writes what is between these lines. -->'
+const begin = '<!-- keys: npm run page -- fleet-keys writes what is between these lines. -->'
 const end = '<!-- the end of keys. -->'
 
 /** @throws {Error} naming the invariants that did not hold */

@@ -1,5 +1,5 @@
 /**
- * The part of `docs/evidence/fleet.md` that says who opens the circuit: measured by `npm run fleet-curves`.
+ * The part of `docs/evidence/fleet.md` that says who opens the circuit: measured by `npm run page -- fleet`.
  *
  * `fleet-shared-counter.json` holds the same figures of another rule, which an earlier engine had: the third failure in a row of
  * any instance opened the circuit, and two failures in a row of one instance counted for two.

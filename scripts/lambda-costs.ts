@@ -1,5 +1,5 @@
 /**
- * Measures in Lambda's runtime client what the package costs at a cold start: `npm run lambda-costs`. Prints tables for
+ * Measures in Lambda's runtime client what the package costs at a cold start: `npm run page -- lambda-costs`. Prints tables for
  * `docs/understand/cold-starts.md`: medians of environments that are started one after the other, without Node's compile cache. Small
  * functions are emulated: a process is stopped and continued in turn, so that it runs for a part of the time.
  *

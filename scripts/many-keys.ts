@@ -1,5 +1,5 @@
 /**
- * Measures one instance with very many keys, for `docs/use/keys.md`: `npm run many-keys`, in some minutes. `-- --quick` shows that
+ * Measures one instance with very many keys, for `docs/use/keys.md`: `npm run page -- many-keys`, in some minutes. `--quick` shows that
  * it works, and writes nothing.
  *
  * @module
@@ -20,7 +20,7 @@ import { count, table } from './fleet-words.ts'
 v8.setFlagsFromString('--expose-gc')
 const collectGarbage = runInNewContext('gc') as () => void
 
-const begin = '<!-- many keys: npm run many-keys writes what is between these lines. -->'
+const begin = '<!-- many keys: npm run page -- many-keys writes what is between these lines. -->'
 const end = '<!-- the end of many keys. -->'
 const maxKeys = 1_000
 const startedAt = 1_767_225_600_000
@@ -136,7 +136,7 @@ function page(
   attack: Awaited<ReturnType<typeof hostile>>,
 ): string {
   const last = rows.at(-1) as Flat
-  return `\`maxKeys\` ${count(maxKeys)}, one instance, measured by \`npm run many-keys\`.
+  return `\`maxKeys\` ${count(maxKeys)}, one instance, measured by \`npm run page -- many-keys\`.
 
 ${count(last.at)} keys, one call each, with ${open} circuits that stay open:
 

@@ -178,7 +178,7 @@ function pageOf(
   }
   const ofKind = (kind: string | undefined) => String(survivors.filter((one) => one.kind === kind).length)
   const reasonless = survivors.some(({ kind }) => kind === undefined)
-  return `<!-- Made by \`npm run mutation\`; changes by hand are lost. -->
+  return `<!-- Made by \`npm run page -- mutation\`; changes by hand are lost. -->
 
 # Mutation testing
 
@@ -210,9 +210,9 @@ ${Object.entries(kinds)
 ## How to run it
 
 \`\`\`sh
-npm run mutation                     # all files: hours at first, later only what has changed
-npm run mutation -- circuit redis    # some of them
-npm run mutation -- --page           # this page alone, from the reports of the last run
+npm run page -- mutation                     # all files: hours at first, later only what has changed
+npm run page -- mutation circuit redis    # some of them
+npm run page -- mutation --page           # this page alone, from the reports of the last run
 \`\`\`
 
 The run fails if a file scores too low, if a survivor has no reason in \`scripts/mutation-reasons.json\`, or if a reason has no survivor. Nothing

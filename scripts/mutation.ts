@@ -1,9 +1,9 @@
 /**
- * Mutation testing: `npm run mutation`, or `npm run mutation -- circuit redis` for some targets, or `-- --page` to write
+ * Mutation testing: `npm run page -- mutation`, or `npm run page -- mutation circuit redis` for some targets, or `--page` to write
  * the page alone.
  *
  * Runs Stryker once for each target, each with the tests that are about it, and writes `docs/evidence/mutation-testing.md`. What
- * has not changed since the last run is not tested again (`-- --force`: it is). Ends with an error if a target scores
+ * has not changed since the last run is not tested again (`--force`: it is). Ends with an error if a target scores
  * too low or if a survivor has no reason in `mutation-reasons.json`.
  *
  * @module

@@ -1,5 +1,5 @@
 /**
- * Takes the pictures of `docs/operate/pictures`: `node scripts/page-screenshots.ts`. The page shows circuits of a scripted bad day,
+ * Takes the pictures of `docs/operate/pictures`: `npm run page -- screenshots`. The page shows circuits of a scripted bad day,
  * and the end of a run of the demo.
  *
  * @module

@@ -2,11 +2,11 @@
  * Breaks the stores in every way, while the breaker does everything that it does with them, and writes what it measured to
  * `docs/evidence/reliability.md`.
  *
- *     npm run reliability                      all faults, three times, and half a store for ten minutes: some minutes
- *     npm run reliability -- --rounds 1        once, and the page is left alone
- *     npm run reliability -- --only 'READONLY' faults whose names match, and the page is left alone
- *     npm run reliability -- --only 'half a store: reads fine, writes fail, dead'
- *     npm run reliability -- --only 'half a store' --reset-backoff 1
+ *     npm run page -- reliability                    all faults, three times, and half a store for ten minutes: some minutes
+ *     npm run page -- reliability --rounds 1         once, and the page is left alone
+ *     npm run page -- reliability --only 'READONLY' faults whose names match, and the page is left alone
+ *     npm run page -- reliability --only 'half a store: reads fine, writes fail, dead'
+ *     npm run page -- reliability --only 'half a store' --reset-backoff 1
  */
 
 import { writeFile } from 'node:fs/promises'

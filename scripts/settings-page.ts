@@ -1,5 +1,5 @@
 /**
- * Writes the tables of settings into the documentation: `npm run settings`.
+ * Writes the tables of settings into the documentation: `npm run page -- settings`.
  *
  * @module
  */

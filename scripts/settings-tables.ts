@@ -55,7 +55,7 @@ export function withSettings(page: string, text: string): string {
   return tables
     .filter((table) => table.page === page)
     .reduce((current, table) => {
-      const begin = `<!-- ${table.name}: \`npm run settings\` writes what is between these lines. -->`
+      const begin = `<!-- ${table.name}: \`npm run page -- settings\` writes what is between these lines. -->`
       const end = `<!-- the end of the ${table.name}. -->`
       const [before, rest] = current.split(begin)
       const after = rest?.split(end)[1]

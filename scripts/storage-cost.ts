@@ -1,6 +1,6 @@
 /**
  * Counts what fleets ask of their store, in the simulator, and how large the items are, on DynamoDB Local, and writes the
- * tables of `docs/operate/cost.md`: `npm run storage-cost`. The prices are in `__tests__/cost/prices.ts`.
+ * tables of `docs/operate/cost.md`: `npm run page -- cost`. The prices are in `__tests__/cost/prices.ts`.
  *
  * @module
  */

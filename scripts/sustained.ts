@@ -1,5 +1,5 @@
 /**
- * The sustained matrix on all processors. `npm run reliability` runs it, and is told of each cell.
+ * The sustained matrix on all processors. `npm run page -- reliability` runs it, and is told of each cell.
  *
  * @module
  */

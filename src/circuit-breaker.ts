@@ -72,7 +72,7 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
     Object.defineProperty(CircuitBreaker.prototype, brand, { value: true })
   }
 
-  /** The live snapshots of all services, by key. */
+  /** The live snapshots of all services, by service key; of a keyed service, `of(key)`. */
   readonly circuits: Circuits<K, D>
   readonly #guards = new Map<string, Guard | KeyedService>()
   /** The circuits of services whose `mode` is not `off`, but for those of keys. */
@@ -96,6 +96,7 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
   readonly #journal = new Notifier()
 
   /**
+   * @param options the settings
    * @param runtime parts of the world around the breaker, for tests and simulations. Default: the machine's own
    * @throws {ConfigurationError} naming every problem of the options and of the environment at once
    */
@@ -176,13 +177,16 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
    * Runs an operation under the circuit of a service.
    *
    * The result or error of the operation reaches the caller unchanged; the breaker's own errors appear only when it
-   * refused or cut the call.
+   * refused or cut the call, and then a `fallback` answers in their place.
    *
-   * @throws {CircuitOpenError} the circuit refused the call
-   * @throws {CircuitTimeoutError} it took longer than `timeout`
-   * @throws {ConcurrencyLimitError} `maxConcurrent` calls were in flight and `maxQueue` waiting
-   * @throws {UnknownServiceError} the key is not configured
-   * @throws {ConfigurationError} an option of this call is wrong
+   * @returns the result of the operation, or that of the fallback
+   * @throws {CircuitOpenError} if the circuit refused the call
+   * @throws {CircuitTimeoutError} if the call took longer than `timeout`
+   * @throws {ConcurrencyLimitError} if `maxConcurrent` calls were in flight and `maxQueue` waiting
+   * @throws {UnknownServiceError} if the service key is not configured
+   * @throws {ConfigurationError} if an option of this call is wrong
+   * @example
+   * const rate = await breaker.call('rates', ({ signal }) => fetchRate({ signal }), { timeout: 2_000, fallback: () => lastRate })
    */
   call<T, F = never>(service: Plain<K, D>, operation: Operation<T>, options?: CallOptions<T, F>): Promise<T | F>
   call<T, F = never>(service: D, operation: Operation<T>, options: KeyedCallOptions<T, F>): Promise<T | F>
@@ -190,14 +194,14 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
     return this.#call(service, operation, options)
   }
 
-  /** {@link call}, but every thrown error counts as a failure. */
+  /** As {@link call}, but every thrown error counts as a failure. */
   execute<T, F = never>(service: Plain<K, D>, operation: Operation<T>, options?: CallOptions<T, F>): Promise<T | F>
   execute<T, F = never>(service: D, operation: Operation<T>, options: KeyedCallOptions<T, F>): Promise<T | F>
   execute<T, F>(service: string, operation: Operation<T>, options?: AnyOptions<T, F>): Promise<T | F> {
     return this.#call(service, operation, withOption(options, { isBreakableError: () => true }))
   }
 
-  /** {@link call}: only errors that say that the service is unwell count. */
+  /** The same as {@link call}: only errors that say that the service is unwell count. */
   executeWithErrorClassification<T, F = never>(
     service: Plain<K, D>,
     operation: Operation<T>,
@@ -216,7 +220,11 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
     return this.#call(service, operation, options)
   }
 
-  /** {@link call} with a timeout, in milliseconds. */
+  /**
+   * As {@link call}, with a timeout.
+   *
+   * @param timeout the longest that the call may take, in milliseconds
+   */
   executeWithTimeout<T, F = never>(
     service: Plain<K, D>,
     operation: Operation<T>,
@@ -238,7 +246,12 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
     return this.#call(service, operation, withOption(options, { timeout: timeout ?? Number.NaN }))
   }
 
-  /** Whether an error counts as a failure of this service, by its settings. */
+  /**
+   * Whether an error counts as a failure of this service, by its settings. Nothing is counted.
+   *
+   * @param service default: no service, so that the default classifier decides
+   * @throws {UnknownServiceError} if the service key is not configured
+   */
   isBreakableError(error: unknown, service?: K): boolean {
     if (service === undefined) return isBreakableError(error)
     const guard = this.#guard(service)
@@ -247,7 +260,8 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
   }
 
   /**
-   * {@link call} for an invocation: under its deadline, with its request id; in a durable one it settles when it is stored.
+   * Binds {@link call} to an invocation: calls end before its deadline, and events have its request id. In a durable function a
+   * call settles when its outcome is stored.
    *
    * @param context Lambda's context, or anything with its `getRemainingTimeInMillis` and `awsRequestId`
    * @throws {ConfigurationError} if it is no object
@@ -291,12 +305,16 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
 
   /**
    * Loads the store's library, reads the circuits whose cache is older than `cacheTtl`, in one batch, and writes what an
-   * interrupted invocation left over. Waits for the library, and then no longer than `storageTimeout`; in an invocation for
-   * both no longer than that, nor than a quarter of what `deadlineReserve` leaves. Circuits that are not known by then are
-   * taken for closed, and read behind the calls. Never rejects: a store that fails is reported.
+   * interrupted invocation left over. Outside an invocation it waits for the library, and then for the store up to
+   * `storageTimeout`. In an invocation it waits for both together up to `storageTimeout`, and no longer than a quarter of the
+   * time that `deadlineReserve` leaves. Circuits that are not known by then are taken for closed, and read while calls run. A
+   * store that fails is reported; the promise does not reject for it.
    *
-   * @param timeLeft what the invocation has left, in milliseconds
-   * @throws {ConfigurationError} if that is no number
+   * @param timeLeft the time that the invocation has left, in milliseconds. Default: there is no invocation
+   * @throws {ConfigurationError} if `timeLeft` is no number
+   * @example
+   * const breaker = new CircuitBreaker({ services: ['stripe'] })
+   * await breaker.load() // at the top of the file: Lambda waits for it while it starts the instance
    */
   async load(timeLeft: number = Number.POSITIVE_INFINITY): Promise<void> {
     refuseWrongTime('load', timeLeft)
@@ -332,12 +350,13 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
   }
 
   /**
-   * Waits until everything that is queued is stored, and then for the promises of listeners; in all no longer than
-   * `storageTimeout`, nor than `timeLeft` less 100 ms. Never rejects: what could not be stored is kept and stored at the next
-   * opportunity. For a listener's promise that was waited for in vain nobody waits again.
+   * Waits until everything that is queued is stored, and then for the promises of listeners. It waits up to `storageTimeout` in
+   * all, and ends 100 ms before the invocation does. Outcomes that could not be stored are kept, and stored at the next
+   * opportunity; the promise does not reject for them. A listener's promise that did not settle in this time is not awaited again.
+   * The middleware calls it at the end of each invocation.
    *
-   * @param timeLeft what the invocation has left, in milliseconds
-   * @throws {ConfigurationError} if that is no number
+   * @param timeLeft the time that the invocation has left, in milliseconds. Default: there is no invocation
+   * @throws {ConfigurationError} if `timeLeft` is no number
    */
   async flush(timeLeft: number = Number.POSITIVE_INFINITY): Promise<void> {
     refuseWrongTime('flush', timeLeft)
@@ -353,9 +372,8 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
   }
 
   /**
-   * Stores what waits, as {@link flush} does, and closes the connections of the store, so that a script can end. A store
-   * that was passed in is left open: it may have other users. In Lambda there is no need for it. A later call connects
-   * again.
+   * Stores what is queued, as {@link flush} does, and closes the connections of the store, so that a script can end. A store
+   * that was passed in is left open: it may have other users. Functions in Lambda do not need it. A later call connects again.
    */
   async close(): Promise<void> {
     await this.flush()
@@ -381,12 +399,14 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
   // ----------------------------------------------------------------------------------------------------- listeners
 
   /**
-   * Calls a listener with each transition that this instance makes for the fleet: at most one instance reports each.
+   * Calls a listener with each transition that this instance makes for the fleet. At most one instance reports a transition.
    *
    * @param options `observed: true` also delivers the transitions that this instance learns of by reading, and those
    *   that it makes for itself alone while the store is away
    * @returns a function that unsubscribes
    * @throws {ConfigurationError} if the listener is no function, or an option is wrong
+   * @example
+   * breaker.onStateChange(({ service, from, to, reason }) => console.warn(service, from, to, reason))
    */
   onStateChange(listener: StateChangeListener, options: StateChangeOptions = {}): () => void {
     refuseWrongListener('onStateChange', listener, options)
@@ -395,9 +415,9 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
   }
 
   /**
-   * Calls a listener with each failure of the store. Without one, a warning is emitted through `process.emitWarning`,
-   * at most once a minute per cause. Of a store that is misconfigured a warning is emitted in either case, once, which
-   * says what to do.
+   * Calls a listener with each failure of the store. While there is no listener, a warning is emitted through
+   * `process.emitWarning`, at most once a minute for each cause. A store that is misconfigured causes one warning in either case,
+   * which says what to do.
    *
    * @returns a function that unsubscribes
    * @throws {ConfigurationError} if the listener is no function
@@ -430,6 +450,7 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
    *
    * @throws {CircuitStorageError} if the store fails, or keeps no journal
    * @throws {ConfigurationError} if an option is wrong
+   * @throws {UnknownServiceError} if the service key is not configured
    * @example
    * for (const { at, to, reason, by, why } of await breaker.journal('stripe')) console.log(new Date(at), to, reason, by, why)
    */
@@ -441,7 +462,14 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
 
   // ----------------------------------------------------------------------------------------------------- operators
 
-  /** The live snapshot of one service, of one key, or of all services. */
+  /**
+   * The live snapshot of one service, of one key, or of all services. Its properties follow the circuit.
+   *
+   * @throws {UnknownServiceError} if the service key is not configured
+   * @throws {ConfigurationError} if the key is no text, or the service has none
+   * @example
+   * if (breaker.snapshot('stripe').state === 'OPEN') return queueForLater(order)
+   */
   snapshot(): Circuits<K, D>
   snapshot(service: Plain<K, D>): CircuitSnapshot
   snapshot(service: D, key: string): CircuitSnapshot
@@ -454,11 +482,12 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
   }
 
   /**
-   * Finds out what only an outage would show otherwise: every permission, the table's keys, the store's clock, and how the
-   * settings fit each other and the function's timeout. It reads, and writes under a condition that cannot hold: nothing
-   * changes in the store. A fault of the store is a finding, and no rejection.
+   * Checks before an outage what only an outage would show otherwise: every permission, the table's keys, the store's clock, and
+   * how the settings fit each other and the function's timeout. It reads, and it writes under a condition that cannot hold, so
+   * that nothing changes in the store. A fault of the store is a finding; the promise does not reject for it.
    *
-   * @returns the gravest first; without one whose `severity` is `error`, the breaker can do its work
+   * @returns the findings, the gravest first. While none has the `severity` `error`, the breaker can do its work
+   * @throws {ConfigurationError} if an option is wrong
    * @example
    * for (const { severity, message, remedy } of await breaker.check({ context })) console.warn(severity, message, remedy)
    */
@@ -481,15 +510,24 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
    * within `cacheTtl`.
    *
    * @throws {CircuitStorageError} if the store fails, or is so slow that `until` passes first: then nothing is changed
+   * @throws {ConfigurationError} if an option is wrong
+   * @throws {UnknownServiceError} if the service key is not configured
+   * @example
+   * await breaker.forceOpen('stripe', { until: Date.now() + 3_600_000, by: 'on-call', why: 'Stripe asked us to stop' })
    */
   async forceOpen<S extends K>(service: S, options: ForceOptions & KeyOption<S, D> = {}): Promise<void> {
     await this.#force(service, 'OPEN', options)
   }
 
   /**
-   * Keeps a circuit closed for the whole fleet, whatever the service does, until `until` or a {@link reset}.
+   * Keeps a circuit closed for the whole fleet, whatever the service does, until `until` or a {@link reset}. Instances follow
+   * within `cacheTtl`.
    *
    * @throws {CircuitStorageError} if the store fails, or is so slow that `until` passes first: then nothing is changed
+   * @throws {ConfigurationError} if an option is wrong
+   * @throws {UnknownServiceError} if the service key is not configured
+   * @example
+   * await breaker.forceClosed('stripe', { until: Date.now() + 600_000, by: 'on-call', why: 'false alarm' })
    */
   async forceClosed<S extends K>(service: S, options: ForceOptions & KeyOption<S, D> = {}): Promise<void> {
     await this.#force(service, 'CLOSED', options)
@@ -506,6 +544,10 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
    * Closes a circuit, ends an operator's override and forgets what was counted. Also repairs a damaged record.
    *
    * @throws {CircuitStorageError} if the store fails
+   * @throws {ConfigurationError} if an option is wrong
+   * @throws {UnknownServiceError} if the service key is not configured
+   * @example
+   * await breaker.reset('stripe', { by: 'on-call', why: 'all is well again' })
    */
   async reset<S extends K>(service: S, options: OperatorOptions & KeyOption<S, D> = {}): Promise<void> {
     const sync = this.#sync(service, keyIn(options))
@@ -515,15 +557,17 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
   }
 
   /**
-   * Reads what is stored of several circuits, past the cache, in as few requests as the store allows: 250 circuits are 3
-   * on DynamoDB and one pipeline on Redis.
+   * Reads what is stored of several circuits, past the cache, in as few requests as the store allows: 250 circuits take 3
+   * requests on DynamoDB, and one pipeline on Redis.
    *
    * @param services default: all that have a circuit of their own; a key that is named twice is read once. Or a keyed service,
    *   and the keys whose circuits are read
    * @returns the records by service key, or by key; one that nothing is stored for is absent
-   * @throws {UnknownServiceError} before anything is read
+   * @throws {UnknownServiceError} if a service key is not configured; nothing is read then
    * @throws {CircuitStorageError} if the store fails; `results` and `errors` tell by service key what arrived and what
    *   did not
+   * @example
+   * for (const [service, { state }] of await breaker.batchGetState()) console.log(service, state)
    */
   batchGetState(services?: Iterable<K>): Promise<Map<K, CircuitRecord>>
   batchGetState(service: D, keys: Iterable<string>): Promise<Map<string, CircuitRecord>>
@@ -536,16 +580,18 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
   }
 
   /**
-   * Sets several circuits for the whole fleet, in as few requests as the store allows, each on condition that nobody
-   * else has changed it meanwhile; where somebody has, it is decided and written again. `OPEN`: the circuit opens and
-   * recovers by itself after its `resetTimeout`. `CLOSED`: what {@link reset} does. Neither is an override, and one that was set ends.
+   * Sets several circuits for the whole fleet, in as few requests as the store allows. Each is written on condition that nobody
+   * else has changed it meanwhile; where somebody has, it is decided and written again. `OPEN`: the circuit opens and recovers by
+   * itself after its `resetTimeout`. `CLOSED`: the same as {@link reset}. Neither is an override, and an override that was set ends.
    *
    * @param states the states by service key: an object, a `Map` or a list of pairs. Or a keyed service, and then the states by
    *   key
    * @returns what is stored then, by service key, or by key
-   * @throws {UnknownServiceError | ConfigurationError} before anything is written
+   * @throws {UnknownServiceError | ConfigurationError} if a service key or a state is wrong; nothing is written then
    * @throws {CircuitStorageError} if the store fails; `results` and `errors` tell by service key what is stored and what
    *   is not
+   * @example
+   * await breaker.batchSetState({ stripe: 'OPEN', paypal: 'CLOSED' })
    */
   batchSetState(states: StatesToSet<K>): Promise<Map<K, CircuitRecord>>
   batchSetState(service: D, states: StatesToSet): Promise<Map<string, CircuitRecord>>
@@ -564,7 +610,7 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
    * empty; to close one, {@link reset} it.
    *
    * @param services default: all that have a circuit of their own. Or a keyed service, and the keys whose circuits are deleted
-   * @throws {UnknownServiceError} before anything is deleted
+   * @throws {UnknownServiceError} if a service key is not configured; nothing is deleted then
    * @throws {CircuitStorageError} if the store fails; `errors` tells by service key what was not deleted
    */
   batchClearState(services?: Iterable<K>): Promise<void>

@@ -10,12 +10,19 @@
 
 /** The `code` of every error of this package: stable, unlike messages. */
 export type CircuitBreakerErrorCode =
+  /** A {@link CircuitOpenError}: the circuit refused the call. */
   | 'CIRCUIT_OPEN'
+  /** A {@link CircuitTimeoutError}: the call took too long. */
   | 'CIRCUIT_TIMEOUT'
+  /** A {@link ConcurrencyLimitError}: too many calls were in flight and waiting. */
   | 'CIRCUIT_CONCURRENCY_LIMIT'
+  /** A {@link BreakableResultError}: the operation resolved with a value that counts as a failure. Fallbacks get it. */
   | 'CIRCUIT_BREAKABLE_RESULT'
+  /** An {@link UnknownServiceError}: the service key is not configured. */
   | 'CIRCUIT_UNKNOWN_SERVICE'
+  /** A {@link ConfigurationError}: a setting, or an argument of a method, is wrong. */
   | 'CIRCUIT_CONFIGURATION'
+  /** A {@link CircuitStorageError}: the store failed. */
   | 'CIRCUIT_STORAGE'
 
 const codes: ReadonlySet<string> = new Set<CircuitBreakerErrorCode>([
@@ -37,6 +44,11 @@ export class CircuitBreakerError extends Error {
   /** The key of a keyed service that it happened to; absent where the service has none. Messages leave it out. */
   declare readonly key?: string
 
+  /**
+   * @param service the service key; `undefined`: the error concerns none or several
+   * @param options the `cause`
+   * @param key the key of a keyed service
+   */
   constructor(code: CircuitBreakerErrorCode, message: string, service?: string, options?: ErrorOptions, key?: string) {
     super(message, options)
     this.name = new.target.name
@@ -87,6 +99,7 @@ export interface CircuitOpenDetails extends CircuitName {
   readonly openedAt: number | undefined
   /** The failure that opened the circuit: its name, code and HTTP status, never its message. */
   readonly lastFailure?: FailureSummary | undefined
+  /** Why the call was refused. */
   readonly reason: RefusalReason
   /** The operator who forced the circuit open. */
   readonly by?: string | undefined
@@ -109,15 +122,20 @@ export class CircuitOpenError extends CircuitBreakerError {
   declare readonly openedAt: number | undefined
   /** The failure that opened the circuit; `undefined` if this instance does not know it. */
   declare readonly lastFailure: FailureSummary | undefined
+  /** Why the call was refused. */
   declare readonly reason: RefusalReason
   /** The operator who forced the circuit open, if he has said so. It is no part of the message, which clients see. */
   declare readonly by: string | undefined
   /** The operator's reason. It is no part of the message either. */
   declare readonly why: string | undefined
+  /** The HTTP status of an answer to the client: Service Unavailable. */
   readonly statusCode = 503
+  /** The message may be shown to clients: it holds the service key and a time, and nothing else. */
   readonly expose = true
+  /** For the answer to the client: `Retry-After`, in whole seconds. */
   declare readonly headers: Record<string, string>
 
+  /** The breaker makes it; make one yourself to test a fallback. */
   constructor(details: CircuitOpenDetails) {
     const { service, key } = details
     const seconds = Math.max(1, Math.ceil(details.retryAfter / 1000))
@@ -128,11 +146,16 @@ export class CircuitOpenError extends CircuitBreakerError {
   }
 }
 
-/** The cause of a cut: the call's own `timeout`, or the deadline of the Lambda invocation. */
-export type TimeoutReason = 'timeout' | 'deadline'
+/** The cause of a cut. */
+export type TimeoutReason =
+  /** The call's own `timeout` has passed. */
+  | 'timeout'
+  /** The invocation has no more time than `deadlineReserve`. */
+  | 'deadline'
 
 /** The details of a {@link CircuitTimeoutError}. */
 export interface CircuitTimeoutDetails extends CircuitName {
+  /** The cause of the cut. */
   readonly reason: TimeoutReason
   /** How long the call was given, in milliseconds. */
   readonly timeout: number
@@ -148,6 +171,7 @@ export interface CircuitTimeoutDetails extends CircuitName {
 export class CircuitTimeoutError extends CircuitBreakerError {
   declare readonly code: 'CIRCUIT_TIMEOUT'
   declare readonly service: string
+  /** The cause of the cut. */
   declare readonly reason: TimeoutReason
   /** How long the call was given, in milliseconds. */
   declare readonly timeout: number
@@ -155,9 +179,12 @@ export class CircuitTimeoutError extends CircuitBreakerError {
   declare readonly attempted: boolean
   /** How long it waited for one of the permits of `maxConcurrent`, in milliseconds; 0: it did not. */
   declare readonly waited: number
+  /** The HTTP status of an answer to the client: Gateway Timeout. */
   readonly statusCode = 504
+  /** The message may be shown to clients: it holds the service key and times, and nothing else. */
   readonly expose = true
 
+  /** The breaker makes it; make one yourself to test a fallback. */
   constructor(details: CircuitTimeoutDetails) {
     const { service, key, reason, timeout, attempted, waited = 0, maxConcurrent } = details
     const limit = reason === 'timeout' ? `${Math.round(timeout)} ms` : 'the time that the invocation had left'
@@ -177,9 +204,18 @@ export class CircuitTimeoutError extends CircuitBreakerError {
 export class ConcurrencyLimitError extends CircuitBreakerError {
   declare readonly code: 'CIRCUIT_CONCURRENCY_LIMIT'
   declare readonly service: string
+  /** The HTTP status of an answer to the client: Service Unavailable. */
   readonly statusCode = 503
+  /** The message may be shown to clients: it holds the service key and two settings, and nothing else. */
   readonly expose = true
 
+  /**
+   * The breaker makes it; make one yourself to test a fallback.
+   *
+   * @param maxConcurrent how many calls are in flight
+   * @param maxQueue how many calls wait
+   * @param key the key of a keyed service
+   */
   constructor(service: string, maxConcurrent: number, maxQueue: number, key?: string) {
     super(
       'CIRCUIT_CONCURRENCY_LIMIT',
@@ -199,6 +235,12 @@ export class BreakableResultError<T = unknown> extends CircuitBreakerError {
   /** The result of the operation, for instance a `Response` with status 503. */
   declare readonly result: T
 
+  /**
+   * The breaker makes it; make one yourself to test a fallback.
+   *
+   * @param result the result of the operation
+   * @param key the key of a keyed service
+   */
   constructor(service: string, result: T, key?: string) {
     const message = `${service} answered with a result that counts as a failure.`
     super('CIRCUIT_BREAKABLE_RESULT', message, service, undefined, key)
@@ -212,6 +254,7 @@ export class UnknownServiceError extends CircuitBreakerError {
   declare readonly code: 'CIRCUIT_UNKNOWN_SERVICE'
   declare readonly service: string
 
+  /** @param configured the keys of the configured services, for the message */
   constructor(service: string, configured: Iterable<string>) {
     const known = [...configured].map((key) => JSON.stringify(key)).join(', ')
     super(
@@ -242,8 +285,13 @@ export interface ConfigurationProblem {
 /** Thrown when a breaker is created, or a method is given what it cannot take: every problem at once. */
 export class ConfigurationError extends CircuitBreakerError {
   declare readonly code: 'CIRCUIT_CONFIGURATION'
+  /** Every problem that was found, at least one. */
   declare readonly problems: readonly ConfigurationProblem[]
 
+  /**
+   * @param options the `cause`
+   * @param service the service that all problems concern; `undefined`: they concern none or several
+   */
   constructor(problems: readonly ConfigurationProblem[], options?: ErrorOptions, service?: string) {
     const count = problems.length === 1 ? 'a problem' : `${problems.length} problems`
     const lines = problems.map((problem) => `  - ${problem.message}`)
@@ -260,17 +308,30 @@ export class ConfigurationError extends CircuitBreakerError {
 
 /** The storage operations that can fail, by their names in the storage contract. */
 export type StorageOperation =
+  /** One circuit is read. */
   | 'getState'
+  /** Several circuits are read. */
   | 'batchGetState'
+  /** Outcomes are added to the counts of a circuit. */
   | 'addOutcomes'
+  /** A circuit changes its state, or a probe is claimed. */
   | 'compareAndSetState'
+  /** An operator sets several circuits. */
   | 'batchSetState'
+  /** One circuit is deleted. */
   | 'clearState'
+  /** Several circuits are deleted. */
   | 'batchClearState'
   | JournalOperation
 
 /** The operations that a store need not have. None of them is about the state of a circuit. */
-export type JournalOperation = 'appendJournal' | 'readJournal' | 'listCircuits'
+export type JournalOperation =
+  /** An entry is added to the journal of a circuit. */
+  | 'appendJournal'
+  /** The journal of a circuit is read. */
+  | 'readJournal'
+  /** Circuits are listed. */
+  | 'listCircuits'
 
 /** The trouble with the store, which decides what helps. */
 export type StorageErrorKind =
@@ -285,6 +346,7 @@ export type StorageErrorKind =
 
 /** The details of a {@link CircuitStorageError}. */
 export interface CircuitStorageErrorDetails extends ErrorOptions {
+  /** The operation that failed. */
   readonly operation: StorageOperation
   /** The service key, where one alone is concerned. */
   readonly service?: string | undefined
@@ -306,6 +368,7 @@ export interface CircuitStorageErrorDetails extends ErrorOptions {
  */
 export class CircuitStorageError extends CircuitBreakerError {
   declare readonly code: 'CIRCUIT_STORAGE'
+  /** The operation that failed. */
   declare readonly operation: StorageOperation
   /** In a batch: what succeeded all the same, by service key; else `undefined`. */
   declare readonly results: ReadonlyMap<string, unknown> | undefined
@@ -316,6 +379,7 @@ export class CircuitStorageError extends CircuitBreakerError {
   /** The trouble: whether it passes by itself, and whether somebody has to do something. */
   declare readonly kind: StorageErrorKind
 
+  /** Adapters make it: see {@link ICircuitStorage}. */
   constructor(message: string, details: CircuitStorageErrorDetails) {
     super('CIRCUIT_STORAGE', message, details.service, details, details.key)
     this.name = 'CircuitStorageError'
@@ -327,42 +391,47 @@ export class CircuitStorageError extends CircuitBreakerError {
   }
 }
 
-/** Any error of this package. */
+/** Whether it is an error of this package, by its `code`. */
 export function isCircuitBreakerError(error: unknown): error is CircuitBreakerError {
   return codes.has(codeOf(error) ?? '')
 }
 
-/** The circuit refused the call. */
+/** Whether it is a {@link CircuitOpenError}: the circuit refused the call. By its `code`. */
 export function isCircuitOpenError(error: unknown): error is CircuitOpenError {
   return codeOf(error) === 'CIRCUIT_OPEN'
 }
 
-/** The call was cut by its timeout or by the invocation's deadline. */
+/** Whether it is a {@link CircuitTimeoutError}: the call was cut by its timeout or by the invocation's deadline. By its `code`. */
 export function isCircuitTimeoutError(error: unknown): error is CircuitTimeoutError {
   return codeOf(error) === 'CIRCUIT_TIMEOUT'
 }
 
-/** Too many calls are in flight and waiting. */
+/** Whether it is a {@link ConcurrencyLimitError}: too many calls are in flight and waiting. By its `code`. */
 export function isConcurrencyLimitError(error: unknown): error is ConcurrencyLimitError {
   return codeOf(error) === 'CIRCUIT_CONCURRENCY_LIMIT'
 }
 
-/** The fallback runs because of a result, not of an error. */
+/**
+ * Whether it is a {@link BreakableResultError}: the fallback runs because of a result, not of an error. By its `code`.
+ *
+ * @example
+ * const fallback = (error: unknown) => (isBreakableResultError(error) ? error.result : 'unknown')
+ */
 export function isBreakableResultError(error: unknown): error is BreakableResultError {
   return codeOf(error) === 'CIRCUIT_BREAKABLE_RESULT'
 }
 
-/** The service key was not configured. */
+/** Whether it is an {@link UnknownServiceError}: the service key was not configured. By its `code`. */
 export function isUnknownServiceError(error: unknown): error is UnknownServiceError {
   return codeOf(error) === 'CIRCUIT_UNKNOWN_SERVICE'
 }
 
-/** The breaker's settings are wrong. */
+/** Whether it is a {@link ConfigurationError}: a setting or an argument is wrong. By its `code`. */
 export function isConfigurationError(error: unknown): error is ConfigurationError {
   return codeOf(error) === 'CIRCUIT_CONFIGURATION'
 }
 
-/** The store failed. */
+/** Whether it is a {@link CircuitStorageError}: the store failed. By its `code`. */
 export function isCircuitStorageError(error: unknown): error is CircuitStorageError {
   return codeOf(error) === 'CIRCUIT_STORAGE'
 }

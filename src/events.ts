@@ -7,18 +7,22 @@ export type { Evidence, StateChangeReason }
 
 /** A circuit changed its state, or an operator forced or reset it: then `from` and `to` may be the same. */
 export interface StateChange {
+  /** The service key. */
   readonly service: string
   /**
    * The key whose circuit it is; `undefined` for a service without keys, and for the own circuit of a keyed service. Keys may be
    * many: leave them out of the dimensions of metrics.
    */
   readonly key?: string | undefined
+  /** The state before. */
   readonly from: CircuitState
+  /** The state from now on. */
   readonly to: CircuitState
   /** The generation that began with this change. */
   readonly generation: number
   /** When, in milliseconds since the epoch. */
   readonly at: number
+  /** Why the circuit changed. */
   readonly reason: StateChangeReason
   /** The Lambda request whose call caused it; `undefined` outside an invocation and for observed changes. */
   readonly requestId: string | undefined
@@ -44,9 +48,8 @@ export interface StateChange {
 }
 
 /**
- * Called with each transition that this instance made. A promise that it returns is waited for at the end of the invocation,
- * within the time that the store has (`storageTimeout`). Its errors and rejections change nothing and are warned of, by their
- * names and codes.
+ * Called with each transition that this instance made. A promise that it returns is awaited at the end of the invocation, up to
+ * `storageTimeout`. Its errors and rejections change nothing; a warning names them, by their names and codes.
  */
 export type StateChangeListener = (change: StateChange) => unknown
 
@@ -62,13 +65,15 @@ export interface StorageErrorEvent {
   readonly services: readonly string[]
   /** The keys of keyed services that were concerned; absent: none was. */
   readonly keys?: readonly string[]
+  /** The operation that failed. */
   readonly operation: StorageOperation
+  /** What is wrong: its `kind` says whether it passes by itself, its `message` what to do. */
   readonly error: CircuitStorageError
   /** `true` if what was to be stored is kept and tried again at the next opportunity. */
   readonly willRetry: boolean
 }
 
-/** Called with each failure of the store. Its promises, errors and rejections are treated as those of a {@link StateChangeListener}. */
+/** Called with each failure of the store. Its promises, errors and rejections are treated like those of a {@link StateChangeListener}. */
 export type StorageErrorListener = (event: StorageErrorEvent) => unknown
 
 /** Calls listeners, so that nothing they do can hurt the caller, and knows which of them are still at work. */

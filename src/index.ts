@@ -86,6 +86,7 @@ export type {
   ExpectedVersion,
   FailureSummary,
   Finding,
+  FindingCode,
   ICircuitStorage,
   JournalEntry,
   JournalQuery,
@@ -105,3 +106,4 @@ export {
 export { MemoryCircuitStorage } from './storage/memory.ts'
 export { emptyRecord, expiryOf, parseCircuitRecord } from './storage/record.ts'
 export type { CallEvent, CircuitChannels, RefusedEvent, StoreEvent } from './telemetry/channels.ts'
+export type { CircuitBreakerWarningCode } from './warnings.ts'

@@ -68,6 +68,7 @@ type AnyBreaker<K extends string, T, D extends string> = Pick<
  * `ConfigurationError` where it finds no text, and with the error that it throws.
  */
 export type KeyBy =
+  /** Lambda's own tenant id: `tenantId` of the context. */
   | 'tenantId'
   // biome-ignore lint/suspicious/noExplicitAny: The event has the type that the handler says.
   | ((event: any, context: Context) => string)

@@ -9,7 +9,11 @@ import { describe, Problems } from './settings/problems.ts'
 import type { Synchronizer } from './sync/synchronizer.ts'
 
 /** A state that `batchSetState` can set. */
-export type StateToSet = 'OPEN' | 'CLOSED'
+export type StateToSet =
+  /** The circuit opens, and recovers by itself after its `resetTimeout`. */
+  | 'OPEN'
+  /** The circuit closes, and forgets what was counted. */
+  | 'CLOSED'
 
 /** By which an operator knows a circuit in a batch: either all of it are services, or all are keys of one. */
 export function nameOf({ service, key }: CircuitName): string {

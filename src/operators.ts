@@ -18,6 +18,7 @@ import type { CircuitRecord, ICircuitStorage, OperatorWords, WriteResult } from 
 import { gravestOf } from './storage/replies.ts'
 import type { OperatorRun, StoreAccess } from './storage/store-access.ts'
 import type { Synchronizer } from './sync/synchronizer.ts'
+import type { CircuitBreakerWarningCode } from './warnings.ts'
 
 export { checkBreaker, refuseWrongCheck } from './check.ts'
 export { namedCircuits, type StateToSet, statesToSet } from './named-circuits.ts'
@@ -51,7 +52,10 @@ export type KeyOption<S extends string, D extends string> = S extends D
       /** The key whose circuit is meant. Default: the service's own circuit, if it has one (`keyed: { parent: true }`). */
       readonly key?: string
     }
-  : { readonly key?: never }
+  : {
+      /** Only keyed services have one. */
+      readonly key?: never
+    }
 
 /** An operator's write gives up after this many conflicts in a row. */
 const maxConflicts = 100
@@ -129,7 +133,10 @@ function hintAtNew(circuits: readonly Synchronizer[]): void {
     `Nothing was stored under ${named(keys)} before this operation. A fleet that has seen no failure for two ` +
     'days has nothing stored. If yours has, compare its namespace, its service keys, and its table or key prefix with ' +
     'those of this process: if they differ, the operation changes nothing for it.'
-  process.emitWarning(text, { type: 'CircuitBreakerWarning', code: 'CIRCUIT_NOTHING_STORED' })
+  process.emitWarning(text, {
+    type: 'CircuitBreakerWarning',
+    code: 'CIRCUIT_NOTHING_STORED' satisfies CircuitBreakerWarningCode,
+  })
 }
 
 /** Deletes a record that does not parse, so that it can be replaced. */

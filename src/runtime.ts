@@ -2,7 +2,9 @@ import { randomBytes } from 'node:crypto'
 
 /** A timer that may be kept from holding the process. */
 export interface TimerHandle {
+  /** Lets the timer hold the process again. */
   ref?(): unknown
+  /** Lets the process end although the timer has not fired. */
   unref?(): unknown
 }
 
@@ -17,7 +19,9 @@ export interface Runtime {
   random(): number
   /** A token that no other instance draws. */
   id(): string
+  /** Calls back once, after `delay` milliseconds. */
   setTimeout(callback: () => void, delay: number): TimerHandle
+  /** Ends a timer that `setTimeout` has made. */
   clearTimeout(timer: TimerHandle): void
   /** The environment variables. */
   readonly env: Readonly<Record<string, string | undefined>>

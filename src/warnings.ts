@@ -6,6 +6,31 @@
 
 import type * as Texts from './warning-texts.ts'
 
+/**
+ * The `code` of every warning that this package emits through `process.emitWarning`: stable, unlike messages. The `name` of a
+ * warning is `CircuitStorageWarning` if it is about the store, else `CircuitBreakerWarning`.
+ *
+ * @example
+ * process.on('warning', ({ code, message }) => metrics.count(code, message))
+ */
+export type CircuitBreakerWarningCode =
+  /** Settings do not fit each other or the function, a variable names nothing, or calls have no bound. */
+  | 'CIRCUIT_CONFIGURATION'
+  /** A duration is so short that somebody probably thought of seconds. */
+  | 'CIRCUIT_SECONDS'
+  /** A classifier of your own threw, or returned what is no answer. The default has decided. */
+  | 'CIRCUIT_CLASSIFIER'
+  /** A listener threw or rejected, or was not done in time. */
+  | 'CIRCUIT_LISTENER'
+  /** A handler makes a breaker in every invocation: no breaker learns from the one before. */
+  | 'CIRCUIT_REMADE'
+  /** Powertools or OpenTelemetry threw while it was told of an event. */
+  | 'CIRCUIT_TELEMETRY'
+  /** An operator has forced, set or reset a circuit that no function has stored yet: perhaps its name is wrong. */
+  | 'CIRCUIT_NOTHING_STORED'
+  /** The store failed: the `code` of the {@link CircuitStorageError}. */
+  | 'CIRCUIT_STORAGE'
+
 /** A warning before its text is loaded. */
 export type Warning = (texts: typeof Texts) => string
 
@@ -13,7 +38,10 @@ export type Warning = (texts: typeof Texts) => string
 const warned = new Set<string>()
 
 /** Emits a warning as soon as its text is loaded, unless it was emitted before. */
-export async function warnOnce(warning: Warning, code = 'CIRCUIT_CONFIGURATION'): Promise<void> {
+export async function warnOnce(
+  warning: Warning,
+  code: CircuitBreakerWarningCode = 'CIRCUIT_CONFIGURATION',
+): Promise<void> {
   try {
     const text = warning(await import('./warning-texts.ts'))
     if (warned.has(text)) return
@@ -25,7 +53,7 @@ export async function warnOnce(warning: Warning, code = 'CIRCUIT_CONFIGURATION')
 }
 
 /** Emits a warning about a mistake that somebody has to correct. It is printed also where Node is told to print none. */
-export function warnVisibly(text: string, type: string, code: string): void {
+export function warnVisibly(text: string, type: string, code: CircuitBreakerWarningCode): void {
   process.emitWarning(text, { type, code })
   import('./silenced-warnings.ts')
     .then(({ printIfSilenced }) => printIfSilenced(`${type}: ${text}`, process))

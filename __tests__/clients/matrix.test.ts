@@ -73,7 +73,7 @@ describe('the matrix', () => {
     expect(new Set(all.map(({ fault }) => fault))).toEqual(new Set(faultNames))
   })
 
-  it('is what docs/evidence/clients.md shows; where it is not, npm run classification writes it', async () => {
+  it('is what docs/evidence/clients.md shows; where it is not, npm run page -- classification writes it', async () => {
     const page = await readFile(join(import.meta.dirname, '..', '..', 'docs', 'evidence', 'clients.md'), 'utf8')
     // A cell that could not be observed has failed already.
     if (matrix.failures.length === 0) expect(withMatrix(page, matrix.observations)).toBe(page)

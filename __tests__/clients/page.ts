@@ -6,7 +6,7 @@ import { type FaultName, faultNames, faults } from './faults.ts'
 import type { Observation } from './observe.ts'
 import { hidingCauses } from './verdicts.ts'
 
-const begin = '<!-- The matrix: `npm run classification` writes what is between these lines. -->'
+const begin = '<!-- The matrix: `npm run page -- classification` writes what is between these lines. -->'
 const end = '<!-- The end of the matrix. -->'
 
 const titles: Readonly<Record<Client['kind'], string>> = {

@@ -119,7 +119,7 @@ export function sectionsOf(figures: Figures): Readonly<Record<string, string>> {
 /** The page with its measured sections replaced. */
 export function withSections(page: string, sections: Readonly<Record<string, string>>): string {
   return Object.entries(sections).reduce((text, [name, section]) => {
-    const [begin, end] = [`<!-- ${name}: npm run storage-cost -->`, `<!-- end of ${name} -->`]
+    const [begin, end] = [`<!-- ${name}: npm run page -- cost -->`, `<!-- end of ${name} -->`]
     const [before, rest] = text.split(begin)
     const after = rest?.split(end)[1]
     if (before === undefined || after === undefined) throw new Error(`The page has no place for ${name}.`)

@@ -18,7 +18,7 @@ beforeAll(async () => {
 afterAll(() => server?.stop())
 
 describe('the page about costs', () => {
-  it('says what is measured now; `npm run storage-cost` writes it', async () => {
+  it('says what is measured now; `npm run page -- cost` writes it', async () => {
     const page = await readFile(join(import.meta.dirname, '../../docs/operate/cost.md'), 'utf8')
 
     expect(withSections(page, sectionsOf(figures))).toBe(page)

@@ -5,11 +5,16 @@ import { dirname, join, relative } from 'node:path'
 import { promisify } from 'node:util'
 import { describe, expect, it } from '@jest/globals'
 import { parseDocument } from 'yaml'
+import { pageCommands } from '../../scripts/page.ts'
 import { pagesWithSettings, withSettings } from '../../scripts/settings-tables.ts'
 import { codeBlocks, root } from './code-blocks.ts'
 
 const pages = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', ...files('docs', '.md'), ...files('examples', '.md')]
-const blocks = pages.flatMap((page) => codeBlocks(page).map((block) => ({ page, ...block })))
+/** Made from the code: what is written there is compiled as it is, and examples are parts of handlers. */
+const isReference = (page: string): boolean => page.startsWith('docs/reference/')
+const blocks = pages
+  .filter((page) => !isReference(page))
+  .flatMap((page) => codeBlocks(page).map((block) => ({ page, ...block })))
 
 /** What the snippets use and the reader has. */
 const stubs = {
@@ -109,7 +114,7 @@ describe('the code in the documentation', () => {
     }
   })
 
-  it('runs scripts and files that exist', () => {
+  it('runs scripts, pages and files that exist', () => {
     const { scripts } = JSON.parse(read('package.json'))
     for (const page of pages) {
       // In prose as well as in blocks.
@@ -121,6 +126,18 @@ describe('the code in the documentation', () => {
         })
       }
     }
+    const sources = ['src', 'scripts', 'bench', '__tests__'].flatMap((folder) => files(folder, '.ts'))
+    for (const page of [...pages, ...sources, '.ci/run', 'stryker.config.js']) {
+      for (const [, name] of read(page).matchAll(/npm run (?:--silent )?page -- ([a-z][\w-]*)/g)) {
+        expect({ page, name, exists: Object.hasOwn(pageCommands, name as string) }).toEqual({
+          page,
+          name,
+          exists: true,
+        })
+      }
+    }
+    for (const { script } of Object.values(pageCommands))
+      expect([script, existsSync(join(root, script))]).toEqual([script, true])
     for (const { page, code } of blocks) {
       for (const [, file] of code.matchAll(/\bnode ([\w./-]+\.ts)/g)) {
         const exists = [root, join(root, dirname(page))].some((folder) => existsSync(join(folder, file as string)))
@@ -131,7 +148,7 @@ describe('the code in the documentation', () => {
 })
 
 describe('the settings in the documentation', () => {
-  it.each(pagesWithSettings)('are those of the code: %s is what `npm run settings` writes', (page) => {
+  it.each(pagesWithSettings)('are those of the code: %s is what `npm run page -- settings` writes', (page) => {
     expect(withSettings(page, read(page))).toBe(read(page))
   })
 })

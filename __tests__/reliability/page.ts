@@ -23,7 +23,7 @@ export function reliabilityPage(rows: readonly Row[], half: readonly sustained.R
   const { storageTimeout, cacheTtl, resetTimeout, failureThreshold } = settings
   return `# Reliability
 
-A store can fail in many ways. This page shows what each of them does to the functions that use it. \`npm run reliability\` measures and writes the
+A store can fail in many ways. This page shows what each of them does to the functions that use it. \`npm run page -- reliability\` measures and writes the
 page. \`npm test\` runs a part of it.
 
 - **${byFault.size} faults × ${operations.length} operations, ${rounds} times: ${cells.length - failed.length} of ${cells.length} hold.** The longest

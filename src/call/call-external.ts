@@ -19,15 +19,21 @@ export type CallExternal<K extends string = string, D extends string = never, O 
 
 // Typed as methods, whose parameters may be narrower: a call for some services also fits where one for any is asked for.
 
+/** A call of a service without keys. */
 type PlainCall<K extends string> = {
+  /** Runs an operation under the circuit of a service, as `CircuitBreaker.call` does. */
   call<T, F = never>(service: K, operation: Operation<T>, options?: CallOptions<T, F>): Promise<T | F>
 }['call']
 
+/** A call of a keyed service, which names its key. */
 type KeyedCall<K extends string> = {
+  /** Runs an operation under the circuit of a service, as `CircuitBreaker.call` does. */
   call<T, F = never>(service: K, operation: Operation<T>, options: KeyedCallOptions<T, F>): Promise<T | F>
 }['call']
 
+/** A call of a keyed service that may leave its key to the `keyBy` of the middleware. */
 type BoundCall<K extends string> = {
+  /** Runs an operation under the circuit of a service, as `CircuitBreaker.call` does. */
   call<T, F = never>(service: K, operation: Operation<T>, options?: AnyOptions<T, F>): Promise<T | F>
 }['call']
 

@@ -10,11 +10,13 @@ import { type TurnClock, type TurnListener, turnClockOf } from './turn-clock.ts'
 
 /** The part of a Lambda context that tells how much time is left. */
 export interface TimeSource {
+  /** How much time is left, in milliseconds. Absent: there is no deadline. */
   getRemainingTimeInMillis?: (() => number) | undefined
   /** The contexts of durable functions keep Lambda's own context here, Middy's too. */
   readonly lambdaContext?:
     | { getRemainingTimeInMillis?: (() => number) | undefined; readonly awsRequestId?: string | undefined }
     | undefined
+  /** Lambda's request id, for events. */
   readonly awsRequestId?: string | undefined
 }
 
@@ -36,7 +38,7 @@ export interface HandedOut {
   invocationEnded(response: unknown): void
 }
 
-/** One Lambda invocation: its request id and its deadline, with one timer for all of its calls. */
+/** @internal One Lambda invocation: its request id and its deadline, with one timer for all of its calls. */
 export class Invocation implements TurnListener {
   readonly requestId: string | undefined
   /** Whether it is one of a durable function, which may be suspended after any call: nothing of ours runs then. */

@@ -46,6 +46,7 @@ export interface CircuitSnapshot {
    * `mode: 'off'` nothing is read, so that it is `CLOSED` unless this breaker itself has forced it open.
    */
   readonly state: CircuitState
+  /** The setting `mode` of the service. */
   readonly mode: Mode
   /**
    * Whose state it is: the fleet's; or the `instance`'s own, which refuses by itself after `failureThreshold` failures in a row
@@ -60,6 +61,7 @@ export interface CircuitSnapshot {
   readonly openedAt: number | undefined
   /** When the open circuit lets a probe through; `undefined` if it is closed, or forced open without an end. */
   readonly retryAt: number | undefined
+  /** When a call failed last, as far as known here; `undefined`: none has. */
   readonly lastFailureAt: number | undefined
   /** The failure that opened the circuit last: its name, code and HTTP status, never its message. */
   readonly lastFailure: FailureSummary | undefined

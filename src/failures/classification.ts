@@ -23,11 +23,14 @@ import {
   UNDECIDED_STATUSES,
 } from './codes.ts'
 
-/**
- * The end of a call, as evidence. `failure`: the service is unwell. `success`: it works, also where it refused what it was
- * asked. `ignore`: neither, so that it counts for nothing.
- */
-export type Outcome = 'failure' | 'success' | 'ignore'
+/** The end of a call, as evidence. */
+export type Outcome =
+  /** The service is unwell. */
+  | 'failure'
+  /** The service works, also where it refused what it was asked. */
+  | 'success'
+  /** Neither: the call counts for nothing. */
+  | 'ignore'
 
 /**
  * The default classifier of errors: `true` if the error shows that the service is unwell.
@@ -40,7 +43,8 @@ export type Outcome = 'failure' | 'success' | 'ignore'
  *   nested breaker, whose service was not even asked; and whatever carries no evidence: a `TypeError`, an
  *   `Error('HTTP 503')`, a value that is no error.
  *
- * A part of what passes is an answer, and so a success to the circuit: see {@link outcomeOfError}.
+ * A part of what passes is an answer, and so a success to the circuit: a status from 400 to 499 but 408, 425, 429 and throttling,
+ * a gRPC status that an application chooses (`NOT_FOUND`, `INVALID_ARGUMENT` …), and a database's error of the statement.
  *
  * One object's evidence is weighed in this order: HTTP status (`status`, `statusCode`, those of `response`,
  * `$metadata.httpStatusCode`, `code` beside a `response`), `$fault`, gRPC `code`, `code`, `name` (or its class's, or

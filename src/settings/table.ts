@@ -10,8 +10,14 @@ import type { StorageOption } from '../storage/factory.ts'
 import { isText, textAllowed } from './problems.ts'
 import { callback, factor, flag, milliseconds, oneOf, type Setting, whole } from './rules.ts'
 
-/** `enforce`: refuses calls. `observe`: counts, stores and reports, never refuses. `off`: calls pass straight through. */
-export type Mode = 'enforce' | 'observe' | 'off'
+/** What a breaker does for a service. */
+export type Mode =
+  /** Refuses calls while the circuit is open. */
+  | 'enforce'
+  /** Counts, stores and reports, but never refuses. */
+  | 'observe'
+  /** Lets all calls pass straight through. */
+  | 'off'
 
 /**
  * What an error says of the service.
@@ -35,60 +41,71 @@ export type IsBreakableResult<T = unknown> = (result: T) => boolean | Outcome
 
 /** The settings of a service that has a circuit for each key. */
 export interface KeyedSettings {
-  /** The keys that one instance knows at once, and those that may fail within a `window` before the rest share one circuit. Default: 1000. */
+  /**
+   * How many keys an instance knows at once, and how many may fail within a `window` before all other keys share one circuit.
+   * Default: 1000.
+   */
   readonly maxKeys: number
-  /** Whether a call is guarded by the service's own circuit, too. Default: `false`. */
+  /** Whether a circuit for the whole service guards the calls of its keys as well. Default: `false`. */
   readonly parent: boolean
 }
 
-/** The settings of one service, complete. Times are milliseconds. */
+/**
+ * The settings of one service, complete. Times are milliseconds. `docs/use/settings.md` has the variable of each, and what is
+ * allowed.
+ */
 export interface ServiceSettings {
   /**
-   * So many failures in a row make an instance refuse by itself; and so many more failures than successes, weighed by
-   * `failureRateThreshold`, open the circuit of the fleet. Default: 3.
+   * An instance refuses its own calls after this many failures in a row. The fleet opens the circuit when failures outnumber
+   * successes by this many, weighed by `failureRateThreshold`. Default: 3.
    */
   readonly failureThreshold: number
-  /** The part of the sampled calls that must fail, in per cent; 100: every one of them. Default: 50. */
+  /** The share of calls that must fail, in per cent, counted from the first failure on; 100: every one of them. Default: 50. */
   readonly failureRateThreshold: number
-  /** How long the circuit stays open before a probe is allowed, in milliseconds. Default: 10 000. */
+  /** How long a circuit stays open before it allows a probe, in milliseconds. At most `maxResetTimeout`. Default: 10 000. */
   readonly resetTimeout: number
-  /** Probe successes that close the circuit. Default: 1. */
+  /** How many probes must succeed before the circuit closes. Default: 1. */
   readonly halfOpenSuccessThreshold: number
-  /** Probes in flight at once, fleet-wide, 1000 at most. Default: 1. */
+  /** How many probes the fleet may have in flight at once, 1000 at most. Default: 1. */
   readonly halfOpenMaxConcurrent: number
-  /** Calls in flight at once, per instance and service; the rest wait their turn. Default: 10. */
+  /** Calls in flight at once, for each instance and service. Further calls wait. Default: 10. */
   readonly maxConcurrent: number
-  /** How many calls may wait; beyond it a call is refused. Default: `false`, unlimited. */
+  /** How many calls may wait. Further ones get a `ConcurrencyLimitError`. Default: `false`, no limit. */
   readonly maxQueue: number | false
-  /** How long loaded state is trusted, in milliseconds; 0: it is read in every invocation. Default: 5000. */
+  /** How long an instance trusts the state that it has read, in milliseconds; 0: every invocation reads. Default: 5000. */
   readonly cacheTtl: number
-  /** The longest a call may take, in milliseconds. Default: `false`, bounded by the Lambda deadline only. */
+  /** The longest a call may take, in milliseconds. The Lambda deadline bounds every call as well. Default: `false`, only the deadline does. */
   readonly timeout: number | false
-  /** Kept back from the Lambda deadline to record a cut call and to answer, in milliseconds. Default: 1000. */
+  /** Time reserved before the Lambda deadline to record a timed-out call and to respond, in milliseconds. Default: 1000. */
   readonly deadlineReserve: number
   /**
-   * Failures further apart than this are no streak, in milliseconds, a day at most: from the end of one call to the beginning
-   * of the next. Default: 60 000.
+   * Failures that are further apart than this, in milliseconds, are not counted together: from the end of one call to the
+   * beginning of the next. A suspicion lasts no longer than this. A day at most. Default: 60 000.
    */
   readonly window: number
-  /** The longest a circuit stays open, whatever its record or `Retry-After` says, in milliseconds. Default: 300 000. */
+  /**
+   * The longest a circuit may stay open before a probe, in milliseconds, even if `Retry-After` asks for more. Default: 300 000.
+   */
   readonly maxResetTimeout: number
-  /** Each trip in a row multiplies `resetTimeout` by it, give or take 10 %, up to `maxResetTimeout`; 1: none does. Default: 2. */
+  /**
+   * Each time the circuit opens again, `resetTimeout` is multiplied by this, give or take 10 %, up to `maxResetTimeout`; 1: it
+   * stays the same. Default: 2.
+   */
   readonly resetBackoff: number
-  /** A success that took longer counts as a failure, in milliseconds; nothing is cut. Default: `false`. */
+  /** A success that took longer than this, in milliseconds, counts as a failure. The call is not cut. Default: `false`, none does. */
   readonly slowCallThreshold: number | false
   /**
-   * So long after the circuit has closed, in milliseconds, calls are admitted with a chance that rises from 10 % to 100 %.
-   * Default: `false`.
+   * How long after it has closed, in milliseconds, a circuit admits only a part of the calls: 10 % at first, 100 % at the end.
+   * Default: `false`, all at once.
    */
   readonly rampUp: number | false
-  /** Default: `enforce`. */
+  /** Whether calls are refused, or only counted, or neither. Default: `enforce`. */
   readonly mode: Mode
   /** A circuit for each key, for keys that are not known up front. Default: the service has one circuit. */
   readonly keyed: KeyedSettings | undefined
-  /** Which errors count as failures. Default: the exported `isBreakableError`. */
+  /** Says which errors count as failures. Default: the exported `isBreakableError`. */
   readonly isBreakableError: IsBreakableError
-  /** Which results count as failures. Default: the exported `isBreakableResult`. */
+  /** Says which results count as failures. Default: the exported `isBreakableResult`. */
   readonly isBreakableResult: IsBreakableResult
 }
 
@@ -127,37 +144,38 @@ export type KeyedServices<K extends string, T> = [keyof T] extends [never]
 
 /**
  * The options of a breaker. A service's own settings win over those given here for all services, and at the same level
- * an environment variable wins over an option.
+ * an environment variable wins over an option. `T` is inferred: the `keyed` of each service.
  *
  * @example
  * const options: CircuitBreakerOptions<'stripe' | 'paypal'> = {
  *   services: { stripe: { failureThreshold: 2 }, paypal: {} },
  *   resetTimeout: 30_000,
  * }
- *
- * `T` is inferred: the `keyed` of each service.
  */
 export interface CircuitBreakerOptions<K extends string = string, T = NoKeys> extends SharedOptions {
   /** The services to guard: a list of keys, or an object from key to that service's own settings. */
   readonly services: readonly K[] | ({ readonly [Key in K]: ServiceOptions | undefined } & KeyedIn<T>)
-  /** Where the state is kept. Default: what the environment variables name; outside Lambda, memory. */
+  /**
+   * Where the state is kept. Default: the store that `CIRCUIT_BREAKER_STORAGE`, `CIRCUIT_BREAKER_TABLE_NAME` or
+   * `CIRCUIT_BREAKER_REDIS_URL` names; without them, memory. In Lambda there is no default: `'memory'` has to be chosen.
+   */
   readonly storage?: StorageOption | undefined
-  /** Prefix of the stored keys. Default: none. */
+  /** A prefix of the stored keys: breakers with the same namespace, service key and store share a circuit. Default: none. */
   readonly namespace?: string | undefined
-  /** The longest a storage round trip may delay anyone, in milliseconds. Default: 500. */
+  /** The longest that one request to the store may delay a call, in milliseconds. Default: 500. */
   readonly storageTimeout?: number | undefined
   /**
-   * In Lambda, begins to load the client library of the store as soon as the breaker is made, while the function starts and
-   * has a whole processor. Asks for nothing. `false`: the first invocation loads it. Default: `true`.
+   * In Lambda, the client library of the store begins to load as soon as the breaker is made, while the function starts and has
+   * a whole processor. No request is sent. `false`: the first invocation loads it. Default: `true`.
    */
   readonly preload?: boolean | undefined
   /**
-   * Begins to read the circuits as soon as the breaker is made. Lambda does not wait for it: to have them read before the
-   * first invocation, `await breaker.load()`. Default: `false`.
+   * The circuits are read as soon as the breaker is made. Lambda does not wait for it: to have them read before the first
+   * invocation, `await breaker.load()`. Default: `false`.
    */
   readonly prefetch?: boolean | undefined
   /**
-   * Keeps a journal in the store: one entry for each transition, written behind the calls. A store may have none.
+   * Whether each transition is also written to a journal in the store. No call waits for that, and a store may have none.
    * Default: `true`.
    */
   readonly journal?: boolean | undefined

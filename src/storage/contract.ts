@@ -10,7 +10,13 @@ import type { CircuitStorageError, FailureSummary } from '../errors.ts'
 export type { FailureSummary }
 
 /** The three states of a circuit. */
-export type CircuitState = 'CLOSED' | 'OPEN' | 'HALF_OPEN'
+export type CircuitState =
+  /** Calls pass. */
+  | 'CLOSED'
+  /** Calls are refused. */
+  | 'OPEN'
+  /** A probe may pass; all other calls are refused. */
+  | 'HALF_OPEN'
 
 /** The permission to send one probe to the service. */
 export interface Lease {
@@ -47,6 +53,7 @@ export interface CircuitRecord {
   readonly epoch: string
   /** Counts the changes of state, for people to read. */
   readonly generation: number
+  /** The state as it is stored: an open circuit stays `OPEN` when `retryAt` is over, until a probe is claimed. */
   readonly state: CircuitState
   /** When the service of a closed circuit came under suspicion; `undefined`: it is under none. */
   readonly suspectedAt: number | undefined
@@ -60,8 +67,9 @@ export interface CircuitRecord {
   readonly earlyCount: number
   /** The instances that have reported under the suspicion. */
   readonly reporterCount: number
-  /** Suspicions that came to nothing, as of `dismissedAt`. They fade, so that it need not be whole. */
+  /** How many suspicions came to nothing, as of `dismissedAt`. The number fades with time, so that it need not be whole. */
   readonly dismissals: number
+  /** When a suspicion last came to nothing; `undefined`: none has. */
   readonly dismissedAt: number | undefined
   /** The part of the calls that fails while nothing is wrong, from 0 to 1, by the samples of dismissed suspicions. */
   readonly noise: number | undefined
@@ -69,7 +77,9 @@ export interface CircuitRecord {
   readonly pace: number | undefined
   /** When a second instance was last heard. */
   readonly othersAt: number | undefined
+  /** When a failure was last reported; `undefined`: none was. */
   readonly lastFailureAt: number | undefined
+  /** When the circuit opened; `undefined`: it is closed. */
   readonly openedAt: number | undefined
   /** When a probe closed the circuit last; `undefined`: it is open, or no probe has. */
   readonly closedAt: number | undefined
@@ -83,6 +93,7 @@ export interface CircuitRecord {
   readonly trips: number
   /** The failure that opened the circuit last. */
   readonly lastFailure?: FailureSummary | undefined
+  /** An operator's decision; absent: there is none. */
   readonly override?: CircuitOverride | undefined
   /** The epochs of the last 8 transitions. An author whose reply was lost recognises its transition by the epoch. */
   readonly transitions: readonly string[]
@@ -121,8 +132,11 @@ export type ExpectedVersion = string | undefined
 
 /** One write of a batch. */
 export interface CompareAndSet {
+  /** The circuit. */
   readonly serviceKey: string
+  /** The condition: the version that must be stored. */
   readonly version: ExpectedVersion
+  /** The record to store, which carries a new version. */
   readonly next: CircuitRecord
 }
 
@@ -151,7 +165,9 @@ export type StateChangeReason =
 
 /** The sample that opened a circuit. */
 export interface Evidence {
+  /** The calls of the sample that failed. */
   readonly failures: number
+  /** The calls of the sample that succeeded. */
   readonly successes: number
   /** How many instances it comes from. */
   readonly reporters: number
@@ -170,13 +186,17 @@ export interface JournalEntry {
   readonly service: string
   /** The key of a keyed service. */
   readonly key?: string | undefined
+  /** The state before. */
   readonly from: CircuitState
+  /** The state from then on: the same one where an operator left it as it was. */
   readonly to: CircuitState
   /** The generation that began with it. */
   readonly generation: number
+  /** Why the circuit changed. */
   readonly reason: StateChangeReason
   /** The sample that opened the circuit. */
   readonly evidence?: Evidence | undefined
+  /** The failure that opened the circuit last. */
   readonly lastFailure?: FailureSummary | undefined
   /** When the open circuit lets a probe through, in milliseconds since the epoch. */
   readonly retryAt?: number | undefined
@@ -222,10 +242,61 @@ export interface CircuitPage {
   readonly cursor?: string | undefined
 }
 
+/** The `code` of a {@link Finding}: stable, unlike messages. */
+export type FindingCode =
+  /** Error: the store will never do what it is asked, until somebody changes the configuration. */
+  | 'store-misconfigured'
+  /** Error: the store answers that it cannot now: too many requests, no memory left, a failover. */
+  | 'store-throttled'
+  /** Error: the store does not answer, or not in time. */
+  | 'store-unavailable'
+  /** Error: what is stored for this service is no record. */
+  | 'record-damaged'
+  /** Error: the storage adapter writes although the version is another one. */
+  | 'condition-ignored'
+  /** Error: the function has no more time than `deadlineReserve`: no call is made. */
+  | 'no-time-for-calls'
+  /** Error: the function has so little time that a call which hangs can never count as a failure. */
+  | 'no-fair-time'
+  /** Warning: the function's timeout is shorter than `timeout` needs. */
+  | 'timeout-beyond-deadline'
+  /** Warning: the function's timeout is shorter than a call needs when the store does not answer. */
+  | 'no-time-beside-store'
+  /** Warning: `deadlineReserve` is 100 ms or less. */
+  | 'reserve-too-short'
+  /** Warning: `cacheTtl` is not shorter than `resetTimeout`. */
+  | 'cache-outlives-reset'
+  /** Warning: the clocks of this machine and of the store are 5 s apart. Error: they are a minute apart. */
+  | 'clock-skew'
+  /** Warning: a read took more than half of `storageTimeout`. */
+  | 'store-slow'
+  /** Warning: Redis may evict overrides. */
+  | 'eviction'
+  /** Warning: the table expires items by another attribute, or by none. */
+  | 'time-to-live'
+  /** Warning: the keys of the journal may not be written. */
+  | 'journal-permission-missing'
+  /** Info: operators need a permission that is missing; functions do not. */
+  | 'operator-permission-missing'
+  /** Info: there is no record under this namespace and key. */
+  | 'nothing-stored'
+  /** Info: the state is in the memory of this process. */
+  | 'not-shared'
+  /** Info: `mode` is `off` for every service. */
+  | 'switched-off'
+  /** Info: the store would not tell, or the check was given no `context`. */
+  | 'not-checked'
+  /** Error, of `mcb doctor`: the breaker refuses the settings of a function. */
+  | 'settings-refused'
+  /** Warning, of `mcb doctor`: functions that share circuits differ in a setting. */
+  | 'settings-differ'
+  /** Error, of `mcb doctor`: functions that should share circuits have different stores. */
+  | 'stores-differ'
+
 /** One thing that a check of the breaker has found. */
 export interface Finding {
-  /** Stable, for programs, for instance `store-misconfigured`. `docs/operate/check.md` lists all of them. */
-  readonly code: string
+  /** Stable, for programs. A storage adapter of your own may have others. */
+  readonly code: FindingCode | (string & {})
   /** `error`: in an outage the breaker would not do its work. `warning`: it would do it worse. `info`: good to know. */
   readonly severity: 'error' | 'warning' | 'info'
   /** The service key, if the finding concerns one alone. */
@@ -242,6 +313,7 @@ export interface Finding {
 
 /** What an adapter has found out about its store, beyond what the other methods tell. */
 export interface StorageInspection {
+  /** What somebody has to know or to correct; empty: all is well. */
   readonly findings: readonly Finding[]
   /** Where the circuits are, for people, for instance `the DynamoDB table "app"`. */
   readonly place?: string | undefined

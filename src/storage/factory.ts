@@ -25,29 +25,42 @@ import { type RedisCircuitStorageOptions, redisOptionRules } from './redis/optio
 /** Where the state is kept: a store, the name of a kind of store, or the kind with its options. */
 export type StorageOption =
   | ICircuitStorage
+  /** A DynamoDB table, which `CIRCUIT_BREAKER_TABLE_NAME` names. */
   | 'dynamodb'
+  /** Redis, at `CIRCUIT_BREAKER_REDIS_URL`. */
   | 'redis'
+  /** The memory of this process. */
   | 'memory'
-  | { readonly type: 'memory' }
+  | {
+      /** The memory of this process. */
+      readonly type: 'memory'
+    }
   | DynamoDBStorageConfig
   | RedisStorageConfig
   | StorageConfig
 
+/** Options without one of them, also where they are a union. */
 type EachWithout<Options, Name extends string> = Options extends unknown ? Omit<Options, Name> : never
 
 /** State in an existing DynamoDB table, with the options of `DynamoDBCircuitStorage`. */
 export type DynamoDBStorageConfig = {
+  /** The kind of store. */
   readonly type: 'dynamodb'
   /** The table's name or ARN. Default: `CIRCUIT_BREAKER_TABLE_NAME`. */
   readonly tableName?: string | undefined
 } & EachWithout<DynamoDBCircuitStorageOptions, 'tableName'>
 
 /** State in Redis, with the options of `RedisCircuitStorage`. `url` defaults to `CIRCUIT_BREAKER_REDIS_URL`. */
-export type RedisStorageConfig = { readonly type: 'redis' } & RedisCircuitStorageOptions
+export type RedisStorageConfig = {
+  /** The kind of store. */
+  readonly type: 'redis'
+} & RedisCircuitStorageOptions
 
 /** A kind of store with its options; the kind is one of ours or registered with the factory. */
 export interface StorageConfig {
+  /** The kind of store: `dynamodb`, `redis`, `memory`, or a registered name. */
   readonly type: string
+  /** The options of that kind. */
   readonly [option: string]: unknown
 }
 

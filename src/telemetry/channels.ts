@@ -24,9 +24,11 @@ import type { FailureSummary } from '../storage/contract.ts'
 
 /** The members that the events of calls share. */
 interface EventOfCall {
+  /** The service key. */
   readonly service: string
   /** The key whose circuit it is; `undefined`: the circuit is the service's own. Keys may be many, and personal. */
   readonly key: string | undefined
+  /** The setting `mode` of the service. */
   readonly mode: Mode
   /** Whether the call has a fallback, which answers in its place now. */
   readonly fallback: boolean
@@ -38,7 +40,7 @@ interface EventOfCall {
 export interface CallEvent extends EventOfCall {
   /** The lesson for the circuit. An answer such as a 404 is a `success`, whether it was thrown or returned. */
   readonly outcome: Outcome
-  /** What the operation has failed of; `undefined` for a `success`. A call that took too long has the `code` `CIRCUIT_TIMEOUT`. */
+  /** Why the operation failed; `undefined` for a `success`. A call that took too long has the `code` `CIRCUIT_TIMEOUT`. */
   readonly failure: Omit<FailureSummary, 'at'> | undefined
   /** From the start of the operation to its end, in whole milliseconds. */
   readonly duration: number
@@ -46,31 +48,40 @@ export interface CallEvent extends EventOfCall {
 
 /** Published on `middy-circuit-breaker:refused` for a call whose operation was not started. */
 export interface RefusedEvent extends EventOfCall {
-  /**
-   * The `reason` of a `CircuitOpenError`; or `concurrency`: too many calls waited for a permit; `timeout`, `deadline`: the time was
-   * over while it waited; `cancelled`: the caller's own signal was aborted.
-   */
-  readonly reason: RefusalReason | TimeoutReason | 'concurrency' | 'cancelled'
-  /** After which time another try can succeed, in milliseconds; `undefined`: the circuit has not refused it. */
+  /** Why the operation was not started. */
+  readonly reason: /** The circuit refused the call: the `reason` of a `CircuitOpenError`. */
+    | RefusalReason
+    /** The time was over while the call waited for a permit: the `reason` of a `CircuitTimeoutError`. */
+    | TimeoutReason
+    /** Too many calls waited for a permit. */
+    | 'concurrency'
+    /** The caller's own signal was aborted. */
+    | 'cancelled'
+  /** How long to wait before another try can succeed, in milliseconds; `undefined`: another reason than the circuit. */
   readonly retryAfter: number | undefined
 }
 
 /** Published on `middy-circuit-breaker:store` after each operation at the store. */
 export interface StoreEvent {
+  /** The services that the operation was for. */
   readonly services: readonly string[]
+  /** The operation, by its name in the storage contract. */
   readonly operation: StorageOperation
-  /** In whole milliseconds. */
+  /** From the request to the answer, in whole milliseconds. */
   readonly duration: number
-  /** Of which kind its failure is; `undefined`: it has succeeded. */
+  /** The kind of its failure; `undefined`: it succeeded. */
   readonly error: StorageErrorKind | undefined
 }
 
 /** The events by the name of their channel. */
 export interface CircuitChannels {
+  /** Every call that has ended and whose operation was started. */
   readonly 'middy-circuit-breaker:call': CallEvent
+  /** Every call whose operation was not started. */
   readonly 'middy-circuit-breaker:refused': RefusedEvent
   /** Every transition that this instance makes or learns of: `observed` tells which. */
   readonly 'middy-circuit-breaker:state': StateChange
+  /** Every operation at the store. */
   readonly 'middy-circuit-breaker:store': StoreEvent
 }
 

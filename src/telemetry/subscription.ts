@@ -7,6 +7,7 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { type OptionRule, refuseWrongOptions } from '../settings/option-rules.ts'
 import { isObject, Problems } from '../settings/problems.ts'
+import type { CircuitBreakerWarningCode } from '../warnings.ts'
 import type { CircuitChannels } from './channels.ts'
 
 /** Hears the events of these channels. */
@@ -29,7 +30,10 @@ export function listen(of: string, listeners: Listeners): () => void {
         hasWarned = true
         const { name: thrown } = Object(error) as { readonly name?: unknown }
         const text = `${of} has failed with ${typeof thrown === 'string' ? thrown : 'an error'}. Its later failures are not reported.`
-        process.emitWarning(text, { type: 'CircuitBreakerWarning', code: 'CIRCUIT_TELEMETRY' })
+        process.emitWarning(text, {
+          type: 'CircuitBreakerWarning',
+          code: 'CIRCUIT_TELEMETRY' satisfies CircuitBreakerWarningCode,
+        })
       }
     }
     subscribe(name, safely)

@@ -4,11 +4,11 @@ import { type OptionRule, type OptionRules, refuseWrongOptions } from '../settin
 
 /** Options of {@link createTestContext}. */
 export interface TestContextOptions {
-  /** How much time the invocation has left when the context is created, in milliseconds; default 30 000. */
+  /** How much time the invocation has left when the context is created, in milliseconds. Default: 30 000. */
   readonly remainingTime?: number | undefined
-  /** Default `test-function`. */
+  /** The name of the function. Default: `test-function`. */
   readonly functionName?: string | undefined
-  /** Default: a new random UUID. */
+  /** Lambda's request id. Default: a new random UUID. */
   readonly awsRequestId?: string | undefined
 }
 

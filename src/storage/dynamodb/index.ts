@@ -26,6 +26,7 @@ export type { DynamoDBCircuitStorageOptions } from './options.ts'
  * ```
  */
 export class DynamoDBCircuitStorage extends UncheckedDynamoDBStorage {
+  /** @throws {ConfigurationError} naming every wrong option */
   constructor(options: DynamoDBCircuitStorageOptions) {
     refuseWrongOptions(dynamoDBOptionRules, options)
     super(withDefaults(options))

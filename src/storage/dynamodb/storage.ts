@@ -132,7 +132,7 @@ export class UncheckedDynamoDBStorage implements ICircuitStorage {
     outcome.results()
   }
 
-  /** Adds an entry to the journal. Like everything about the journal, it is in a file that is loaded when it is first used. */
+  // Like everything about the journal, this is in a file that is loaded when it is first used.
   async appendJournal(serviceKey: string, entry: JournalEntry): Promise<void> {
     await this.#withJournal('appendJournal', serviceKey, 'UpdateItem', ({ appendEvent }, connection) =>
       appendEvent(connection, this.#table, serviceKey, entry),
@@ -164,7 +164,7 @@ export class UncheckedDynamoDBStorage implements ICircuitStorage {
     )
   }
 
-  /** Tries what `check` asks beyond the other methods. It is loaded when it is first used, and imports nothing of this. */
+  // What `check` asks beyond the other methods is loaded when it is first used, and imports nothing of this file.
   async inspect(serviceKeys: readonly string[]): Promise<StorageInspection> {
     const { inspectTable } = await import('./inspect.ts')
     const [key = ''] = serviceKeys

@@ -35,6 +35,7 @@ export type {
  * ```
  */
 export class RedisCircuitStorage extends UncheckedRedisStorage {
+  /** @throws {ConfigurationError} naming every wrong option */
   constructor(options: RedisCircuitStorageOptions) {
     refuseWrongOptions(redisOptionRules, options)
     super(options)

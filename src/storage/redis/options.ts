@@ -31,16 +31,19 @@ export interface RedisClientLike {
 
 /** A client of node-redis 4 or 5: of `createClient`, `createClientPool`, `createSentinel` or `createCluster`. */
 export interface NodeRedisClient {
+  /** By which the storage recognises such a client. */
   sendCommand(...args: never[]): Promise<unknown>
 }
 
 /** A client of `@valkey/valkey-glide`: `GlideClient` or `GlideClusterClient`. */
 export interface GlideRedisClient {
+  /** By which the storage recognises such a client. */
   customCommand(...args: never[]): Promise<unknown>
 }
 
 /** A client of `@upstash/redis`, which speaks to Redis by HTTP. */
 export interface UpstashRedisClient {
+  /** By which the storage recognises such a client. */
   createScript(...args: never[]): unknown
 }
 

@@ -81,7 +81,7 @@ export class UncheckedRedisStorage implements ICircuitStorage {
     await this.#all('batchClearState', deletions)
   }
 
-  /** Adds an entry to the journal. Like everything about the journal, it is in a file that is loaded when it is first used. */
+  // Like everything about the journal, this is in a file that is loaded when it is first used.
   async appendJournal(service: string, entry: JournalEntry): Promise<void> {
     const { appending } = await import('./journal.ts')
     await this.#one('appendJournal', { service, ...appending(this.#keyOf(service), entry), decode: () => true })
@@ -103,7 +103,7 @@ export class UncheckedRedisStorage implements ICircuitStorage {
     }
   }
 
-  /** Tries what `check` asks beyond the other methods. It is loaded when it is first used, and imports nothing of this. */
+  // What `check` asks beyond the other methods is loaded when it is first used, and imports nothing of this file.
   async inspect(serviceKeys: readonly string[]): Promise<StorageInspection> {
     const [{ inspectServer }, { commandError }] = await Promise.all([import('./inspect.ts'), import('./errors.ts')])
     const connection = await this.#open('getState')

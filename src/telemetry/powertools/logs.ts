@@ -11,10 +11,15 @@ import { isOutage, operatorOf } from './outage.ts'
 
 /** As much of Powertools' `Logger` as is used. */
 export interface PowertoolsLogger {
+  /** Makes the logger that writes the lines. */
   createChild(): PowertoolsLogger
+  /** The correlation id of the running invocation. */
   getCorrelationId(): unknown
+  /** Writes a transition that is no outage. */
   info(message: string, line: Record<string, unknown>): void
+  /** Writes a failed call, or a failure of the store. */
   warn(message: string, line: Record<string, unknown>): void
+  /** Writes an outage, or that the store is misconfigured. */
   error(message: string, line: Record<string, unknown>): void
 }
 
@@ -26,6 +31,7 @@ export interface CircuitLogsOptions {
 
 /** A Middy middleware, which links lines with the correlation ids of their invocations. */
 export interface CircuitLogs {
+  /** Takes note of the invocation's correlation id. */
   // biome-ignore lint/suspicious/noExplicitAny: Middy infers the handler's context from it, and this is any.
   before(request: any): void
   /** Ends the log lines. */

@@ -9,6 +9,7 @@
 
 import type { CircuitSnapshot } from '../../circuit/snapshot.ts'
 import type { StateChange } from '../../events.ts'
+import type { CircuitBreakerWarningCode } from '../../warnings.ts'
 import type { CallEvent, RefusedEvent, StoreEvent } from '../channels.ts'
 import { listen, refuseWithout, refuseWrongSwitches } from '../subscription.ts'
 import { TimeSaved } from '../time-saved.ts'
@@ -16,15 +17,25 @@ import { isOutage, operatorOf } from './outage.ts'
 
 /** As much of Powertools' `Metrics` as is used. */
 export interface PowertoolsMetrics {
+  /** Stores one value of a metric. */
   addMetric(name: string, unit: 'Count' | 'Milliseconds' | 'Seconds', value: number): unknown
+  /** Adds a text to the next line that is no dimension. */
   addMetadata(key: string, value: string): unknown
+  /** Adds dimensions to the next line. */
   addDimensions(dimensions: Record<string, string>): unknown
+  /** Adds dimensions to all lines. */
   setDefaultDimensions(dimensions: Record<string, string>): unknown
+  /** Takes the dimensions of all lines away. */
   clearDefaultDimensions(): void
+  /** Takes the dimensions of the next line away. */
   clearDimensions(): void
+  /** Whether anything waits to be published. */
   hasStoredMetrics(): boolean
+  /** Prints what waits as one line. */
   publishStoredMetrics(): unknown
+  /** The line that would be printed, with the default dimensions. */
   serializeMetrics(): object
+  /** Makes an instance whose metrics are printed at once. */
   singleMetric(): PowertoolsMetrics
 }
 
@@ -44,7 +55,9 @@ export interface CircuitMetricsOptions {
 
 /** A Middy middleware, which publishes the metrics of calls when an invocation ends. */
 export interface CircuitMetrics {
+  /** Publishes when the handler has answered. */
   after(): void
+  /** Publishes when the handler has failed. */
   onError(): void
   /** Publishes the metrics of calls: for handlers without Middy. */
   publish(): void
@@ -158,7 +171,10 @@ export function measureCircuits(metrics: PowertoolsMetrics, options: CircuitMetr
     } catch (error) {
       const { name } = Object(error) as { readonly name?: unknown }
       const text = `The metrics of circuits could not be published: ${String(name)}.`
-      process.emitWarning(text, { type: 'CircuitBreakerWarning', code: 'CIRCUIT_TELEMETRY' })
+      process.emitWarning(text, {
+        type: 'CircuitBreakerWarning',
+        code: 'CIRCUIT_TELEMETRY' satisfies CircuitBreakerWarningCode,
+      })
     }
   }
   const unsubscribe = listen('measureCircuits', {

@@ -17,7 +17,9 @@ import { emptyRecord } from '../../storage/record.ts'
 
 /** The two functions of a test runner that the suite needs; those of jest, vitest and `node:test` fit as they are. */
 export interface StorageSuiteRunner {
+  /** Groups the cases under a name. */
   readonly describe: (name: string, define: () => void) => unknown
+  /** Defines a case. */
   readonly it: (name: string, run: () => Promise<void>) => unknown
 }
 
