@@ -1,7 +1,8 @@
-import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
 import { describe, expect, test } from '@jest/globals'
 import { entryPoints } from '../../scripts/build.ts'
+import { changedManifests, devDependencies, missingPackages, workspaces } from '../../scripts/packages.ts'
 
 const root = join(import.meta.dirname, '..', '..')
 const manifest = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
@@ -25,6 +26,78 @@ describe('package.json', () => {
 
   test('makes nothing but types a dependency', () => {
     expect(Object.keys(manifest.dependencies)).toEqual(['@types/aws-lambda'])
+  })
+})
+
+describe('the manifests of tests, examples and scripts', () => {
+  const read = (file: string) => JSON.parse(readFileSync(join(root, file), 'utf8'))
+  const lockfile = read('package-lock.json')
+
+  test('name no package twice, so that each exists once', () => {
+    const named = ['.', ...workspaces].flatMap((folder) =>
+      Object.keys(read(join(folder, 'package.json')).devDependencies),
+    )
+    expect(named.sort()).toEqual(Object.keys(devDependencies()).sort())
+
+    const apart = Object.keys(lockfile.packages).filter((path) =>
+      workspaces.some((folder) => path.startsWith(`${folder}/`)),
+    )
+    expect(apart).toEqual([])
+  })
+
+  test('are not installed with the root', () => {
+    expect(readFileSync(join(root, '.npmrc'), 'utf8')).toMatch(/^workspaces=false$/m)
+  })
+
+  test('leave to the root what the sources, the build and the demo import', () => {
+    const files = ['src', 'examples/demo', 'scripts/build.ts', 'jest.config.js'].flatMap((path) =>
+      statSync(join(root, path)).isDirectory()
+        ? readdirSync(join(root, path), { recursive: true, encoding: 'utf8' }).map((file) => join(path, file))
+        : path,
+    )
+    const sources = files.filter((file) => /\.[jt]s$/.test(file)).map((file) => readFileSync(join(root, file), 'utf8'))
+    const pattern =
+      /(?:^(?:import|\})[^'\n]*from|\bimport\(|\bcreateRequire\(import\.meta\.url\)\()\s*'((?:@[^/']+\/)?[^./'][^/':]*)(?:\/[^':]*)?'/gm
+    const imported = new Set(
+      sources.flatMap((source) => [...source.matchAll(pattern)].map(([, name]) => name as string)),
+    )
+    imported.delete('aws-lambda')
+
+    expect([...imported]).toEqual(
+      expect.arrayContaining(['@middy/core', '@aws-sdk/client-dynamodb', 'dynalite', 'esbuild']),
+    )
+    expect([...imported].filter((name) => !Object.hasOwn(manifest.devDependencies, name))).toEqual([])
+  })
+
+  test('have packages that are installed', () => {
+    expect({ missing: missingPackages(), changed: changedManifests() }).toEqual({ missing: [], changed: [] })
+  })
+
+  test('have packages that count as missing where npm has another version, or none', () => {
+    const wanted = {
+      packages: {
+        '': { version: '0.1.0' },
+        examples: {},
+        'node_modules/examples': { link: true },
+        'node_modules/here': { version: '1.0.0' },
+        'node_modules/old': { version: '1.0.1' },
+        'node_modules/@scope/absent': { version: '1.0.0' },
+        'node_modules/of-another-system': { version: '1.0.0', optional: true },
+      },
+    }
+    const installed = {
+      packages: { 'node_modules/here': { version: '1.0.0' }, 'node_modules/old': { version: '1.0.0' } },
+    }
+
+    expect(missingPackages(wanted, installed)).toEqual(['old', '@scope/absent'])
+  })
+
+  test('count as changed where the lockfile says something else', () => {
+    const { examples, ...others } = lockfile.packages
+    expect(changedManifests({ packages: others })).toEqual(['examples'])
+    const { stripe, ...rest } = examples.devDependencies
+    expect(changedManifests({ packages: { ...others, examples: { devDependencies: rest } } })).toEqual(['examples'])
+    expect(stripe).toEqual(expect.any(String))
   })
 })
 

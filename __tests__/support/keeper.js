@@ -1,10 +1,12 @@
 import { createServer } from 'node:http'
+import { missingPackages } from '../../scripts/packages.ts'
 
 /**
  * Keeps servers that test files share, for one run of Jest: Java takes seconds to start. Each is started when the first
  * test asks for it at the address in `SERVER_KEEPER`, and stopped with the run.
  */
 export default async function startKeeper() {
+  if (missingPackages().length > 0) console.error('Some tests need packages that are not installed: npm run packages')
   let database
   const keeper = createServer(async (_request, response) => {
     try {
