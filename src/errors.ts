@@ -8,6 +8,8 @@
  * @module
  */
 
+import { read } from './failures/causes.ts'
+
 /** The `code` of every error of this package: stable, unlike messages. */
 export type CircuitBreakerErrorCode =
   /** A {@link CircuitOpenError}: the circuit refused the call. */
@@ -35,7 +37,20 @@ const codes: ReadonlySet<string> = new Set<CircuitBreakerErrorCode>([
   'CIRCUIT_STORAGE',
 ])
 
-/** The base of every error that the breaker raises; catch it to tell the breaker's errors from the service's. */
+const packageName = 'middy-circuit-breaker'
+
+/** What Middy's packages give an error that no other error has caused: who threw it, and what it is about. */
+export interface MiddyCause {
+  readonly package: 'middy-circuit-breaker'
+  /** The facts, without those that can hold secrets. */
+  readonly data: unknown
+}
+
+/**
+ * The base of every error that the breaker raises; catch it to tell the breaker's errors from the service's.
+ *
+ * `cause` is the error that this one was made of, which only a {@link CircuitStorageError} has, or else a {@link MiddyCause}.
+ */
 export class CircuitBreakerError extends Error {
   /** The kind of error, for programs. */
   declare readonly code: CircuitBreakerErrorCode
@@ -46,11 +61,21 @@ export class CircuitBreakerError extends Error {
 
   /**
    * @param service the service key; `undefined`: the error concerns none or several
-   * @param options the `cause`
+   * @param options the `cause`. Default: a {@link MiddyCause}
    * @param key the key of a keyed service
+   * @param data the facts beside these, for the default `cause`
    */
-  constructor(code: CircuitBreakerErrorCode, message: string, service?: string, options?: ErrorOptions, key?: string) {
-    super(message, options)
+  constructor(
+    code: CircuitBreakerErrorCode,
+    message: string,
+    service?: string,
+    options?: ErrorOptions,
+    key?: string,
+    data?: object,
+  ) {
+    const own = { ...(service !== undefined && { service }), ...(key !== undefined && { key }), ...data }
+    const original = originalOf(options)
+    super(message, { cause: original === undefined ? { package: packageName, data: own } : original })
     this.name = new.target.name
     this.code = code
     this.service = service
@@ -139,7 +164,10 @@ export class CircuitOpenError extends CircuitBreakerError {
   constructor(details: CircuitOpenDetails) {
     const { service, key } = details
     const seconds = Math.max(1, Math.ceil(details.retryAfter / 1000))
-    super('CIRCUIT_OPEN', `The circuit of ${service} is open. Try again in ${seconds} s.`, service, undefined, key)
+    super('CIRCUIT_OPEN', `The circuit of ${service} is open. Try again in ${seconds} s.`, service, undefined, key, {
+      reason: details.reason,
+      retryAfter: details.retryAfter,
+    })
     this.name = 'CircuitOpenError'
     Object.assign(this, details)
     this.headers = { 'Retry-After': String(seconds) }
@@ -191,7 +219,7 @@ export class CircuitTimeoutError extends CircuitBreakerError {
     const what = attempted ? `did not finish within ${limit}` : `was not started: ${limit} passed before it could be`
     const wait = `; it waited ${Math.round(waited)} ms for one of ${maxConcurrent} permits (maxConcurrent)`
     const message = `The call to ${service} ${what}${maxConcurrent === undefined ? '' : wait}.`
-    super('CIRCUIT_TIMEOUT', message, service, undefined, key)
+    super('CIRCUIT_TIMEOUT', message, service, undefined, key, { reason, timeout, attempted })
     this.name = 'CircuitTimeoutError'
     this.reason = reason
     this.timeout = timeout
@@ -223,6 +251,7 @@ export class ConcurrencyLimitError extends CircuitBreakerError {
       service,
       undefined,
       key,
+      { maxConcurrent, maxQueue },
     )
     this.name = 'ConcurrencyLimitError'
   }
@@ -256,11 +285,15 @@ export class UnknownServiceError extends CircuitBreakerError {
 
   /** @param configured the keys of the configured services, for the message */
   constructor(service: string, configured: Iterable<string>) {
-    const known = [...configured].map((key) => JSON.stringify(key)).join(', ')
+    const services = [...configured]
+    const known = services.map((key) => JSON.stringify(key)).join(', ')
     super(
       'CIRCUIT_UNKNOWN_SERVICE',
       `No circuit is configured for ${describeKey(service)}. Add it to "services"; configured: ${known || 'none'}.`,
       String(service),
+      undefined,
+      undefined,
+      { services },
     )
     this.name = 'UnknownServiceError'
   }
@@ -300,6 +333,8 @@ export class ConfigurationError extends CircuitBreakerError {
       [`The circuit breaker's configuration has ${count}:`, ...lines].join('\n'),
       service,
       options,
+      undefined,
+      { problems },
     )
     this.name = 'ConfigurationError'
     this.problems = problems
@@ -381,14 +416,21 @@ export class CircuitStorageError extends CircuitBreakerError {
 
   /** Adapters make it: see {@link ICircuitStorage}. */
   constructor(message: string, details: CircuitStorageErrorDetails) {
-    super('CIRCUIT_STORAGE', message, details.service, details, details.key)
+    const { service, key, operation, corrupt = false, kind = corrupt ? 'corrupt' : 'unavailable' } = details
+    super('CIRCUIT_STORAGE', message, service, details, key, { operation, kind })
     this.name = 'CircuitStorageError'
-    this.operation = details.operation
+    this.operation = operation
     // Neither is printed with the error: each circuit's would take a dozen lines. The message names what failed.
     for (const part of ['results', 'errors'] as const) Object.defineProperty(this, part, { value: details[part] })
-    this.corrupt = details.corrupt ?? false
-    this.kind = details.kind ?? (this.corrupt ? 'corrupt' : 'unavailable')
+    this.corrupt = corrupt
+    this.kind = kind
   }
+}
+
+/** The error that one of this package was made of; `undefined`: none. What Middy's packages have in its place is none. */
+export function originalOf(error: unknown): unknown {
+  const cause = read(error, 'cause')
+  return read(cause, 'package') === packageName ? undefined : cause
 }
 
 /** Whether it is an error of this package, by its `code`. */

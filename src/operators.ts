@@ -9,7 +9,13 @@ import { named } from './check-words.ts'
 import type { OperatorDecision } from './circuit/circuit.ts'
 import type * as StateMachine from './circuit/state-machine.ts'
 import type { Replacement } from './circuit/step.ts'
-import { type CircuitName, CircuitStorageError, isCircuitStorageError, type StorageOperation } from './errors.ts'
+import {
+  type CircuitName,
+  CircuitStorageError,
+  isCircuitStorageError,
+  originalOf,
+  type StorageOperation,
+} from './errors.ts'
 import type { StateChangeReason } from './events.ts'
 import { nameOf, type StateToSet } from './named-circuits.ts'
 import { checkOptions, type OptionRule, refuseWrongOptions } from './settings/option-rules.ts'
@@ -322,7 +328,7 @@ class BatchOutcome<T> {
     const [first] = this.#errors.values()
     throw new CircuitStorageError(`${this.#operation} failed for ${failed}: ${first?.message}`, {
       operation: this.#operation,
-      cause: first?.cause ?? first,
+      cause: originalOf(first) ?? first,
       results: this.#results,
       errors: this.#errors,
       corrupt: [...this.#errors.values()].every((error) => error.corrupt),

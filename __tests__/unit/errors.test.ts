@@ -20,6 +20,7 @@ import {
   isConcurrencyLimitError,
   isConfigurationError,
   isUnknownServiceError,
+  originalOf,
   UnknownServiceError,
 } from '../../src/errors.ts'
 import { emptyRecord } from '../../src/storage/record.ts'
@@ -139,8 +140,73 @@ describe('the base class', () => {
     expect(error).toMatchObject({ name: 'OwnError', message: 'text', service: 'stripe', cause })
   })
 
-  it('has no cause where none is given', () => {
-    expect('cause' in new CircuitBreakerError('CIRCUIT_OPEN', 'text')).toBe(false)
+  it('has the cause of a package of Middy where none is given, also one of undefined', () => {
+    const cause = { package: 'middy-circuit-breaker', data: {} }
+    expect(new CircuitBreakerError('CIRCUIT_OPEN', 'text').cause).toEqual(cause)
+    expect(new CircuitBreakerError('CIRCUIT_OPEN', 'text', undefined, { cause: undefined }).cause).toEqual(cause)
+  })
+
+  it.each([0, '', null, 'text', Object.create(null), { package: '@middy/ssm', data: 1 }])(
+    'keeps the cause %p',
+    (cause) => {
+      expect(new CircuitBreakerError('CIRCUIT_OPEN', 'text', 'stripe', { cause }).cause).toBe(cause)
+    },
+  )
+
+  it('keeps a cause whose properties throw', () => {
+    const { proxy, revoke } = Proxy.revocable({}, {})
+    revoke()
+    const { cause } = new CircuitBreakerError('CIRCUIT_OPEN', 'text', 'stripe', { cause: proxy })
+    expect(Object.is(cause, proxy)).toBe(true)
+  })
+})
+
+describe('the cause of an error that no other has caused', () => {
+  const problem = { setting: 'window', source: 'option', value: 0, message: 'window is 0' }
+  it.each([
+    [
+      'CircuitOpenError',
+      openError({ key: 'acme', by: 'Ann' }),
+      { service: 'stripe', key: 'acme', reason: 'open', retryAfter: 10_000 },
+    ],
+    ['CircuitTimeoutError', timeoutError(), { service: 'stripe', reason: 'timeout', timeout: 2_000, attempted: true }],
+    [
+      'ConcurrencyLimitError',
+      new ConcurrencyLimitError('stripe', 10, 5),
+      { service: 'stripe', maxConcurrent: 10, maxQueue: 5 },
+    ],
+    [
+      'BreakableResultError',
+      new BreakableResultError('stripe', { secret: 1 }, 'acme'),
+      { service: 'stripe', key: 'acme' },
+    ],
+    ['UnknownServiceError', new UnknownServiceError('strpe', ['stripe']), { service: 'strpe', services: ['stripe'] }],
+    ['ConfigurationError', new ConfigurationError([problem]), { problems: [problem] }],
+    [
+      'CircuitStorageError',
+      new CircuitStorageError('down', { operation: 'getState' }),
+      { operation: 'getState', kind: 'unavailable' },
+    ],
+  ])('tells as packages of Middy do who threw a %s, and what it is about', (_name, error, data) => {
+    expect(error.cause).toEqual({ package: 'middy-circuit-breaker', data })
+  })
+
+  it('is no original that was lost: a batch is caused by the first error in it', () => {
+    const error = new CircuitStorageError('down', { operation: 'getState' })
+    expect(originalOf(error)).toBeUndefined()
+    expect(originalOf(new CircuitStorageError('down', { operation: 'getState', cause: error }))).toBe(error)
+    expect(originalOf(undefined)).toBeUndefined()
+  })
+
+  it('is made anew where an error is a copy of another', () => {
+    const { cause } = new CircuitStorageError('down', { operation: 'getState' })
+    const copied = new CircuitStorageError('down', { operation: 'batchGetState', service: 'stripe', cause })
+    expect(copied.cause).toMatchObject({ data: { operation: 'batchGetState', service: 'stripe' } })
+  })
+
+  it('takes a line or two where the error is printed', () => {
+    expect(inspect(openError())).toContain("[cause]: {\n    package: 'middy-circuit-breaker',")
+    expect(JSON.stringify(openError())).not.toContain('package')
   })
 })
 
@@ -336,20 +402,14 @@ describe('CircuitStorageError', () => {
     expect([error.errors, error.results]).toEqual([errors, results])
   })
 
-  it('has neither a service, a cause, batch results nor damage unless it is told of them', () => {
+  it('has neither a service, batch results nor damage unless it is told of them', () => {
     const error = new CircuitStorageError('down', { operation: 'getState' })
 
     expect(error).toMatchObject({ operation: 'getState', corrupt: false, kind: 'unavailable' })
-    expect([error.service, error.results, error.errors, error.cause]).toEqual([
-      undefined,
-      undefined,
-      undefined,
-      undefined,
-    ])
-    expect('cause' in error).toBe(false)
+    expect([error.service, error.results, error.errors]).toEqual([undefined, undefined, undefined])
   })
 
-  it('keeps what it is told, a cause of undefined included', () => {
+  it('keeps what it is told', () => {
     const results = new Map([['paypal', 1]])
     const errors = new Map([['stripe', new CircuitStorageError('down', { operation: 'getState' })]])
 
@@ -359,7 +419,6 @@ describe('CircuitStorageError', () => {
       results,
       errors,
       corrupt: true,
-      cause: undefined,
     })
 
     expect(error).toMatchObject({ operation: 'batchGetState', service: 'stripe', corrupt: true, kind: 'corrupt' })
@@ -367,6 +426,5 @@ describe('CircuitStorageError', () => {
     expect(wrongType).toMatchObject({ corrupt: true, kind: 'misconfigured' })
     expect(error.results).toBe(results)
     expect(error.errors).toBe(errors)
-    expect('cause' in error).toBe(true)
   })
 })

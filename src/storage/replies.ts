@@ -7,7 +7,13 @@
  * @module
  */
 
-import { CircuitStorageError, isCircuitStorageError, type StorageErrorKind, type StorageOperation } from '../errors.ts'
+import {
+  CircuitStorageError,
+  isCircuitStorageError,
+  originalOf,
+  type StorageErrorKind,
+  type StorageOperation,
+} from '../errors.ts'
 import type { CircuitRecord, WriteResult } from './contract.ts'
 import { parseCircuitRecord } from './record.ts'
 
@@ -51,7 +57,7 @@ export class BatchOutcome<T> {
       errors: this.errors,
       corrupt: [...this.errors.values()].every(({ corrupt }) => corrupt),
       kind: gravestOf(this.errors.values()),
-      cause: error.cause ?? error,
+      cause: originalOf(error) ?? error,
     })
   }
 }
@@ -62,12 +68,7 @@ export function attributed(
   operation: StorageOperation,
   service: string,
 ): CircuitStorageError {
-  return new CircuitStorageError(message, { operation, service, corrupt, kind, ...causeOf({ cause }) })
-}
-
-/** The cause as an option, if there is one. The copy of an error without a cause has no such property either. */
-function causeOf({ cause }: ErrorOptions): ErrorOptions {
-  return cause === undefined ? {} : { cause }
+  return new CircuitStorageError(message, { operation, service, corrupt, kind, cause })
 }
 
 /** The kinds, the gravest first: somebody has to correct a misconfiguration. Damage comes last: the store is well. */
@@ -129,7 +130,7 @@ function withParsedResults(operation: StorageOperation, error: CircuitStorageErr
     kind: error.kind,
     results: succeeding,
     errors: error.errors && new Map([...error.errors, ...errors]),
-    ...causeOf(error),
+    cause: error.cause,
   })
 }
 

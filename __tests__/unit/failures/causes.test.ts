@@ -1,7 +1,22 @@
 /** What an error wraps, as the default classifier sees it. */
 
 import { describe, expect, it } from '@jest/globals'
-import { describeFailure, hasCode, isBreakableError } from '../../../src/failures/classification.ts'
+import {
+  CircuitOpenError,
+  CircuitStorageError,
+  CircuitTimeoutError,
+  ConcurrencyLimitError,
+  ConfigurationError,
+  UnknownServiceError,
+} from '../../../src/errors.ts'
+import { causesOf } from '../../../src/failures/causes.ts'
+import {
+  describeFailure,
+  hasCode,
+  hasStatus,
+  isBreakableError,
+  outcomeOfError,
+} from '../../../src/failures/classification.ts'
 
 const error = (properties: object = {}, name = 'Error'): Error =>
   Object.assign(new Error('anything'), { name }, properties)
@@ -88,5 +103,55 @@ describe('what an error wraps', () => {
       code: 'ECONNREFUSED',
     })
     expect(describeFailure(error({ error: { code: 'of-a-body' } }))).toEqual({ name: 'Error' })
+  })
+})
+
+describe('the cause of a package of Middy, which says who threw and what was wrong with what it was given', () => {
+  const down = Object.assign(new Error('down'), { status: 503, code: 'ECONNREFUSED', name: 'TimeoutError' })
+  const data = [
+    undefined,
+    'ETIMEDOUT',
+    503,
+    { status: 503 },
+    { code: 'ECONNRESET', $fault: 'server' },
+    down,
+    [down],
+    { errors: [down] },
+  ]
+
+  it.each(data)('is no failure, whatever it is about: %p', (what) => {
+    for (const from of ['@middy/ssm', 'middy-circuit-breaker']) {
+      const error = new Error('Failed to resolve internal values', { cause: { package: from, data: what } })
+      expect(isBreakableError(error)).toBe(false)
+      expect(outcomeOfError(error)).toBe('ignore')
+      expect([hasStatus(error, 503), hasCode(error, 'ECONNRESET', 'ECONNREFUSED', 'ETIMEDOUT')]).toEqual([false, false])
+      expect(describeFailure(error)).toEqual({ name: 'Error' })
+    }
+  })
+
+  it('leaves the verdict to the error that has it', () => {
+    const cause = { package: '@middy/http-router', data: { path: '/' } }
+    expect(isBreakableError(Object.assign(new Error('no'), { statusCode: 404, cause }))).toBe(false)
+    expect(isBreakableError(Object.assign(new Error('down'), { statusCode: 502, cause }))).toBe(true)
+  })
+
+  it('changes nothing of what the errors of this package mean', () => {
+    const verdicts = [
+      new CircuitOpenError({ service: 'stripe', retryAfter: 1, openedAt: 1, reason: 'open' }),
+      new CircuitTimeoutError({ service: 'stripe', reason: 'timeout', timeout: 1, attempted: true }),
+      new CircuitTimeoutError({ service: 'stripe', reason: 'timeout', timeout: 1, attempted: false }),
+      new ConcurrencyLimitError('stripe', 1, 1),
+      new UnknownServiceError('stripe', []),
+      new ConfigurationError([{ setting: 'timeout', source: 'option', value: 503, message: 'ECONNRESET' }]),
+      new CircuitStorageError('down', { operation: 'getState' }),
+    ].map((error) => outcomeOfError(error))
+    expect(verdicts).toEqual(['ignore', 'failure', 'ignore', 'ignore', 'ignore', 'ignore', 'ignore'])
+  })
+
+  it('has no failure hidden behind the error that it stands for: a storage error keeps that one as its cause', () => {
+    const error = new Error('wrapped', { cause: down })
+    expect(isBreakableError(error)).toBe(true)
+    const links = [...causesOf(new CircuitStorageError('no', { operation: 'getState', cause: down }))]
+    expect(links).toContain(down)
   })
 })

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it, jest } from '@jest/globals'
-import { CircuitStorageError, type StorageErrorKind, type StorageOperation } from '../../../src/errors.ts'
+import { CircuitStorageError, originalOf, type StorageErrorKind, type StorageOperation } from '../../../src/errors.ts'
 import type { StorageErrorEvent } from '../../../src/events.ts'
 import type { Runtime, TimerHandle } from '../../../src/runtime.ts'
 import type { CircuitRecord, ICircuitStorage, WriteResult } from '../../../src/storage/contract.ts'
@@ -234,7 +234,7 @@ describe('an operation', () => {
 
     expect(error).toBeInstanceOf(CircuitStorageError)
     expect(error.message).toBe('The store failed at getState.')
-    expect(error.cause).toEqual(cause)
+    expect(originalOf(error)).toEqual(cause)
     expect(events.map((event) => event.error)).toEqual([error])
     expect(runtime.timers).toBe(0)
   })
