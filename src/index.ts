@@ -29,6 +29,7 @@ export {
   isConcurrencyLimitError,
   isConfigurationError,
   isUnknownServiceError,
+  type MiddyCause,
   type RefusalReason,
   type StorageErrorKind,
   type StorageOperation,
@@ -59,11 +60,13 @@ export {
   circuitBreaker,
   circuitBreaker as default,
   circuitBreakerValidateOptions,
+  type Internal,
   type KeyBy,
   type KeyByOption,
 } from './middleware.ts'
 export type { ForceOptions, JournalOptions, KeyOption, OperatorOptions, StatesToSet, StateToSet } from './operators.ts'
 export type { Runtime } from './runtime.ts'
+export type { MiddyOptions } from './settings/middy-options.ts'
 export type {
   CircuitBreakerOptions,
   IsBreakableError,

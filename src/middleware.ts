@@ -12,7 +12,8 @@ import type { Invocation } from './call/invocation.ts'
 import type { Circuits } from './circuit/snapshot.ts'
 import { CircuitBreaker } from './circuit-breaker.ts'
 import { UnknownServiceError } from './errors.ts'
-import { Problems } from './settings/problems.ts'
+import { fromMiddy, keyByRules, type MiddyOptions } from './settings/middy-options.ts'
+import { refuseWrongOptions } from './settings/option-rules.ts'
 import { resolveConfig } from './settings/resolve.ts'
 import type { CircuitBreakerOptions, KeyedServices, NoKeys } from './settings/table.ts'
 
@@ -43,6 +44,18 @@ export interface CircuitBreakerProperties<
   readonly circuits: Circuits<K, D>
 }
 
+/**
+ * The addition of the middleware to `request.internal`: other middlewares find the circuits there, also with `getInternal` of
+ * `@middy/util`.
+ *
+ * @example
+ * const { state } = await getInternal({ state: 'circuits.stripe.state' }, request)
+ */
+export type Internal<K extends string = string, D extends string = never> = {
+  /** The same as in the context of the handler. */
+  readonly circuits: Circuits<K, D>
+}
+
 /** The middleware, for `middy().use(…)`. */
 export type CircuitBreakerMiddleware<
   K extends string = string,
@@ -53,7 +66,8 @@ export type CircuitBreakerMiddleware<
   // biome-ignore lint/suspicious/noExplicitAny: Middy's own type of a result that a middleware does not touch.
   any,
   Error,
-  CircuitBreakerContext<K, D, O>
+  CircuitBreakerContext<K, D, O>,
+  Internal<K, D>
 >
 
 /** A `CircuitBreaker`, also one whose class is that of another copy of this package. */
@@ -108,7 +122,7 @@ export function circuitBreaker<const K extends string, T, D extends string>(
 ): CircuitBreakerMiddleware<K, D>
 /** Makes the middleware, with keys found by `keyBy`. */
 export function circuitBreaker<const K extends string, T = NoKeys>(
-  options: CircuitBreakerOptions<K, T> & KeyByOption,
+  options: CircuitBreakerOptions<K, T> & MiddyOptions & KeyByOption,
 ): CircuitBreakerMiddleware<K, KeyedServices<K, T>, KeyedServices<K, T>>
 /**
  * Makes the middleware. Two of them on one handler merge: the services of both work, and for a key that both have the
@@ -122,7 +136,7 @@ export function circuitBreaker<const K extends string, T = NoKeys>(
  *   .handler(async (event, { callExternal, circuits }) => …)
  */
 export function circuitBreaker<const K extends string, T = NoKeys>(
-  options: CircuitBreakerOptions<K, T>,
+  options: CircuitBreakerOptions<K, T> & MiddyOptions,
 ): CircuitBreakerMiddleware<K, KeyedServices<K, T>>
 export function circuitBreaker(
   // biome-ignore lint/suspicious/noExplicitAny: The overloads say what it is.
@@ -131,13 +145,13 @@ export function circuitBreaker(
   // biome-ignore lint/suspicious/noExplicitAny: The overloads say what it is.
 ): any {
   const isBreaker = isCircuitBreaker(options)
+  if (isBreaker) refuseWrongOptions(keyByRules, given)
   const { keyBy } = (isBreaker ? given : Object(options)) as Partial<KeyByOption>
-  checkKeyBy(keyBy)
-  const breaker: CircuitBreaker = isBreaker
-    ? (options as unknown as CircuitBreaker)
-    : new CircuitBreaker(settingsIn(options, keyBy))
+  const { settings, role } = isBreaker ? {} : fromMiddy(options, process.env)
+  const breaker: CircuitBreaker = isBreaker ? (options as CircuitBreaker) : new CircuitBreaker(settings)
 
   const circuitBreakerBefore = (request: MiddyRequest): Promise<void> | undefined => {
+    if (role !== undefined) role.internal = request.internal
     const invocation = extend(request, breaker, keyBy)
     return breaker.needsLoadAt(invocation.startedAt) ? breaker.load(invocation.timeLeft()) : undefined
   }
@@ -160,9 +174,8 @@ export function circuitBreaker(
  * @throws {ConfigurationError} naming every problem at once
  */
 export function circuitBreakerValidateOptions<const O>(options: O): O {
-  const { keyBy } = Object(options) as Partial<KeyByOption>
-  checkKeyBy(keyBy)
-  resolveConfig(settingsIn(options as CircuitBreakerOptions, keyBy), process.env)
+  const { settings } = fromMiddy(options as CircuitBreakerOptions, process.env)
+  resolveConfig(settings, process.env)
   return options
 }
 
@@ -170,7 +183,7 @@ function isCircuitBreaker<Other>(value: CircuitBreaker | Other): value is Circui
   return brand in Object(value)
 }
 
-type MiddyRequest = Pick<Request, 'event' | 'context' | 'response'>
+type MiddyRequest = Pick<Request, 'event' | 'context' | 'response'> & { internal?: Record<string, unknown> }
 
 type Extended = { -readonly [Name in keyof CircuitBreakerProperties]: CircuitBreakerProperties[Name] }
 
@@ -178,21 +191,6 @@ const none: readonly Member[] = []
 
 function membersOf(context: object): readonly Member[] {
   return (context as { readonly callExternal?: SharedCall | null }).callExternal?.[members] ?? none
-}
-
-/** The options that are the breaker's. */
-function settingsIn(options: CircuitBreakerOptions, keyBy: KeyBy | undefined): CircuitBreakerOptions {
-  if (keyBy === undefined) return options
-  const { keyBy: _, ...settings } = options as CircuitBreakerOptions & KeyByOption
-  return settings
-}
-
-/** @throws {ConfigurationError} if it is neither a function nor `'tenantId'` */
-function checkKeyBy(keyBy: unknown): void {
-  if (keyBy === undefined || keyBy === 'tenantId' || typeof keyBy === 'function') return
-  const problems = new Problems()
-  problems.mustBe("a function, or 'tenantId'", 'keyBy', 'option', keyBy)
-  problems.throwIfAny()
 }
 
 function keyOf(keyBy: KeyBy, { event, context }: MiddyRequest): unknown {
@@ -215,6 +213,8 @@ function extend(request: MiddyRequest, breaker: CircuitBreaker, keyBy: KeyBy | u
   } else {
     Object.assign(extended, merge(all))
   }
+  // Absent where somebody calls the hook without Middy.
+  if (request.internal) request.internal.circuits = extended.circuits
   return invocation
 }
 

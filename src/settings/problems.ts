@@ -25,9 +25,14 @@ export class Problems {
     this.add(setting, source, value, `${setting} must be ${allowed}, but is ${words}`)
   }
 
+  /** Whether there is a problem. */
+  get any(): boolean {
+    return this.#byMessage.size > 0
+  }
+
   /** @throws {ConfigurationError} with every problem, if there is one */
   throwIfAny(service?: string): void {
-    if (this.#byMessage.size > 0) throw this.error(service)
+    if (this.any) throw this.error(service)
   }
 
   /** The error with every problem. A service that is given is the one that all of them concern. */

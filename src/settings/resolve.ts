@@ -49,15 +49,18 @@ export interface ResolvedConfig<K extends string = string> {
  *
  * @param options as the user gave them; never mutated, own properties only
  * @param env for instance `process.env`
+ * @param problems those that were found before
  * @throws {ConfigurationError} with every problem at once
  */
 export function resolveConfig<K extends string>(
   options: CircuitBreakerOptions<K, unknown>,
   env: Environment,
+  problems: Problems = new Problems(),
 ): ResolvedConfig<K> {
-  const problems = new Problems()
-  if (!isObject(options)) problems.mustBe("an object such as { services: ['stripe'] }", 'options', 'option', options)
-  problems.throwIfAny()
+  if (!isObject(options)) {
+    problems.mustBe("an object such as { services: ['stripe'] }", 'options', 'option', options)
+    throw problems.error()
+  }
 
   const { services: givenServices, storage: givenStorage, ...given }: Record<string, unknown> = ownProperties(options)
   const services = readServices(givenServices, problems)

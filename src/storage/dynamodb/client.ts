@@ -9,7 +9,7 @@ import type { DynamoDBClient, DynamoDBClientConfig } from '@aws-sdk/client-dynam
 import type * as Marshalling from '@aws-sdk/util-dynamodb'
 import { CircuitStorageError } from '../../errors.ts'
 import type { Context } from './errors.ts'
-import type { ClientOptions } from './options.ts'
+import type { ClientOptions, MakeClient } from './options.ts'
 
 /** The parts of the AWS SDK that the storage needs. */
 export type Sdk = typeof DynamoDB & Pick<typeof Marshalling, 'marshall' | 'unmarshall'>
@@ -21,7 +21,21 @@ export interface Connection {
 
 export async function connect({ client, clientConfig }: ClientOptions, context: Context): Promise<Connection> {
   const sdk = await loadSdk(context)
-  return { sdk, client: client ?? new sdk.DynamoDBClient(withDefaults(clientConfig)) }
+  if (typeof client === 'object') return { sdk, client }
+  const config = withDefaults(clientConfig)
+  return { sdk, client: client ? made(client, sdk, config, context) : new sdk.DynamoDBClient(config) }
+}
+
+function made(makeClient: MakeClient, sdk: Sdk, config: DynamoDBClientConfig, context: Context): DynamoDBClient {
+  let cause: unknown
+  try {
+    const client = makeClient(sdk.DynamoDBClient, config)
+    if (typeof client.send === 'function') return client
+  } catch (error) {
+    cause = error
+  }
+  const message = `The function that makes the client of the DynamoDB storage ${cause ? `has failed: ${cause}` : 'made none'}.`
+  throw new CircuitStorageError(message, { ...context, kind: 'misconfigured', cause })
 }
 
 /** Loads the AWS SDK. The imports are inside `try`, so that bundlers only warn of a package that is not installed. */

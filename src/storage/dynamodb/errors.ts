@@ -139,6 +139,8 @@ function adviceOn(error: unknown, action: Action, table: Table): string {
   if (wrongCredentials.has(String(name))) {
     return `DynamoDB does not accept the credentials of the client (${name}). Correct or renew them.`
   }
+  // The message of these is this package's own.
+  if (/^AssumedRole/.test(String(name))) return String(message)
   if (lacksRegion(error)) {
     return `the client has no valid region (${message}). Set AWS_REGION, which Lambda does by itself, or the region of the client.`
   }

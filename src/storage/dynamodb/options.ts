@@ -29,6 +29,9 @@ interface TableOptions {
   readonly consistentRead?: boolean | undefined
 }
 
+/** Makes the client at the first operation, of its class and of the configuration with the defaults. */
+export type MakeClient = (Client: typeof DynamoDBClient, config: DynamoDBClientConfig) => DynamoDBClient
+
 /** A client, or how to make one. */
 export type ClientOptions =
   | {
@@ -37,7 +40,8 @@ export type ClientOptions =
       readonly clientConfig?: never
     }
   | {
-      readonly client?: never
+      /** Makes the client, for instance with tracing around it. */
+      readonly client?: MakeClient | undefined
       /**
        * For the client that is made at the first operation. It wins over the defaults: two attempts, but one where the
        * table is throttled. The HTTP handler has `connectionTimeout` 1 000 ms, `requestTimeout` 2 000 ms and
@@ -94,15 +98,17 @@ export const dynamoDBOptionRules: OptionRules = {
     ttlAttributeName: attribute,
     consistentRead: { allowed: 'true or false', accepts: (value) => typeof value === 'boolean' },
     client: {
-      allowed: 'a DynamoDBClient of @aws-sdk/client-dynamodb',
-      accepts: (value) => isObject(value) && typeof value.send === 'function',
+      allowed: 'a DynamoDBClient of @aws-sdk/client-dynamodb, or a function that makes one',
+      // Its class is no such function.
+      accepts: (value) =>
+        typeof value === 'function' ? !value.prototype?.send : isObject(value) && typeof value.send === 'function',
     },
     clientConfig: { allowed: 'the configuration of a DynamoDBClient', accepts: isObject },
   },
   check: (options, refuse) => {
     const { client, clientConfig } = options
     if (options['tableName'] === undefined) refuse('tableName', 'is missing; give it')
-    if (client !== undefined && clientConfig !== undefined) {
+    if (isObject(client) && clientConfig !== undefined) {
       refuse('client', 'and clientConfig exclude each other: a client is used as it is')
     }
     const { partitionKeyName, sortKeyName, ttlAttributeName } = withDefaults(

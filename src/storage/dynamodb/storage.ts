@@ -176,7 +176,7 @@ export class UncheckedDynamoDBStorage implements ICircuitStorage {
     const connection = this.#connection
     this.#connection = undefined
     const opened = await connection?.catch(() => undefined)
-    if (!this.#options.client) opened?.client.destroy()
+    if (typeof this.#options.client !== 'object') opened?.client.destroy()
   }
 
   async #compareAndSet(operation: StorageOperation, write: CompareAndSet): Promise<WriteResult> {

@@ -1,3 +1,4 @@
+import { DynamoDBClient } from '@aws-sdk/client-dynamodb'
 import { describe, expect, it } from '@jest/globals'
 import { ConfigurationError } from '../../../../src/errors.ts'
 import { refuseWrongOptions } from '../../../../src/settings/option-rules.ts'
@@ -54,7 +55,8 @@ describe('the options', () => {
     ['sortKeyName', '', expect.stringMatching(/, or null$/)],
     ['sortKeyValue', 'x'.repeat(1_025), expect.stringMatching(/, at most 1024 bytes$/)],
     ['consistentRead', 1, 'true or false'],
-    ['client', {}, 'a DynamoDBClient of @aws-sdk/client-dynamodb'],
+    ['client', {}, 'a DynamoDBClient of @aws-sdk/client-dynamodb, or a function that makes one'],
+    ['client', DynamoDBClient, 'a DynamoDBClient of @aws-sdk/client-dynamodb, or a function that makes one'],
     ['clientConfig', 1, 'the configuration of a DynamoDBClient'],
   ])('say of %s what is allowed: %p is not', (setting, value, allowed) => {
     const options = setting === 'options' ? value : { tableName: 'app', [setting]: value }
