@@ -41,6 +41,7 @@ const packageName = 'middy-circuit-breaker'
 
 /** What Middy's packages give an error that no other error has caused: who threw it, and what it is about. */
 export interface MiddyCause {
+  /** The name of this package. */
   readonly package: 'middy-circuit-breaker'
   /** The facts, without those that can hold secrets. */
   readonly data: unknown

@@ -4,7 +4,8 @@
  * @module
  */
 
-import type { DynamoDBCircuitStorageOptions, MakeClient } from '../storage/dynamodb/options.ts'
+import type { DynamoDBClient, DynamoDBClientConfig } from '@aws-sdk/client-dynamodb'
+import type { MakeClient } from '../storage/dynamodb/options.ts'
 import { type DynamoDBStorageConfig, resolveStorage, type StorageConfig } from '../storage/factory.ts'
 import { checkOptions, type OptionRules } from './option-rules.ts'
 import { describe, type Environment, isObject, isText, Problems, textAllowed, textOf, wordIn } from './problems.ts'
@@ -12,22 +13,19 @@ import { resolveConfig } from './resolve.ts'
 import { callback, flag, milliseconds } from './rules.ts'
 import type { CircuitBreakerOptions } from './table.ts'
 
-type ClientConfig = NonNullable<DynamoDBCircuitStorageOptions['clientConfig']>
-type Client = ReturnType<MakeClient>
-
 /**
  * The options that Middy's packages for AWS have in common, for the client of the DynamoDB table. Two that contradict each
  * other, or one of the breaker's own, are refused.
  */
 export interface MiddyOptions {
   /** The class of the client, called with `awsClientOptions`. Default: `DynamoDBClient`. */
-  readonly AwsClient?: (new (config: ClientConfig) => Client) | undefined
+  readonly AwsClient?: (new (config: DynamoDBClientConfig) => DynamoDBClient) | undefined
   /** The configuration of the client. It wins over the defaults of the storage. */
-  readonly awsClientOptions?: ClientConfig | undefined
+  readonly awsClientOptions?: DynamoDBClientConfig | undefined
   /** The name in `request.internal` of the credentials that the client has, as `@middy/sts` puts them there. */
   readonly awsClientAssumeRole?: string | undefined
   /** Called with the client before its first request; the client that it returns is used. For X-Ray: `captureAWSv3Client`. */
-  readonly awsClientCapture?: ((client: Client) => Client) | undefined
+  readonly awsClientCapture?: ((client: DynamoDBClient) => DynamoDBClient) | undefined
   /** `true`: as `prefetch: false`. `false` leaves it to `prefetch`. */
   readonly disablePrefetch?: boolean | undefined
   /** The same as `cacheTtl`, in milliseconds. 0: every invocation reads. -1, for ever, is refused. */
