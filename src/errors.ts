@@ -5,6 +5,8 @@
  * Each class has a guard (`isCircuitOpenError` …) that compares `code` and not the class, so that it also holds where
  * two copies of this package ended up in one bundle.
  *
+ * The file is longer than it should be: users see each class, what it is made of and its guard, and look for them in one place.
+ *
  * @module
  */
 
