@@ -7,18 +7,25 @@
 
 import type { Callback, Context } from 'aws-lambda'
 
-// biome-ignore lint/suspicious/noExplicitAny: Middy's own type of what a middleware does not touch.
+/** The type that Middy gives to what a middleware does not touch. */
+// biome-ignore lint/suspicious/noExplicitAny: It is Middy's own.
 type Untouched = any
 
 /** The part of Middy's request that every major version has. */
 export interface Request<TEvent = unknown, TResult = Untouched, TErr = Error, TContext = Context, TInternal = object> {
+  /** What Lambda has been invoked with. */
   event: TEvent
+  /** Lambda's context, with what middlewares have added. */
   context: TContext
+  /** The result of the handler, once there is one. */
   response: TResult | null | undefined
+  /** The error of the handler or of a middleware. */
   error: TErr | null | undefined
+  /** What middlewares keep for one another. */
   internal: TInternal
 }
 
+/** One hook of a middleware. */
 type Hook<TEvent, TResult, TErr, TContext, TInternal> = (
   request: Request<TEvent, TResult, TErr, TContext, TInternal>,
 ) => Untouched
@@ -32,8 +39,11 @@ export interface MiddlewareObj<
   // biome-ignore lint/complexity/noBannedTypes: As in Middy: intersected with another type it is that type.
   TInternal = {},
 > {
+  /** Runs before the handler. */
   before: Hook<TEvent, TResult, TErr, TContext, TInternal>
+  /** Runs after the handler, if it has not failed. */
   after: Hook<TEvent, TResult, TErr, TContext, TInternal>
+  /** Runs when the handler or a middleware has failed. */
   onError: Hook<TEvent, TResult, TErr, TContext, TInternal>
 }
 
