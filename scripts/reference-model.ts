@@ -153,11 +153,12 @@ class Reader {
         const source = program.getSourceFile(join(root, file))
         const symbol = source && checker.getSymbolAtLocation(source)
         if (source === undefined || symbol === undefined) throw new Error(`${file} is no module.`)
-        const exported = checker.getExportsOfModule(symbol).map((each) => {
+        const exported = checker.getExportsOfModule(symbol).flatMap((each) => {
           const declared = this.#target(each)?.declarations[0]?.resolve()
           if (declared === undefined || !isDeclared(declared))
             throw new Error(`${each.name} of ${file} is of no known kind.`)
-          return { name: each.name, declared }
+          // `LambdaContext` is of another package, which documents it.
+          return declared.getSourceFile().fileName.includes('/node_modules/') ? [] : [{ name: each.name, declared }]
         })
         for (const { declared } of exported) this.#exported.add(idOf(declared))
         return { name: name === 'index' ? 'middy-circuit-breaker' : `middy-circuit-breaker/${name}`, source, exported }

@@ -1,9 +1,13 @@
+/// <reference types="node" preserve="true" />
 /**
  * A circuit breaker for AWS Lambda, as a Middy middleware.
  *
  * @module
  */
 
+// Also for declarations that a compiler writes: where `@types/aws-lambda` is not in reach of the code itself, as with pnpm, it names
+// the context of a handler by this export.
+export type { Context as LambdaContext } from 'aws-lambda'
 export type { CallExternal } from './call/call-external.ts'
 export type { CallOptions, KeyedCallOptions, Operation } from './call/call-options.ts'
 export type { OperationContext } from './call/operation-context.ts'

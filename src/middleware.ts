@@ -4,7 +4,6 @@
  * @module
  */
 
-import type { MiddlewareObj, Request } from '@middy/core'
 import type { Context } from 'aws-lambda'
 import { brand } from './brand.ts'
 import type { CallExternal } from './call/call-external.ts'
@@ -12,6 +11,7 @@ import type { Invocation } from './call/invocation.ts'
 import type { Circuits } from './circuit/snapshot.ts'
 import { CircuitBreaker } from './circuit-breaker.ts'
 import { UnknownServiceError } from './errors.ts'
+import type { MiddlewareObj, Request } from './middy.ts'
 import { fromMiddy, keyByRules, type MiddyOptions } from './settings/middy-options.ts'
 import { refuseWrongOptions } from './settings/option-rules.ts'
 import { resolveConfig } from './settings/resolve.ts'
@@ -56,19 +56,10 @@ export type Internal<K extends string = string, D extends string = never> = {
   readonly circuits: Circuits<K, D>
 }
 
-/** The middleware, for `middy().use(…)`. */
-export type CircuitBreakerMiddleware<
-  K extends string = string,
-  D extends string = never,
-  O extends string = never,
-> = MiddlewareObj<
-  unknown,
+/** The middleware, for `middy().use(…)`. An interface, so that the declarations of other packages can name it. */
+export interface CircuitBreakerMiddleware<K extends string = string, D extends string = never, O extends string = never>
   // biome-ignore lint/suspicious/noExplicitAny: Middy's own type of a result that a middleware does not touch.
-  any,
-  Error,
-  CircuitBreakerContext<K, D, O>,
-  Internal<K, D>
->
+  extends MiddlewareObj<unknown, any, Error, CircuitBreakerContext<K, D, O>, Internal<K, D>> {}
 
 /** A `CircuitBreaker`, also one whose class is that of another copy of this package. */
 type AnyBreaker<K extends string, T, D extends string> = Pick<

@@ -34,7 +34,12 @@ type KeyedCall<K extends string> = {
 /** A call of a keyed service that may leave its key to the `keyBy` of the middleware. */
 type BoundCall<K extends string> = {
   /** Runs an operation under the circuit of a service, as `CircuitBreaker.call` does. */
-  call<T, F = never>(service: K, operation: Operation<T>, options?: AnyOptions<T, F>): Promise<T | F>
+  // Not by its alias: the declarations of other packages must be able to name what is in it.
+  call<T, F = never>(
+    service: K,
+    operation: Operation<T>,
+    options?: CallOptions<T, F> | KeyedCallOptions<T, F>,
+  ): Promise<T | F>
 }['call']
 
 /** The options of any call. */

@@ -4,6 +4,8 @@
  * @module
  */
 
+// biome-ignore lint/suspicious/noTsIgnore: An optional peer. Without it these are `any`, also for a compiler that checks declarations.
+/** @ts-ignore */
 import type { DynamoDBClient, DynamoDBClientConfig } from '@aws-sdk/client-dynamodb'
 import type { OptionRule, OptionRules } from '../../settings/option-rules.ts'
 import { isObject, isText, textAllowed } from '../../settings/problems.ts'

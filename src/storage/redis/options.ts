@@ -4,6 +4,8 @@
  * @module
  */
 
+// biome-ignore lint/suspicious/noTsIgnore: An optional peer. Without it these are `any`, also for a compiler that checks declarations.
+/** @ts-ignore */
 import type { RedisOptions } from 'ioredis'
 import type { OptionRules } from '../../settings/option-rules.ts'
 import { isObject, isText, textAllowed } from '../../settings/problems.ts'
