@@ -20,7 +20,7 @@ type Handler = (event: never, context: Context) => Promise<unknown>
 
 interface Example {
   readonly name: string
-  readonly load: () => Promise<{ readonly handler: Handler }>
+  readonly load: () => Promise<{ readonly handler: unknown }>
   /** The variables of the function, for a provider and a queue at these addresses. */
   readonly variables: (url: string, queueUrl: string) => Readonly<Record<string, string>>
   readonly event: object
@@ -153,7 +153,7 @@ async function deploy({ load, variables, event, healthy }: Example) {
         ...patientVariables,
         CIRCUIT_BREAKER_TABLE_NAME: table,
       })
-      return () => handler(event as never, createTestContext())
+      return () => (handler as Handler)(event as never, createTestContext())
     },
     async [Symbol.asyncDispose]() {
       await provider[Symbol.asyncDispose]()

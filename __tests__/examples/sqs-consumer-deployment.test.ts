@@ -12,7 +12,7 @@ import { problemsOf, readTemplate, resolve } from './cloudformation-template.ts'
 
 const folder = join(import.meta.dirname, '..', '..', 'examples', 'sqs-consumer')
 const template = readTemplate(join(folder, 'template.yaml'))
-const propertiesOf = (name: string) => (template.Resources[name]?.Properties ?? {}) as Record<string, never>
+const propertyOf = <Value>(resource: string, name: string) => template.Resources[resource]?.Properties?.[name] as Value
 
 describe('the template of the queue and its consumer', () => {
   it('has no problem that can be found without deploying it', () => {
@@ -23,19 +23,17 @@ describe('the template of the queue and its consumer', () => {
   })
 
   it('lets the function return single messages', () => {
-    const { Shipments } = propertiesOf('ShipmentsFunction')['Events'] as Readonly<Record<string, unknown>>
+    const { Shipments } = propertyOf<{ readonly Shipments: unknown }>('ShipmentsFunction', 'Events')
 
     expect(Shipments).toMatchObject({ Type: 'SQS', Properties: { FunctionResponseTypes: ['ReportBatchItemFailures'] } })
   })
 
   it('gives messages enough receives for an outage, and hides them six times as long as the function may take', () => {
-    const { RedrivePolicy, VisibilityTimeout } = propertiesOf('Shipments')
-
-    expect(RedrivePolicy).toEqual({
+    expect(propertyOf('Shipments', 'RedrivePolicy')).toEqual({
       deadLetterTargetArn: { 'Fn::GetAtt': 'DeadShipments.Arn' },
       maxReceiveCount: 100,
     })
-    expect(VisibilityTimeout).toBe(6 * propertiesOf('ShipmentsFunction')['Timeout'])
+    expect(propertyOf('Shipments', 'VisibilityTimeout')).toBe(6 * propertyOf<number>('ShipmentsFunction', 'Timeout'))
   })
 
   it('allows the function what docs/operate/permissions.md says, and what it asks of its two queues', () => {
@@ -45,7 +43,7 @@ describe('the template of the queue and its consumer', () => {
       'AWS::Region': 'eu-west-1',
       'AWS::AccountId': '123456789012',
     }
-    const [{ Statement }] = propertiesOf('ShipmentsFunction')['Policies'] as [{ readonly Statement: object[] }]
+    const [{ Statement }] = propertyOf<[{ readonly Statement: object[] }]>('ShipmentsFunction', 'Policies')
     const [circuits, ...queues] = Statement
 
     expect(resolve(circuits, values)).toEqual(documentedStatements()[0])
@@ -68,7 +66,7 @@ describe('the template of the queue and its consumer', () => {
   it('sets each variable that the function cannot do without', () => {
     const sources = ['queue.ts', 'warehouse.ts'].map((file) => readFileSync(join(folder, file), 'utf8')).join()
     const required = [...sources.matchAll(/required\('(\w+)'\)/g)].map(([, name]) => name as string)
-    const { Variables } = propertiesOf('ShipmentsFunction')['Environment'] as { readonly Variables: object }
+    const { Variables } = propertyOf<{ readonly Variables: object }>('ShipmentsFunction', 'Environment')
 
     expect(required).toHaveLength(3)
     expect(Object.keys(Variables).sort()).toEqual([...required, 'CIRCUIT_BREAKER_TABLE_NAME'].sort())
