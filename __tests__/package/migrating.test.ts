@@ -14,7 +14,11 @@ import { waitFor } from '../support/time.ts'
 import { BadRequest, ok, outcomeOf, ServiceUnavailable, unavailable } from '../support/virtual-fleet.ts'
 
 const root = join(import.meta.dirname, '../..')
-const page = await readFile(join(root, 'docs/use/migrating.md'), 'utf8')
+const pageOf = (name: string) => readFile(join(root, 'docs/use/migrating', `${name}.md`), 'utf8')
+const [common, fromOpossum, fromCockatiel, fromOwn] = await Promise.all(
+  ['README', 'opossum', 'cockatiel', 'own'].map(pageOf),
+)
+const page = [common, fromOpossum, fromCockatiel, fromOwn].join('\n')
 
 type Handler = (payment: object) => Promise<unknown>
 
@@ -51,7 +55,7 @@ afterEach(async () => {
   process.env = { ...environment }
 })
 
-/** The code under a heading of the page, as a module of its own: a new instance of the function. */
+/** The code under a heading of the pages, as a module of its own: a new instance of the function. */
 async function instance(heading: string): Promise<Example> {
   const [, section = ''] = page.split(`\n${heading}\n`)
   const code = /^```ts\n([\s\S]*?)^```$/m.exec(section)?.[1]
@@ -131,7 +135,7 @@ const queued = { queued: true }
 const paid = { paid: true }
 const failing = { status: 503, body: {} }
 
-describe.each([['### Before: opossum'], ['### Before: cockatiel'], ['## After']])('the code under "%s"', (heading) => {
+describe.each([['## Before: opossum'], ['## Before: cockatiel'], ['## After']])('the code under "%s"', (heading) => {
   it('passes on what the service answers', async () => {
     const handler = await handlerOf(heading)
 
@@ -187,7 +191,7 @@ describe.each([['### Before: opossum'], ['### Before: cockatiel'], ['## After']]
 })
 
 describe.each([
-  ['### Before: in memory', 'refuses by an error', 'The circuit is open.'],
+  ['## Before: in memory', 'refuses by an error', 'The circuit is open.'],
   ['## After', 'answers by the fallback', queued],
 ])('the code under "%s"', (heading, answers, refused) => {
   it(`${answers} after three failures in a row`, async () => {
@@ -240,7 +244,7 @@ async function asks(handler: Handler): Promise<boolean> {
 }
 
 describe('a breaker of your own, in memory', () => {
-  const before = '### Before: in memory'
+  const before = '## Before: in memory'
 
   it('learns in each instance for itself', async () => {
     provider.react(failing)
@@ -295,7 +299,7 @@ describe('a breaker of your own, in memory', () => {
 })
 
 describe('a breaker of your own, in DynamoDB', () => {
-  const before = '### Before: in DynamoDB'
+  const before = '## Before: in DynamoDB'
   let server: DynamoDBServer
 
   beforeAll(async () => {
@@ -390,23 +394,40 @@ describe('a breaker of your own, in DynamoDB', () => {
   })
 })
 
+describe.each(['opossum', 'cockatiel', 'powertools', 'circuitbreaker-lambda'])('the table from %s', (name) => {
+  it('names classes, types and variables that this package has', async () => {
+    const rows = (await pageOf(name)).split('## Before')[0]?.match(/^\| .*$/gm) ?? []
+    const ours = rows.flatMap(
+      (row) => row.split(' | ')[1]?.match(/\b(?:I?[A-Z][a-z]\w+[A-Z]\w+|CIRCUIT_BREAKER_\w+)\b/g) ?? [],
+    )
+    const sources = await Promise.all(
+      ['src/index.ts', 'src/storage/dynamodb/index.ts', 'docs/use/settings.md', 'docs/operate/storage.md'].map((file) =>
+        readFile(join(root, file), 'utf8'),
+      ),
+    )
+
+    expect(rows.length).toBeGreaterThan(10)
+    for (const identifier of ours) expect(sources.join()).toMatch(new RegExp(`\\b${identifier}\\b`))
+  })
+})
+
 describe('retries around the guard', () => {
   it('try again what failed, and neither a refusal nor a 400', async () => {
     provider.react(failing)
-    const { balance } = await instance('### With retries')
+    const { balance } = await instance('## With retries')
 
     expect((await outcomeOf(balance())).error).toMatchObject({ message: 'HTTP 503' })
     expect(provider.requests).toHaveLength(3)
     expect((await outcomeOf(balance())).error).toMatchObject({ code: 'CIRCUIT_OPEN' })
     expect(provider.requests).toHaveLength(3)
     provider.react({ status: 400 })
-    await outcomeOf((await instance('### With retries')).balance())
+    await outcomeOf((await instance('## With retries')).balance())
     expect(provider.requests).toHaveLength(4)
   })
 })
 
 describe('what the page says of opossum', () => {
-  const section = page.slice(page.indexOf('## From opossum'), page.indexOf('### Before: opossum'))
+  const section = String(fromOpossum).split('## Before')[0]
   const made: Opossum<[unknown], unknown>[] = []
   const opossum = (options: Opossum.Options = {}) => {
     const breaker = new Opossum((operation: unknown) => (operation as () => Promise<unknown>)(), options)
@@ -478,7 +499,7 @@ describe('what the page says of opossum', () => {
 })
 
 describe('what the page says of cockatiel', () => {
-  const section = page.slice(page.indexOf('## From cockatiel'), page.indexOf('### Before: cockatiel'))
+  const section = String(fromCockatiel).split('## Before')[0]
 
   it('names each of its functions and breakers', () => {
     const names = Object.keys(cockatiel).filter(

@@ -1,7 +1,8 @@
 /**
  * Makes a payment with Stripe: `POST /payments` of an API Gateway HTTP API.
  *
- * - **Stripe fails:** after two payments that failed in a row, whichever instances they met, the circuit opens for 30 s.
+ * - **Stripe fails:** the first failed payment only raises a suspicion. When the fleet's next payments fail as well, the circuit opens for
+ *   30 s. An instance that is alone opens it after two failures in a row.
  * - **Open:** Stripe is not asked, and nothing is charged: `503` with `Retry-After`.
  * - **Not known whether it was paid** (`504` for a timeout, `502` for a failure): the client sends the same request with
  *   the same `Idempotency-Key` again. Stripe then answers with what the first one came to, and charges nobody twice.

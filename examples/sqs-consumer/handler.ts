@@ -17,7 +17,7 @@
  * Lambda runs several batches at once. A record for which there is no time is returned instead of being cut off, and in a
  * FIFO queue so is what comes after a returned one in its group.
  *
- * The event source mapping needs `ReportBatchItemFailures`; the role `sqs:ChangeMessageVisibility` for the queue and
+ * `template.yaml` deploys it with its queues: the event source mapping has `ReportBatchItemFailures`, and the role `sqs:ChangeMessageVisibility` for the queue and
  * `sqs:SendMessage` for the dead-letter queue. Configured by `WAREHOUSE_URL`, `WAREHOUSE_TIMEOUT` (of one
  * request, in milliseconds), `SHIPMENTS_QUEUE_URL`, `SHIPMENTS_DEAD_LETTER_QUEUE_URL`, `CIRCUIT_BREAKER_TABLE_NAME` and
  * `CIRCUIT_BREAKER_RESET_TIMEOUT`.
