@@ -38,14 +38,18 @@ export function devDependencies(): Readonly<Record<string, string>> {
   return Object.assign({}, ...manifests.map((manifest) => manifest.devDependencies))
 }
 
-/** The packages of the lockfile that are not installed, or in another version. */
+/**
+ * The packages of the lockfile that are not installed, or in another version. `npm install --package-lock-only` lists what it
+ * has not installed, so the folder has to be there, too.
+ */
 export function missingPackages(
   wanted: Lockfile = json('package-lock.json'),
   installed: Lockfile = installedPackages(),
+  isThere: (path: string) => boolean = (path) => existsSync(join(root, path)),
 ): string[] {
   return Object.entries(wanted.packages)
     .filter(([path, { link, optional }]) => path.startsWith('node_modules/') && link !== true && optional !== true)
-    .filter(([path, { version }]) => installed.packages[path]?.version !== version)
+    .filter(([path, { version }]) => installed.packages[path]?.version !== version || !isThere(path))
     .map(([path]) => path.slice('node_modules/'.length))
 }
 
@@ -70,9 +74,12 @@ function json<T>(file: string): T {
 }
 
 if (import.meta.main) {
-  if (missingPackages().length > 0 || changedManifests().length > 0) {
+  const isChanged = changedManifests().length > 0
+  if (isChanged || missingPackages().length > 0) {
     console.error('Installing the packages of tests, examples and scripts, once: about a minute …')
     const args = ['install', '--workspaces', '--include-workspace-root', '--loglevel=error']
+    // Only a manifest that has changed is a reason to write the lockfile.
+    if (!isChanged) args.push('--no-save')
     const { status, error } = spawnSync('npm', args, { cwd: root, stdio: ['ignore', 'inherit', 'inherit'] })
     if (error !== undefined) throw error
     process.exitCode = status ?? 1
