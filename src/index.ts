@@ -5,6 +5,8 @@
  * @module
  */
 
+import './supported-node.ts'
+
 // Also for declarations that a compiler writes: where `@types/aws-lambda` is not in reach of the code itself, as with pnpm, it names
 // the context of a handler by this export.
 export type { Context as LambdaContext } from 'aws-lambda'

@@ -1,0 +1,15 @@
+/**
+ * Refuses a Node that is too old where the package is imported: else the first call would fail with `Promise.withResolvers
+ * is not a function`. The main entry imports it before anything else, and `sideEffects` in package.json lists it, because
+ * nothing of it is used.
+ *
+ * It asks for what Node 22 brought and not for a version: other runtimes have versions of their own.
+ *
+ * @module
+ */
+
+if (typeof Promise.withResolvers !== 'function' || typeof Map.groupBy !== 'function') {
+  throw new Error(
+    `middy-circuit-breaker needs Node.js 22.12 or later, but runs on ${globalThis.process?.version ?? 'an older runtime'}. Update it; in Lambda, choose nodejs22.x or nodejs24.x.`,
+  )
+}
