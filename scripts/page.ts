@@ -25,6 +25,7 @@ export const pageCommands: Readonly<Record<string, PageCommand>> = {
     about: 'the tables of settings in the README and docs/use/settings.md',
   },
   reference: { script: 'scripts/reference.ts', about: 'docs/reference, from the doc comments' },
+  bundling: { script: 'scripts/bundle-sizes.ts', about: 'the sizes in docs/use/bundling.md' },
   cost: { script: 'scripts/storage-cost.ts', about: 'the tables of docs/operate/cost.md' },
   classification: {
     script: 'scripts/classification-page.ts',

@@ -14,6 +14,7 @@ import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
+import { cellsOf, measureBundles, writtenSizes } from '../../scripts/bundle-sizes.ts'
 import { node22 } from '../../scripts/node22.ts'
 import { DynamoDBCircuitStorage } from '../../src/storage/dynamodb/index.ts'
 import { RedisCircuitStorage } from '../../src/storage/redis/index.ts'
@@ -118,6 +119,21 @@ describe('the page', () => {
     )
     expect(rows.map(({ build }) => build)).toEqual(shown)
     expect(rows.length).toBeGreaterThan(10)
+  })
+
+  it('tells sizes that are not out of date', async () => {
+    const measured = (await measureBundles()).map(cellsOf)
+    const written = await writtenSizes()
+
+    expect(written.map(([what]) => what)).toEqual(measured.map(([what]) => what))
+    for (const [index, cells] of measured.entries()) {
+      for (const [column, cell] of cells.entries()) {
+        const told = written[index]?.[column] ?? ''
+        if (column === 0 || cell === '–') expect(told).toBe(cell)
+        // Written anew when it has changed by a twentieth: `npm run page -- bundling`.
+        else expect(Math.abs(Number.parseFloat(told) / Number.parseFloat(cell) - 1)).toBeLessThan(0.05)
+      }
+    }
   })
 
   it('says what a bundle imports at its start when its state is in memory', async () => {

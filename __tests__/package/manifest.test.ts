@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs'
 import { dirname, join, normalize } from 'node:path'
 import { describe, expect, test } from '@jest/globals'
+import { missingForPublishing } from '../../scripts/before-publishing.ts'
 import { entryPoints } from '../../scripts/build.ts'
 import { changedManifests, devDependencies, missingPackages, workspaces } from '../../scripts/packages.ts'
 
@@ -22,6 +23,15 @@ describe('package.json', () => {
       expect({ source, exists: existsSync(join(root, source)) }).toEqual({ source, exists: true })
       expect(target.types).toBe(source.replace('src/', './dist/').replace(/\.ts$/, '.d.ts'))
     }
+  })
+
+  test('says where the package is developed either wholly or not at all', () => {
+    expect([0, 3]).toContain(missingForPublishing(manifest).length)
+    expect(manifest).not.toHaveProperty('funding')
+    expect(manifest.publishConfig).toEqual({ access: 'public', provenance: true })
+    const url = 'https://example.org/a'
+    const complete = { repository: { type: 'git', url: `git+${url}.git` }, homepage: url, bugs: { url } }
+    expect(missingForPublishing(complete)).toEqual([])
   })
 
   test('makes nothing but types a dependency', () => {
