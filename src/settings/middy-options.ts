@@ -4,6 +4,8 @@
  * @module
  */
 
+// biome-ignore lint/suspicious/noTsIgnore: An optional peer. Without it these are `any`, also for a compiler that checks declarations.
+/** @ts-ignore */
 import type { DynamoDBClient, DynamoDBClientConfig } from '@aws-sdk/client-dynamodb'
 import type { MakeClient } from '../storage/dynamodb/options.ts'
 import { type DynamoDBStorageConfig, resolveStorage, type StorageConfig } from '../storage/factory.ts'
