@@ -35,15 +35,15 @@ function start(times: { readonly resetTimeout?: number; readonly maxResetTimeout
 }
 
 describe('one instance with very many keys', () => {
-  it('forgets no open circuit over 100,000 others, and reads each of those once', async () => {
+  it('forgets no open circuit over 20,000 others, and reads each of those once', async () => {
     const day = 86_400_000
     const { storage, breaker } = start({ resetTimeout: day, maxResetTimeout: day })
     const open = Array.from({ length: 50 }, (_, index) => `open-${index}`)
     for (const key of open)
       for (let call = 0; call < 3; call++) await outcomeOf(breaker.call('hooks', unavailable, { key }))
     await breaker.flush()
-    for (let index = 0; index < 100_000; index++) await breaker.call('hooks', ok, { key: `host-${index}` })
-    expect(storage.readCircuits).toBe(100_050)
+    for (let index = 0; index < 20_000; index++) await breaker.call('hooks', ok, { key: `host-${index}` })
+    expect(storage.readCircuits).toBe(20_050)
     storage.batchGetState = () => Promise.reject(new Error('down'))
     for (const key of open) {
       expect(isCircuitOpenError((await outcomeOf(breaker.call('hooks', ok, { key }))).error)).toBe(true)
