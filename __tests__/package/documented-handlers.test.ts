@@ -32,6 +32,8 @@ beforeAll(async () => {
     startDynamoDBLocal(),
     writeModules({
       protectedCall: only('README.md', 'A protected call'),
+      locate: only('README.md', 'A protected call'),
+      trying: only('docs/use/getting-started.md', 'See its circuit open'),
       withoutMiddy: only('docs/use/getting-started.md', 'Without Middy'),
       watching: only('docs/operate/rollout.md', '1. Watch'),
       undoing: only('docs/operate/rollout.md', '3. Roll back'),
@@ -119,6 +121,19 @@ describe('the protected call of the README', () => {
   it('is told inside Lambda that a store has to be chosen', async () => {
     const inLambda = { AWS_LAMBDA_FUNCTION_NAME: 'locate', GEOLOCATION_URL: service.url }
     await expect(deployed('protectedCall', inLambda)).rejects.toThrow('CIRCUIT_BREAKER_TABLE_NAME')
+  })
+})
+
+describe('the first run of docs/use/getting-started.md', () => {
+  it('prints what the page shows', async () => {
+    const lines: string[] = []
+    jest.spyOn(console, 'log').mockImplementation((line) => void lines.push(line))
+    await using nobody = await startProvider('breaks')
+    await coldStart(() => import(modules.path('trying')), { GEOLOCATION_URL: nobody.url })
+    const [, shown] = codeBlocks('docs/use/getting-started.md').filter(
+      ({ heading, language }) => heading === 'See its circuit open' && language !== 'ts',
+    )
+    expect(`${lines.join('\n')}\n`).toBe(shown?.code)
   })
 })
 
