@@ -73,6 +73,8 @@ export async function bundlePackage(outdir: string): Promise<void> {
     // Without comments and blanks, but with every name: stack traces stay readable.
     minifyWhitespace: true,
     minifySyntax: true,
+    // Node prints the line of an error that ends a process.
+    lineLimit: 160,
     legalComments: 'none',
     sourcemap: 'linked',
     // The sources are in the package.
