@@ -136,13 +136,14 @@ function page(
   attack: Awaited<ReturnType<typeof hostile>>,
 ): string {
   const last = rows.at(-1) as Flat
+  const shown = rows.filter(({ at }) => at === rows[0]?.at || at === last.at / 2 || at === last.at)
   return `\`maxKeys\` ${count(maxKeys)}, one instance, measured by \`npm run page -- many-keys\`.
 
 ${count(last.at)} keys, one call each, with ${open} circuits that stay open:
 
 ${table(
   ['keys so far', 'memory in use', 'circuits read'],
-  rows.map(({ at, heap: megabytes, reads }) => [count(at), `${megabytes.toFixed(1)} MB`, count(reads)]),
+  shown.map(({ at, heap: megabytes, reads }) => [count(at), `${megabytes.toFixed(1)} MB`, count(reads)]),
 )}
 
 Afterwards ${refused} of the ${open} open circuits still refuse. ${inUse} keys that are called once a second make ${readsInUse.toFixed(1)} circuits read a
