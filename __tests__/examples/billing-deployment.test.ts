@@ -266,9 +266,9 @@ describe('the CDK’s context', () => {
   })
 })
 
-describe('package.json', () => {
-  const manifestIn = (where: string) => JSON.parse(readFileSync(join(where, 'package.json'), 'utf8'))
-  const own = manifestIn(folder)
+describe('package.example.json', () => {
+  const manifest = (...path: string[]) => JSON.parse(readFileSync(join(...path), 'utf8'))
+  const own = manifest(folder, 'package.example.json')
 
   it('names what the function imports, and esbuild, which SAM looks for after `npm install --production`', () => {
     const { imported, external } = samBuild
@@ -277,7 +277,7 @@ describe('package.json', () => {
   })
 
   it('asks for the versions that are tested here', () => {
-    const { version } = manifestIn(root)
+    const { version } = manifest(root, 'package.json')
     const tested = devDependencies()
     const [major, minor] = version.split('.')
     const { 'middy-circuit-breaker': ours, 'aws-cdk': _, ...others } = { ...own.dependencies, ...own.devDependencies }

@@ -330,9 +330,9 @@ describe('The function', () => {
   })
 })
 
-describe('package.json', () => {
-  const manifestIn = (where: string) => JSON.parse(readFileSync(join(where, 'package.json'), 'utf8'))
-  const { dependencies } = manifestIn(folder)
+describe('package.example.json', () => {
+  const manifest = (...path: string[]) => JSON.parse(readFileSync(join(...path), 'utf8'))
+  const { dependencies } = manifest(folder, 'package.example.json')
 
   it.each(['Checkout', 'NightlyReport'] as const)(
     'names what %s imports, and esbuild, by which SAM builds',
@@ -351,7 +351,7 @@ describe('package.json', () => {
   )
 
   it('asks for the versions that are tested here', () => {
-    const { version } = manifestIn('.')
+    const { version } = manifest('package.json')
     const tested = devDependencies()
     const [major, minor] = version.split('.')
     const { 'middy-circuit-breaker': ours, ...others } = dependencies

@@ -28,6 +28,8 @@ const failing: Reaction = { status: 503, headers: { 'content-type': 'text/html' 
 
 /** The time that the function gives ipinfo. */
 const timeout = 2_000
+/** How long the function answers from its cache without asking ipinfo. */
+const freshFor = 86_400_000
 /** How long its circuit stays open, until every instance may probe it. */
 const untilProbe = 11_000
 
@@ -103,7 +105,8 @@ describe('the geolocation function', () => {
 
     const { status, body } = await locate(undefined, '8.8.8.8')
 
-    expect({ status, body }).toEqual({ status: 200, body: { ip: '8.8.8.8', location: google, stale: false } })
+    const looked = { ip: '8.8.8.8', location: google, stale: false, ageInSeconds: 0 }
+    expect({ status, body }).toEqual({ status: 200, body: looked })
     expect(ipinfo.requests).toHaveLength(1)
     expect(ipinfo.requests[0]).toMatchObject({ url: '/8.8.8.8/json', headers: { authorization: `Bearer ${token}` } })
     const { Items = [] } = await dynamodb.client().send(new ScanCommand({ TableName: table }))
@@ -120,13 +123,35 @@ describe('the geolocation function', () => {
     ])
   })
 
+  it('answers from its cache for a day, in every instance, and then asks again', async () => {
+    await using ipinfo = await startProvider(healthy)
+    const { start } = await deploy(ipinfo)
+    await (await start())('8.8.8.8')
+    const locate = await start()
+
+    await time.advance(freshFor - 1)
+    expect((await locate('8.8.8.8')).body).toEqual({
+      ip: '8.8.8.8',
+      location: google,
+      stale: false,
+      ageInSeconds: freshFor / 1_000,
+    })
+    expect(ipinfo.requests).toHaveLength(1)
+    await time.advance(1)
+    expect((await locate('8.8.8.8')).body).toMatchObject({ stale: false, ageInSeconds: 0 })
+
+    expect(ipinfo.requests).toHaveLength(2)
+    expect((await locate('8.8.8.8')).body).toMatchObject({ stale: false })
+    expect(ipinfo.requests).toHaveLength(2)
+  })
+
   it('asks a failing provider five times in all, and answers with what it remembers, marked as stale', async () => {
     const log = captureLog()
     await using ipinfo = await startProvider(healthy)
     const { start } = await deploy(ipinfo)
     const locate = await start()
     await locate('8.8.8.8')
-    await time.advance(3_600_000)
+    await time.advance(freshFor)
     ipinfo.react(failing)
 
     const answers = []
@@ -134,7 +159,7 @@ describe('the geolocation function', () => {
 
     expect(ipinfo.requests).toHaveLength(1 + 5)
     for (const { status, body } of answers) {
-      const known = { ip: '8.8.8.8', location: google, stale: true, ageInSeconds: 3_600 }
+      const known = { ip: '8.8.8.8', location: google, stale: true, ageInSeconds: freshFor / 1_000 }
       expect({ status, ...body }).toEqual({ status: 200, ...known })
     }
     expect(log.text()).toContain('OPEN')
@@ -164,7 +189,7 @@ describe('the geolocation function', () => {
     await time.advance(untilProbe - 9_999)
     const answer = await locate('8.8.8.8')
 
-    expect(answer.body).toEqual({ ip: '8.8.8.8', location: google, stale: false })
+    expect(answer.body).toEqual({ ip: '8.8.8.8', location: google, stale: false, ageInSeconds: 0 })
     expect(ipinfo.requests).toHaveLength(5 + 1)
   })
 
@@ -233,6 +258,7 @@ describe('the geolocation function', () => {
     await using ipinfo = await startProvider(healthy)
     const locate = await (await deploy(ipinfo)).start()
     await locate('8.8.8.8')
+    await time.advance(freshFor)
     for (const status of [404, 400]) {
       ipinfo.react({ ...answer, status })
 
@@ -247,6 +273,7 @@ describe('the geolocation function', () => {
     await using ipinfo = await startProvider(healthy)
     const locate = await (await deploy(ipinfo)).start()
     await locate('8.8.8.8')
+    await time.advance(freshFor)
     ipinfo.react({ status: 401, body: { error: `${token} is no token` } })
 
     for (let i = 0; i < 7; i++) expect((await locate('8.8.8.8')).body).toMatchObject({ location: google, stale: true })
@@ -294,8 +321,9 @@ describe('the geolocation function', () => {
     await locate('8.8.8.8')
     ipinfo.react(failing)
 
-    expect((await locate('2001:4860:4860::8888')).body).toMatchObject({ ip: '2001:4860:4860::8888', stale: true })
-    expect((await locate('::FFFF:8.8.8.8')).body).toMatchObject({ ip: '8.8.8.8', stale: true })
+    expect((await locate('2001:4860:4860::8888')).body).toMatchObject({ ip: '2001:4860:4860::8888', stale: false })
+    expect((await locate('::FFFF:8.8.8.8')).body).toMatchObject({ ip: '8.8.8.8', stale: false })
+    expect(ipinfo.requests).toHaveLength(2)
   })
 
   it('does not answer with what has expired, whether or not it is deleted', async () => {
@@ -348,6 +376,7 @@ describe('the geolocation function', () => {
     const { table, start } = await deploy(ipinfo)
     const locate = await start({ AWS_ENDPOINT_URL_DYNAMODB: database.url })
     await locate('8.8.8.8')
+    await time.advance(freshFor)
     ipinfo.react(failing)
     // The failures that could not be stored are measured by the circuit as it is then: it is read alone.
     writesFail = true

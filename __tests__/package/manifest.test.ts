@@ -104,10 +104,12 @@ describe('the manifests of tests, examples and scripts', () => {
   })
 
   test('count as changed where the lockfile says something else', () => {
-    const { examples, ...others } = lockfile.packages
-    expect(changedManifests({ packages: others })).toEqual(['examples'])
+    const { 'examples/packages': examples, ...others } = lockfile.packages
+    expect(changedManifests({ packages: others })).toEqual(['examples/packages'])
     const { stripe, ...rest } = examples.devDependencies
-    expect(changedManifests({ packages: { ...others, examples: { devDependencies: rest } } })).toEqual(['examples'])
+    expect(changedManifests({ packages: { ...others, 'examples/packages': { devDependencies: rest } } })).toEqual([
+      'examples/packages',
+    ])
     expect(stripe).toEqual(expect.any(String))
   })
 })

@@ -2,9 +2,9 @@
  * Decides whether a text may be published: `POST /moderate` with `{ "text": "…" }` answers with a `decision` (`accepted`,
  * `rejected`, or `review`: a person has to look at it), its `reasons`, and who has `checkedBy`.
  *
- * Amazon Comprehend checks it. While its circuit is open, and whenever it fails, a list of words does, which is quick to
- * ask for a person: nothing is published because nobody was there to check it. Texts that Comprehend does not take
- * are the author's business (413, 422), and say nothing of Comprehend.
+ * Amazon Comprehend checks it. While its circuit is open, and whenever it fails, a list of words decides. The list asks for
+ * a person sooner than Comprehend does, so that no text is published unchecked. Comprehend does not take every text: then the
+ * answer is 413 or 422, and the circuit counts no failure.
  *
  * - `AWS_REGION`, and where need be `AWS_ENDPOINT_URL_COMPREHEND`. Allow `comprehend:DetectToxicContent`.
  * - `BLOCKED_WORDS`, `SUSPECT_WORDS`: the lists, with commas.

@@ -24,6 +24,13 @@ export function emailOf({ body, isBase64Encoded, headers, requestContext }: APIG
   return Buffer.byteLength(JSON.stringify(email)) > largest ? `The e-mail is longer than ${largest} bytes.` : email
 }
 
+/** Reads an e-mail that the handler has queued. `undefined`: the message is no e-mail. */
+export function queuedEmailOf(json: string): Email | undefined {
+  const { id, to, subject, text } = fieldsOf(json)
+  const isEmail = [id, to, subject, text].every((field) => typeof field === 'string')
+  return isEmail ? ({ id, to, subject, text } as Email) : undefined
+}
+
 function fieldsOf(json: string | undefined): Record<keyof Email, unknown> {
   const none = { id: undefined, to: undefined, subject: undefined, text: undefined }
   try {

@@ -2,8 +2,8 @@
  * Looks up a charge at Stripe, and the rate at which its currency is exchanged. `template.yaml` deploys this one file as two functions that differ in
  * nothing but variables: `Checkout`, with a customer in front of it, gives up soon; `NightlyReport` has time.
  *
- * Where the circuit of Stripe is open, or a call fails, the charge is not known (yet): the answer says why, and the caller
- * asks again. Where that of the rates is, the rate is left out.
+ * While the circuit of Stripe is open, or when a call fails, the charge is not known (yet): the answer says why, and the
+ * caller asks again. While the circuit of the rates is open, the answer has no rate.
  *
  * Each setting comes from the first of these that has it:
  *
@@ -16,21 +16,24 @@
  * | the default | `failureThreshold` 3 |
  *
  * **What functions share.** Functions with the same table and the same `CIRCUIT_BREAKER_NAMESPACE`, or none, share the
- * circuits of the same name: the count of failures in a row, the state, and until when it is open. Their settings are their
- * own:
+ * circuits of the same name: a suspicion, the outcomes that are counted under it, the state, and until when it is open. A
+ * single failure only raises the suspicion. Then the calls of all these functions are counted, and failures must outnumber
+ * successes to open the circuit. Settings belong to each function:
  *
- * - Each compares the count with its own `failureThreshold`, so the least patient of them opens the circuit for all.
- * - It is open for the `resetTimeout` of the one that opened it. None of them waits for longer than its own
+ * - Each function compares the common counts with its own `failureThreshold`. So the circuit opens for all of them when the
+ *   lead of the failures reaches the lowest of these thresholds. Successes of the others still contradict.
+ * - It is open for the `resetTimeout` of the function that opened it. No function waits for longer than its own
  *   `maxResetTimeout`.
- * - What is a failure to one of them counts for all: also a call that took longer than its `timeout`.
- * - One that only observes (`CIRCUIT_BREAKER_MODE=observe`) opens it like any other, for those that do not.
+ * - The function that calls decides what is a failure, and its failure counts for all: also a call that took longer than its
+ *   own `timeout`.
+ * - A function that only observes (`CIRCUIT_BREAKER_MODE=observe`) counts and opens like any other, for those that enforce.
  *
- * So share it where all of them mean the same by a service that is down: then each learns from the others. Give a function a
- * namespace where it means something else, as here, where 800 ms are too long for one and 20 s are not for the other; or where
- * it is rolled out in `observe` mode beside others that must not notice.
+ * So share a circuit where all functions mean the same by a service that is down: then each learns from the others. Give a
+ * function a namespace if it means something else. Here 800 ms are too long for one function, and 20 s are not for the other. A
+ * namespace also keeps a function that is rolled out in `observe` mode from the circuits of the others.
  *
- * **Whether it can.** Invoked with `{ "check": true }` each function tells what is wrong with its own role, variables and timeout,
- * before the first outage. Nothing changes by that.
+ * **The check.** Invoked with `{ "check": true }`, each function says what is wrong with its own role, variables and timeout,
+ * before the first outage. The check changes nothing.
  *
  * Other variables: `STRIPE_URL`, `STRIPE_API_KEY`, `RATES_URL`.
  *
@@ -84,7 +87,7 @@ const ratesUrl = variable('RATES_URL')
 if (!/^[!-~]+$/.test(stripeKey)) throw new Error('STRIPE_API_KEY has to be a key of Stripe, in one line.')
 
 const breaker = new CircuitBreaker({
-  // Without a rate the answer is still of use, so a failure more or less is no matter here.
+  // Without a rate the answer is still of use, so the rates may fail once more before their circuit opens.
   services: { stripe: {}, rates: { failureThreshold: 4 } },
   timeout: 5_000,
   resetTimeout: 15_000,

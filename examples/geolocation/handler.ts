@@ -1,11 +1,12 @@
 /**
- * Says where an IP address is: `GET /location` for the caller's own, `GET /location?ip=…` for any. It asks ipinfo, and
- * keeps each answer in the table of the circuits. (The caller is who API Gateway sees: behind a CDN that is
- * the CDN, which then has to say in `ip` for whom it asks.)
+ * Says where an IP address is: `GET /location` for the caller's own, `GET /location?ip=…` for any. It looks into its cache
+ * first, which is in the table of the circuits. It asks ipinfo only for an address that the cache does not know, or has known
+ * for longer than a day, and keeps the answer. (The caller is the address that API Gateway sees. Behind a CDN that is the CDN,
+ * which then has to say in `ip` for whom it asks.)
  *
- * While the circuit is open, and whenever ipinfo fails, the answer is the last one that is known, with `stale: true` and
- * its age. Where none is known it is 503 with `Retry-After`, and not `location: null`: that means that the address is
- * nowhere (private, reserved, unknown to ipinfo), and may be acted upon and kept; this only means "not now".
+ * While the circuit is open, and whenever ipinfo fails, the answer is the last known location, with `stale: true`. If none
+ * is known, the answer is a 503 with `Retry-After`. It is not `location: null`: that means that the address is nowhere
+ * (private, reserved, unknown to ipinfo), and a caller may act on it. The 503 only means "not now".
  *
  * - `IPINFO_TOKEN`: the access token. `IPINFO_URL`: default `https://ipinfo.io`.
  * - `CIRCUIT_BREAKER_TABLE_NAME`: the table, with the keys `PK` and `SK` and the time to live on `ttl`. What the circuits
@@ -19,7 +20,7 @@ import middy from '@middy/core'
 import type { APIGatewayProxyEventV2, APIGatewayProxyStructuredResultV2 } from 'aws-lambda'
 import { circuitBreaker, hasStatus, isBreakableResult } from 'middy-circuit-breaker'
 import { parseAddress } from './address.ts'
-import { type Location, recall, remember } from './location-cache.ts'
+import { type Location, type RememberedLocation, recall, remember } from './location-cache.ts'
 
 const { IPINFO_TOKEN = '', IPINFO_URL = 'https://ipinfo.io' } = process.env
 const token = IPINFO_TOKEN.trim()
@@ -39,28 +40,32 @@ export const handler = middy<APIGatewayProxyEventV2, APIGatewayProxyStructuredRe
     const { ip, isPublic } = address
     if (!isPublic) return answer(200, { ip, location: null })
 
+    const known = await recall(ip)
+    if (known?.isFresh) return answer(200, knownAnswer(ip, known))
+
     const found = await callExternal('ipinfo', ({ signal }) => lookUp(ip, signal), {
       isBreakableResult: saysThatIpinfoIsUnwell,
       fallback: () => undefined,
     })
     if (found?.location) {
-      // Awaited, though it delays the answer: with that, Lambda freezes the process, and a write that is under way.
+      // Awaited, though it delays the answer: Lambda freezes the process after the answer, and with it an unfinished write.
       await remember(ip, found.location)
-      return answer(200, { ip, location: found.location, stale: false })
+      return answer(200, { ip, location: found.location, stale: false, ageInSeconds: 0 })
     }
     if (found?.location === null) return answer(200, { ip, location: null })
-    // ipinfo is well, and will not answer until somebody has put this right: most likely the token, or the URL.
+    // ipinfo works, but refuses the request until somebody corrects it: most likely the token, or the URL.
     if (found !== undefined) console.error(JSON.stringify({ message: `ipinfo answered ${found.status}.` }))
 
-    const known = await recall(ip)
-    if (known !== undefined) {
-      const ageInSeconds = Math.max(0, Math.round((Date.now() - known.lookedUpAt) / 1_000))
-      return answer(200, { ip, location: known.location, stale: true, ageInSeconds })
-    }
+    if (known !== undefined) return answer(200, knownAnswer(ip, known))
     const wait = (circuits.ipinfo.retryAt ?? 0) - Date.now()
     const message = 'The location of this address cannot be looked up at the moment.'
     return answer(503, { message }, { 'retry-after': String(Math.max(1, Math.ceil(wait / 1_000))) })
   })
+
+function knownAnswer(ip: string, { location, lookedUpAt, isFresh }: RememberedLocation): object {
+  const ageInSeconds = Math.max(0, Math.round((Date.now() - lookedUpAt) / 1_000))
+  return { ip, location, stale: !isFresh, ageInSeconds }
+}
 
 interface Lookup {
   readonly status: number
@@ -116,7 +121,7 @@ function parseObject(text: string): Readonly<Record<string, unknown>> {
 
 function answer(
   statusCode: number,
-  body: Readonly<Record<string, unknown>>,
+  body: object,
   headers: Readonly<Record<string, string>> = {},
 ): APIGatewayProxyStructuredResultV2 {
   return {

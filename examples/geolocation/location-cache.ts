@@ -1,8 +1,8 @@
 /**
- * What is known of addresses, in the table that also holds the circuits: one item for each address, beside theirs.
+ * The locations of addresses that were looked up, in the table that also holds the circuits: one item for each address.
  *
- * It is there for the provider's outages and never the cause of one: nothing in here throws, or takes longer than
- * {@link patience}.
+ * The cache saves requests to the provider and helps in its outages. It never causes an outage: nothing in here throws, or
+ * takes longer than {@link patience}.
  *
  * @module
  */
@@ -23,12 +23,17 @@ export interface Location {
 export interface RememberedLocation {
   readonly location: Location
   readonly lookedUpAt: number
+  /** Whether it may be used without asking the provider again. */
+  readonly isFresh: boolean
 }
 
 /** The longest that the cache may delay an answer, in milliseconds. */
 const patience = 500
 
-/** In milliseconds. Addresses move to other people, and are personal data: what is old is deleted. */
+/** For how long a location is used without asking the provider again, in milliseconds. */
+const freshFor = 24 * 60 * 60 * 1_000
+
+/** For how long a location is kept for outages, in milliseconds. Addresses move to other people, and are personal data. */
 const keptFor = 30 * 24 * 60 * 60 * 1_000
 
 // One retry, for a connection that died while Lambda had frozen the process.
@@ -48,16 +53,19 @@ export async function remember(ip: string, location: Location): Promise<void> {
   }
 }
 
-/** Finds what was written down. `undefined`: nothing, or the table does not answer. */
+/** Reads the location that was written down. `undefined`: there is none, or the table does not answer. */
 export async function recall(ip: string): Promise<RememberedLocation | undefined> {
   try {
     const { Item } = await client.send(new GetItemCommand({ TableName, Key: marshall(keyOf(ip)) }), {
       abortSignal: AbortSignal.timeout(patience),
     })
     if (Item === undefined) return undefined
-    const { location, lookedUpAt, ttl } = unmarshall(Item) as RememberedLocation & { readonly ttl: number }
-    // DynamoDB takes its time to delete what has expired.
-    return ttl * 1_000 > Date.now() ? { location, lookedUpAt } : undefined
+    const { location, lookedUpAt, ttl } = unmarshall(Item) as Omit<RememberedLocation, 'isFresh'> & {
+      readonly ttl: number
+    }
+    const now = Date.now()
+    // DynamoDB deletes expired items late.
+    return ttl * 1_000 > now ? { location, lookedUpAt, isFresh: now - lookedUpAt < freshFor } : undefined
   } catch (error) {
     report('The cached location could not be read.', error)
     return undefined

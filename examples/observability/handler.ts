@@ -1,5 +1,5 @@
 /**
- * Takes payments through an HTTP API of API Gateway, and tells CloudWatch how the payment service does: `telemetry.ts` has the
+ * Takes payments through an HTTP API of API Gateway, and tells CloudWatch how the payment service is: `telemetry.ts` has the
  * metrics and the log lines, `alarms.yaml` the alarms on them and a dashboard, `alarms.ts` the same for the CDK.
  *
  * While the circuit is open, and whenever a call fails, the customer's browser is told to ask again: 202 with `Retry-After`.

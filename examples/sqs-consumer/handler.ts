@@ -12,9 +12,10 @@
  *
  * A 409 never counts either, but is returned: the warehouse is at work on the same shipment, from a request that was cut.
  *
- * Records are taken one after the other. A dead warehouse sees no more requests than it takes to open the circuit, and the
- * first record after it is the probe: if it succeeds, the batch goes on, whereas records at its side would be refused.
- * Lambda runs several batches at once. A record for which there is no time is returned instead of being cut off, and in a
+ * Records are taken one after the other. One failed record does not open the circuit: it raises a suspicion, and the next
+ * records of all instances are counted. A dead warehouse sees no more requests than that takes. The first record after the
+ * outage is the probe: if it succeeds, the batch goes on, whereas records beside it would be refused. Lambda runs several
+ * batches at once. A record for which there is no time is returned instead of being cut off, and in a
  * FIFO queue so is what comes after a returned one in its group.
  *
  * `template.yaml` deploys it with its queues: the event source mapping has `ReportBatchItemFailures`, and the role `sqs:ChangeMessageVisibility` for the queue and

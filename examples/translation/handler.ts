@@ -4,12 +4,13 @@
  *
  * Such a service is slow rather than down, so what limits it is time:
  *
- * - `timeout`: a text that takes longer comes back as it was (`slow`), and the request is aborted. Three of them in a row
- *   open the circuit: nobody waits any more (`unavailable`) until a probe was quick enough.
- * - The deadline of the invocation: whatever the timeout says, a second before it the function answers with what it has.
- *   Let it be below the 30 s that API Gateway waits.
- * - `maxConcurrent`: the texts of a request are translated at once, but no more of them than the provider's rate limit
- *   bears. `maxQueue`: the others of a request wait, but not in vain: what finds the queue full comes back at once (`busy`).
+ * - `timeout`: a text that takes longer comes back as it was (`slow`), and the request is aborted. It counts as a failure. One
+ *   failure raises a suspicion; if the fleet's next calls are slow as well, the circuit opens. An instance that is alone opens
+ *   it after three failures in a row. Then all texts come back at once (`unavailable`) until a probe is quick enough.
+ * - The deadline of the invocation: a second before it, the function answers with what it has, whatever the timeout is. Set
+ *   the function's timeout below the 30 s that API Gateway waits.
+ * - `maxConcurrent`: the texts of a request are translated at once, up to the number that the provider's rate limit allows.
+ *   `maxQueue`: further texts wait. A text that finds the queue full comes back at once (`busy`).
  *
  * A text that the service refuses (`rejected`) or does not finish (`incomplete`) is no failure of the service.
  *
@@ -43,8 +44,9 @@ const maxQueue = 16
 const maxTexts = maxConcurrent + maxQueue
 
 /**
- * In milliseconds, with the wait for a turn. A call that is cut before it ran for half of it does not count as a failure:
- * what is asked for has to fit into that half, or one client's long texts would open the circuit for all.
+ * In milliseconds, with the wait for a turn. A call that is cut before it ran for half of this time does not count as a
+ * failure. Keep texts and answers so short that a healthy service is quicker than that: otherwise long texts raise
+ * suspicions, and in a fleet where many are long, open the circuit.
  */
 const timeout = 10_000
 /** In tokens: such a model writes 100 a second. It also holds for a text that talks the model into writing a book. */
