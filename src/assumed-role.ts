@@ -1,6 +1,6 @@
 /**
- * The credentials of a role, as a middleware before this one keeps them for others. Loaded when there is a role, and imports
- * nothing, so that it shares nothing with what a handler loads.
+ * Reads the credentials of a role that an earlier middleware has stored. The package loads this file only if there is a role. The
+ * file imports nothing, so a bundler shares no code between it and a handler.
  *
  * @module
  */
@@ -13,10 +13,11 @@ interface Credentials {
 }
 
 /**
- * The credentials under a name, which is found as `getInternal` of `@middy/util` finds it: the part before the first dot names
- * a value or a promise of one, and each other part a property of its own.
+ * Finds the credentials under a name, in the same way as `getInternal` of `@middy/util`: the part before the first dot names a
+ * value or a promise of a value, and each further part names an own property.
  *
- * They are always over, so that the AWS SDK asks anew for each request: a role's last an hour, and an instance may last longer.
+ * The returned credentials have already expired, so that the AWS SDK asks again for each request. The credentials of a role last an
+ * hour, and an instance may last longer.
  *
  * @param internal `request.internal` of the latest request
  */
@@ -30,7 +31,7 @@ export async function credentialsOf(
   try {
     value = await internal?.[root]
   } catch (cause) {
-    const message = `the role ${name} (awsClientAssumeRole) was not to be had: ${(cause as Partial<Error> | null)?.name}`
+    const message = `the role ${name} (awsClientAssumeRole) could not be assumed: ${(cause as Partial<Error> | null)?.name}`
     throw named('AssumedRoleError', message, { cause })
   }
   for (const part of path)
@@ -45,7 +46,7 @@ export async function credentialsOf(
   return { accessKeyId, secretAccessKey, sessionToken, expiration: new Date(0) }
 }
 
-/** An error with a name by which the storage knows that its message says what to do. */
+/** An error whose name tells the storage that the message says what to do. */
 function named(name: string, message: string, options?: ErrorOptions): Error {
   return Object.assign(new Error(message, options), { name })
 }

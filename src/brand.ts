@@ -1,2 +1,2 @@
-/** Every copy of this package knows the breakers of the others by it: two may end up in one bundle or process. */
+/** Marks a breaker, so that every copy of this package recognises it. One bundle or process may hold two copies. */
 export const brand: unique symbol = Symbol.for('middy-circuit-breaker')

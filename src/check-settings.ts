@@ -1,5 +1,5 @@
 /**
- * The part of a check that asks nobody: whether the settings fit each other and the function.
+ * The part of a check that sends no request: whether the settings fit each other and the function.
  *
  * @module
  */
@@ -12,25 +12,25 @@ import type { Synchronizer } from './sync/synchronizer.ts'
 
 /** The settings that are checked. */
 export interface CheckedSettings {
-  /** Those whose `mode` is not `off`. */
+  /** The circuits whose `mode` is not `off`. */
   readonly circuits: readonly Synchronizer[]
   readonly runtime: Runtime
   /** Milliseconds. */
   readonly storageTimeout: number
-  /** What the invocation has left, in milliseconds; `Infinity`: there is no deadline. */
+  /** The remaining time of the invocation, in milliseconds; `Infinity`: there is no deadline. */
   readonly timeLeft: number
 }
 
-/** An operation that ran this long was given a fair time, where no timeout says so, in milliseconds. */
+/** Without a timeout, a call that the deadline ends counts as a failure after this time, in milliseconds. */
 const fairTime = 1_000
-/** The part of the time for calls that the store may take. It is said twice: a file that is shared would cost every handler. */
+/** The share of the time for calls that the store may take. Another file repeats this number: a shared file would cost every handler. */
 const storeShare = 0.25
 /** The time that `flush` leaves before the end of an invocation, in milliseconds. */
 export const keptBack = 100
 
 type Rule = (settings: ServiceSettings, breaker: CheckedSettings) => Omit<Finding, 'service'> | undefined
 
-/** One finding for each rule and wording, with all of the services that it concerns. */
+/** Makes one finding for each rule and wording. A finding names all the services that it concerns. */
 export function settingsFindings(breaker: CheckedSettings): Finding[] {
   const { circuits, runtime, timeLeft } = breaker
   if (circuits.length === 0) return [switchedOff]
@@ -52,17 +52,17 @@ export function settingsFindings(breaker: CheckedSettings): Finding[] {
   return inLambda && timeLeft === Number.POSITIVE_INFINITY ? [...findings, noContext] : findings
 }
 
-/** What makes the rest pointless comes first: each service has the first of these that fits. */
+/** Each service gets only the first of these findings that fits: it makes the later ones pointless. */
 const deadlineRule: Rule = ({ deadlineReserve, timeout }, { timeLeft, storageTimeout }) => {
   const room = Math.round(timeLeft - deadlineReserve)
   const fair = timeout === false ? fairTime : timeout / 2
-  const have = `This invocation has ${Math.round(timeLeft)} ms, less deadlineReserve, ${deadlineReserve} ms`
+  const have = `This invocation has ${room} ms for calls: ${Math.round(timeLeft)} ms less deadlineReserve, ${deadlineReserve} ms`
   if (room <= 0) {
     return {
       code: 'no-time-for-calls',
       severity: 'error',
       setting: 'deadlineReserve',
-      message: `This invocation has ${Math.round(timeLeft)} ms, no more than deadlineReserve, ${deadlineReserve} ms: its calls are refused.`,
+      message: `This invocation has ${Math.round(timeLeft)} ms, and deadlineReserve reserves ${deadlineReserve} ms: its calls are refused.`,
       remedy: 'Give the function a longer timeout, or set CIRCUIT_BREAKER_DEADLINE_RESERVE lower.',
     }
   }
@@ -71,7 +71,7 @@ const deadlineRule: Rule = ({ deadlineReserve, timeout }, { timeLeft, storageTim
       code: 'no-fair-time',
       severity: 'error',
       setting: 'timeout',
-      message: `${have}. A call that the deadline cuts counts as a failure only if it had ${fair} ms: a service that hangs cannot open its circuit.`,
+      message: `${have}. A call that the deadline ends counts as a failure only after ${fair} ms: a service that hangs cannot open its circuit.`,
       remedy: 'Give the function a longer timeout, or set a shorter CIRCUIT_BREAKER_TIMEOUT.',
     }
   }
@@ -80,7 +80,7 @@ const deadlineRule: Rule = ({ deadlineReserve, timeout }, { timeLeft, storageTim
       code: 'timeout-beyond-deadline',
       severity: 'warning',
       setting: 'timeout',
-      message: `${have}, which is less than timeout, ${timeout} ms: the deadline cuts calls first.`,
+      message: `${have}. The timeout of a call is ${timeout} ms: the deadline ends calls first.`,
       remedy: 'Give the function a longer timeout, or set a shorter CIRCUIT_BREAKER_TIMEOUT.',
     }
   }
@@ -90,7 +90,7 @@ const deadlineRule: Rule = ({ deadlineReserve, timeout }, { timeLeft, storageTim
       code: 'no-time-beside-store',
       severity: 'warning',
       setting: 'storageTimeout',
-      message: `${have}. A store that does not answer takes ${share} ms of it (storageTimeout, ${storageTimeout} ms, but no more than a quarter), and leaves a call less than the ${fair} ms that it must have had to count as a failure.`,
+      message: `${have}. A store that does not answer takes up to ${share} ms of it (storageTimeout, ${storageTimeout} ms, but at most a quarter). That leaves a call less than the ${fair} ms it needs before it counts as a failure.`,
       remedy: 'Give the function a longer timeout, or set CIRCUIT_BREAKER_STORAGE_TIMEOUT lower.',
     }
   }
@@ -104,7 +104,7 @@ const reserveRule: Rule = ({ deadlineReserve }) =>
         code: 'reserve-too-short',
         severity: 'warning',
         setting: 'deadlineReserve',
-        message: `deadlineReserve, ${deadlineReserve} ms, leaves no time to store the failure of a call that the deadline has cut: ${keptBack} ms stay unused.`,
+        message: `deadlineReserve, ${deadlineReserve} ms, leaves no time to store the failure of a call that the deadline ends: the breaker leaves the last ${keptBack} ms unused.`,
         remedy: 'Set CIRCUIT_BREAKER_DEADLINE_RESERVE to several hundred milliseconds.',
       }
 
@@ -115,7 +115,7 @@ const cacheRule: Rule = ({ cacheTtl, resetTimeout }) =>
         code: 'cache-outlives-reset',
         severity: 'warning',
         setting: 'cacheTtl',
-        message: `cacheTtl, ${cacheTtl} ms, is not shorter than resetTimeout, ${resetTimeout} ms: an instance may learn of an open circuit only when it may be probed.`,
+        message: `cacheTtl, ${cacheTtl} ms, is not shorter than resetTimeout, ${resetTimeout} ms: an instance may learn of an open circuit only when its probe is due.`,
         remedy: 'Set CIRCUIT_BREAKER_CACHE_TTL to half of CIRCUIT_BREAKER_RESET_TIMEOUT or less.',
       }
 
@@ -133,6 +133,6 @@ const noContext: Finding = {
   code: 'not-checked',
   severity: 'info',
   setting: 'deadlineReserve',
-  message: "The function's timeout was not compared with the settings: the check was given no context.",
+  message: "The check got no context, so it did not compare the function's timeout with the settings.",
   remedy: "Call check({ context }) with the handler's context at the beginning of an invocation.",
 }

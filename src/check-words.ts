@@ -1,10 +1,10 @@
 /**
- * The words that the parts of a check share.
+ * Words for lists of names, which the parts of a check share.
  *
  * @module
  */
 
-/** Names in quotation marks: the first three, and how many there are beside them. */
+/** Names in quotation marks: the first three, and the number of the others. */
 export function named(names: readonly string[]): string {
   const shown = names.slice(0, 3).map((name) => JSON.stringify(name))
   return listed(names.length > 3 ? [...shown, `${names.length - 3} others`] : shown)

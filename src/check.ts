@@ -1,6 +1,6 @@
 /**
- * Finds out before the first outage what only an outage would show: whether the store can be read and written, and whether
- * the settings fit each other and the function. Every write has a condition that cannot hold, so nothing changes.
+ * Checks before the first outage whether the store can be read and written, and whether the settings fit each other and the
+ * function. Every write has a condition that cannot hold, so nothing changes.
  *
  * @module
  */
@@ -20,8 +20,8 @@ import type { Synchronizer } from './sync/synchronizer.ts'
 /** The options of a check. */
 export interface CheckOptions {
   /**
-   * Lambda's context, at the beginning of an invocation: it tells how long the function may run. Default: deadlines are not
-   * checked.
+   * Lambda's context at the beginning of an invocation, which tells how long the function may run. Default: the check leaves
+   * deadlines out.
    */
   readonly context?: TimeSource | undefined
 }
@@ -44,20 +44,20 @@ interface CheckedBreaker extends CheckedSettings {
   readonly patience: () => number
 }
 
-/** One step waits so long for the store, in milliseconds, or `storageTimeout` if that is longer: the first one connects. */
+/** The longest that one step waits for the store, in milliseconds. A longer `storageTimeout` wins. The first step also connects. */
 const longestStep = 5_000
-/** Clocks further apart than this are told of, in milliseconds: recovery shifts by as much. */
+/** A clock that differs by more than this is a warning, in milliseconds: recovery shifts by the difference. */
 const smallSkew = 5_000
-/** From here on the breaker does not believe an instant, in milliseconds. */
+/** The breaker rejects stored instants that are further ahead than this, in milliseconds. A larger skew is an error. */
 const largeSkew = 60_000
 
 /**
- * Checks a breaker. Never rejects for a fault of the store: that is a finding. The gravest findings come first.
+ * Checks a breaker. A fault of the store is a finding; the promise does not reject for it. The gravest findings come first.
  *
- * @param circuits those whose `mode` is not `off`
+ * @param circuits the circuits whose `mode` is not `off`
  * @param storageTimeout milliseconds
- * @param timeLeft what the invocation has left, in milliseconds; `Infinity`: there is no deadline
- * @param keepsJournal whether a journal is wanted
+ * @param timeLeft the remaining time of the invocation, in milliseconds; `Infinity`: there is no deadline
+ * @param keepsJournal whether the breaker writes a journal
  */
 export async function checkBreaker(
   circuits: readonly Synchronizer[],
@@ -98,7 +98,7 @@ async function storeFindings(breaker: CheckedBreaker): Promise<Finding[]> {
     } catch (error) {
       const failed = error as CircuitStorageError
       const { errors, results } = failed
-      // One circuit stands for all, unless it is its own record that is damaged.
+      // The failure of one circuit stands for all circuits. A damaged record concerns its own circuit only.
       const meant = failed.corrupt ? concerned : circuits
       if (errors === undefined) failures.push({ operation, services: meant.map(serviceOf), error: failed })
       for (const [key, own] of errors ?? []) {
@@ -111,7 +111,7 @@ async function storeFindings(breaker: CheckedBreaker): Promise<Finding[]> {
   }
 
   await run('getState', [first], (storage) => storage.getState(first.storageKey))
-  // Every further step would take as long.
+  // Every further step would take just as long.
   if (failures.some(({ error }) => error.kind === 'unavailable')) return failureFindings(failures, circuits.length)
   const keys = circuits.map(({ storageKey }) => storageKey)
   const readAt = runtime.now()
@@ -125,12 +125,12 @@ async function storeFindings(breaker: CheckedBreaker): Promise<Finding[]> {
   if (answered === 0) return found
   if (store.storage.shared === false) return [...found, notShared]
   const { findings, place, clockOffset } = await inspect(breaker, keys)
-  // An operation may have failed for the same reason.
+  // The inspection may repeat the reason of a failed operation.
   const isKnown = ({ message }: Finding): boolean =>
     found.some((known) => known.message.includes(message.slice(message.indexOf(': ') + 2)))
   const news = findings.filter((one) => !isKnown(one))
   found.push(...news, ...clockFindings(clockOffset))
-  // Few fleets have ever needed the circuit that stands for the keys of a service.
+  // Few fleets have ever stored the circuit that the keys of a service share.
   const own = circuits.filter(({ circuit }) => circuit.key === undefined)
   const missing = own.filter(({ storageKey }) => stored !== undefined && !stored.has(storageKey))
   const failed = new Set(failures.flatMap(({ operation, services }) => (operation === 'batchGetState' ? services : [])))
@@ -157,10 +157,10 @@ type Run = <T>(
 ) => Promise<T | undefined>
 
 /**
- * Sends every kind of write under a version that no record has. An adapter that ignores the condition would write what is
- * stored already.
+ * Sends every kind of write under a version that no record has. If an adapter ignores the condition, it writes the data that
+ * is stored already.
  *
- * @returns whether a write was carried out all the same
+ * @returns whether the store carried out a write
  */
 async function tryWrites(
   { circuits, runtime }: CheckedBreaker,
@@ -189,7 +189,7 @@ async function tryWrites(
   return results.some((result) => result?.applied === true)
 }
 
-/** One finding for each cause, with all of the operations and services that it concerns. */
+/** Makes one finding for each cause. A finding names all the operations and services that it concerns. */
 function failureFindings(failures: readonly Failure[], all: number): Finding[] {
   const causes = new Map<string, Failure[]>()
   for (const failure of failures) {
@@ -217,26 +217,27 @@ function failureFindings(failures: readonly Failure[], all: number): Finding[] {
 const adviceByKind: Readonly<Record<StorageErrorKind, Pick<Finding, 'code' | 'remedy'>>> = {
   misconfigured: {
     code: 'store-misconfigured',
-    remedy: 'Correct what the message names, and check again. Until then each instance decides alone.',
+    remedy: 'Correct what the message names, and check again. Until then every instance keeps its own circuit.',
   },
   throttled: {
     code: 'store-throttled',
     remedy:
-      'Correct what the message names, or wait until it has passed, and check again. Until then each instance decides alone.',
+      'Correct what the message names, or wait until it has passed, and check again. Until then every instance keeps its own circuit.',
   },
   unavailable: {
     code: 'store-unavailable',
     remedy:
       'Make sure that the store runs, and that this process reaches it: its address and port, TLS, and in a VPC a gateway ' +
-      'endpoint or a security group. Until then each instance decides alone.',
+      'endpoint or a security group. Until then every instance keeps its own circuit.',
   },
   corrupt: {
     code: 'record-damaged',
-    remedy: 'Find out who has written it, and call reset() for the service. Until then each instance decides alone.',
+    remedy:
+      'Find out what wrote the record, and call reset() for the service. Until then every instance keeps its own circuit.',
   },
 }
 
-/** The message of an adapter without the operation and the circuit, which are told for all of its causes at once. */
+/** The message of an adapter without the operation and the circuit: the finding names them for all failures at once. */
 function adviceIn(message: string): string {
   return (
     /^\w+( of ("(?:[^"\\]|\\.)*"|\S+))? failed: (?<advice>[\s\S]+)$/.exec(message)?.groups?.['advice'] ??
@@ -276,14 +277,14 @@ const noInspection: Finding = {
   ...notChecked,
   message:
     'The storage adapter has no method inspect: the clock of the store and the expiry of records were not checked.',
-  remedy: 'Compare the clocks by hand, or give the adapter that method.',
+  remedy: 'Compare the clocks by hand, or add the method to the adapter.',
 }
 
 const conditionIgnored: Finding = {
   code: 'condition-ignored',
   severity: 'error',
   message: 'The store carried out a write whose condition did not hold: instances will overwrite each other.',
-  remedy: 'Correct the storage adapter; testCircuitStorage of middy-circuit-breaker/testing shows where it errs.',
+  remedy: 'Correct the storage adapter. testCircuitStorage of middy-circuit-breaker/testing shows what is wrong.',
 }
 
 const notShared: Finding = {
@@ -291,7 +292,7 @@ const notShared: Finding = {
   severity: 'info',
   message: 'The state is in the memory of this process: no other instance and no operator sees it.',
   remedy:
-    'If instances shall share it, set CIRCUIT_BREAKER_TABLE_NAME or CIRCUIT_BREAKER_REDIS_URL, also for scripts of operators.',
+    'To share the state, set CIRCUIT_BREAKER_TABLE_NAME or CIRCUIT_BREAKER_REDIS_URL, also for scripts of operators.',
 }
 
 function slowStore(latency: number, storageTimeout: number): Finding {
@@ -299,10 +300,10 @@ function slowStore(latency: number, storageTimeout: number): Finding {
     code: 'store-slow',
     severity: 'warning',
     setting: 'storageTimeout',
-    message: `A read took ${Math.round(latency)} ms, which is more than half of storageTimeout, ${storageTimeout} ms.`,
+    message: `A read took ${Math.round(latency)} ms, more than half of storageTimeout, ${storageTimeout} ms.`,
     remedy:
-      'Use a store in the same region, give the function more memory, or set CIRCUIT_BREAKER_STORAGE_TIMEOUT higher: a ' +
-      'store that does not answer in time is not used.',
+      'Use a store in the same region, give the function more memory, or set CIRCUIT_BREAKER_STORAGE_TIMEOUT higher. The ' +
+      'breaker goes on without a store that does not answer in time.',
   }
 }
 
@@ -315,8 +316,8 @@ function nothingStored(circuits: readonly Synchronizer[], place: string | undefi
     setting: 'namespace',
     message: `Nothing is stored under ${named(keys)}${place === undefined ? '' : ` in ${place}`}.`,
     remedy:
-      'A fleet that has seen no failure for two days has nothing stored. If yours has, compare its namespace, its service ' +
-      'keys and its store with these: an operator who uses others changes nothing for it.',
+      'A fleet that has seen no failure for two days has nothing stored. If your fleet has seen one, compare its namespace, ' +
+      'its service keys and its store with these. If they differ, operators change nothing for the fleet.',
   }
 }
 
@@ -329,14 +330,14 @@ function clockFindings(offset: number | undefined): Finding[] {
       code: 'clock-skew',
       severity: skew >= largeSkew ? 'error' : 'warning',
       message:
-        `The clock of this machine is ${Math.round(skew / 1_000)} s ${direction} that of the store. Circuits that others open ` +
-        `are probed here ${offset > 0 ? 'later' : 'sooner'} by as much${skew >= largeSkew ? ', or at once' : ''}.`,
+        `The clock of this machine is ${Math.round(skew / 1_000)} s ${direction} the store's clock. This instance probes ` +
+        `circuits that others opened ${offset > 0 ? 'later' : 'sooner'} by that time${skew >= largeSkew ? ', or at once' : ''}.`,
       remedy: 'Set the clock of this machine, or that of the store.',
     },
   ]
 }
 
-/** A finding whose cause is not printed with it: the errors of clients can hold credentials. */
+/** Hides the cause of a finding from print-outs: the errors of clients can hold credentials. */
 function finding({ cause, ...shown }: Finding): Finding {
   return Object.defineProperty(shown, 'cause', { value: cause })
 }

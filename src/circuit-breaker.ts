@@ -1,8 +1,8 @@
 /**
  * The engine: one guarded circuit per service, or per key of a service, over one store.
  *
- * The file is longer than it should be: it is the face that users see, so that each method has its documentation, and two
- * signatures where services may be keyed. What it does is done elsewhere.
+ * The file is long because it holds the public methods. Each has its documentation, and two signatures if services may be keyed.
+ * Other files do the work.
  *
  * @module
  */
@@ -50,13 +50,13 @@ import { type Synchronizer, storeShareOf } from './sync/synchronizer.ts'
 import { transitionChannel } from './telemetry/channels.ts'
 import { warnOnce } from './warnings.ts'
 
-/** The work of operators is loaded when it is first asked for: a handler has no need of it. */
+/** The code of the operators is loaded at its first use: a handler does not need it. */
 const loadOperators = () => import('./operators.ts')
 
-/** Handed to the operators: were they to import it, every handler would load one file more. */
+/** The operators get this as an argument. If they imported it, every handler would load one more file. */
 const transitions: Transitions = { force, open, reset }
 
-/** Kept back from the end of the invocation when the store is waited for, in milliseconds. */
+/** Time reserved at the end of an invocation that waits for the store, in milliseconds. */
 const reserve = 100
 
 /**
@@ -72,10 +72,10 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
     Object.defineProperty(CircuitBreaker.prototype, brand, { value: true })
   }
 
-  /** The live snapshots of all services, by service key; of a keyed service, `of(key)`. */
+  /** The live snapshots of all services, by service key. A keyed service has `of(key)`. */
   readonly circuits: Circuits<K, D>
   readonly #guards = new Map<string, Guard | KeyedService>()
-  /** The circuits of services whose `mode` is not `off`, but for those of keys. */
+  /** The circuits of services whose `mode` is not `off`, without those of keys. */
   readonly #active: readonly Synchronizer[]
   /** The keyed services whose `mode` is not `off`. */
   readonly #keyed: readonly KeyedService[]
@@ -84,7 +84,7 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
   readonly #runtime: Runtime
   readonly #store: StoreAccess
   readonly #reader: CircuitReader
-  /** The store, if it was made here. */
+  /** The store, if this breaker made it. */
   readonly #ownStorage: ICircuitStorage | undefined
   readonly #storageTimeout: number
   /** Whether the settings were compared with an invocation's time. Set by the first `load` that has a deadline. */
@@ -92,12 +92,12 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
   readonly #listeners = new Map<StateChangeListener, StateChangeOptions>()
   readonly #notifier = new Notifier()
   readonly #keepsJournal: boolean
-  /** Knows the entries of the journal that are being written. Each ends by itself. */
+  /** The entries of the journal that are being written. */
   readonly #journal = new Notifier()
 
   /**
    * @param options the settings
-   * @param runtime parts of the world around the breaker, for tests and simulations. Default: the machine's own
+   * @param runtime the clock, timers, randomness and environment, for tests and simulations. Default: the machine's own
    * @throws {ConfigurationError} naming every problem of the options and of the environment at once
    */
   constructor(options: CircuitBreakerOptions<K, T>, runtime: Partial<Runtime> = {}) {
@@ -154,13 +154,13 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
     else if (isOn && config.preload && env['AWS_LAMBDA_FUNCTION_NAME']) void this.#store.prepare()
   }
 
-  /** The circuits that are refreshed: all that are known up front, and the keys in use. */
+  /** The circuits to refresh: all that are known up front, and the keys in use. */
   *#refreshed(): Generator<Synchronizer> {
     yield* this.#active
     for (const { used } of this.#keyed) yield* used
   }
 
-  /** The circuits that may have something to do at the store. */
+  /** The circuits that may have to read or write the store. */
   *#working(): Generator<Synchronizer> {
     yield* this.#active
     for (const { busy } of this.#keyed) yield* busy
@@ -176,10 +176,10 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
   /**
    * Runs an operation under the circuit of a service.
    *
-   * The result or error of the operation reaches the caller unchanged; the breaker's own errors appear only when it
-   * refused or cut the call, and then a `fallback` answers in their place.
+   * The caller gets the result or error of the operation unchanged. The breaker throws an error of its own only if it refused
+   * the call or ended it early. If the call has a `fallback`, its result replaces that error.
    *
-   * @returns the result of the operation, or that of the fallback
+   * @returns the result of the operation, or the result of the fallback
    * @throws {CircuitOpenError} if the circuit refused the call
    * @throws {CircuitTimeoutError} if the call took longer than `timeout`
    * @throws {ConcurrencyLimitError} if `maxConcurrent` calls were in flight and `maxQueue` waiting
@@ -194,14 +194,14 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
     return this.#call(service, operation, options)
   }
 
-  /** As {@link call}, but every thrown error counts as a failure. */
+  /** The same as {@link call}, but every thrown error counts as a failure. */
   execute<T, F = never>(service: Plain<K, D>, operation: Operation<T>, options?: CallOptions<T, F>): Promise<T | F>
   execute<T, F = never>(service: D, operation: Operation<T>, options: KeyedCallOptions<T, F>): Promise<T | F>
   execute<T, F>(service: string, operation: Operation<T>, options?: AnyOptions<T, F>): Promise<T | F> {
     return this.#call(service, operation, withOption(options, { isBreakableError: () => true }))
   }
 
-  /** The same as {@link call}: only errors that say that the service is unwell count. */
+  /** The same as {@link call}: an error counts only if it shows that the service fails. */
   executeWithErrorClassification<T, F = never>(
     service: Plain<K, D>,
     operation: Operation<T>,
@@ -221,7 +221,7 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
   }
 
   /**
-   * As {@link call}, with a timeout.
+   * The same as {@link call}, with a timeout.
    *
    * @param timeout the longest that the call may take, in milliseconds
    */
@@ -247,9 +247,9 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
   }
 
   /**
-   * Whether an error counts as a failure of this service, by its settings. Nothing is counted.
+   * Whether an error counts as a failure of this service, by its settings. The method only classifies and counts nothing.
    *
-   * @param service default: no service, so that the default classifier decides
+   * @param service default: no service, and the default classifier decides
    * @throws {UnknownServiceError} if the service key is not configured
    */
   isBreakableError(error: unknown, service?: K): boolean {
@@ -261,10 +261,10 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
 
   /**
    * Binds {@link call} to an invocation: calls end before its deadline, and events have its request id. In a durable function a
-   * call settles when its outcome is stored.
+   * call settles only after its outcome is stored.
    *
    * @param context Lambda's context, or anything with its `getRemainingTimeInMillis` and `awsRequestId`
-   * @throws {ConfigurationError} if it is no object
+   * @throws {ConfigurationError} if `context` is not an object
    */
   callExternalFor(context: TimeSource | Invocation): CallExternal<K, D> {
     refuseWrongContext('callExternalFor', context)
@@ -274,7 +274,7 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
     return call as CallExternal<K, D>
   }
 
-  /** @internal The middleware ends what it began. `keyBy` finds the key of calls that name none. */
+  /** @internal Begins an invocation, which the middleware ends. `keyBy` finds the key of calls that name none. */
   beginInvocation(context: TimeSource, keyBy?: () => unknown): Invocation {
     return new Invocation(context, this.#runtime, keyBy)
   }
@@ -297,21 +297,21 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
     return this.needsLoadAt(this.#runtime.now())
   }
 
-  /** @internal The same at a time that is known already, in milliseconds since the epoch. */
+  /** @internal The same at a given time, in milliseconds since the epoch. */
   needsLoadAt(now: number): boolean {
     const isDue = ({ circuit }: Synchronizer): boolean => circuit.hasWork || circuit.isStale(now)
     return this.#active.some(isDue) || this.#keyed.some((keys) => keys.needsLoadAt(now))
   }
 
   /**
-   * Loads the store's library, reads the circuits whose cache is older than `cacheTtl`, in one batch, and writes what an
-   * interrupted invocation left over. Outside an invocation it waits for the library, and then for the store up to
-   * `storageTimeout`. In an invocation it waits for both together up to `storageTimeout`, and no longer than a quarter of the
-   * time that `deadlineReserve` leaves. Circuits that are not known by then are taken for closed, and read while calls run. A
-   * store that fails is reported; the promise does not reject for it.
+   * Loads the store's library, reads the circuits whose cache is older than `cacheTtl` in one batch, and writes outcomes that an
+   * interrupted invocation has left. Outside an invocation it waits for the library, and then for the store up to
+   * `storageTimeout`. In an invocation it waits for both together up to `storageTimeout`, and at most a quarter of the time that
+   * `deadlineReserve` leaves. Circuits that are still unknown then count as closed, and are read while calls run. The breaker
+   * reports a store that fails; the promise does not reject for it.
    *
-   * @param timeLeft the time that the invocation has left, in milliseconds. Default: there is no invocation
-   * @throws {ConfigurationError} if `timeLeft` is no number
+   * @param timeLeft the remaining time of the invocation, in milliseconds. Default: there is no invocation
+   * @throws {ConfigurationError} if `timeLeft` is not a number
    * @example
    * const breaker = new CircuitBreaker({ services: ['stripe'] })
    * await breaker.load() // at the top of the file: Lambda waits for it while it starts the instance
@@ -342,7 +342,7 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
     await Promise.all([...this.#drain(), this.#reader.load(stale)])
   }
 
-  /** Whether anything waits to be stored, or a promise of a listener has not settled. */
+  /** Whether outcomes wait to be stored, or a promise of a listener has not settled. */
   get needsFlush(): boolean {
     const isBusy = ({ circuit }: Synchronizer): boolean => circuit.hasWork || circuit.hasReadyLease
     if (this.#notifier.isBusy || this.#journal.isBusy) return true
@@ -350,13 +350,13 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
   }
 
   /**
-   * Waits until everything that is queued is stored, and then for the promises of listeners. It waits up to `storageTimeout` in
-   * all, and ends 100 ms before the invocation does. Outcomes that could not be stored are kept, and stored at the next
+   * Waits until all queued outcomes are stored, and then for the promises of listeners. It waits up to `storageTimeout` in all,
+   * and ends 100 ms before the invocation does. The breaker keeps outcomes that could not be stored and stores them at the next
    * opportunity; the promise does not reject for them. A listener's promise that did not settle in this time is not awaited again.
-   * The middleware calls it at the end of each invocation.
+   * The middleware calls this method at the end of each invocation.
    *
-   * @param timeLeft the time that the invocation has left, in milliseconds. Default: there is no invocation
-   * @throws {ConfigurationError} if `timeLeft` is no number
+   * @param timeLeft the remaining time of the invocation, in milliseconds. Default: there is no invocation
+   * @throws {ConfigurationError} if `timeLeft` is not a number
    */
   async flush(timeLeft: number = Number.POSITIVE_INFINITY): Promise<void> {
     refuseWrongTime('flush', timeLeft)
@@ -366,14 +366,15 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
     const { tasks } = notifier
     if (work.length === 0 && tasks.length === 0 && !this.#journal.isBusy) return
     const limit = Math.min(this.#storageTimeout, timeLeft - reserve)
-    // What is stored here may be news to the listeners, and to the journal.
+    // A stored transition may call listeners and add entries to the journal.
     const done = Promise.all(work).then(() => Promise.all([...notifier.tasks, ...this.#journal.tasks]))
     if (!(await within(this.#runtime, done, limit)) && limit > 0) notifier.giveUp(tasks)
   }
 
   /**
-   * Stores what is queued, as {@link flush} does, and closes the connections of the store, so that a script can end. A store
-   * that was passed in is left open: it may have other users. Functions in Lambda do not need it. A later call connects again.
+   * Stores all queued outcomes, as {@link flush} does, and closes the connections of the store, so that a script can end. A store
+   * that you passed in stays open, because it may have other users. Functions in Lambda do not need this method. A later call
+   * connects again.
    */
   async close(): Promise<void> {
     await this.flush()
@@ -381,8 +382,8 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
   }
 
   /**
-   * Ends an invocation: waits until everything that is queued is stored, as {@link flush} does. Outcomes that are not stored
-   * then, or that calls nobody awaited still bring, are stored at the next opportunity.
+   * Ends an invocation: waits until all queued outcomes are stored, as {@link flush} does. Outcomes that are not stored by then,
+   * and outcomes of calls that nobody awaited, are stored at the next opportunity.
    *
    * @internal
    * @returns `undefined` if there is nothing to wait for
@@ -401,10 +402,10 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
   /**
    * Calls a listener with each transition that this instance makes for the fleet. At most one instance reports a transition.
    *
-   * @param options `observed: true` also delivers the transitions that this instance learns of by reading, and those
-   *   that it makes for itself alone while the store is away
+   * @param options `observed: true` also delivers the transitions that this instance learns of by reading, and the transitions
+   *   of its own circuit while the store fails
    * @returns a function that unsubscribes
-   * @throws {ConfigurationError} if the listener is no function, or an option is wrong
+   * @throws {ConfigurationError} if the listener is not a function, or an option is wrong
    * @example
    * breaker.onStateChange(({ service, from, to, reason }) => console.warn(service, from, to, reason))
    */
@@ -415,12 +416,12 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
   }
 
   /**
-   * Calls a listener with each failure of the store. While there is no listener, a warning is emitted through
-   * `process.emitWarning`, at most once a minute for each cause. A store that is misconfigured causes one warning in either case,
-   * which says what to do.
+   * Calls a listener with each failure of the store. While there is no listener, the breaker emits a warning through
+   * `process.emitWarning`, at most once a minute for each cause. For a misconfigured store the breaker emits one warning in either
+   * case. The warning says what to do.
    *
    * @returns a function that unsubscribes
-   * @throws {ConfigurationError} if the listener is no function
+   * @throws {ConfigurationError} if the listener is not a function
    */
   onStorageError(listener: StorageErrorListener): () => void {
     refuseWrongListener('onStorageError', listener)
@@ -436,7 +437,7 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
       }
     }
     if (change.observed || !this.#keepsJournal || (change.key !== undefined && !isJournaled(change))) return
-    // The entry is written behind everything else: the file is loaded with the first one.
+    // The breaker writes the entry after everything else, and loads the file with the first entry.
     const write = () =>
       import('./journal.ts').then(({ writeEntry }) =>
         writeEntry(this.#store, this.#runtime, this.#storageTimeout, storageKey, change),
@@ -445,8 +446,8 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
   }
 
   /**
-   * Reads the journal of a circuit: its transitions, overrides and resets, the latest first. It goes back 30 days in a DynamoDB
-   * table with a sort key; other stores keep the last 50 entries.
+   * Reads the journal of a circuit: its transitions, overrides and resets, the latest first. A DynamoDB table with a sort key keeps
+   * 30 days; other stores keep the last 50 entries.
    *
    * @throws {CircuitStorageError} if the store fails, or keeps no journal
    * @throws {ConfigurationError} if an option is wrong
@@ -466,7 +467,7 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
    * The live snapshot of one service, of one key, or of all services. Its properties follow the circuit.
    *
    * @throws {UnknownServiceError} if the service key is not configured
-   * @throws {ConfigurationError} if the key is no text, or the service has none
+   * @throws {ConfigurationError} if the key is not a text, or the service is not keyed
    * @example
    * if (breaker.snapshot('stripe').state === 'OPEN') return queueForLater(order)
    */
@@ -482,11 +483,11 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
   }
 
   /**
-   * Checks before an outage what only an outage would show otherwise: every permission, the table's keys, the store's clock, and
-   * how the settings fit each other and the function's timeout. It reads, and it writes under a condition that cannot hold, so
-   * that nothing changes in the store. A fault of the store is a finding; the promise does not reject for it.
+   * Checks before an outage whether the breaker would work in one: every permission, the table's keys, the store's clock, and
+   * whether the settings fit each other and the function's timeout. The check reads, and writes under a condition that cannot
+   * hold, so nothing changes in the store. A fault of the store is a finding; the promise does not reject for it.
    *
-   * @returns the findings, the gravest first. While none has the `severity` `error`, the breaker can do its work
+   * @returns the findings, the gravest first. If no finding has the `severity` `error`, the breaker works in an outage
    * @throws {ConfigurationError} if an option is wrong
    * @example
    * for (const { severity, message, remedy } of await breaker.check({ context })) console.warn(severity, message, remedy)
@@ -506,10 +507,10 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
   }
 
   /**
-   * Opens a circuit for the whole fleet, whatever the service does, until `until` or a {@link reset}. Instances follow
+   * Forces a circuit open for the whole fleet, whatever the service does, until `until` or a {@link reset}. Instances follow
    * within `cacheTtl`.
    *
-   * @throws {CircuitStorageError} if the store fails, or is so slow that `until` passes first: then nothing is changed
+   * @throws {CircuitStorageError} if the store fails, or is so slow that `until` passes first. Then nothing changes
    * @throws {ConfigurationError} if an option is wrong
    * @throws {UnknownServiceError} if the service key is not configured
    * @example
@@ -520,10 +521,10 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
   }
 
   /**
-   * Keeps a circuit closed for the whole fleet, whatever the service does, until `until` or a {@link reset}. Instances follow
+   * Forces a circuit closed for the whole fleet, whatever the service does, until `until` or a {@link reset}. Instances follow
    * within `cacheTtl`.
    *
-   * @throws {CircuitStorageError} if the store fails, or is so slow that `until` passes first: then nothing is changed
+   * @throws {CircuitStorageError} if the store fails, or is so slow that `until` passes first. Then nothing changes
    * @throws {ConfigurationError} if an option is wrong
    * @throws {UnknownServiceError} if the service key is not configured
    * @example
@@ -541,7 +542,7 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
   }
 
   /**
-   * Closes a circuit, ends an operator's override and forgets what was counted. Also repairs a damaged record.
+   * Closes a circuit, ends an operator's override and clears the counts. Also repairs a damaged record.
    *
    * @throws {CircuitStorageError} if the store fails
    * @throws {ConfigurationError} if an option is wrong
@@ -557,15 +558,15 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
   }
 
   /**
-   * Reads what is stored of several circuits, past the cache, in as few requests as the store allows: 250 circuits take 3
+   * Reads the stored records of several circuits, past the cache, in as few requests as the store allows: 250 circuits take 3
    * requests on DynamoDB, and one pipeline on Redis.
    *
-   * @param services default: all that have a circuit of their own; a key that is named twice is read once. Or a keyed service,
-   *   and the keys whose circuits are read
-   * @returns the records by service key, or by key; one that nothing is stored for is absent
-   * @throws {UnknownServiceError} if a service key is not configured; nothing is read then
-   * @throws {CircuitStorageError} if the store fails; `results` and `errors` tell by service key what arrived and what
-   *   did not
+   * @param services default: all services that have a circuit of their own. A key that is named twice is read once. Or a keyed
+   *   service, and then the keys of the circuits to read
+   * @returns the records by service key, or by key. A circuit without a stored record is absent
+   * @throws {UnknownServiceError} if a service key is not configured. Then nothing is read
+   * @throws {CircuitStorageError} if the store fails. By service key, `results` has the records that arrived, and `errors` the
+   *   failures
    * @example
    * for (const [service, { state }] of await breaker.batchGetState()) console.log(service, state)
    */
@@ -580,16 +581,16 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
   }
 
   /**
-   * Sets several circuits for the whole fleet, in as few requests as the store allows. Each is written on condition that nobody
-   * else has changed it meanwhile; where somebody has, it is decided and written again. `OPEN`: the circuit opens and recovers by
-   * itself after its `resetTimeout`. `CLOSED`: the same as {@link reset}. Neither is an override, and an override that was set ends.
+   * Sets several circuits for the whole fleet, in as few requests as the store allows. Each write has the condition that nobody
+   * else has changed the circuit meanwhile. After a conflict the breaker decides again and writes again. `OPEN`: the circuit opens
+   * and recovers by itself after its `resetTimeout`. `CLOSED`: the same as {@link reset}. Both states end an override, and neither
+   * is one.
    *
    * @param states the states by service key: an object, a `Map` or a list of pairs. Or a keyed service, and then the states by
    *   key
-   * @returns what is stored then, by service key, or by key
-   * @throws {UnknownServiceError | ConfigurationError} if a service key or a state is wrong; nothing is written then
-   * @throws {CircuitStorageError} if the store fails; `results` and `errors` tell by service key what is stored and what
-   *   is not
+   * @returns the stored records, by service key, or by key
+   * @throws {UnknownServiceError | ConfigurationError} if a service key or a state is wrong. Then nothing is written
+   * @throws {CircuitStorageError} if the store fails. By service key, `results` has the stored records, and `errors` the failures
    * @example
    * await breaker.batchSetState({ stripe: 'OPEN', paypal: 'CLOSED' })
    */
@@ -606,12 +607,13 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
   }
 
   /**
-   * Deletes several circuits from the store: for tests and for decommissioning. A circuit in use begins anew, closed and
-   * empty; to close one, {@link reset} it.
+   * Deletes several circuits from the store, for tests and for decommissioning. A circuit in use starts again, closed and empty.
+   * To close a circuit, {@link reset} it.
    *
-   * @param services default: all that have a circuit of their own. Or a keyed service, and the keys whose circuits are deleted
-   * @throws {UnknownServiceError} if a service key is not configured; nothing is deleted then
-   * @throws {CircuitStorageError} if the store fails; `errors` tells by service key what was not deleted
+   * @param services default: all services that have a circuit of their own. Or a keyed service, and then the keys of the
+   *   circuits to delete
+   * @throws {UnknownServiceError} if a service key is not configured. Then nothing is deleted
+   * @throws {CircuitStorageError} if the store fails. `errors` has the failures by service key
    */
   batchClearState(services?: Iterable<K>): Promise<void>
   batchClearState(service: D, keys: Iterable<string>): Promise<void>
@@ -623,7 +625,7 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
     await clearCircuits(this.#store, circuits)
   }
 
-  /** What a batch names; by default all services that have a circuit of their own. */
+  /** The names in a batch; by default all services that have a circuit of their own. */
   #namedIn(services: unknown, keys: unknown): unknown {
     if (keys !== undefined || services !== undefined) return keys === undefined ? services : keys
     return this.services.filter((service) => {
@@ -632,7 +634,7 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
     })
   }
 
-  /** Finds the circuits that a batch names: those of services, or, if it has keys, those of the keys of one service. */
+  /** Finds the circuits of a batch: the circuits of services, or, with keys, the circuits of the keys of one service. */
   #finderOf(service: unknown, keys: unknown): (name: string) => Synchronizer {
     return keys === undefined ? (name) => this.#sync(name) : (name) => this.#sync(service as string, name)
   }
@@ -655,14 +657,14 @@ export class CircuitBreaker<const K extends string = string, T = NoKeys, D exten
 }
 
 /**
- * Whether a change of a key's circuit is worth an entry: keys may be chosen by an attacker, whose keys would fill the journal. So
- * it has what operators do, and what the circuit that keys share does.
+ * Whether the journal records a change of a key's circuit. An attacker may choose keys and would fill the journal. So the journal
+ * records only what operators do, and the changes of the circuit that keys share.
  */
 function isJournaled({ key, reason }: StateChange): boolean {
   return key === sharedName || /^(forced|reset|set)/.test(reason)
 }
 
-/** The key in the options of an operator, which may be anything. */
+/** The key in the options of an operator. The options are not checked yet. */
 function keyIn(options: unknown): string | undefined {
   return (options as { readonly key?: string } | null)?.key
 }

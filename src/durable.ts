@@ -1,7 +1,7 @@
 /**
- * For durable functions: a step that the circuit refuses waits out the outage, suspended.
+ * For durable functions: suspends the function until the circuit may admit a refused step.
  *
- * Nothing here needs `@aws/durable-execution-sdk-js`: its types are described by their shape.
+ * This file does not import `@aws/durable-execution-sdk-js`. It describes the SDK's types by their shape.
  *
  * @module
  */
@@ -14,55 +14,55 @@ import { completeRuntime, type Runtime } from './runtime.ts'
 import { type OptionRules, refuseWrongOptions } from './settings/option-rules.ts'
 import { callback, factor, whole } from './settings/rules.ts'
 
-/** The answer of a `retryStrategy`, as the SDK of durable functions takes it. */
+/** The answer of a `retryStrategy`, in the form that the SDK of durable functions expects. */
 export interface RetryDecision {
   /** Whether there is another attempt. */
   readonly shouldRetry: boolean
-  /** How long the function is suspended before it: whole seconds, at least 1. Absent where there is none. */
+  /** How long the function is suspended before the attempt: whole seconds, at least 1. Absent if there is no other attempt. */
   readonly delay?: { readonly seconds: number }
 }
 
 /**
- * A `retryStrategy` of the SDK: takes the error of an attempt and the number of attempts made so far, that one included.
- * `Decision` is the SDK's own `RetryDecision`, or the one above.
+ * A `retryStrategy` of the SDK: takes the error of an attempt and the number of attempts so far, including that attempt.
+ * `Decision` is the SDK's own `RetryDecision`, or the {@link RetryDecision} of this package.
  */
 export type RetryStrategy<Decision> = (error: Error, attemptsMade: number) => Decision
 
 /** The options of {@link untilRecovered}. */
 export interface UntilRecoveredOptions<Decision = RetryDecision> {
   /**
-   * Attempts in all, those that were refused included: the error of the last one fails the step. A whole number from 1, or
+   * The number of attempts, including refused ones. The error of the last attempt fails the step. A whole number from 1, or
    * `Infinity`. Default: 100, which outlasts an outage of some hours.
    */
   readonly maxAttempts?: number
   /**
-   * The longest wait for one attempt, before `jitter`, in milliseconds. It holds where a refusal asks for more, as with a
-   * circuit that an operator opened for a day: the step asks again after so long. A whole number from 1 000. Default:
-   * 300 000, as `maxResetTimeout`.
+   * The longest wait before an attempt, without `jitter`, in milliseconds. It applies even if a refusal asks for more, as with a
+   * circuit that an operator opened for a day: the step tries again after this time. A whole number from 1 000. Default:
+   * 300 000, the same as `maxResetTimeout`.
    */
   readonly maxWait?: number
   /**
-   * The part of a wait that is added to it at random, so that functions that wait for the same service do not all come back
-   * at once. A number from 0 to 1. Default: 0.25.
+   * The largest random part that is added to a wait, so that functions that wait for the same service do not all resume at
+   * once. A number from 0 to 1. Default: 0.25.
    */
   readonly jitter?: number
   /**
-   * Decides about every error that is no refusal, for instance a strategy of the SDK's `createRetryStrategy`. The attempts
-   * it is told include those that were refused.
+   * Decides about every error that is not a refusal, for instance a strategy of the SDK's `createRetryStrategy`. Its number of
+   * attempts includes refused attempts.
    *
    * Default: a failure of the service (by {@link isBreakableError}), a `CircuitTimeoutError` and a `ConcurrencyLimitError`
    * are tried again, after the service's `Retry-After`, or else after 1 s, 2 s, 4 s … up to `maxWait`, each with `jitter`.
-   * Everything else fails the step at once.
+   * All other errors fail the step at once.
    */
   readonly otherErrors?: RetryStrategy<Decision>
 }
 
 /**
- * A `retryStrategy` for `context.step`: a step that the circuit refuses is tried again when the circuit may admit it. The
- * function is suspended meanwhile, so that an outage costs no computing time.
+ * A `retryStrategy` for `context.step`. A step that the circuit refused is tried again when the circuit may admit it. The
+ * function is suspended meanwhile, so an outage costs no computing time.
  *
- * A refusal waits for its `retryAfter`, at most `maxWait`, plus `jitter`, rounded up to whole seconds, at least 1. It is
- * recognised wherever {@link retryAfterFrom} finds it.
+ * The wait after a refusal is its `retryAfter`, at most `maxWait`, plus `jitter`, rounded up to whole seconds, at least 1. An
+ * error is a refusal if {@link retryAfterFrom} finds one in it.
  *
  * @param runtime the randomness and the clock, for tests. Default: the machine's own
  * @throws {ConfigurationError} naming every option that is wrong
@@ -92,11 +92,11 @@ export function untilRecovered<Decision = RetryDecision>(
 }
 
 /**
- * How long a refused call was asked to wait, in milliseconds; `undefined`: the error is no refusal of a circuit.
+ * How long a refused call should wait, in milliseconds; `undefined`: the error is not a refusal of a circuit.
  *
- * The refusal may be the error itself or one of its causes. It may also be a copy: the SDK keeps nothing of an error but its
- * name and its message, and throws a `StepError` made of them where a step has failed for good, and where a function is
- * replayed. Then the time is that of the message, in whole seconds.
+ * The refusal may be the error itself or one of its causes. It may also be a copy: the SDK keeps only the name and the message of
+ * an error. If a step has failed for good, or a function is replayed, the SDK throws a `StepError` that it makes of them. Then the
+ * time comes from the message, in whole seconds.
  *
  * @example
  * try {
@@ -117,10 +117,10 @@ export function retryAfterFrom(error: unknown): number | undefined {
   return undefined
 }
 
-/** The message of a `CircuitOpenError`, which is all that the SDK keeps of it. */
+/** The message of a `CircuitOpenError`. The SDK keeps only the message and the name. */
 const refusalMessage = /^The circuit of .+ is open\. Try again in (\d+) s\.$/s
 
-/** Whether another attempt may succeed where this one has not. */
+/** Whether another attempt may succeed. */
 function mayPass(error: Error): boolean {
   return isCircuitTimeoutError(error) || isConcurrencyLimitError(error) || isBreakableError(error)
 }

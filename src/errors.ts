@@ -1,18 +1,18 @@
 /**
- * The errors that the breaker itself raises. An error of the protected service is never wrapped in one of these: it
- * reaches the caller as the same object.
+ * The errors that the breaker itself raises. The breaker never wraps an error of the protected service: the caller gets the
+ * same object.
  *
- * Each class has a guard (`isCircuitOpenError` …) that compares `code` and not the class, so that it also holds where
- * two copies of this package ended up in one bundle.
+ * Each class has a guard (`isCircuitOpenError` …). The guard compares `code` and not the class, so it also works if one bundle
+ * holds two copies of this package.
  *
- * The file is longer than it should be: users see each class, what it is made of and its guard, and look for them in one place.
+ * The file is long because users look for each class, its details and its guard in one place.
  *
  * @module
  */
 
 import { read } from './failures/causes.ts'
 
-/** The `code` of every error of this package: stable, unlike messages. */
+/** The `code` of every error of this package. Codes are stable, messages are not. */
 export type CircuitBreakerErrorCode =
   /** A {@link CircuitOpenError}: the circuit refused the call. */
   | 'CIRCUIT_OPEN'
@@ -41,32 +41,33 @@ const codes: ReadonlySet<string> = new Set<CircuitBreakerErrorCode>([
 
 const packageName = 'middy-circuit-breaker'
 
-/** What Middy's packages give an error that no other error has caused: who threw it, and what it is about. */
+/** The `cause` that Middy's packages give an error without another cause: the package that threw it, and the facts. */
 export interface MiddyCause {
   /** The name of this package. */
   readonly package: 'middy-circuit-breaker'
-  /** The facts, without those that can hold secrets. */
+  /** The facts about the error. Facts that can hold secrets are left out. */
   readonly data: unknown
 }
 
 /**
- * The base of every error that the breaker raises; catch it to tell the breaker's errors from the service's.
+ * The base of every error that the breaker raises. Catch it to tell the breaker's errors from the service's.
  *
- * `cause` is the error that this one was made of, which only a {@link CircuitStorageError} has, or else a {@link MiddyCause}.
+ * The `cause` of a {@link CircuitStorageError} is the client's error, if there is one. In all other cases `cause` is a
+ * {@link MiddyCause}.
  */
 export class CircuitBreakerError extends Error {
   /** The kind of error, for programs. */
   declare readonly code: CircuitBreakerErrorCode
-  /** The service key that it happened to; `undefined` where the error concerns none or several. */
+  /** The key of the service that the error concerns; `undefined`: it concerns none or several. */
   declare readonly service: string | undefined
-  /** The key of a keyed service that it happened to; absent where the service has none. Messages leave it out. */
+  /** The key of a keyed service that the error concerns; absent if the service is not keyed. Messages leave it out. */
   declare readonly key?: string
 
   /**
    * @param service the service key; `undefined`: the error concerns none or several
    * @param options the `cause`. Default: a {@link MiddyCause}
    * @param key the key of a keyed service
-   * @param data the facts beside these, for the default `cause`
+   * @param data further facts for the default `cause`
    */
   constructor(
     code: CircuitBreakerErrorCode,
@@ -90,16 +91,16 @@ export class CircuitBreakerError extends Error {
 export type RefusalReason =
   /** The circuit is open and its reset timeout has not passed. */
   | 'open'
-  /** The circuit is being probed, and every probe that it allows is in flight. */
+  /** The circuit is half-open, and all the probes that it allows are in flight. */
   | 'probing'
   /** An operator forced the circuit open. */
   | 'forced'
-  /** The circuit has closed just now, and admits more and more calls (`rampUp`). */
+  /** The circuit closed a short time ago and still admits only a part of the calls (`rampUp`). */
   | 'ramping'
-  /** The probe could not be claimed in time because the store did not answer. */
+  /** The store did not answer in time, so this call could not claim the probe. */
   | 'unclaimed'
 
-/** The failure that opened a circuit, without its message and its stack, which can hold secrets. */
+/** The failure that opened a circuit. Its message and its stack can hold secrets and are left out. */
 export interface FailureSummary {
   /** Milliseconds since the epoch. */
   readonly at: number
@@ -107,7 +108,7 @@ export interface FailureSummary {
   readonly name: string
   /** The error's `code`, at most 64 characters. */
   readonly code?: string | undefined
-  /** The HTTP status that it carried. */
+  /** The HTTP status of the error or response. */
   readonly status?: number | undefined
 }
 
@@ -136,10 +137,10 @@ export interface CircuitOpenDetails extends CircuitName {
 }
 
 /**
- * The circuit refused the call; the operation was not started.
+ * The circuit refused the call. The operation was not started.
  *
- * `statusCode`, `expose` and `headers` follow the http-errors convention: `@middy/http-error-handler` answers
- * `503` with `Retry-After` (whole seconds, rounded up, at least 1) by itself.
+ * `statusCode`, `expose` and `headers` follow the http-errors convention, so `@middy/http-error-handler` responds with
+ * `503` and `Retry-After` (whole seconds, rounded up, at least 1).
  */
 export class CircuitOpenError extends CircuitBreakerError {
   declare readonly code: 'CIRCUIT_OPEN'
@@ -152,18 +153,18 @@ export class CircuitOpenError extends CircuitBreakerError {
   declare readonly lastFailure: FailureSummary | undefined
   /** Why the call was refused. */
   declare readonly reason: RefusalReason
-  /** The operator who forced the circuit open, if he has said so. It is no part of the message, which clients see. */
+  /** The operator who forced the circuit open, if a name was given. The message leaves it out, because clients may see the message. */
   declare readonly by: string | undefined
-  /** The operator's reason. It is no part of the message either. */
+  /** The operator's reason. The message leaves it out. */
   declare readonly why: string | undefined
-  /** The HTTP status of an answer to the client: Service Unavailable. */
+  /** The HTTP status of the response to the client: Service Unavailable. */
   readonly statusCode = 503
-  /** The message may be shown to clients: it holds the service key and a time, and nothing else. */
+  /** Clients may see the message: it holds only the service key and a time. */
   readonly expose = true
-  /** For the answer to the client: `Retry-After`, in whole seconds. */
+  /** Headers of the response to the client: `Retry-After`, in whole seconds. */
   declare readonly headers: Record<string, string>
 
-  /** The breaker makes it; make one yourself to test a fallback. */
+  /** The breaker makes this error. Make one yourself to test a fallback. */
   constructor(details: CircuitOpenDetails) {
     const { service, key } = details
     const seconds = Math.max(1, Math.ceil(details.retryAfter / 1000))
@@ -177,7 +178,7 @@ export class CircuitOpenError extends CircuitBreakerError {
   }
 }
 
-/** The cause of a cut. */
+/** The limit that ended a call. */
 export type TimeoutReason =
   /** The call's own `timeout` has passed. */
   | 'timeout'
@@ -186,36 +187,36 @@ export type TimeoutReason =
 
 /** The details of a {@link CircuitTimeoutError}. */
 export interface CircuitTimeoutDetails extends CircuitName {
-  /** The cause of the cut. */
+  /** The limit that ended the call. */
   readonly reason: TimeoutReason
   /** How long the call was given, in milliseconds. */
   readonly timeout: number
-  /** `false` if the time was over before the operation was started (it waited for a permit, or no time was left). */
+  /** `false` if the time was over before the operation started: the call waited for a permit, or no time was left. */
   readonly attempted: boolean
-  /** How long it waited for a permit, in milliseconds. Default: 0. */
+  /** How long the call waited for a permit, in milliseconds. Default: 0. */
   readonly waited?: number | undefined
-  /** How many permits there are, where it waited for one. */
+  /** How many permits there are, if the call waited for one. */
   readonly maxConcurrent?: number | undefined
 }
 
-/** The call took too long and was cut; the operation's `signal` is aborted with this error as its reason. */
+/** The call took too long, and the breaker ended it. The breaker aborts the operation's `signal` with this error as the reason. */
 export class CircuitTimeoutError extends CircuitBreakerError {
   declare readonly code: 'CIRCUIT_TIMEOUT'
   declare readonly service: string
-  /** The cause of the cut. */
+  /** The limit that ended the call. */
   declare readonly reason: TimeoutReason
   /** How long the call was given, in milliseconds. */
   declare readonly timeout: number
-  /** `false` if the time was over before the operation was started. */
+  /** `false` if the time was over before the operation started. */
   declare readonly attempted: boolean
-  /** How long it waited for one of the permits of `maxConcurrent`, in milliseconds; 0: it did not. */
+  /** How long the call waited for one of the permits of `maxConcurrent`, in milliseconds; 0: it did not wait. */
   declare readonly waited: number
-  /** The HTTP status of an answer to the client: Gateway Timeout. */
+  /** The HTTP status of the response to the client: Gateway Timeout. */
   readonly statusCode = 504
-  /** The message may be shown to clients: it holds the service key and times, and nothing else. */
+  /** Clients may see the message: it holds only the service key and times. */
   readonly expose = true
 
-  /** The breaker makes it; make one yourself to test a fallback. */
+  /** The breaker makes this error. Make one yourself to test a fallback. */
   constructor(details: CircuitTimeoutDetails) {
     const { service, key, reason, timeout, attempted, waited = 0, maxConcurrent } = details
     const limit = reason === 'timeout' ? `${Math.round(timeout)} ms` : 'the time that the invocation had left'
@@ -231,17 +232,17 @@ export class CircuitTimeoutError extends CircuitBreakerError {
   }
 }
 
-/** `maxConcurrent` calls are in flight and `maxQueue` more are waiting: this one was turned away, not started. */
+/** `maxConcurrent` calls are in flight and `maxQueue` more are waiting. The breaker refused this call and did not start its operation. */
 export class ConcurrencyLimitError extends CircuitBreakerError {
   declare readonly code: 'CIRCUIT_CONCURRENCY_LIMIT'
   declare readonly service: string
-  /** The HTTP status of an answer to the client: Service Unavailable. */
+  /** The HTTP status of the response to the client: Service Unavailable. */
   readonly statusCode = 503
-  /** The message may be shown to clients: it holds the service key and two settings, and nothing else. */
+  /** Clients may see the message: it holds only the service key and two settings. */
   readonly expose = true
 
   /**
-   * The breaker makes it; make one yourself to test a fallback.
+   * The breaker makes this error. Make one yourself to test a fallback.
    *
    * @param maxConcurrent how many calls are in flight
    * @param maxQueue how many calls wait
@@ -260,7 +261,7 @@ export class ConcurrencyLimitError extends CircuitBreakerError {
   }
 }
 
-/** Handed to a `fallback`, never thrown: the operation resolved with a value that counts as a failure. */
+/** The operation resolved with a value that counts as a failure. The breaker passes this error to a `fallback` and never throws it. */
 export class BreakableResultError<T = unknown> extends CircuitBreakerError {
   declare readonly code: 'CIRCUIT_BREAKABLE_RESULT'
   declare readonly service: string
@@ -268,7 +269,7 @@ export class BreakableResultError<T = unknown> extends CircuitBreakerError {
   declare readonly result: T
 
   /**
-   * The breaker makes it; make one yourself to test a fallback.
+   * The breaker makes this error. Make one yourself to test a fallback.
    *
    * @param result the result of the operation
    * @param key the key of a keyed service
@@ -314,11 +315,11 @@ export interface ConfigurationProblem {
   readonly source: string
   /** The value as it was given. */
   readonly value: unknown
-  /** The mistake and the allowed values, as a sentence. */
+  /** A sentence that names the mistake and the allowed values. */
   readonly message: string
 }
 
-/** Thrown when a breaker is created, or a method is given what it cannot take: every problem at once. */
+/** The settings of a new breaker, or the arguments of a method, are wrong. The error lists every problem at once. */
 export class ConfigurationError extends CircuitBreakerError {
   declare readonly code: 'CIRCUIT_CONFIGURATION'
   /** Every problem that was found, at least one. */
@@ -362,7 +363,7 @@ export type StorageOperation =
   | 'batchClearState'
   | JournalOperation
 
-/** The operations that a store need not have. None of them is about the state of a circuit. */
+/** The optional operations of a store. None of them reads or changes the state of a circuit. */
 export type JournalOperation =
   /** An entry is added to the journal of a circuit. */
   | 'appendJournal'
@@ -371,93 +372,96 @@ export type JournalOperation =
   /** Circuits are listed. */
   | 'listCircuits'
 
-/** The trouble with the store, which decides what helps. */
+/** What is wrong with the store, and so what helps. */
 export type StorageErrorKind =
-  /** It does not answer, or not in time, or with an error of its own: it is tried again. */
+  /** The store does not answer, answers too late, or fails with an error of its own. The breaker tries again. */
   | 'unavailable'
-  /** It answers that it cannot now: too many requests, no memory left, a failover, a long script. It is left in peace. */
+  /**
+   * The store answers that it cannot serve the request now: too many requests, no memory left, a failover, a long script. The
+   * breaker sends fewer requests.
+   */
   | 'throttled'
-  /** It will never do what it is asked, until somebody changes the configuration: the message says what. */
+  /** The store will refuse the request until the configuration is changed. The message says what to change. */
   | 'misconfigured'
-  /** It is well, but what it holds for this service is no circuit record. */
+  /** The store works, but the data stored for this service is not a circuit record. */
   | 'corrupt'
 
 /** The details of a {@link CircuitStorageError}. */
 export interface CircuitStorageErrorDetails extends ErrorOptions {
   /** The operation that failed. */
   readonly operation: StorageOperation
-  /** The service key, where one alone is concerned. */
+  /** The service key, if the error concerns a single service. */
   readonly service?: string | undefined
-  /** The key of a keyed service, where one alone is concerned. */
+  /** The key of a keyed service, if the error concerns a single key. */
   readonly key?: string | undefined
-  /** In a batch: what succeeded all the same, by service key. */
+  /** In a batch: the results that succeeded, by service key. */
   readonly results?: ReadonlyMap<string, unknown> | undefined
-  /** In a batch: what failed, by service key. */
+  /** In a batch: the errors, by service key. */
   readonly errors?: ReadonlyMap<string, CircuitStorageError> | undefined
-  /** `true` if the store answered, but with something that is no circuit record. */
+  /** `true` if the store answered, but its answer is not a circuit record. */
   readonly corrupt?: boolean
   /** Default: `corrupt` if `corrupt` is `true`, else `unavailable`. */
   readonly kind?: StorageErrorKind | undefined
 }
 
 /**
- * The store failed or holds something that is no circuit record. Reported through `onStorageError`; thrown only by
- * adapters and by the engine's operator methods, never into a handler.
+ * The store failed, or the stored data is not a circuit record. The breaker reports this error through `onStorageError`. Only
+ * adapters and the operator methods of the breaker throw it; a protected call never does.
  */
 export class CircuitStorageError extends CircuitBreakerError {
   declare readonly code: 'CIRCUIT_STORAGE'
   /** The operation that failed. */
   declare readonly operation: StorageOperation
-  /** In a batch: what succeeded all the same, by service key; else `undefined`. */
+  /** In a batch: the results that succeeded, by service key; else `undefined`. */
   declare readonly results: ReadonlyMap<string, unknown> | undefined
-  /** In a batch: what failed, by service key; else `undefined`. */
+  /** In a batch: the errors, by service key; else `undefined`. */
   declare readonly errors: ReadonlyMap<string, CircuitStorageError> | undefined
-  /** `true` if the store answered, but with something that is no circuit record. */
+  /** `true` if the store answered, but its answer is not a circuit record. */
   declare readonly corrupt: boolean
-  /** The trouble: whether it passes by itself, and whether somebody has to do something. */
+  /** What is wrong with the store: whether it passes by itself or needs a correction. */
   declare readonly kind: StorageErrorKind
 
-  /** Adapters make it: see {@link ICircuitStorage}. */
+  /** Storage adapters make this error: see {@link ICircuitStorage}. */
   constructor(message: string, details: CircuitStorageErrorDetails) {
     const { service, key, operation, corrupt = false, kind = corrupt ? 'corrupt' : 'unavailable' } = details
     super('CIRCUIT_STORAGE', message, service, details, key, { operation, kind })
     this.name = 'CircuitStorageError'
     this.operation = operation
-    // Neither is printed with the error: each circuit's would take a dozen lines. The message names what failed.
+    // Node does not print these properties with the error: each circuit would take a dozen lines. The message names what failed.
     for (const part of ['results', 'errors'] as const) Object.defineProperty(this, part, { value: details[part] })
     this.corrupt = corrupt
     this.kind = kind
   }
 }
 
-/** The error that one of this package was made of; `undefined`: none. What Middy's packages have in its place is none. */
+/** The original error behind an error of this package; `undefined`: there is none. A {@link MiddyCause} is not an original error. */
 export function originalOf(error: unknown): unknown {
   const cause = read(error, 'cause')
   return read(cause, 'package') === packageName ? undefined : cause
 }
 
-/** Whether it is an error of this package, by its `code`. */
+/** Whether a value is an error of this package, by its `code`. */
 export function isCircuitBreakerError(error: unknown): error is CircuitBreakerError {
   return codes.has(codeOf(error) ?? '')
 }
 
-/** Whether it is a {@link CircuitOpenError}: the circuit refused the call. By its `code`. */
+/** Whether a value is a {@link CircuitOpenError}, by its `code`: the circuit refused the call. */
 export function isCircuitOpenError(error: unknown): error is CircuitOpenError {
   return codeOf(error) === 'CIRCUIT_OPEN'
 }
 
-/** Whether it is a {@link CircuitTimeoutError}: the call was cut by its timeout or by the invocation's deadline. By its `code`. */
+/** Whether a value is a {@link CircuitTimeoutError}, by its `code`: its timeout or the invocation's deadline ended the call. */
 export function isCircuitTimeoutError(error: unknown): error is CircuitTimeoutError {
   return codeOf(error) === 'CIRCUIT_TIMEOUT'
 }
 
-/** Whether it is a {@link ConcurrencyLimitError}: too many calls are in flight and waiting. By its `code`. */
+/** Whether a value is a {@link ConcurrencyLimitError}, by its `code`: too many calls are in flight and waiting. */
 export function isConcurrencyLimitError(error: unknown): error is ConcurrencyLimitError {
   return codeOf(error) === 'CIRCUIT_CONCURRENCY_LIMIT'
 }
 
 /**
- * Whether it is a {@link BreakableResultError}: the fallback runs because of a result, not of an error. By its `code`.
+ * Whether a value is a {@link BreakableResultError}, by its `code`: the fallback runs because of a result, not of an error.
  *
  * @example
  * const fallback = (error: unknown) => (isBreakableResultError(error) ? error.result : 'unknown')
@@ -466,17 +470,17 @@ export function isBreakableResultError(error: unknown): error is BreakableResult
   return codeOf(error) === 'CIRCUIT_BREAKABLE_RESULT'
 }
 
-/** Whether it is an {@link UnknownServiceError}: the service key was not configured. By its `code`. */
+/** Whether a value is an {@link UnknownServiceError}, by its `code`: the service key was not configured. */
 export function isUnknownServiceError(error: unknown): error is UnknownServiceError {
   return codeOf(error) === 'CIRCUIT_UNKNOWN_SERVICE'
 }
 
-/** Whether it is a {@link ConfigurationError}: a setting or an argument is wrong. By its `code`. */
+/** Whether a value is a {@link ConfigurationError}, by its `code`: a setting or an argument is wrong. */
 export function isConfigurationError(error: unknown): error is ConfigurationError {
   return codeOf(error) === 'CIRCUIT_CONFIGURATION'
 }
 
-/** Whether it is a {@link CircuitStorageError}: the store failed. By its `code`. */
+/** Whether a value is a {@link CircuitStorageError}, by its `code`: the store failed. */
 export function isCircuitStorageError(error: unknown): error is CircuitStorageError {
   return codeOf(error) === 'CIRCUIT_STORAGE'
 }
@@ -487,7 +491,7 @@ function codeOf(error: unknown): string | undefined {
     const { code } = error as { code?: unknown }
     return typeof code === 'string' ? code : undefined
   } catch {
-    // Anything can be thrown, also an object whose properties throw.
+    // A thrown value may be an object whose properties throw.
     return undefined
   }
 }

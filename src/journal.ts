@@ -1,6 +1,6 @@
 /**
- * Writes an entry of the journal. The engine loads it at its first transition: a function whose circuits stay closed has no
- * need of it. So that it shares no file with what every handler loads, it imports types alone.
+ * Writes an entry of the journal. The engine loads this file at its first transition: a function whose circuits stay closed does
+ * not need it. The file imports only types, so a bundler shares no code between it and a handler.
  *
  * @module
  */
@@ -14,22 +14,22 @@ import type { StoreAccess } from './storage/store-access.ts'
 interface Desk {
   /** The kinds of failure that were reported. */
   readonly reported: Set<string>
-  /** The entries that wait for their turn: each is told whether it has come. */
+  /** The entries that wait for their turn. Each listener hears whether its entry may be written. */
   readonly waiting: ((hasCome: boolean) => void)[]
-  /** How many entries are on their way. */
+  /** How many entries are being written. */
   writing: number
 }
 
-/** By the way to the store. */
+/** The journals by their access to the store. */
 const desks = new WeakMap<StoreAccess, Desk>()
 
-/** An operator's batch leaves room for the function's own calls: the AWS SDK has 50 sockets, and an entry takes two. */
+/** The most entries that are written at once, so that sockets are left for calls: the AWS SDK has 50, and an entry takes two. */
 const maxWriting = 8
 
 /**
- * Writes the entry of a transition that this instance has made. Never rejects, and ends within `storageTimeout`
- * (milliseconds) once it is its turn. Where that is not enough, the entries that wait are given up as well. A failure is reported,
- * each kind once, and is none of the circuit's: it pauses nothing.
+ * Writes the entry of a transition that this instance has made. Never rejects, and ends within `storageTimeout` (milliseconds)
+ * from its turn on. If that time is too short, the waiting entries are dropped as well. A failure is reported, each kind once. A
+ * failure of the journal does not pause the circuit's own requests.
  */
 export async function writeEntry(
   store: StoreAccess,
@@ -60,7 +60,7 @@ export async function writeEntry(
         resolve()
       })
   })
-  // The place goes to the next one.
+  // The next entry gets the place.
   const next = desk.waiting.shift()
   if (next === undefined) desk.writing--
   else next(true)
@@ -83,6 +83,6 @@ function report(store: StoreAccess, { reported }: Desk, service: string, started
   if (reported.has(error.kind)) return
   reported.add(error.kind)
   if (store.tell({ services: [service], operation: 'appendJournal', error, willRetry: false })) return
-  const text = `The journal of the circuits cannot be written. The circuits work without it; journal: false switches it off. ${error.message}`
+  const text = `The journal of the circuits cannot be written. The circuits work without a journal; journal: false switches it off. ${error.message}`
   process.emitWarning(text, { type: 'CircuitStorageWarning', code: error.code })
 }

@@ -1,5 +1,5 @@
 /**
- * The Middy middleware: loads before the handler, hands it `callExternal` and `circuits`, stores after it.
+ * The Middy middleware: reads circuits before the handler, gives the handler `callExternal` and `circuits`, and stores outcomes after it.
  *
  * @module
  */
@@ -18,7 +18,7 @@ import { resolveConfig } from './settings/resolve.ts'
 import type { CircuitBreakerOptions, KeyedServices, NoKeys } from './settings/table.ts'
 
 /**
- * A Lambda context as the handler gets it; annotate handlers with it that are declared apart from `middy()`.
+ * The Lambda context of the handler. Annotate a handler with it if the handler is declared apart from `middy()`.
  *
  * @example
  * const charge = async (event: Event, { callExternal }: CircuitBreakerContext<'stripe'>) => …
@@ -30,8 +30,8 @@ export type CircuitBreakerContext<
 > = Context & CircuitBreakerProperties<K, D, O>
 
 /**
- * The additions of the middleware to the context. `K` are the services, `D` those among them that are keyed, and `O` the keyed
- * ones whose calls need not name a key, because the middleware was given `keyBy`.
+ * The additions of the middleware to the context. `K` are the services, `D` the keyed services among them, and `O` the keyed
+ * services whose calls need no key, because the middleware has `keyBy`.
  */
 export interface CircuitBreakerProperties<
   K extends string = string,
@@ -40,12 +40,12 @@ export interface CircuitBreakerProperties<
 > {
   /** Runs an operation under the circuit of a service. */
   readonly callExternal: CallExternal<K, D, O>
-  /** The live snapshots of the circuits, by service key; of a keyed service, `of(key)`. */
+  /** The live snapshots of the circuits, by service key. A keyed service has `of(key)`. */
   readonly circuits: Circuits<K, D>
 }
 
 /**
- * The addition of the middleware to `request.internal`: other middlewares find the circuits there, also with `getInternal` of
+ * The addition of the middleware to `request.internal`. Other middlewares find the circuits there, also with `getInternal` of
  * `@middy/util`.
  *
  * @example
@@ -56,21 +56,21 @@ export type Internal<K extends string = string, D extends string = never> = {
   readonly circuits: Circuits<K, D>
 }
 
-/** The middleware, for `middy().use(…)`. An interface, so that the declarations of other packages can name it. */
+/** The middleware, for `middy().use(…)`. */
 export interface CircuitBreakerMiddleware<K extends string = string, D extends string = never, O extends string = never>
   // biome-ignore lint/suspicious/noExplicitAny: Middy's own type of a result that a middleware does not touch.
   extends MiddlewareObj<unknown, any, Error, CircuitBreakerContext<K, D, O>, Internal<K, D>> {}
 
-/** A `CircuitBreaker`, also one whose class is that of another copy of this package. */
+/** A `CircuitBreaker`, whose class may belong to another copy of this package. */
 type AnyBreaker<K extends string, T, D extends string> = Pick<
   CircuitBreaker<K, T, D>,
   'call' | 'services' | 'circuits' | 'load' | 'flush'
 >
 
 /**
- * Finds the key of the calls of keyed services that name none: by the event and the context, at the first such call of an
- * invocation. `'tenantId'` is Lambda's own tenant id, of functions with tenant isolation. A call fails with a
- * `ConfigurationError` where it finds no text, and with the error that it throws.
+ * Finds the key for calls of keyed services that name no key. It runs at the first such call of an invocation, and gets the event
+ * and the context. `'tenantId'` is Lambda's own tenant id, for functions with tenant isolation. If the result is not a text, the
+ * call fails with a `ConfigurationError`. If the function throws, the call fails with its error.
  */
 export type KeyBy =
   /** Lambda's own tenant id: `tenantId` of the context. */
@@ -78,13 +78,13 @@ export type KeyBy =
   // biome-ignore lint/suspicious/noExplicitAny: The event has the type that the handler says.
   | ((event: any, context: Context) => string)
 
-/** The options of the middleware that the breaker has no use of. */
+/** The options of the middleware that the breaker itself does not use. */
 export interface KeyByOption {
   /** Default: each call of a keyed service names its key. */
   readonly keyBy: KeyBy
 }
 
-/** The share of one breaker in an invocation. */
+/** One breaker in an invocation. */
 interface Member {
   readonly breaker: CircuitBreaker
   readonly call: CallExternal
@@ -92,32 +92,32 @@ interface Member {
 }
 
 /**
- * The breakers that share a context are kept with the `callExternal` in it: a context may pass several breakers, also of another
- * copy of this package, and in tests several times the same one. A `WeakMap` by context would cost as much as the rest of the
- * middleware.
+ * The key under which `callExternal` keeps the breakers that share its context. A context may pass several breakers, also of
+ * another copy of this package, and in tests the same breaker several times. A `WeakMap` by context would cost as much as the rest
+ * of the middleware.
  */
 const members: unique symbol = Symbol.for('middy-circuit-breaker members')
 
 type SharedCall = CallExternal & { [members]?: readonly Member[] }
 
-// The compiler reports a mistake for the last overload: the one with the options.
+// The compiler reports a mistake for the last overload, so the last one takes the options.
 
-/** Makes the middleware of a `CircuitBreaker` that is shared with code outside the handler, with keys found by `keyBy`. */
+/** Makes the middleware of a `CircuitBreaker` that code outside the handler shares. `keyBy` finds the keys of its calls. */
 export function circuitBreaker<const K extends string, T, D extends string>(
   breaker: AnyBreaker<K, T, D>,
   options: KeyByOption,
 ): CircuitBreakerMiddleware<K, D, D>
-/** Makes the middleware of a `CircuitBreaker` that is shared with code outside the handler. */
+/** Makes the middleware of a `CircuitBreaker` that code outside the handler shares. */
 export function circuitBreaker<const K extends string, T, D extends string>(
   breaker: AnyBreaker<K, T, D>,
 ): CircuitBreakerMiddleware<K, D>
-/** Makes the middleware, with keys found by `keyBy`. */
+/** Makes the middleware. `keyBy` finds the keys of its calls. */
 export function circuitBreaker<const K extends string, T = NoKeys>(
   options: CircuitBreakerOptions<K, T> & MiddyOptions & KeyByOption,
 ): CircuitBreakerMiddleware<K, KeyedServices<K, T>, KeyedServices<K, T>>
 /**
- * Makes the middleware. Two of them on one handler merge: the services of both work, and for a key that both have the
- * later one counts.
+ * Makes the middleware. Two middlewares on one handler merge: the services of both work. If both have the same service key, the
+ * later middleware wins.
  *
  * @param options the settings
  * @throws {ConfigurationError} naming every problem of the options and of the environment at once
@@ -159,8 +159,8 @@ export function circuitBreaker(
 }
 
 /**
- * Checks the options of the middleware, and the environment's settings, without making anything. Every package of Middy has
- * such a function; this one throws this package's own error. Returns the options.
+ * Checks the options of the middleware and the settings in the environment, without making a breaker. Returns the options. Every
+ * package of Middy has such a function; this function throws the error of this package.
  *
  * @throws {ConfigurationError} naming every problem at once
  */
@@ -194,7 +194,7 @@ function extend(request: MiddyRequest, breaker: CircuitBreaker, keyBy: KeyBy | u
   const call: SharedCall = breaker.callExternalFor(invocation)
   const present = membersOf(context)
   const others = present === none ? none : present.filter((member) => member.breaker !== breaker)
-  // A breaker that comes again comes last.
+  // A breaker that comes again moves to the end.
   const all = [...others, { breaker, call, invocation }]
   const extended = context as unknown as Extended
   if (others.length === 0) {
@@ -204,7 +204,7 @@ function extend(request: MiddyRequest, breaker: CircuitBreaker, keyBy: KeyBy | u
   } else {
     Object.assign(extended, merge(all))
   }
-  // Absent where somebody calls the hook without Middy.
+  // Absent if the hook is called without Middy.
   if (request.internal) request.internal.circuits = extended.circuits
   return invocation
 }

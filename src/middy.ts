@@ -1,27 +1,27 @@
 /**
- * Middy's types, as far as the middleware needs them. They are written out here, because Middy is an optional peer, and the
- * declarations of this package must hold without it, too.
+ * The types of Middy that the middleware needs. This file repeats them because Middy is an optional peer, and the declarations of
+ * this package must compile without it.
  *
  * @module
  */
 
 import type { Callback, Context } from 'aws-lambda'
 
-/** The type that Middy gives to what a middleware does not touch. */
+/** Middy's type for values that a middleware does not touch. */
 // biome-ignore lint/suspicious/noExplicitAny: It is Middy's own.
 type Untouched = any
 
 /** The part of Middy's request that every major version has. */
 export interface Request<TEvent = unknown, TResult = Untouched, TErr = Error, TContext = Context, TInternal = object> {
-  /** What Lambda has been invoked with. */
+  /** The event of the invocation. */
   event: TEvent
-  /** Lambda's context, with what middlewares have added. */
+  /** Lambda's context, with the additions of middlewares. */
   context: TContext
-  /** The result of the handler, once there is one. */
+  /** The result of the handler, after it has returned. */
   response: TResult | null | undefined
   /** The error of the handler or of a middleware. */
   error: TErr | null | undefined
-  /** What middlewares keep for one another. */
+  /** The values that middlewares share. */
   internal: TInternal
 }
 
@@ -47,17 +47,17 @@ export interface MiddlewareObj<
   onError: Hook<TEvent, TResult, TErr, TContext, TInternal>
 }
 
-/** What Lambda, or a test, has to give: the middleware adds the rest. The context of a handler without circuits stays as it is. */
+/** The part of the context that Lambda or a test must pass. The middleware adds the rest. A context without circuits stays as it is. */
 type Given<TContext> = TContext extends { readonly callExternal: unknown; readonly circuits: unknown }
   ? Context
   : TContext
 
 /**
- * Middy demands that the caller of a handler gives the context that its middlewares make. With these signatures a handler with
- * circuits takes Lambda's own context, so that it is a `Handler` of `@types/aws-lambda`.
+ * Middy's types require that the caller of a handler passes the complete context, with the additions of the middlewares. With
+ * these signatures a handler with circuits takes Lambda's own context, so that it is a `Handler` of `@types/aws-lambda`.
  *
- * From `const handler: SomeHandler = middy()…` the compiler takes `void | Result` for the result, because Lambda's type of a
- * handler also allows `void`, which is then no `Result`. The second signature leaves `void` out; nobody calls it.
+ * From `const handler: SomeHandler = middy()…` the compiler infers `void | Result` for the result, because Lambda's type of a
+ * handler also allows `void`. The second signature leaves `void` out; no code calls it.
  *
  * The parameters have neither constraints nor defaults: those differ between the majors of Middy.
  */

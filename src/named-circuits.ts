@@ -12,10 +12,10 @@ import type { Synchronizer } from './sync/synchronizer.ts'
 export type StateToSet =
   /** The circuit opens, and recovers by itself after its `resetTimeout`. */
   | 'OPEN'
-  /** The circuit closes, and forgets what was counted. */
+  /** The circuit closes, and its counts are cleared. */
   | 'CLOSED'
 
-/** By which an operator knows a circuit in a batch: either all of it are services, or all are keys of one. */
+/** The name of a circuit in a batch. Either all names are services, or all are keys of one service. */
 export function nameOf({ service, key }: CircuitName): string {
   return key ?? service
 }
@@ -23,7 +23,7 @@ export function nameOf({ service, key }: CircuitName): string {
 /**
  * The circuits of a batch, each once.
  *
- * @param keys what `given` consists of; `undefined` if it is no list
+ * @param keys the elements of `given`; `undefined` if it is not a list
  * @param find the circuit of a service
  */
 export function namedCircuits(
@@ -43,7 +43,7 @@ export function namedCircuits(
 /**
  * The circuits and states of a `batchSetState`.
  *
- * @param entries what `given` consists of; `undefined` if it is no object
+ * @param entries the entries of `given`; `undefined` if it is not an object
  * @param find the circuit of a service
  * @throws {ConfigurationError} naming every state that cannot be set
  */

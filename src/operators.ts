@@ -1,6 +1,6 @@
 /**
- * The work of operators: circuits are forced, reset, read and set, each by a compare-and-set that is decided again after
- * every conflict, so that it cannot be lost. Work on many circuits takes as few requests as the store allows.
+ * The operations of operators: force, reset, read and set circuits. Each write is a compare-and-set, which is decided again after
+ * every conflict, so that no write is lost. A batch takes as few requests as the store allows.
  *
  * @module
  */
@@ -38,11 +38,11 @@ export type StatesToSet<K extends string = string> =
 /** The decisions of the state machine for an operator. */
 export type Transitions = Pick<typeof StateMachine, 'force' | 'open' | 'reset'>
 
-/** The words with which an operator accounts for what he does: they are shown to everybody who looks at the circuit. */
+/** The name and the reason of an operator. Everybody who looks at the circuit sees them. */
 export interface OperatorOptions {
-  /** The operator: a person or a program. At most 128 characters, without control characters. Default: nobody is named. */
+  /** The operator: a person or a program. At most 128 characters, without control characters. Default: no name. */
   readonly by?: string | undefined
-  /** The operator's reason. At most 500 characters, without control characters. Default: none is given. */
+  /** The operator's reason. At most 500 characters, without control characters. Default: no reason. */
   readonly why?: string | undefined
 }
 
@@ -55,7 +55,7 @@ export interface ForceOptions extends OperatorOptions {
 /** The key of a service `S`, if it is among the keyed services `D`. */
 export type KeyOption<S extends string, D extends string> = S extends D
   ? {
-      /** The key whose circuit is meant. Default: the service's own circuit, if it has one (`keyed: { parent: true }`). */
+      /** The key of the circuit. Default: the service's own circuit, if there is one (`keyed: { parent: true }`). */
       readonly key?: string
     }
   : {
@@ -66,7 +66,7 @@ export type KeyOption<S extends string, D extends string> = S extends D
 /** An operator's write gives up after this many conflicts in a row. */
 const maxConflicts = 100
 
-/** A request for one circuit. Nobody's invocation waits for it. */
+/** A request for one circuit. No invocation waits for it. */
 const oneRound: OperatorRun = { rounds: 1 }
 
 /** Forces a circuit open or closed for the whole fleet. */
@@ -87,7 +87,7 @@ export async function forceCircuit(
   if (await operate(sync, state === 'OPEN' ? 'forced-open' : 'forced-closed', decide, words)) hintAtNew([sync])
 }
 
-/** Closes a circuit, ends an override and forgets what was counted; repairs a damaged record. */
+/** Closes a circuit, ends an override and clears the counts. Repairs a damaged record. */
 export async function resetCircuit(
   sync: Synchronizer,
   options: OperatorOptions,
@@ -125,10 +125,10 @@ async function operate(
   throw contended(sync)
 }
 
-/** The stored keys that an operator was told of. Written by {@link hintAtNew}. */
+/** The stored keys that a warning has named. Written by {@link hintAtNew}. */
 const hinted = new Set<string>()
 
-/** An operator with a namespace, a service key or a store of his own succeeds, and nothing happens: tells of that, once. */
+/** Warns once that nothing was stored before: with a wrong namespace, service key or store the operation succeeds without effect. */
 function hintAtNew(circuits: readonly Synchronizer[]): void {
   const keys = circuits
     .filter(({ store, storageKey }) => store.storage.shared !== false && !hinted.has(storageKey))
@@ -137,15 +137,15 @@ function hintAtNew(circuits: readonly Synchronizer[]): void {
   for (const key of keys) hinted.add(key)
   const text =
     `Nothing was stored under ${named(keys)} before this operation. A fleet that has seen no failure for two ` +
-    'days has nothing stored. If yours has, compare its namespace, its service keys, and its table or key prefix with ' +
-    'those of this process: if they differ, the operation changes nothing for it.'
+    'days has nothing stored. If your fleet has seen one, compare its namespace, its service keys, and its table or key ' +
+    'prefix with those of this process. If they differ, the operation changes nothing for the fleet.'
   process.emitWarning(text, {
     type: 'CircuitBreakerWarning',
     code: 'CIRCUIT_NOTHING_STORED' satisfies CircuitBreakerWarningCode,
   })
 }
 
-/** Deletes a record that does not parse, so that it can be replaced. */
+/** Deletes a damaged record, so that it can be replaced. */
 async function clearDamage({ store, circuit, storageKey }: Synchronizer): Promise<void> {
   const clear = (storage: ICircuitStorage) => storage.clearState(storageKey)
   await store.run('clearState', [circuit], clear, undefined, oneRound)
@@ -166,7 +166,7 @@ export async function readCircuits(
   return outcome.results()
 }
 
-/** Sets circuits, each on condition that nobody else has changed it; where somebody has, it is decided again. */
+/** Sets circuits, each on condition that nobody else has changed it. After a conflict it decides again. */
 export async function setCircuits(
   store: StoreAccess,
   wanted: ReadonlyMap<Synchronizer, StateToSet>,
@@ -179,7 +179,7 @@ export async function setCircuits(
   const decisions = new Map<Synchronizer, () => Replacement>()
   for (const [sync, state] of wanted) {
     const { circuit } = sync
-    // An operator's word is no trip in a row.
+    // An operator's change does not count as another trip in a row.
     const settings = { ...circuit.settings, resetBackoff: 1 }
     const decide: OperatorDecision = (record, now, tokens) =>
       state === 'CLOSED' ? reset(record, now, tokens) : open(record, now, settings, tokens, undefined)
@@ -195,7 +195,7 @@ export async function setCircuits(
       const reply = replies.get(sync.storageKey)
       const isStored = reply !== undefined && take(reply)
       const { stored } = sync.circuit
-      // A record that was deleted before its reply came is set again.
+      // A record that was deleted before the reply arrived is set again.
       if (isStored && stored !== undefined) outcome.succeeded(sync, stored)
       else if (reply !== undefined && conflicts >= maxConflicts) outcome.failed(sync, contended(sync))
       else if (reply !== undefined) continue
@@ -226,7 +226,7 @@ export async function clearCircuits(store: StoreAccess, circuits: readonly Synch
   outcome.results()
 }
 
-/** A write of a batch that is about to leave. */
+/** A write of a batch before it is sent. */
 interface PreparedWrite {
   readonly sync: Synchronizer
   readonly write: Replacement
@@ -274,7 +274,7 @@ async function writeBatch(
   }
 }
 
-/** How a batch ended for each of its circuits. */
+/** The result of a batch for each of its circuits. */
 class BatchOutcome<T> {
   readonly #operation: StorageOperation
   readonly #results = new Map<string, T>()
@@ -288,7 +288,7 @@ class BatchOutcome<T> {
     this.#results.set(nameOf(circuit), result)
   }
 
-  /** Adapters know a circuit by the key that it is stored under; the operator knows the service. */
+  /** Adapters name a circuit by its stored key; the operator names the service. */
   failed({ circuit }: Synchronizer, { message, corrupt, kind, cause }: CircuitStorageError): void {
     const { service, key } = circuit
     const details = { operation: this.#operation, service, key, corrupt, kind, cause }
@@ -299,7 +299,7 @@ class BatchOutcome<T> {
     return this.#errors.has(nameOf(circuit))
   }
 
-  /** Deletes a record that does not parse, as `reset` does. */
+  /** Deletes a damaged record, as `reset` does. */
   async repair(sync: Synchronizer): Promise<void> {
     const name = nameOf(sync.circuit)
     if (this.#errors.get(name)?.corrupt !== true) return
@@ -311,7 +311,7 @@ class BatchOutcome<T> {
     }
   }
 
-  /** Takes the error of a batch; returns the replies that arrived all the same, by storage key. */
+  /** Records the errors of a failed batch. Returns the replies that arrived, by storage key. */
   takeErrors<R>(circuits: readonly Synchronizer[], error: CircuitStorageError): ReadonlyMap<string, R> {
     const { results, errors } = error
     const arrived = (results instanceof Map ? results : new Map()) as ReadonlyMap<string, R>
@@ -337,27 +337,27 @@ class BatchOutcome<T> {
   }
 }
 
-/** The error when others kept winning. */
+/** The error after too many conflicts. */
 function contended({ circuit: { service, key } }: Synchronizer): CircuitStorageError {
   const message = `Other writers kept changing the circuit of ${service}. Try again.`
   return new CircuitStorageError(message, { operation: 'compareAndSetState', service, key })
 }
 
-/** The error when an override would be over before it is stored: the store was slow, others kept winning, or Lambda froze the process. */
+/** The error if an override ends before it is stored: the store was slow, there were conflicts, or Lambda froze the process. */
 function overBefore({ circuit: { service, key } }: Synchronizer, until: number): CircuitStorageError {
   const message =
-    `The override of ${service} was not stored: its until, ${new Date(until).toISOString()}, passed before it could be. ` +
-    'Nothing was changed. Try again with a later one.'
+    `The override of ${service} was not stored in time: its until, ${new Date(until).toISOString()}, is over. ` +
+    'Nothing was changed. Try again with a later until.'
   return new CircuitStorageError(message, { operation: 'compareAndSetState', service, key })
 }
 
 function unanswered({ circuit }: Synchronizer): CircuitStorageError {
   const { service, key } = circuit
-  const message = `The store's answer to batchSetState says nothing of ${JSON.stringify(nameOf(circuit))}.`
+  const message = `The store's answer to batchSetState does not contain ${JSON.stringify(nameOf(circuit))}.`
   return new CircuitStorageError(message, { operation: 'batchSetState', service, key })
 }
 
-/** Adapters send conditional writes side by side, but no more than some at once. */
+/** Adapters send a limited number of conditional writes at once. */
 function roundsFor(circuits: readonly Synchronizer[]): OperatorRun {
   return { rounds: Math.ceil(circuits.length / 16) }
 }
@@ -366,7 +366,7 @@ function namesOf(circuits: readonly Synchronizer[]): Map<string, CircuitName> {
   return new Map(circuits.map(({ storageKey, circuit }) => [storageKey, circuit]))
 }
 
-/** Characters that move a terminal's cursor or turn its text around. */
+/** Characters that move a terminal's cursor or reverse its text. */
 const controls = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\u202a-\u202e\u2066-\u2069]/u
 
 function wordsOf(longest: number): OptionRule {
@@ -386,7 +386,7 @@ function wordsIn({ by, why }: OperatorOptions): OperatorWords {
 /** The latest instant that a `Date` can hold, in milliseconds since the epoch. */
 const latestInstant = 8.64e15
 
-/** The breaker has looked at the key that names a circuit. */
+/** The breaker has already checked the key that names a circuit. */
 function keyOption({ circuit }: Synchronizer): { readonly key?: OptionRule } {
   return circuit.key === undefined ? {} : { key: { allowed: 'a key of the service', accepts: () => true } }
 }
@@ -403,7 +403,7 @@ function checkedUntil(sync: Synchronizer, state: StateToSet, options: ForceOptio
     allowed: 'a time that is still to come, as a Date or in milliseconds',
     accepts: isStillToCome,
   }
-  // A Date in place of the options would force the circuit for ever.
+  // A Date in place of the options would force the circuit without an end.
   if (!isObject(options) || options instanceof Date) problems.mustBe(allowed, 'options', source, options)
   else {
     const rules = { until: rule, ...wordRules, ...keyOption(sync) }

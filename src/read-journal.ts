@@ -14,14 +14,14 @@ import type { Synchronizer } from './sync/synchronizer.ts'
 export interface JournalOptions {
   /** No entry before this instant: a `Date` or milliseconds since the epoch. Default: as far back as there are entries. */
   readonly since?: Date | number | undefined
-  /** At most so many entries, the latest ones: from 1 to 1 000. Default: 50. */
+  /** The most entries to read, from 1 to 1 000. The latest ones are read. Default: 50. */
   readonly limit?: number | undefined
 }
 
 /**
- * The latest entries of a circuit's journal. Nobody's calls notice if it fails: it is no operation on the state.
+ * The latest entries of a circuit's journal. A failure does not affect calls, because the journal is not part of the state.
  *
- * @param timeout the longest that it may take, in milliseconds
+ * @param timeout the longest that the read may take, in milliseconds
  */
 export async function readJournal(
   { store, storageKey, circuit: { service } }: Synchronizer,

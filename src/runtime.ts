@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 
-/** A timer that may be kept from holding the process. */
+/** A timer that holds the process, or lets it end. */
 export interface TimerHandle {
   /** Lets the timer hold the process again. */
   ref?(): unknown
@@ -9,15 +9,15 @@ export interface TimerHandle {
 }
 
 /**
- * The world around the breaker: clock, randomness, timers, environment. Tests and simulations replace it, so that the same
- * code runs under a virtual clock. The default is the machine's own.
+ * The clock, randomness, timers and environment of a breaker. Tests and simulations replace them, so that the same code runs under
+ * a virtual clock. The default is the machine's own.
  */
 export interface Runtime {
   /** The time in milliseconds since the epoch. */
   now(): number
-  /** A number from 0 up to, not including, 1. */
+  /** A random number from 0 up to, but not including, 1. */
   random(): number
-  /** A token that no other instance draws. */
+  /** A random token that is unique in the fleet. */
   id(): string
   /** Calls back once, after `delay` milliseconds. */
   setTimeout(callback: () => void, delay: number): TimerHandle
@@ -27,29 +27,29 @@ export interface Runtime {
   readonly env: Readonly<Record<string, string | undefined>>
 }
 
-/** Node's timers fire at once when they are given more, https://nodejs.org/api/timers.html#settimeoutcallback-delay-args */
+/** The longest delay of Node's timers. With a longer delay they fire at once, https://nodejs.org/api/timers.html#settimeoutcallback-delay-args */
 export const longestTimer = 2_147_483_647
 
-/** A timer that fires later than this, in milliseconds, was delayed: Lambda froze the process, or something kept it busy. */
+/** A timer that fires later than this, in milliseconds, was delayed: Lambda froze the process, or the process was busy. */
 const stallTolerance = 10
-/** The longest that is then given to what arrived meanwhile, in milliseconds: a small Lambda has a tenth of a processor. */
+/** The longest extra time for answers that arrived meanwhile, in milliseconds: a small Lambda has a tenth of a processor. */
 const longestGrace = 200
 
 /**
- * How long what arrived while the process stood still is given to be delivered, in milliseconds: timers come before sockets
- * in Node's loop. Twice as long as the timer was late, so that a process which is merely busy waits little.
+ * The extra time for answers that arrived while the process stood still, in milliseconds: in Node's loop timers come before
+ * sockets. The time is twice the delay of the timer, so that a busy process waits only a little.
  *
- * @param late by how much the timer was late, in milliseconds
- * @returns 0 if it was in time
+ * @param late the delay of the timer, in milliseconds
+ * @returns 0 if the timer was in time
  */
 export function graceAfter(late: number): number {
   return late > stallTolerance ? Math.min(longestGrace, 2 * late) : 0
 }
 
 /**
- * Waits for a promise no longer than so many milliseconds. Never rejects.
+ * Waits for a promise, but not longer than the given milliseconds. Never rejects.
  *
- * @returns whether it settled in time
+ * @returns whether the promise settled in time
  */
 export function within(runtime: Runtime, promise: Promise<unknown>, limit: number): Promise<boolean> {
   return new Promise((resolve) => {
@@ -67,8 +67,8 @@ export function within(runtime: Runtime, promise: Promise<unknown>, limit: numbe
 }
 
 /**
- * The machine's own clock, timers, randomness and environment. Looked up at each use, so that fake timers in users' tests
- * take hold.
+ * The machine's own clock, timers, randomness and environment. Each use looks them up again, so that fake timers in users' tests
+ * work.
  */
 export const systemRuntime: Runtime = {
   now: () => Date.now(),
@@ -81,12 +81,12 @@ export const systemRuntime: Runtime = {
   },
 }
 
-/** Whether time passes by the machine's own clock: under a virtual one a second may be any number. */
+/** Whether the clock is the machine's own: under a virtual clock, short times are not mistakes. */
 export function hasOwnClock(runtime: Runtime): boolean {
   return runtime.now === systemRuntime.now
 }
 
-/** A runtime of which some parts are replaced. Methods are bound, because the replacement may be an instance of a class. */
+/** A runtime with some parts replaced. Methods are bound, because the replacement may be an instance of a class. */
 export function completeRuntime(given: Partial<Runtime>): Runtime {
   return {
     now: given.now?.bind(given) ?? systemRuntime.now,

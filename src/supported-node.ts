@@ -1,9 +1,8 @@
 /**
- * Refuses a Node that is too old where the package is imported: else the first call would fail with `Promise.withResolvers
- * is not a function`. The main entry imports it before anything else, and `sideEffects` in package.json lists it, because
- * nothing of it is used.
+ * Refuses a Node that is too old when the package is imported. Otherwise the first call would fail with `Promise.withResolvers is
+ * not a function`. The main entry imports this file first. `sideEffects` in package.json lists it, because no code uses its exports.
  *
- * It asks for what Node 22 brought and not for a version: other runtimes have versions of their own.
+ * The check looks for a function of Node 22 and not for a version: other runtimes have versions of their own.
  *
  * @module
  */

@@ -1,5 +1,5 @@
 /**
- * Warnings: those about how the breaker is set up and used, each once in a process, and how a warning is made visible.
+ * Emits warnings about the set-up and the use of the breaker, each once in a process, and makes a warning visible.
  *
  * @module
  */
@@ -7,26 +7,26 @@
 import type * as Texts from './warning-texts.ts'
 
 /**
- * The `code` of every warning that this package emits through `process.emitWarning`: stable, unlike messages. The `name` of a
- * warning is `CircuitStorageWarning` if it is about the store, else `CircuitBreakerWarning`.
+ * The `code` of every warning that this package emits through `process.emitWarning`. Codes are stable, messages are not. The `name` of
+ * a warning about the store is `CircuitStorageWarning`; the `name` of all others is `CircuitBreakerWarning`.
  *
  * @example
  * process.on('warning', ({ code, message }) => metrics.count(code, message))
  */
 export type CircuitBreakerWarningCode =
-  /** Settings do not fit each other or the function, a variable names nothing, or calls have no bound. */
+  /** Settings do not fit each other or the function, a variable names nothing, or calls have no limit. */
   | 'CIRCUIT_CONFIGURATION'
-  /** A duration is so short that somebody probably thought of seconds. */
+  /** A duration is so short that it was probably meant in seconds. */
   | 'CIRCUIT_SECONDS'
-  /** A classifier of your own threw, or returned what is no answer. The default has decided. */
+  /** Your classifier threw, or returned no valid answer. */
   | 'CIRCUIT_CLASSIFIER'
-  /** A listener threw or rejected, or was not done in time. */
+  /** A listener threw, rejected, or did not settle in time. */
   | 'CIRCUIT_LISTENER'
-  /** A handler makes a breaker in every invocation: no breaker learns from the one before. */
+  /** A handler makes a breaker in every invocation, so each breaker starts without knowledge. */
   | 'CIRCUIT_REMADE'
-  /** Powertools or OpenTelemetry threw while it was told of an event. */
+  /** Powertools or OpenTelemetry threw while it received an event. */
   | 'CIRCUIT_TELEMETRY'
-  /** An operator has forced, set or reset a circuit that no function has stored yet: perhaps its name is wrong. */
+  /** An operator forced, set or reset a circuit that no function has stored yet. Its name may be wrong. */
   | 'CIRCUIT_NOTHING_STORED'
   /** The store failed: the `code` of the {@link CircuitStorageError}. */
   | 'CIRCUIT_STORAGE'
@@ -34,7 +34,7 @@ export type CircuitBreakerWarningCode =
 /** A warning before its text is loaded. */
 export type Warning = (texts: typeof Texts) => string
 
-/** The warnings that were emitted, and the mistakes of classifiers. Written by `warnOnce` and `warnOfClassifier`. */
+/** All emitted warnings, and the mistakes of classifiers. Written by `warnOnce` and `warnOfClassifier`. */
 const warned = new Set<string>()
 
 /** Emits a warning as soon as its text is loaded, unless it was emitted before. */
@@ -48,11 +48,11 @@ export async function warnOnce(
     warned.add(text)
     warnVisibly(text, 'CircuitBreakerWarning', code)
   } catch {
-    // A bundle without the texts works all the same.
+    // The breaker also works in a bundle without the texts.
   }
 }
 
-/** Emits a warning about a mistake that somebody has to correct. It is printed also where Node is told to print none. */
+/** Emits a warning about a mistake that must be corrected. Prints it even if Node is told to print no warnings. */
 export function warnVisibly(text: string, type: string, code: CircuitBreakerWarningCode): void {
   process.emitWarning(text, { type, code })
   import('./silenced-warnings.ts')
@@ -62,10 +62,10 @@ export function warnVisibly(text: string, type: string, code: CircuitBreakerWarn
 
 function noop(): void {}
 
-/** The timeouts of calls that were warned of: no more than there are numbers of seconds. */
+/** The timeouts that a warning has named. All are below `secondsOfCalls`, so the set stays small. */
 const doubted = new Set<number>()
 
-/** The timeout of a call is so short that somebody probably thought of seconds. */
+/** The timeout of a call is so short that it was probably meant in seconds. */
 export function warnOfSeconds(service: string, timeout: number): void {
   if (doubted.has(timeout)) return
   doubted.add(timeout)
@@ -77,12 +77,12 @@ interface Reserve {
   readonly deadlineReserve: number
 }
 
-/** The whole invocation is shorter than the time that is kept back of it. */
+/** The whole invocation is shorter than the time reserved before its deadline. */
 export function warnOfReserve({ deadlineReserve }: Reserve): void {
   void warnOnce((texts) => texts.shortInvocation(deadlineReserve))
 }
 
-/** A store that does not answer leaves calls too little of the invocation. */
+/** If the store does not answer, the invocation has too little time left for its calls. */
 export function warnOfStoreShare(
   service: string,
   { deadlineReserve }: Reserve,
@@ -93,15 +93,15 @@ export function warnOfStoreShare(
   void warnOnce((texts) => texts.unfairStore(service, deadlineReserve, fairTime, timeLeft, share))
 }
 
-/** No call of the invocation can run for so long that its end says something of the service. */
+/** The invocation is too short for a call to count as a failure. */
 export function warnOfFairTime(service: string, { deadlineReserve }: Reserve, fairTime: number): void {
   void warnOnce((texts) => texts.unfairDeadline(service, deadlineReserve, fairTime))
 }
 
 /**
- * A classifier of the user's has no usable answer. Once for each service, setting and mistake.
+ * The user's classifier gave no usable answer. Warns once for each service, setting and mistake.
  *
- * @param thrown the name of what it threw, without the text, which may hold a secret
+ * @param thrown the name of the thrown error. Its message may hold a secret and is left out
  */
 export function warnOfClassifier(service: string, setting: string, mistake: Texts.Mistake, thrown?: string): void {
   const key = `${setting} ${mistake} ${service}`
@@ -110,12 +110,12 @@ export function warnOfClassifier(service: string, setting: string, mistake: Text
   void warnOnce((texts) => texts.unfitClassifier(service, setting, mistake, thrown), 'CIRCUIT_CLASSIFIER')
 }
 
-/** With `mode: 'observe'`: calls that enforcing would let wait for a permit. */
+/** With `mode: 'observe'`: more calls are in flight than there are permits. */
 export function warnOfCrowd(service: string, maxConcurrent: number): void {
   void warnOnce((texts) => texts.crowd(service, maxConcurrent))
 }
 
-/** Nothing bounds a call, and it goes on and on. */
+/** A call without any limit has run for a minute. */
 export function warnOfUnboundCall(service: string): void {
   void warnOnce((texts) => texts.unboundCall(service))
 }

@@ -234,7 +234,7 @@ describe('the command line', () => {
     [['ls', '--table', 'orders', '--redis', 'redis://b'], '--table and --redis exclude each other'],
     [['ls', '--table', 'orders', '--key-prefix', 'x'], '--key-prefix belongs to Redis'],
     [['ls', '--redis', 'not a url'], 'url'],
-    [['open', 'stripe', '--table', 'orders'], 'Say why, for those who see it later: --why TEXT.'],
+    [['open', 'stripe', '--table', 'orders'], 'Give a reason, which others see later: --why TEXT.'],
     [['open', 'stripe', '--table', 'orders', '--why', 'x', '--until', '2001-01-01'], '--until must be still to come'],
     [['open', 'stripe', '--table', 'orders', '--why', 'x', '--for', '10'], '--for must be a duration'],
   ])('refuses %j with exit code 2', async (args, message) => {

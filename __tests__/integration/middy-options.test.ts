@@ -173,7 +173,7 @@ describe('awsClientAssumeRole', () => {
       'are not to be had',
       { table: Promise.reject(Object.assign(new Error('secret'), { name: 'AccessDenied' })) },
       'unavailable',
-      /the role "table" \(awsClientAssumeRole\) was not to be had: AccessDenied$/,
+      /the role "table" \(awsClientAssumeRole\) could not be assumed: AccessDenied$/,
     ],
   ])('reports credentials that %s, and calls flow', async (_what, internal, kind, message) => {
     const put = { before: ({ internal: all }: { internal: object }) => void Object.assign(all, internal) }

@@ -79,7 +79,7 @@ describe('the finding in the documentation', () => {
   it('is what a check answers', async () => {
     const [block = ''] = blocksUnder('docs/operate/check.md', 'What does it answer?')
     const options = { services: { stripe: { timeout: 3_000 } }, storage: 'memory' } as const
-    const breaker = new CircuitBreaker(options, { env: {} })
+    const breaker = new CircuitBreaker(options, { env: {}, now: () => Date.UTC(2026, 0) })
     const findings = await breaker.check({ context: { getRemainingTimeInMillis: () => 3_000 } })
     const told = findings.filter(({ code }) => code !== 'not-shared')
     expect(JSON.parse(JSON.stringify(told))).toEqual(JSON.parse(block))

@@ -308,7 +308,7 @@ describe('The page', () => {
     storage.batchGetState = () => Promise.reject(new Error('The table is gone'))
     await page.getByRole('alert').filter({ hasText: 'The store fails: The table is gone' }).waitFor({ timeout: 60_000 })
     await served.close()
-    await page.getByRole('alert').filter({ hasText: 'This has ended.' }).waitFor()
+    await page.getByRole('alert').filter({ hasText: 'mcb serve has ended.' }).waitFor()
     await shows(page, 'payments', 'closed')
   })
 

@@ -202,7 +202,7 @@ describe('a check of a store that fails', () => {
     await runtime.advance(5_000)
     expect(finding(await checked, 'store-slow')).toMatchObject({
       severity: 'warning',
-      message: 'A read took 251 ms, which is more than half of storageTimeout, 500 ms.',
+      message: 'A read took 251 ms, more than half of storageTimeout, 500 ms.',
     })
   })
 
@@ -241,16 +241,16 @@ describe('a check of the settings', () => {
   }
 
   it.each([
-    ['no-time-for-calls', 'error', 1_000, {}, '1000 ms, no more than deadlineReserve, 1000 ms'],
-    ['no-fair-time', 'error', 1_999, {}, '1999 ms, less deadlineReserve, 1000 ms. A call'],
-    ['no-fair-time', 'error', 3_499, { timeout: 5_000 }, 'only if it had 2500 ms'],
-    ['timeout-beyond-deadline', 'warning', 3_500, { timeout: 5_000 }, 'less than timeout, 5000 ms'],
+    ['no-time-for-calls', 'error', 1_000, {}, '1000 ms, and deadlineReserve reserves 1000 ms: its calls are refused'],
+    ['no-fair-time', 'error', 1_999, {}, '999 ms for calls: 1999 ms less deadlineReserve, 1000 ms. A call'],
+    ['no-fair-time', 'error', 3_499, { timeout: 5_000 }, 'only after 2500 ms'],
+    ['timeout-beyond-deadline', 'warning', 3_500, { timeout: 5_000 }, 'The timeout of a call is 5000 ms'],
     [
       'no-time-beside-store',
       'warning',
       2_332,
       {},
-      'takes 333 ms of it (storageTimeout, 500 ms, but no more than a quarter)',
+      'takes up to 333 ms of it (storageTimeout, 500 ms, but at most a quarter)',
     ],
   ])('finds %s', async (code, severity, remaining, options, words) => {
     const findings = await check(options, remaining)

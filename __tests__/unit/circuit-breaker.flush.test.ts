@@ -58,7 +58,7 @@ describe('a flush waits for listeners', () => {
     await warningsEmitted()
     expect(warn.mock.calls).toEqual([
       [
-        expect.stringContaining('no longer than storageTimeout'),
+        expect.stringContaining('waits at most storageTimeout'),
         { type: 'CircuitBreakerWarning', code: 'CIRCUIT_LISTENER' },
       ],
     ])

@@ -210,7 +210,9 @@ describe('the journal', () => {
     const breaker = new CircuitBreaker({ services: ['stripe'], storage }, { ...runtime, env: {} })
     for (let n = 0; n < 3; n++) await breaker.forceOpen('stripe')
     const texts = warned.mock.calls.map(([text]) => String(text)).filter((text) => text.includes('journal'))
-    expect(texts).toEqual([expect.stringContaining('The circuits work without it; journal: false switches it off.')])
+    expect(texts).toEqual([
+      expect.stringContaining('The circuits work without a journal; journal: false switches it off.'),
+    ])
   })
 
   it('of a store that keeps none is missed only by who reads it', async () => {

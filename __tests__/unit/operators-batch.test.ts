@@ -611,7 +611,7 @@ describe('batchSetState', () => {
       const error = await errorOf(start().batchSetState({ a: 'OPEN', b: 'OPEN' }))
       expect([...(error.results?.keys() ?? [])]).toEqual(['a'])
       expect([...(error.errors?.keys() ?? [])]).toEqual(['b'])
-      expect(error.errors?.get('b')?.message).toBe(`The store's answer to batchSetState says nothing of "b".`)
+      expect(error.errors?.get('b')?.message).toBe(`The store's answer to batchSetState does not contain "b".`)
     })
 
     it.each([

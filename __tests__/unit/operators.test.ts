@@ -107,7 +107,7 @@ describe('forceOpen', () => {
       expect((await forced).error).toMatchObject({
         code: 'CIRCUIT_STORAGE',
         service: 'stripe',
-        message: expect.stringMatching(/until, 2026-01-01T00:00:00.100Z, passed .* Nothing was changed. Try again/),
+        message: expect.stringMatching(/until, 2026-01-01T00:00:00.100Z, is over. Nothing was changed. Try again/),
       })
       expect(await storage.peek('stripe')).toEqual(before)
     },
@@ -122,7 +122,7 @@ describe('forceOpen', () => {
     }
     storage.intercept('compareAndSetState', conflict, 10)
     const { error } = await outcomeOf(start().forceOpen('stripe', { until: runtime.now() + 100 }))
-    expect(error).toMatchObject({ message: expect.stringContaining('passed before it could be') })
+    expect(error).toMatchObject({ message: expect.stringContaining('was not stored in time') })
     expect((await storage.peek('stripe'))?.override).toBeUndefined()
   })
 

@@ -1,5 +1,5 @@
 /**
- * Bodies of results: a call with `until: 'consumed'` lasts until they are over, and a body that nobody will read is cancelled.
+ * Handles the bodies of results: a call with `until: 'consumed'` lasts until its bodies end, and a body without a reader is cancelled.
  *
  * @module
  */
@@ -30,7 +30,7 @@ import {
 } from './observed-body.ts'
 
 /**
- * Watches what the operation of a call has returned, until all of its bodies are over; at once, if there are none.
+ * Watches the result of a call's operation until all of its bodies have ended. Without a body it ends at once.
  *
  * @param ended is called once, at the latest when the call is cut; with the error if a body failed
  * @returns the value, or in place of a web stream another one
@@ -46,13 +46,13 @@ export function watchBodies<T>(
   try {
     watched = watchIn(value, consumption)
   } catch {
-    // A result may be anything, and so refuse to be looked at.
+    // A result may be an object whose properties throw.
   }
   if (consumption.start()) limits.onCut(consumption.cut)
   return watched as T
 }
 
-/** Cancels the bodies of a value that nobody has begun to read, but for those in `kept`. */
+/** Cancels the bodies of a value that nobody has begun to read, except the bodies in `kept`. */
 export function cancelBodies(value: object, kept: unknown): void {
   const others = new Set(Array.from(bodiesOf(kept), streamOf))
   for (const body of bodiesOf(value)) {
@@ -69,7 +69,7 @@ export function cancelBodies(value: object, kept: unknown): void {
 class CallBodies implements Consumption, HandedOut {
   readonly #invocation: Invocation | undefined
   readonly #ended: (ending: Ending, error: unknown) => void
-  /** The bodies that are not over. */
+  /** The bodies that have not ended. */
   readonly #bodies = new Set<Body>()
   #wasConsumed = true
   #isOver = false
@@ -83,7 +83,7 @@ class CallBodies implements Consumption, HandedOut {
     this.#bodies.add(body)
   }
 
-  /** @returns whether there is anything to wait for */
+  /** @returns whether there is a body to wait for */
   start(): boolean {
     if (this.#bodies.size === 0) this.#end('consumed', undefined)
     else if (!this.#isOver && this.#invocation !== undefined) {
@@ -93,7 +93,7 @@ class CallBodies implements Consumption, HandedOut {
     return !this.#isOver
   }
 
-  /** An abort that does not come from the call, which ends it before, is the reader's. */
+  /** An abort that the call did not cause comes from the reader. */
   bodyEnded(body: Body, ending: Ending, error: unknown): void {
     if (ending === 'failed' && read(error, 'name') !== 'AbortError') {
       this.#end(ending, error)
@@ -105,7 +105,7 @@ class CallBodies implements Consumption, HandedOut {
     }
   }
 
-  /** The call is cut. A service that nobody was waiting for is not to blame. */
+  /** The call was ended early. It counts against the service only if a reader was waiting for data. */
   readonly cut = (error: unknown): void => {
     const isAwaited = this.#isAwaited
     const bodies = [...this.#bodies]
@@ -113,7 +113,7 @@ class CallBodies implements Consumption, HandedOut {
     for (const body of bodies) body.cut(error)
   }
 
-  /** Nobody will read on, but for whoever gets a body with the response. */
+  /** Nobody reads the bodies any longer, except those that the response hands on. */
   invocationEnded(response: unknown): void {
     if (!this.#isAwaited && bodiesOf(response).next().done) this.#end('dropped', undefined)
   }
@@ -147,7 +147,7 @@ function watch(body: Found, consumption: Consumption): Found {
   const stream = streamOf(body)
   if (stream === undefined) watchIterable(body as AsyncIterable<unknown>, consumption)
   else if (isNodeStream(stream)) watchNodeStream(stream, consumption)
-  // One that the operation has begun to read is its own affair.
+  // The operation itself handles a body that it has begun to read.
   else if (!stream.locked) {
     const observed = new WebBody(consumption, stream).stream()
     if (stream === body) return observed

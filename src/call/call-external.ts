@@ -1,5 +1,5 @@
 /**
- * The types of a breaker's calls, by its services and by which of them are keyed.
+ * The types of a breaker's calls. They depend on the services and on which services are keyed.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import type { CallOptions, KeyedCallOptions, Operation } from './call-options.ts
 /**
  * `CircuitBreaker.call`, bound to an invocation: to its deadline and its request id.
  *
- * `K` are the services, `D` those among them that are keyed, and `O` the keyed ones whose calls need not name a key.
+ * `K` are the services, `D` the keyed services among them, and `O` the keyed services whose calls need no key.
  */
 export type CallExternal<K extends string = string, D extends string = never, O extends string = never> = [D] extends [
   never,
@@ -17,7 +17,7 @@ export type CallExternal<K extends string = string, D extends string = never, O 
   ? PlainCall<K>
   : PlainCall<Exclude<K, D>> & KeyedCall<Exclude<D, O>> & BoundCall<O>
 
-// Typed as methods, whose parameters may be narrower: a call for some services also fits where one for any is asked for.
+// Typed as methods, whose parameters may be narrower: a call for some services also fits a type with all services.
 
 /** A call of a service without keys. */
 type PlainCall<K extends string> = {
@@ -34,7 +34,7 @@ type KeyedCall<K extends string> = {
 /** A call of a keyed service that may leave its key to the `keyBy` of the middleware. */
 type BoundCall<K extends string> = {
   /** Runs an operation under the circuit of a service, as `CircuitBreaker.call` does. */
-  // Not by its alias: the declarations of other packages must be able to name what is in it.
+  // Written out and not by its alias: the declarations of other packages must be able to name its parts.
   call<T, F = never>(
     service: K,
     operation: Operation<T>,

@@ -1,5 +1,5 @@
 /**
- * The limits that can end a call from outside: its own `timeout`, the deadline of the Lambda invocation, the caller's signal.
+ * The limits that can end a call early: its own `timeout`, the deadline of the Lambda invocation, the caller's signal.
  *
  * @module
  */
@@ -20,27 +20,27 @@ interface PermitWait {
 }
 
 /**
- * How long an operation must have run to be cut for a failure of the service, in milliseconds: half of its timeout, or a
- * second where it has none.
+ * How long an operation must have run before its end by a limit counts as a failure, in milliseconds: half of its timeout, or a
+ * second without a timeout.
  */
 export function fairTimeFor(timeout: number | false): number {
   return timeout === false ? 1_000 : timeout / 2
 }
 
 /**
- * One call, while it can be cut. It answers for what the operation receives.
+ * One call that a limit can end. It is also the source of the operation's context.
  *
- * It has more fields than a class should have. It is made for each call that can be cut, so that each object less counts,
- * and it is its own node in the list of its invocation.
+ * It has many fields because each call with limits makes one, and every further object would cost time. It is also its own node in
+ * the list of its invocation.
  */
 export class CallLimits extends ContextHandler implements Watched, TurnListener {
   /** When the call began, in milliseconds since the epoch. */
   readonly startedAt: number
-  /** How long it may take, in milliseconds. */
+  /** How long the call may take, in milliseconds. */
   readonly timeout: number | false
-  /** Whether a fallback may answer in place of what the call came to. */
+  /** Whether the call has a fallback for its failure. */
   fallbackApplies = false
-  /** Whether what the operation comes to is ignored from now on. Set by `end`. */
+  /** Whether the outcome of the operation is ignored from now on. Set by `end`. */
   isOver = false
   /** Its neighbours in the list of its invocation, which alone writes them. */
   previous: Watched | undefined
@@ -54,19 +54,19 @@ export class CallLimits extends ContextHandler implements Watched, TurnListener 
   #timer: TimerHandle | undefined
   /** Made when the operation reads `signal`. */
   #controller: AbortController | undefined
-  /** Set by the first thing that cuts the call. */
+  /** The error of the first limit that ended the call. */
   #cut: { readonly error: unknown; readonly by: TimeoutReason | 'caller' } | undefined
-  /** The listener of the present step, which hears of a cut. */
+  /** The listener of the present step. It is called when a limit ends the call. */
   #reject: ((error: unknown) => void) | undefined
   /** Milliseconds since the epoch. Set by `markOperationStart`. */
   #operationStartedAt: number | undefined
-  /** Whether it is in the list of its invocation. Set by `start`, ended by `dispose`. */
+  /** Whether the call is in the list of its invocation. Set by `start`, ended by `dispose`. */
   #isWatched = false
-  /** Whether the timer was late once and has given its grace. Set by `timeIsOver`. */
+  /** Whether the timer was late once and has granted extra time. Set by `timeIsOver`. */
   #hasHadGrace = false
   /** Whether the process may have been frozen during the call. Set by `stall`. */
   #wasFrozen = false
-  /** Its wait for a permit, if it had to wait. Written by `waitFor` and `hasWaited`. */
+  /** The wait for a permit, if the call had to wait. Written by `waitFor` and `hasWaited`. */
   #wait: PermitWait | undefined
 
   constructor(
@@ -88,7 +88,7 @@ export class CallLimits extends ContextHandler implements Watched, TurnListener 
     this.#deadlineReserve = deadlineReserve
   }
 
-  /** When the invocation's time for this call is over, in milliseconds since the epoch. A field would cost a number on the heap. */
+  /** When the invocation's time for this call ends, in milliseconds since the epoch. A field would cost a number on the heap. */
   get deadlineAt(): number {
     return this.#invocation === undefined ? Number.POSITIVE_INFINITY : this.#invocation.endsAt - this.#deadlineReserve
   }
@@ -101,48 +101,48 @@ export class CallLimits extends ContextHandler implements Watched, TurnListener 
     return this.#controller.signal
   }
 
-  /** The cause of the cut, if the call was cut. */
+  /** The limit that ended the call, if one did. */
   get cut(): { readonly error: unknown } | undefined {
     return this.#cut
   }
 
-  /** Whether the call was cut by its timeout, by the invocation's deadline, or by a signal of the caller's that timed out. */
+  /** Whether its timeout, the invocation's deadline, or a timed-out signal of the caller ended the call. */
   get hasTimedOut(): boolean {
     return this.#cut !== undefined && (this.#cut.by !== 'caller' || isTimeout(this.#cut.error))
   }
 
-  /** Whether anything can cut it. */
+  /** Whether the call has a limit. */
   get isCuttable(): boolean {
     const { timeout, deadlineAt } = this
     return timeout !== false || deadlineAt !== Number.POSITIVE_INFINITY || this.#callerSignal !== undefined
   }
 
   /**
-   * How long the operation must have run for a call that was cut to say something of the service, in milliseconds: half of
-   * its timeout, or a second where it has none. The rest may have gone into waiting for a permit, or not have been there
-   * before the invocation's deadline. Of a timeout of the caller's only the time is known that has passed: half of that.
+   * How long the operation must have run before a call that a limit ends counts as a failure, in milliseconds: half of its timeout,
+   * or a second without a timeout. The call may have spent the rest on waiting for a permit, or the invocation's deadline may have
+   * come first. For a timeout of the caller's signal only the elapsed time is known, and half of that counts.
    */
   get fairTime(): number {
     if (this.#cut?.by === 'caller' && this.hasTimedOut) return (this.#runtime.now() - this.startedAt) / 2
     return fairTimeFor(this.timeout)
   }
 
-  /** The time that it has left, in milliseconds; `Infinity`: nothing bounds it. */
+  /** The remaining time of the call, in milliseconds; `Infinity`: no limit. */
   get timeLeft(): number {
     const timeoutAt = this.timeout === false ? Number.POSITIVE_INFINITY : this.startedAt + this.timeout
     return Math.min(timeoutAt, this.deadlineAt) - this.#runtime.now()
   }
 
-  /** Whether it ran for that long. Nobody knows how much of the time a process had that was frozen. */
+  /** Whether the operation ran long enough. If the process was frozen, its running time is unknown. */
   get hadFairTime(): boolean {
     if (this.#operationStartedAt === undefined || this.#wasFrozen) return false
     return this.#runtime.now() - this.#operationStartedAt >= this.fairTime
   }
 
   /**
-   * Starts to watch the clock and the caller's signal. May cut the call at once.
+   * Starts to watch the clock and the caller's signal. May end the call at once.
    *
-   * @param clock tells when the turn is over: a timer costs more than the rest of a call, and until then none could fire
+   * @param clock tells when the turn ends. A timer costs more than the rest of a call, and cannot fire before the turn ends
    */
   start(clock?: TurnClock): void {
     const signal = this.#callerSignal
@@ -166,21 +166,21 @@ export class CallLimits extends ContextHandler implements Watched, TurnListener 
     else clock.whenOver(this)
   }
 
-  /** The turn is over in which the call began: it needs a timer if it is under way. */
+  /** The turn in which the call began has ended. A call that is still under way needs a timer. */
   turnEnded(now: number): void {
     if (this.isOver || this.timeout === false) return
     const left = this.startedAt + this.timeout - now
     this.#timer = this.#runtime.setTimeout(() => this.timeIsOver(), Math.min(this.timeout, Math.max(0, left)))
   }
 
-  /** The operation starts: now, or at an instant that is as good as now. */
+  /** The operation starts, now or at the given instant. */
   markOperationStart(at: number = this.#runtime.now()): void {
     this.#operationStartedAt = at
   }
 
   /**
-   * Waits for a step of the call, or rejects as soon as the call is cut. A step that is abandoned goes on alone: what
-   * it comes to is ignored. One step at a time.
+   * Waits for a step of the call, or rejects as soon as a limit ends the call. An abandoned step goes on, and its result is
+   * ignored. One step at a time.
    */
   race<T>(step: PromiseLike<T> | T): PromiseLike<T> | T {
     if (!this.isCuttable) return step
@@ -191,12 +191,12 @@ export class CallLimits extends ContextHandler implements Watched, TurnListener 
     })
   }
 
-  /** Its timer was late. Lambda freezes the process between invocations; within one, the process was busy. */
+  /** The timer was late: between invocations Lambda froze the process; within one, the process was busy. */
   stall(): void {
     this.#wasFrozen ||= this.deadlineAt !== Number.POSITIVE_INFINITY && this.#invocation?.hasEnded === true
   }
 
-  /** After a freeze the answer may lie in the socket: it is given the time to arrive. */
+  /** After a freeze the answer may wait in the socket, so the call gets extra time. */
   timeIsOver(): void {
     const grace = graceAfter(this.#runtime.now() - this.startedAt - (this.timeout || 0))
     if (grace > 0 && !this.#hasHadGrace) {
@@ -208,16 +208,16 @@ export class CallLimits extends ContextHandler implements Watched, TurnListener 
     }
   }
 
-  /** Calls `listener` with the error when the call is cut, at once if it has been. It takes the place of the listener before. */
+  /** Calls `listener` with the error when a limit ends the call, or at once if one has. Replaces the previous listener. */
   onCut(listener: (error: unknown) => void): void {
     this.#reject = listener
     if (this.#cut !== undefined) listener(this.#cut.error)
   }
 
   /**
-   * Cuts the call if its time is over, though its timer has not fired yet.
+   * Ends the call if its time is over, even if its timer has not fired yet.
    *
-   * @returns what has cut it, if anything did
+   * @returns the error of the limit that ended the call, if one did
    */
   cutIfOver(): { readonly error: unknown } | undefined {
     const now = this.#runtime.now()
@@ -226,17 +226,17 @@ export class CallLimits extends ContextHandler implements Watched, TurnListener 
     return this.#cut
   }
 
-  /** It waits for one of so many permits from now on. */
+  /** The call begins to wait for one of `maxConcurrent` permits. */
   waitFor(maxConcurrent: number): void {
     this.#wait = { maxConcurrent, from: this.#runtime.now(), to: undefined }
   }
 
-  /** It has waited for a permit until now. */
+  /** The call no longer waits for a permit. */
   hasWaited(): void {
     if (this.#wait !== undefined) this.#wait.to = this.#runtime.now()
   }
 
-  /** Cuts the call with a {@link CircuitTimeoutError}. */
+  /** Ends the call with a {@link CircuitTimeoutError}. */
   timeOut(reason: TimeoutReason): void {
     const end = reason === 'timeout' ? this.startedAt + (this.timeout || 0) : this.deadlineAt
     const attempted = this.#operationStartedAt !== undefined
@@ -249,14 +249,14 @@ export class CallLimits extends ContextHandler implements Watched, TurnListener 
     this.cutBy(reason, new CircuitTimeoutError(details))
   }
 
-  /** The call has ended, with this much left for a fallback. */
+  /** The call has ended. */
   end(fallbackApplies: boolean): void {
     this.isOver = true
     this.fallbackApplies = fallbackApplies
     this.dispose()
   }
 
-  /** The call has ended, however it did: lets go of timers and listeners. */
+  /** The call has ended: removes its timers and listeners. */
   dispose(): void {
     if (this.#timer !== undefined) this.#runtime.clearTimeout(this.#timer)
     if (this.#isWatched) this.#invocation?.unwatch(this)

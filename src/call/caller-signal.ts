@@ -1,12 +1,12 @@
 /**
- * The callers' signals. All calls of one signal share a listener: Node compares each new one with all that are there.
+ * The callers' signals. All calls of one signal share a listener, because Node compares each new listener with all others.
  *
  * @module
  */
 
 import type { TimeoutReason } from '../errors.ts'
 
-/** A call that a signal can cut. */
+/** A call that a signal can end. */
 interface Cuttable {
   cutBy(by: TimeoutReason | 'caller', error: unknown): void
 }
@@ -18,7 +18,7 @@ interface Listener {
 
 const listeners = new WeakMap<AbortSignal, Listener>()
 
-/** Cuts the call when the signal is aborted, until {@link leave}. The signal is not aborted yet. */
+/** Ends the call when the signal is aborted, until {@link leave}. The signal is not aborted yet. */
 export function listen(signal: AbortSignal, call: Cuttable): void {
   let listener = listeners.get(signal)
   if (listener === undefined) {
@@ -33,7 +33,7 @@ export function listen(signal: AbortSignal, call: Cuttable): void {
   listener.calls.add(call)
 }
 
-/** The call has ended. With the last one the listener goes. */
+/** The call has ended. The last call removes the listener. */
 export function leave(signal: AbortSignal, call: Cuttable): void {
   const listener = listeners.get(signal)
   if (listener?.calls.delete(call) !== true || listener.calls.size > 0) return

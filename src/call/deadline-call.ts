@@ -1,6 +1,6 @@
 /**
- * A call that only the deadline of its invocation can cut: nearly every call in Lambda. It costs less than a call with limits of
- * its own, because it keeps what it needs when it succeeds, and makes {@link CallLimits} when it is cut.
+ * A call that only the deadline of its invocation can end: nearly every call in Lambda. It costs less than a call with other
+ * limits, because it makes its {@link CallLimits} only when the deadline ends it.
  *
  * @module
  */
@@ -11,33 +11,33 @@ import type { Invocation, Watched } from './invocation.ts'
 import type { SharedContext } from './operation-context.ts'
 import { letGo } from './unread.ts'
 
-/** The side of the guard: hears how the call ended, before the caller does. */
+/** The guard of the call. It gets the outcome of the call before the caller does. */
 export interface DeadlineHost {
-  /** The part of an invocation's time that is kept back, in milliseconds. */
+  /** The time reserved before an invocation's deadline, in milliseconds. */
   readonly deadlineReserve: number
-  /** The limits of a call that began then. */
+  /** Makes the limits of a call that began at the given time. */
   limitsOf(invocation: Invocation, startedAt: number): CallLimits
   callSucceeded(call: DeadlineCall, value: unknown): void
   callFailed(call: DeadlineCall, error: unknown): void
   callWasCut(call: DeadlineCall, error: unknown, limits: CallLimits): void
 }
 
-/** It is its own node in the list of its invocation: each object less counts. */
+/** One call. It is also its own node in the list of its invocation, which saves an object. */
 export class DeadlineCall implements Watched {
   readonly invocation: Invocation
-  /** The period of the circuit in which it was admitted. */
+  /** The period of the circuit that admitted the call. */
   readonly period: number
-  /** When it began, in milliseconds since the epoch. */
+  /** When the call began, in milliseconds since the epoch. */
   readonly startedAt: number
   readonly #host: DeadlineHost
   readonly #context: SharedContext
   /** Its neighbours in the list of its invocation, which alone writes them. */
   previous: Watched | undefined = undefined
   next: Watched | undefined = undefined
-  /** The ways to the caller. Set by `start`, ended by the end of the call. */
+  /** Settles the caller's promise. Set by `start`, ended by the end of the call. */
   #resolve: ((value: never) => void) | undefined = undefined
   #reject: ((error: unknown) => void) | undefined = undefined
-  /** Made when the call is cut, or its timer is late. */
+  /** Made when the deadline ends the call, or the timer is late. */
   #limits: CallLimits | undefined = undefined
 
   constructor(host: DeadlineHost, invocation: Invocation, period: number, startedAt: number, context: SharedContext) {
@@ -59,7 +59,7 @@ export class DeadlineCall implements Watched {
     this.invocation.watch(this)
   }
 
-  /** The operation has succeeded. What it comes to after the cut is ignored. */
+  /** The operation has succeeded. A result after the deadline is ignored. */
   succeeded(value: unknown): void {
     const resolve = this.#resolve
     if (resolve === undefined) {

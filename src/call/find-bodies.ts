@@ -1,5 +1,5 @@
 /**
- * Which parts of a result are bodies: Node streams, web streams, responses, async iterables.
+ * Finds the bodies in a result: Node streams, web streams, responses, async iterables.
  *
  * @module
  */
@@ -11,13 +11,13 @@ export type WebStream = ReadableStream<unknown>
 
 export type Found = Readable | WebStream | Response | AsyncIterable<unknown>
 
-/** The value, if it is a body, or else those among its properties. */
+/** The value, if it is a body; otherwise the bodies among its properties. */
 export function* bodiesOf(value: unknown): Generator<Found> {
   if (isBody(value)) yield value
   else for (const key of keysOf(value)) if (isBody(read(value, key))) yield read(value, key) as Found
 }
 
-/** The names of its own data; an accessor is not asked. */
+/** The names of own data properties. Accessors are not called. */
 export function keysOf(value: unknown): string[] {
   if (typeof value !== 'object' || value === null) return []
   return Object.keys(value).filter((key) => Object.getOwnPropertyDescriptor(value, key)?.get === undefined)
@@ -28,8 +28,8 @@ export function isBody(value: unknown): value is Found {
 }
 
 /**
- * The stream that is read: that of a response is a Node stream in node-fetch. The body of undici's `request` is one, though it
- * can be read like a response.
+ * The stream to watch. In node-fetch the body of a response is a Node stream. The body of undici's `request` is also a Node stream,
+ * although it has the methods of a response.
  */
 export function streamOf(value: unknown): Readable | WebStream | undefined {
   const isResponse = !isStream(value) && typeof read(value, 'arrayBuffer') === 'function'
@@ -41,7 +41,7 @@ function isStream(value: unknown): value is Readable | WebStream {
   return isNodeStream(value) || isWebStream(value)
 }
 
-/** Requests have a `pipe`, too, but no `read`. */
+/** Requests also have a `pipe`, but no `read`. */
 export function isNodeStream(value: unknown): value is Readable {
   return ['pipe', 'on', 'read'].every((method) => typeof read(value, method) === 'function')
 }
@@ -58,7 +58,7 @@ export function isBeingRead(stream: Readable): boolean {
   return stream.readableFlowing === true || stream.readableDidRead || stream.listenerCount('readable') > 0
 }
 
-/** A stream that nobody listens to would end the process with the error. */
+/** Adds a listener: an error of a stream without one would end the process. */
 export function destroy(stream: Readable, error?: Error): void {
   stream.once('error', ignore)
   stream.destroy(error)

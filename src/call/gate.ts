@@ -1,5 +1,5 @@
 /**
- * The admission of calls to one service: whether the circuit lets a call pass, and what the call has to wait for.
+ * Admits calls to one service: asks the circuit, and makes calls wait for the store, a permit or a probe's lease.
  *
  * @module
  */
@@ -19,13 +19,13 @@ import { SharedPermit } from './shared-permit.ts'
 
 export /** The things that a call holds while it runs. */
 interface Admission {
-  /** The period of the circuit in which it was admitted; `undefined`: its outcome counts for nothing. */
+  /** The period of the circuit that admitted the call; `undefined`: its outcome is not counted. */
   readonly period: number | undefined
-  /** When it was admitted, in milliseconds since the epoch. */
+  /** When the call was admitted, in milliseconds since the epoch. */
   readonly at: number
   readonly lease: ProbeLease | undefined
   readonly permit: Permit | undefined
-  /** What the same call holds of the service's own circuit, where the circuit is that of a key. */
+  /** For a circuit of a key: the same call's admission by the service's own circuit. */
   readonly above?: Admission | undefined
 }
 
@@ -37,11 +37,11 @@ export interface Above {
 
 export const passThrough: Admission = { period: undefined, at: 0, lease: undefined, permit: undefined }
 
-/** How long a probe's lease lasts where neither a timeout nor a Lambda deadline bounds it, in milliseconds. */
+/** How long a probe's lease lasts without a timeout and a Lambda deadline, in milliseconds. */
 const unboundedLease = 30_000
-/** The time to store how a probe ended, after the timeout of its call, in milliseconds. */
+/** The extra time of a lease after the timeout of its call, to store the outcome of the probe, in milliseconds. */
 const settlingTime = 5_000
-/** With `cacheTtl: 0` the state is read in every invocation, and in one that is longer than this also within it. */
+/** With `cacheTtl: 0` every invocation reads the state. An invocation that is longer than this reads it again, in milliseconds. */
 const longInvocation = 1_000
 
 export class Gate {
@@ -56,13 +56,13 @@ export class Gate {
   #lender: SharedPermit | undefined
   /** Whether every call may lend its permit. Set by `#shareAll`. */
   #sharesAll = false
-  /** Whether calls within others have been met. Set when one of them is lent a permit. */
+  /** Whether calls within other calls have occurred. Set when such a call borrows a permit. */
   #hasNested = false
 
   /**
    * @param load reads the circuit, together with others that are due; never rejects
-   * @param above passes each call, too
-   * @param onSharing is told when from now on no call may pass by `admitAtOnce`
+   * @param above the guard of the whole service, which also admits each call
+   * @param onSharing called when no further call may pass by `admitAtOnce`
    */
   constructor(
     circuit: Circuit,
@@ -82,7 +82,7 @@ export class Gate {
     this.#onSharing = onSharing
   }
 
-  /** The way of nearly every call: nothing to wait for. `undefined`: there is. A verdict: it is refused. */
+  /** The path of nearly every call, which has nothing to wait for. `undefined`: the call has to wait. A verdict: the call is refused. */
   admitAtOnce(invocation: Invocation | undefined, now: number): Admission | Exclude<Verdict, 'pass'> | undefined {
     const circuit = this.#circuit
     const sync = this.#sync
@@ -102,7 +102,7 @@ export class Gate {
     return this.#permits.tryAcquire() ? this.#lendable(this.#permits) : undefined
   }
 
-  /** The permit that was taken, as one that can be lent where that is called for: see {@link SharedPermit}. */
+  /** The permit that was taken. If calls within calls occur, it can be lent: see {@link SharedPermit}. */
   #lendable(permit: Permit): Permit {
     const isCalledFor = this.#permits.isExhausted && this.#lender?.isOver !== false
     if (!isCalledFor && !this.#sharesAll) return permit
@@ -113,7 +113,7 @@ export class Gate {
     return this.#lender
   }
 
-  /** Takes a permit where no call waits for one, and tells of it if it would have had to. */
+  /** Takes a permit without waiting. Warns if the call would have had to wait. */
   #overdraw(): Permit {
     const { service, settings } = this.#circuit
     if (!this.#permits.overdraw()) warnOfCrowd(service, settings.maxConcurrent)
@@ -125,12 +125,12 @@ export class Gate {
     this.#onSharing()
   }
 
-  /** Whether a call may have been held up by others within it, which wait for permits: that says nothing of the service. */
+  /** Whether calls within a call may have delayed it by waiting for permits. Such a delay is not a failure of the service. */
   isHeldUp(permit: Permit | undefined): boolean {
     return permit instanceof SharedPermit ? permit.isAwaited : this.#hasNested && this.#permits.waiting > 0
   }
 
-  /** A call begins: the period that it has to remember. */
+  /** Begins a call. Returns the period of the circuit. */
   #started(now: number, invocation: Invocation | undefined): number {
     const circuit = this.#circuit
     const sync = this.#sync
@@ -140,7 +140,7 @@ export class Gate {
     return period
   }
 
-  /** Within an invocation `before` has read the circuits that were stale; later only those that have become so. */
+  /** In an invocation `before` has read the stale circuits. Later only circuits that have become stale are read. */
   isStale(now: number, invocation: Invocation | undefined): boolean {
     const circuit = this.#circuit
     const sync = this.#sync
@@ -149,9 +149,9 @@ export class Gate {
   }
 
   /**
-   * The way of a call that has to wait for something.
+   * The path of a call that has to wait.
    *
-   * @param hasDrawn whether the lot of a ramp is drawn: where the state was known, `admitAtOnce` has done so, once
+   * @param hasDrawn whether the random draw of a ramp is done: `admitAtOnce` does it once if the state is known
    */
   async admit(invocation: Invocation | undefined, limits: CallLimits, hasDrawn: boolean): Promise<Admission> {
     const circuit = this.#circuit
@@ -170,15 +170,15 @@ export class Gate {
         const now = this.#runtime.now()
         const verdict = circuit.admit(now)
         const isAdmitted = verdict === 'pass' || verdict === 'claim' || (verdict === 'ramping' && hasDrawn)
-        // A refusal never queues.
+        // A refused call does not wait for a permit.
         if (!isAdmitted) throw circuit.refusal(verdict, now)
         permit = this.#takePermit() ?? (await this.#waitForPermit(limits))
-        // The permit may come from a call that was cut in this turn, in which this one's time is over too.
+        // The permit may come from a call that a limit has ended in this turn. The time of this call may end in the same turn.
         const cut = limits.cutIfOver()
         if (cut !== undefined) throw cut.error
       }
       above = await this.#above?.admitBelow(invocation, limits)
-      // A permit may have been waited for: the circuit of this moment decides.
+      // The call may have waited for a permit, so the present state of the circuit decides.
       let verdict = circuit.admit(this.#runtime.now())
       if (verdict === 'ramping') verdict = 'pass'
       let lease: ProbeLease | undefined
@@ -230,12 +230,12 @@ export class Gate {
     const callTime = limits.timeout === false ? Number.POSITIVE_INFINITY : limits.timeout + settlingTime
     const longest = Math.min(timeLeft, callTime)
     const duration = Number.isFinite(longest) ? longest : unboundedLease
-    // Half of its time: a lease that is never granted in time would keep the circuit open for ever.
+    // Half of its time: if no lease were granted in time, the circuit would stay open for ever.
     const claiming = this.#sync.claim(duration, invocation?.requestId, limits.timeLeft / 2)
     try {
       return await limits.race(claiming)
     } catch (error) {
-      // The call was cut while it waited: the lease, if it comes, is given back.
+      // A limit ended the call while it waited. If the lease still arrives, it is given back.
       claiming.then((lease) => {
         if (lease === undefined) return
         this.#circuit.probeEnded(lease, 'release', this.#runtime.now(), undefined, undefined)

@@ -1,5 +1,5 @@
 /**
- * Makes the guards of a breaker: those of its services up front, and those of keys when they are first called.
+ * Makes the guards of a breaker: the guards of services up front, and the guard of a key at its first call.
  *
  * @module
  */
@@ -27,7 +27,7 @@ export interface GuardWorld {
   readonly load: (sync: Synchronizer) => Promise<void>
 }
 
-/** The circuit of a key; without any of it, that of the service. */
+/** Names the circuit of a key. Without a name it is the circuit of the service. */
 interface CircuitOfKey {
   readonly storageKey?: string
   readonly key?: string
@@ -35,7 +35,7 @@ interface CircuitOfKey {
   readonly parent?: Guard | undefined
 }
 
-/** Keys have permits each: a service as a whole that has keys, and keys that share a circuit, have as many as they want. */
+/** Each key has its own permits. The service as a whole, and keys that share a circuit, have no limit. */
 export function makeGuard(
   world: GuardWorld,
   service: string,

@@ -1,10 +1,10 @@
 /**
- * The guard of one service: has a call admitted, runs its operation within its limits, and tells the circuit how it ended.
+ * The guard of one service: admits a call, runs its operation within its limits, and reports the outcome to the circuit.
  *
- * Nothing in here is `async` that need not be: each turn of a promise costs as much as all the rest.
+ * A function in this file is `async` only if it must be: each turn of a promise costs as much as the rest of a call.
  *
- * The file is longer than it should be. It has a short way for the calls of a healthy circuit, one for those that only the
- * deadline can cut, and one for all others. They end alike, so that they stay together.
+ * The file is long because it has three paths: for calls of a healthy circuit without limits, for calls that only the deadline can
+ * end, and for all other calls. The paths share how calls end, so they stay in one file.
  *
  * @module
  */
@@ -37,7 +37,7 @@ import { bodies, letGo, loadBodies } from './unread.ts'
 /** The reactions to the ends of operations. */
 interface Reactions {
   readonly period: number
-  /** The number of the clock's reading when they began; 0: nobody wants to know. */
+  /** The number of the clock's reading when the calls began; 0: no subscriber needs it. */
   readonly reading: number
   readonly invocation: Invocation | undefined
   readonly succeeded: (value: unknown) => unknown
@@ -58,24 +58,24 @@ export class Guard implements DeadlineHost {
   readonly circuit: Circuit
   readonly sync: Synchronizer
   readonly permits: Semaphore
-  /** The guard of the service as a whole, where this is the guard of a key; every call passes both. */
+  /** For the guard of a key: the guard of the service as a whole. Every call passes both. */
   readonly parent: Guard | undefined
   /** As in the settings, in milliseconds. */
   readonly deadlineReserve: number
   readonly #runtime: Runtime
   readonly #clock: TurnClock
-  /** Whether a call without options has no limits but permits, so that a success teaches nothing. Ended by the gate. */
+  /** Whether a call without options has no limit except permits, so that its success changes nothing. Ended by the gate. */
   #isPlain: boolean
   readonly #gate: Gate
   readonly #unbound: UnboundCalls
-  /** The last reading of the clock, and the invocation, for which nothing is to be done before a call. Written by `#isReady`. */
+  /** The last reading of the clock, and the invocation, that need no work before a call. Written by `#isReady`. */
   #readyAt = -1
   #readyFor: Invocation | undefined
-  /** The time of that reading. It is undefined at first, so that V8 makes one object of it for all calls, and not one for each. */
+  /** The time of the last reading. It starts as undefined, so that V8 makes one object for all calls and not one for each. */
   #readySince!: number
-  /** What hears how calls end that both circuits have admitted in a period of the service's own. Written by `#hostWith`. */
+  /** The host of calls that both circuits have admitted in one period of the service's own circuit. Written by `#hostWith`. */
   #both: (DeadlineHost & { readonly period: number }) | undefined
-  /** The last reactions of calls that nothing could cut. Written by `#runPlain`. */
+  /** The last reactions of calls without a limit. Written by `#runPlain`. */
   #reactions: Reactions | undefined
   /** The context of the next call without limits of its own. Written by `#contextFor`. */
   #context = new SharedContext(undefined)
@@ -112,7 +112,7 @@ export class Guard implements DeadlineHost {
     invocation: Invocation | undefined,
   ): Promise<T | F> {
     const { circuit } = this
-    // The way of nearly every call. It is kept short, so that the compiler makes one piece of it.
+    // The path of nearly every call. It is short so that V8 can inline it.
     if (given === undefined && this.#isPlain && circuit.isQuiet && typeof operation === 'function') {
       const reading = this.#clock.reading()
       const isKnown = reading === this.#readyAt && invocation === this.#readyFor
@@ -125,7 +125,7 @@ export class Guard implements DeadlineHost {
     return this.#callWith(operation, given ?? noOptions, invocation)
   }
 
-  /** The same for a key whose service is guarded as a whole, too: nearly every call finds both circuits quiet. */
+  /** The same for a key whose service also has a circuit: nearly every call finds both circuits closed and without a suspicion. */
   callBoth<T, F>(
     parent: Guard,
     operation: Operation<T>,
@@ -145,10 +145,10 @@ export class Guard implements DeadlineHost {
     return this.#callWith(operation, given ?? noOptions, invocation)
   }
 
-  /** A call that nothing can cut. Calls of one period and invocation end alike: they share their reactions. */
+  /** A call without a limit. Calls of one period and invocation end in the same way, so they share their reactions. */
   #runPlain<T>(operation: Operation<T>, invocation: Invocation | undefined): Promise<T> {
     const { period } = this.circuit
-    // Where somebody wants to know how long they took, they also have to begin in the same turn.
+    // If a subscriber needs their durations, they must also begin in the same turn.
     const reading = callChannel.hasSubscribers ? this.#readyAt : 0
     let reactions = this.#reactions
     if (reactions?.period !== period || reactions.invocation !== invocation || reactions.reading !== reading) {
@@ -160,7 +160,7 @@ export class Guard implements DeadlineHost {
     return react(begin(operation, this.#contextFor(invocation).context), reactions.succeeded, reactions.failed)
   }
 
-  /** A call that its invocation's deadline can cut, and nothing else. */
+  /** A call that only its invocation's deadline can end. */
   #runUntilDeadline<T>(operation: Operation<T>, invocation: Invocation, host: DeadlineHost): Promise<T> {
     const shared = this.#contextFor(invocation)
     const call = new DeadlineCall(host, invocation, this.circuit.period, this.#readySince, shared)
@@ -191,7 +191,7 @@ export class Guard implements DeadlineHost {
     const signal = options.signal ?? undefined
     const fallback = options.fallback ?? undefined
     const until = options.until ?? undefined
-    // The code is there before the operation begins: a stream may fail in the turn in which it is handed out.
+    // Loads the code before the operation begins: a stream may fail in the turn in which the operation returns it.
     if (until !== undefined && bodies === undefined) {
       return loadBodies().then(() => this.#callWith(operation, options, invocation))
     }
@@ -229,13 +229,13 @@ export class Guard implements DeadlineHost {
     if (hasOwnClock(this.#runtime)) warnOfSeconds(this.circuit.service, timeout)
   }
 
-  /** The answer to what is no call: the mistake is not the service's, and no fallback hides it. */
+  /** Refuses an invalid call. The mistake does not count against the service, and no fallback hides it. */
   async #refuseCall(operation: unknown, options: unknown): Promise<never> {
     const { refuseCall } = await import('./wrong-call.ts')
     return refuseCall(this.circuit, operation, options)
   }
 
-  /** The service as a whole admits a call that the key has admitted; else the key gets back what the call holds. */
+  /** Asks the service as a whole to admit a call that the key has admitted. If it refuses, the key gets its permit and lease back. */
   #admitAbove(
     parent: Guard,
     admission: Admission,
@@ -254,19 +254,19 @@ export class Guard implements DeadlineHost {
     return this.#gate.admit(invocation, limits, false)
   }
 
-  /** A call of one of its keys was not admitted after all. */
+  /** A call of one of its keys was refused later. */
   releaseBelow(admission: Admission, invocation: Invocation | undefined): void {
     this.#settle(admission, 'ignore', undefined, invocation)
   }
 
-  /** The answer to a call that the circuit refuses. */
+  /** Refuses a call, or runs its fallback. */
   #refuse<F>(
     verdict: Exclude<Verdict, 'pass'>,
     now: number,
     fallback: ((error: unknown) => PromiseLike<F> | F) | undefined,
     invocation: Invocation | undefined,
   ): Promise<F> {
-    // Reject one turn later: Node tracks rejections without a handler, which costs more than the refusal.
+    // Reject one turn later: Node tracks rejections without a handler, and tracking costs more than the refusal.
     const refused = settled.then((): never => {
       const error = this.circuit.refusal(verdict, now)
       tellRefusal(this.circuit, error, invocation?.requestId, fallback !== undefined)
@@ -297,7 +297,7 @@ export class Guard implements DeadlineHost {
       error = thrown
       replaced = read(thrown, 'response')
     }
-    // A fallback that takes nothing cannot read the body, and may need its connection.
+    // A fallback without parameters cannot read the body, and may need its connection.
     if (fallback.length === 0) letGo(replaced)
     let answer: F | undefined
     try {
@@ -318,7 +318,7 @@ export class Guard implements DeadlineHost {
     return react(this.#begin(operation, this.#contextFor(invocation).context, admission, false), succeeded, failed)
   }
 
-  /** The reactions to the end of an operation that nothing can cut. */
+  /** The reactions to the end of an operation without a limit. */
   #reactionsTo<T, F>(
     options: CallOptions<T, F>,
     invocation: Invocation | undefined,
@@ -336,7 +336,7 @@ export class Guard implements DeadlineHost {
     }
   }
 
-  /** Runs the operation of a call that ends when it is cut, whatever the operation does then. */
+  /** Runs the operation of a call with limits. When a limit ends the call, the operation may still go on. */
   #runBound<T, F>(
     operation: Operation<T>,
     options: CallOptions<T, F>,
@@ -344,7 +344,7 @@ export class Guard implements DeadlineHost {
     admission: Admission,
     limits: CallLimits,
   ): Promise<T> {
-    // It may have been cut in the turn in which it got what it waited for.
+    // A limit may have ended the call in the turn in which its wait ended.
     if (limits.cut !== undefined) return this.#giveUp(limits.cut.error, options, invocation, admission, limits)
     return new Promise<T>((resolve, reject) => {
       const succeeded = (value: T): void => {
@@ -378,7 +378,7 @@ export class Guard implements DeadlineHost {
     })
   }
 
-  /** The reaction to the end of a body. It has a scope of its own, in which nothing keeps the body alive. */
+  /** The reaction to the end of a body. Its separate scope keeps no reference to the body. */
   #bodyEnded<T, F>(
     options: CallOptions<T, F>,
     invocation: Invocation | undefined,
@@ -393,7 +393,7 @@ export class Guard implements DeadlineHost {
     }
   }
 
-  /** Starts the operation of a call that may lend its permit, and may run for ever. */
+  /** Starts the operation of a call that may lend its permit. A call without a limit is watched. */
   #begin<T>(operation: Operation<T>, context: OperationContext, admission: Admission, isBound: boolean): Promise<T> {
     const { permit } = admission
     const running = permit instanceof SharedPermit ? permit.run(begin, operation, context) : begin(operation, context)
@@ -440,7 +440,7 @@ export class Guard implements DeadlineHost {
     return isHeldUp ? 'ignore' : this.#judgeBoundError(noOptions, error, limits, call.invocation)
   }
 
-  /** Hears how calls end that both circuits have admitted in their present periods. */
+  /** The host of calls that both circuits have admitted in their present periods. */
   #hostWith(parent: Guard): DeadlineHost {
     const { period } = parent.circuit
     if (this.#both?.period === period) return this.#both
@@ -484,7 +484,7 @@ export class Guard implements DeadlineHost {
     else this.#settle({ period, at: startedAt, lease: undefined, permit: this.permits }, outcome, evidence, invocation)
   }
 
-  /** Whether the circuit was read and need not be read again, the deadline has not come, and no sample is to be taken. */
+  /** Whether the circuit needs no read, the deadline has not passed, and no sample is due. */
   #isReady(reading: number, invocation: Invocation | undefined): boolean {
     const now = this.#clock.at
     if (invocation !== undefined && invocation.endsAt - this.deadlineReserve <= now) return false
@@ -509,7 +509,7 @@ export class Guard implements DeadlineHost {
     return judgeError(service, options.isBreakableError ?? settings.isBreakableError, error)
   }
 
-  /** The same for a call that may have been cut. */
+  /** The judgement of an error of a call that a limit may have ended. */
   #judgeBoundError<T, F>(
     options: CallOptions<T, F>,
     error: unknown,
@@ -523,7 +523,7 @@ export class Guard implements DeadlineHost {
       }
       return 'ignore'
     }
-    // A signal of the caller's that aborts when the deadline is due, as Middy's early timeout does, means the deadline.
+    // If the caller's signal aborts at the deadline, as Middy's early timeout does, the deadline has ended the call.
     const isDeadlineDue = limits.deadlineAt - this.#runtime.now() <= deadlineTolerance
     if (abortedByCaller(error, options.signal)) return isDeadlineDue && limits.hadFairTime ? 'failure' : 'ignore'
     return this.judgeError(options, error)
@@ -538,7 +538,7 @@ export class Guard implements DeadlineHost {
     options?: CallOptions<T, F>,
     limits?: CallLimits,
   ): void {
-    // Nobody has read the clock for a call that began before anybody subscribed, nor for one that passes straight through.
+    // The start is unknown for a call that began before the first subscription, or that `mode: 'off'` let through.
     if (admission.at !== 0 && callChannel.hasSubscribers) {
       const isReplaced = limits?.fallbackApplies === true && options?.fallback != null
       this.#tell(admission.at, outcome, evidence, invocation, isReplaced)
@@ -559,7 +559,7 @@ export class Guard implements DeadlineHost {
     tellCall(this.circuit, isSlow ? 'failure' : outcome, failure, duration, invocation?.requestId, isReplaced)
   }
 
-  /** Gives everything back once, and lets the circuit learn. */
+  /** Gives permits and leases back once, and reports the outcome to the circuit. */
   #settle(admission: Admission, outcome: Outcome, evidence: unknown, invocation: Invocation | undefined): void {
     admission.permit?.release()
     if (this.parent !== undefined) this.#settleAbove(this.parent, admission, outcome, evidence, invocation)
@@ -582,20 +582,20 @@ export class Guard implements DeadlineHost {
   }
 
   /**
-   * Whether a failure says something of the service as a whole. That a key goes on failing does not: one dead tenant would open
-   * the circuit of all. The failure of a probe of that circuit always does.
+   * Whether a failure counts for the service as a whole. Further failures of a failing key do not count: one dead tenant would open
+   * the circuit of all. The failure of a probe of the service's own circuit always counts.
    */
   #isNews({ lease }: Admission, above: Admission): boolean {
     return above.lease !== undefined || (lease === undefined && !this.circuit.isFailingAt(this.#runtime.now()))
   }
 
-  /** Whether a success leaves nothing to learn. */
+  /** Whether a success changes nothing for the circuit. */
   #changesNothing({ period, lease }: Admission): boolean {
     const { isQuiet, settings } = this.circuit
     return isQuiet && lease === undefined && period === this.circuit.period && settings.slowCallThreshold === false
   }
 
-  /** Tells the circuit how the call ended. */
+  /** Reports the outcome of the call to the circuit. */
   #learn(
     { period, at, lease }: Admission,
     given: Outcome,
@@ -643,7 +643,7 @@ function begin<T>(operation: Operation<T>, context: OperationContext): Promise<T
   }
 }
 
-/** Attaches like `await`: also to a promise that has a `then` of its own. The compiler makes its own code of a plain `.then`. */
+/** Attaches reactions like `await`, also to a promise with a `then` of its own. V8 optimises a plain `.then`. */
 function react<T>(
   promise: Promise<unknown>,
   succeeded: (value: unknown) => unknown,

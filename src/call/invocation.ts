@@ -10,9 +10,9 @@ import { type TurnClock, type TurnListener, turnClockOf } from './turn-clock.ts'
 
 /** The part of a Lambda context that tells how much time is left. */
 export interface TimeSource {
-  /** How much time is left, in milliseconds. Absent: there is no deadline. */
+  /** Returns the remaining time, in milliseconds. Absent: there is no deadline. */
   getRemainingTimeInMillis?: (() => number) | undefined
-  /** The contexts of durable functions keep Lambda's own context here, Middy's too. */
+  /** The contexts of durable functions, also Middy's, keep Lambda's own context here. */
   readonly lambdaContext?:
     | { getRemainingTimeInMillis?: (() => number) | undefined; readonly awsRequestId?: string | undefined }
     | undefined
@@ -22,7 +22,7 @@ export interface TimeSource {
 
 /** A call in the list of its invocation, which alone writes its place there. */
 export interface Watched {
-  /** When the invocation's time for this call is over, in milliseconds since the epoch. */
+  /** When the invocation's time for this call ends, in milliseconds since the epoch. */
   readonly deadlineAt: number
   previous: Watched | undefined
   next: Watched | undefined
@@ -32,36 +32,36 @@ export interface Watched {
   timeOut(reason: TimeoutReason): void
 }
 
-/** The bodies that a call has handed out, and that are not over. */
+/** The bodies that a call has returned and that have not ended. */
 export interface HandedOut {
-  /** @param response the handler's, which may hand a body on */
+  /** @param response the handler's response, which may contain a body */
   invocationEnded(response: unknown): void
 }
 
 /** @internal One Lambda invocation: its request id and its deadline, with one timer for all of its calls. */
 export class Invocation implements TurnListener {
   readonly requestId: string | undefined
-  /** Whether it is one of a durable function, which may be suspended after any call: nothing of ours runs then. */
+  /** Whether the invocation belongs to a durable function. It may be suspended after any call, and then no code of the breaker runs. */
   readonly isDurable: boolean
   readonly startedAt: number
-  /** Whether anybody knows when Lambda kills the process. */
+  /** Whether the deadline is known. */
   readonly hasDeadline: boolean
-  /** The bodies that its calls have handed out. Made by the first, written by them. */
+  /** The bodies that its calls have returned. Made by the first such call, written by all. */
   bodies: Set<HandedOut> | undefined
   readonly #runtime: Runtime
   readonly #endsAt: number
-  /** The calls that are under way, as a list that each of them can leave at once: a `Set` would cost half of a call. */
+  /** The calls that are under way, as a linked list. A `Set` would cost half of a call. */
   #first: Watched | undefined
   #hasEnded = false
-  /** Finds the key of calls that name none. Given by the middleware. */
+  /** Finds the key of calls that name none. Set by the middleware. */
   #keyBy: (() => unknown) | undefined
   #timer: TimerHandle | undefined
   #timerAt = Number.POSITIVE_INFINITY
   /** Looked up when the timer is set. */
   #clock: TurnClock | undefined
-  /** Whether the timer is let go of when the turn ends. Written by `unwatch`, ended by `turnEnded`. */
+  /** Whether the timer stops holding the process when the turn ends. Written by `unwatch`, ended by `turnEnded`. */
   #rests = false
-  /** Whether the timer was late and this is the time that it gives. */
+  /** Whether the timer was late and now grants extra time. */
   #isGrace = false
 
   constructor(context: TimeSource, runtime: Runtime, keyBy?: () => unknown) {
@@ -83,16 +83,16 @@ export class Invocation implements TurnListener {
 
   /** The time that is left, in milliseconds; `Infinity` if there is no deadline. */
   timeLeft(): number {
-    // A clock that has stepped back gives no more time than there was at first.
+    // If the clock has stepped back, the remaining time is at most the time at the beginning.
     return this.#endsAt - Math.max(this.startedAt, this.#runtime.now())
   }
 
-  /** When Lambda kills the process, in milliseconds since the epoch; `Infinity` if nobody knows. */
+  /** When Lambda kills the process, in milliseconds since the epoch; `Infinity`: unknown. */
   get endsAt(): number {
     return this.#endsAt
   }
 
-  /** The invocation's timer cuts this call at its deadline. */
+  /** Lets the invocation's timer end this call at its deadline. */
   watch(call: Watched): void {
     const first = this.#first
     call.next = first
@@ -113,24 +113,24 @@ export class Invocation implements TurnListener {
     if (this.#first !== undefined) return
     if (this.#hasEnded) this.#clear()
     else if (!this.#rests && this.#clock !== undefined) {
-      // To let a timer go and to take it again costs a tenth of a call: once in a turn is enough.
+      // To release a timer and to hold it again costs a tenth of a call: once in a turn is enough.
       this.#rests = true
       this.#clock.whenOver(this)
     }
   }
 
-  /** The timer is kept for the next call, but is not what holds the process. */
+  /** Keeps the timer for the next call, but lets the process end. */
   turnEnded(): void {
     this.#rests = false
     if (this.#first === undefined) this.#timer?.unref?.()
   }
 
-  /** Whether it has ended: from then on Lambda may freeze the process. */
+  /** Whether the invocation has ended. From then on Lambda may freeze the process. */
   get hasEnded(): boolean {
     return this.#hasEnded
   }
 
-  /** The invocation has ended with this response; calls that nobody awaits are still cut at the deadline. */
+  /** The invocation has ended with this response. The deadline still ends calls that nobody awaits. */
   end(response?: unknown): void {
     this.#hasEnded = true
     for (const body of this.bodies ?? []) body.invocationEnded(response)
@@ -152,7 +152,7 @@ export class Invocation implements TurnListener {
   }
 
   #cutDue(): void {
-    // The clock may have stepped back; timers run by one that does not.
+    // The clock may have stepped back. Timers run by a monotonic clock.
     const now = Math.max(this.#timerAt, this.#runtime.now())
     const grace = this.#isGrace ? 0 : graceAfter(now - this.#timerAt)
     this.#clear()
@@ -165,7 +165,7 @@ export class Invocation implements TurnListener {
       this.#isGrace = true
       return
     }
-    // A call that is cut leaves the list, and what listens to its signal may begin and end others.
+    // A call that ends leaves the list, and a listener of its signal may begin and end other calls.
     const calls: Watched[] = []
     for (let call = this.#first; call !== undefined; call = call.next) calls.push(call)
     for (const call of calls) if (call.deadlineAt <= now) call.timeOut('deadline')
@@ -177,14 +177,14 @@ export class Invocation implements TurnListener {
   }
 }
 
-/** `Infinity` without a usable answer, as in tests and containers. */
+/** The remaining time; `Infinity` without a usable answer, as in tests and containers. */
 function remainingTime(context: TimeSource): number {
   const source = typeof context.getRemainingTimeInMillis === 'function' ? context : context.lambdaContext
   let remaining: unknown
   try {
     remaining = source?.getRemainingTimeInMillis?.()
   } catch {
-    // A stand-in for Lambda's context may be anything.
+    // A replacement of Lambda's context may throw.
   }
   return typeof remaining === 'number' && !Number.isNaN(remaining) ? remaining : Number.POSITIVE_INFINITY
 }

@@ -1,8 +1,8 @@
 /**
- * What the end of a call is to the circuit: the classifier's answer, or the default where it has none.
+ * Classifies the end of a call: by the classifier, or by the default if the classifier gives no valid answer.
  *
- * A classifier is the user's code. It may be asynchronous by mistake, it may throw on an error that it did not expect, and it
- * may return anything: none of that reaches the caller, and none of it switches the circuit off.
+ * A classifier is the user's code. It may be asynchronous by mistake, throw on an unexpected error, or return any value. None of
+ * these mistakes reaches the caller or switches the circuit off.
  *
  * @module
  */
@@ -36,7 +36,7 @@ export function judgeError(service: string, classify: Classifier<unknown>, error
     : judge(service, 'isBreakableError', classify, error, outcomeOfError, 'ignore')
 }
 
-/** @param excused the outcome where the classifier says that it is no failure, and the default that it is one */
+/** @param excused the outcome if the classifier answers `false` but the default would count a failure */
 function judge<V>(
   service: string,
   setting: Setting,

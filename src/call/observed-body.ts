@@ -1,12 +1,11 @@
 /**
- * One body that is observed while its reader reads it.
+ * Observes one body while its reader reads it.
  *
- * A Node stream is observed by its events. An async iterable is, too: its iterator gets methods that look on. A web stream shows
- * nothing of what becomes of it, so that its reader gets another one, which passes on what it is asked for; a `Response` stays the
- * same object, whose methods read that other stream.
+ * A Node stream is observed by its events, an async iterable by wrapped methods of its iterator. A web stream has no events, so its
+ * reader gets a second stream that passes the chunks on. A `Response` stays the same object, and its methods read the second stream.
  *
- * Nothing in here keeps a body alive that its reader has forgotten: the call, which timers and the invocation hold, knows it by
- * weak references only. When it is collected, it has been dropped.
+ * This code keeps no body alive that its reader has dropped: timers and the invocation hold the call, and the call holds only weak
+ * references to its body. A collected body counts as dropped.
  *
  * @module
  */
@@ -16,7 +15,7 @@ import type { Readable, Writable } from 'node:stream'
 import { read } from '../failures/causes.ts'
 import { destroy, ignore, isBeingRead, keysOf, type WebStream } from './find-bodies.ts'
 
-/** How a body came to its end: it was read to the end, its reader has left it, or it failed. */
+/** How a body ended: it was read to the end, its reader left it, or it failed. */
 export type Ending = 'consumed' | 'dropped' | 'failed'
 
 /** The bodies of one call. */
@@ -25,7 +24,7 @@ export interface Consumption {
   bodyEnded(body: Body, ending: Ending, error: unknown): void
 }
 
-/** One body, which it knows by weak references only. */
+/** One body, held by weak references only. */
 export abstract class Body {
   readonly #consumption: Consumption
 
@@ -34,13 +33,13 @@ export abstract class Body {
     consumption.add(this)
   }
 
-  /** Whether its reader waits for the service. */
+  /** Whether the reader waits for data from the service. */
   abstract get isAwaited(): boolean
 
-  /** Its reader gets this error. */
+  /** Fails the body: its reader gets this error. */
   abstract cut(error: unknown): void
 
-  /** Nobody has it any more. */
+  /** The body was collected. */
   collected(): void {
     this.ended('dropped')
   }
@@ -56,7 +55,7 @@ const registry = new FinalizationRegistry<Body>((body) => body.collected())
 
 class NodeBody extends Body {
   readonly #stream: WeakRef<Readable>
-  /** The streams that it has been piped into. */
+  /** The streams that the body was piped into. */
   readonly #destinations = new Set<WeakRef<Writable>>()
 
   constructor(consumption: Consumption, stream: Readable) {
@@ -78,7 +77,7 @@ class NodeBody extends Body {
     this.#destinations.add(new WeakRef(destination))
   }
 
-  /** The stream says why it was destroyed, but not by whom. */
+  /** The stream tells why it was destroyed, but not who destroyed it. */
   closed(error: unknown): void {
     const request: unknown = read(this.#stream.deref(), 'req')
     const wasLeft =
@@ -97,7 +96,7 @@ export function watchNodeStream(stream: Readable, consumption: Consumption): voi
   registry.register(stream, body)
   stream.once('end', () => body.ended('consumed'))
   stream.once('close', () => body.closed(stream.errored))
-  // A listener of `error` would keep the process from ending where nobody else listens.
+  // A listener of `error` would hide the error if there is no other listener.
   stream.once(errorMonitor, (error) => body.closed(error))
   const { pipe } = stream
   const observedPipe: Readable['pipe'] = (destination, options) => {
@@ -115,7 +114,7 @@ export class WebBody extends Body {
   readonly #reader: ReadableStreamDefaultReader<unknown>
   readonly #type: 'bytes' | undefined
   #controller: WeakRef<Controller> | undefined
-  /** Whether the other stream was asked for a chunk. Written by `#pull`. */
+  /** Whether the reader's stream was asked for a chunk. Written by `#pull`. */
   isAwaited = false
 
   constructor(consumption: Consumption, source: WebStream) {
@@ -124,7 +123,7 @@ export class WebBody extends Body {
     this.#reader = source.getReader()
   }
 
-  /** The stream for the reader. It asks the source when it is asked, and keeps nothing. */
+  /** The stream for the reader. It reads from the source on demand and buffers nothing. */
   stream(): WebStream {
     const source = {
       type: this.#type,
@@ -177,7 +176,7 @@ export class WebBody extends Body {
   }
 }
 
-/** Nothing else tells a stream of bytes. */
+/** Tells whether it is a stream of bytes. There is no other way to find out. */
 function typeOf(stream: WebStream): 'bytes' | undefined {
   try {
     stream.getReader({ mode: 'byob' }).releaseLock()
@@ -191,10 +190,10 @@ const readingMethods = ['arrayBuffer', 'blob', 'bytes', 'formData', 'json', 'tex
 
 const headProperties = ['ok', 'redirected', 'status', 'statusText', 'type', 'url'] as const
 
-/** Makes a response read from another stream than its own. */
+/** Makes a response read from another stream. */
 export function readFrom(stream: WebStream, response: Response, source: WebStream): void {
   const reading = new Response(stream as ReadableStream<Uint8Array>, { headers: response.headers })
-  // One of its own, as ky's `json`, reads by one of these.
+  // A library's own method, such as ky's `json`, calls one of these.
   for (const name of readingMethods.filter((each) => !Object.hasOwn(response, each))) {
     define(response, name, { value: () => reading[name]() })
   }
@@ -207,7 +206,7 @@ export function readFrom(stream: WebStream, response: Response, source: WebStrea
       return copy
     },
   })
-  // Gaxios keeps it as `data`, too.
+  // Gaxios also keeps the stream as `data`.
   for (const key of keysOf(response)) if (read(response, key) === source) define(response, key, { value: stream })
 }
 
@@ -236,7 +235,7 @@ class IterableBody extends Body {
     if (iterator !== undefined) void leave(iterator)
   }
 
-  /** Looks on while the iterator is used. */
+  /** Observes an iterator. */
   observe(iterator: Iterator): Iterator {
     this.#iterator = new WeakRef(iterator)
     const { next } = iterator

@@ -1,8 +1,8 @@
 /**
  * The argument of an operation: an object with one property, which a spread copies.
  *
- * A property of its own with a getter costs V8 as much as the rest of a call. A proxy costs a tenth of that, and nothing where
- * the next call may have the same one.
+ * An own property with a getter costs V8 as much as the rest of a call. A proxy costs a tenth of that, and nothing if the next call
+ * can reuse it.
  *
  * @module
  */
@@ -12,21 +12,21 @@ import type { Invocation } from './invocation.ts'
 /** The argument of an operation. */
 export interface OperationContext {
   /**
-   * Aborted when the call is cut, with the error that the caller gets as its reason. Pass it on to whatever does the
-   * work: `fetch(url, { signal })`. It is created when it is first read, because it costs more than the rest of the
-   * guard. A spread reads it: `request({ ...context, url })`.
+   * Aborted when a limit ends the call. Its reason is the error that the caller gets. Pass the signal on to the code that does the
+   * work: `fetch(url, { signal })`. The breaker creates the signal when it is first read, because it costs more than the rest of
+   * the guard. A spread reads it: `request({ ...context, url })`.
    */
   readonly signal: AbortSignal
 }
 
-/** The shape of every context: frozen, for it is shared. Its getter is never asked, because the proxy answers. */
+/** The shape of every context, shared and frozen. Its getter is never called, because the proxy answers. */
 const shape = Object.freeze({
   get signal(): AbortSignal {
     return AbortSignal.any([])
   },
 })
 
-/** Answers for a context: by the signal of its source, which is the handler itself. */
+/** The handler of a context's proxy. It returns its own signal. */
 export abstract class ContextHandler implements ProxyHandler<OperationContext> {
   abstract get signal(): AbortSignal
 
@@ -35,20 +35,20 @@ export abstract class ContextHandler implements ProxyHandler<OperationContext> {
   }
 }
 
-/** What the operation sees of a call. */
+/** The context of a call, for the operation. */
 export function contextOf(handler: ContextHandler): OperationContext {
   return new Proxy(shape, handler)
 }
 
 /**
- * The context of calls of one invocation without limits of their own. The invocation's deadline cuts all of them at once, so
- * that they share a context until one has read its signal: nearly every operation reads it when it begins, or never.
+ * The context of calls of one invocation without limits of their own. The invocation's deadline ends all of them at once, so they
+ * share a context until one reads its signal. Nearly every operation reads the signal when it begins, or never.
  */
 export class SharedContext extends ContextHandler {
   readonly invocation: Invocation | undefined
-  /** What the operations see. */
+  /** The context for the operations. */
   readonly context: OperationContext = contextOf(this)
-  /** Made when the signal is read, and when a call is cut. From then on no other call gets this context. */
+  /** Made when the signal is read, or when a limit ends a call. After that no other call gets this context. */
   #controller: AbortController | undefined
 
   constructor(invocation: Invocation | undefined) {

@@ -1,5 +1,5 @@
 /**
- * The time of an invocation that calls and the store share.
+ * Divides the time of an invocation between calls and the store.
  *
  * @module
  */
@@ -8,12 +8,12 @@ import { type Synchronizer, storeShareOf } from '../sync/synchronizer.ts'
 import { warnOfStoreShare } from '../warnings.ts'
 import { fairTimeFor } from './call-limits.ts'
 
-/** What the longest reserve of these services leaves of an invocation, in milliseconds. */
+/** The time of an invocation without the longest `deadlineReserve` of these services, in milliseconds. */
 export function roomForCalls(circuits: readonly Synchronizer[], timeLeft: number): number {
   return timeLeft - Math.max(0, ...circuits.map(({ circuit }) => circuit.settings.deadlineReserve))
 }
 
-/** Warns where a store that does not answer leaves a service's calls too little of an invocation. */
+/** Warns if a store that does not answer leaves too little time for a service's calls. */
 export function warnOfLittleRoom(circuits: readonly Synchronizer[], timeLeft: number, storageTimeout: number): void {
   for (const { circuit, store } of circuits) {
     if (store.storage.shared === false) return

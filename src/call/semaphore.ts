@@ -1,4 +1,4 @@
-/** Something that a call holds while it runs. */
+/** A permit, which a call holds while it runs. */
 export interface Permit {
   /** Gives it back: once. */
   release(): void
@@ -6,26 +6,26 @@ export interface Permit {
 
 /** A place in the queue of a {@link Semaphore}. */
 export interface Waiter {
-  /** Resolves with the permit when it is granted; rejects with what `rejectAll` was given. */
+  /** Resolves with the permit when it is granted. Rejects with the error of `rejectAll`. */
   readonly granted: Promise<Permit>
-  /** Takes a permit that comes from elsewhere, and leaves the queue; `false`: it waits no longer. */
+  /** Takes a permit from another source and leaves the queue; `false`: the call no longer waits. */
   take(permit: Permit): boolean
   /** Leaves the queue, or gives the permit back if it was granted in the meantime. */
   leave(): void
 }
 
-/** No process holds so many. V8 counts no further without an object for each number. */
+/** The number of permits without a limit. V8 needs an object for each larger number. */
 const countless = 2 ** 30 - 1
 
 /**
- * A counted number of permits with a first-in, first-out queue. A permit that is released goes to the first waiter. It is itself
- * the permit that it grants.
+ * A number of permits with a first-in, first-out queue. A released permit goes to the first waiter. The semaphore itself is the
+ * permit that it grants.
  */
 export class Semaphore implements Permit {
   readonly #permits: number
   #free: number
   readonly #maxQueue: number
-  /** The ends of the queue, a list: a `Set` of which the first is taken again and again looks at all who were there before. */
+  /** The ends of the queue, a linked list. A `Set` gets slow if its first element is removed again and again. */
   #first: Entry | undefined
   #last: Entry | undefined
   #waiting = 0
@@ -51,7 +51,7 @@ export class Semaphore implements Permit {
     return this.#waiting
   }
 
-  /** How many have had to wait until now, or have taken a permit that was not there. */
+  /** How many calls have waited so far, or have exceeded the permits. */
   get queued(): number {
     return this.#queued
   }
@@ -61,7 +61,7 @@ export class Semaphore implements Permit {
     return this.#free <= 0
   }
 
-  /** Takes a permit if another one is left then. */
+  /** Takes a permit if at least one other permit stays free. */
   takeSpare(): boolean {
     if (this.#free <= 1) return false
     this.#free--
@@ -75,7 +75,7 @@ export class Semaphore implements Permit {
     return true
   }
 
-  /** Takes a permit, also one that is not there. Whether it was there. */
+  /** Takes a permit even if none is free. Returns whether one was free. */
   overdraw(): boolean {
     const isFree = this.#free > 0
     this.#free--
@@ -103,7 +103,7 @@ export class Semaphore implements Permit {
     else this.#first.take(this)
   }
 
-  /** Sends everyone in the queue away with an error made for each. */
+  /** Rejects all waiters, each with an error of its own. */
   rejectAll(error: () => unknown): void {
     while (this.#first !== undefined) this.#first.reject(error())
   }
@@ -117,7 +117,7 @@ export class Semaphore implements Permit {
   }
 }
 
-/** A waiter, and its own node in the queue. */
+/** A waiter. It is also its own node in the queue. */
 class Entry implements Waiter {
   readonly granted: Promise<Permit>
   /** Its neighbours, which the semaphore alone writes. */

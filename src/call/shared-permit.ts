@@ -1,13 +1,13 @@
 /**
- * Calls within the operations of others. One that finds no permit free uses the permit of the call that it is part of:
- * were it to wait for one, and all who hold them for it, none would ever come.
+ * Lets an inner call, which runs within the operation of an outer call, borrow the permit of the outer call if no permit is free.
+ * Otherwise inner calls would wait for permits that their outer calls hold: a deadlock.
  *
- * To know which call is part of which costs more than the call itself (`AsyncLocalStorage`). So it is known of one that holds
- * a permit, whenever none is free: of the one that takes the last, and, when that has ended, of the next that gets one. That
- * is enough: it can lend its permit, so that its part goes on and ends, and its permit goes to the next. Once calls are known
- * to be parts of others, or one has waited in vain, all calls of that service are known.
+ * To track which call is inside which (`AsyncLocalStorage`) costs more than the call itself. So while no permit is free, one holder
+ * is tracked: the call that takes the last permit, and after its end the next call that gets one. One is enough: it lends its
+ * permit, its inner call ends, and then the permit goes to the next waiter. Once inner calls have occurred, or one has waited in
+ * vain, all calls of the service are tracked.
  *
- * A permit is lent to one call at a time, which can lend it on. So no more calls than permits are at work.
+ * A permit is lent to one call at a time, and that call can lend it on. So no more calls than permits do work at once.
  *
  * @module
  */
@@ -15,23 +15,23 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import type { Permit, Waiter } from './semaphore.ts'
 
-/** The permit of the call within whose operation the code runs. */
+/** The permit of the call whose operation runs the present code. */
 const current = new AsyncLocalStorage<SharedPermit>()
 
 /** A permit that its call lends to calls within its operation. */
 export class SharedPermit implements Permit {
   readonly #owner: Permit
   readonly #onLend: () => void
-  /** Whether a call has it. Written by `#lend` and `#giveBack`. */
+  /** Whether the permit is lent. Written by `#lend` and `#giveBack`. */
   #isLent = false
   /** Whether its own call has ended. Set by `release`. */
   #isOver = false
-  /** The calls that wait until it comes back, or another permit is free. Some have gone since. */
+  /** The calls that wait until this permit comes back or another one is free. Some may have left. */
   readonly #waiting: Waiter[] = []
 
   /**
-   * @param owner gets it back
-   * @param onLend is told that the call has others within it
+   * @param owner gets the permit back
+   * @param onLend called when an inner call borrows the permit
    */
   constructor(owner: Permit, onLend: () => void) {
     this.#owner = owner
@@ -48,7 +48,7 @@ export class SharedPermit implements Permit {
     return this.#isOver
   }
 
-  /** Whether calls within this one have waited for its permit in vain until now. */
+  /** Whether inner calls have waited for this permit in vain. */
   get isAwaited(): boolean {
     return this.#waiting.length > 0
   }
@@ -58,7 +58,7 @@ export class SharedPermit implements Permit {
     return current.run(this, begin, ...given)
   }
 
-  /** Lends it, unless another call has it; `undefined`: it does. */
+  /** Lends the permit; `undefined`: another call has it. */
   borrow(): SharedPermit | undefined {
     if (this.#isLent || this.#isOver) return undefined
     this.#onLend()
@@ -70,7 +70,7 @@ export class SharedPermit implements Permit {
     return new SharedPermit({ release: () => this.#giveBack() }, this.#onLend)
   }
 
-  /** Lends it to the waiter when it comes back. */
+  /** Lends the permit to the waiter when it comes back. */
   whenBack(waiter: Waiter): void {
     this.#waiting.push(waiter)
   }
@@ -87,7 +87,7 @@ export class SharedPermit implements Permit {
       this.#owner.release()
       return
     }
-    // The last first: it need not be fair, for all of them wait in line, too.
+    // The last waiter first. This need not be fair, because all of them also wait in the queue.
     for (let waiter = this.#waiting.pop(); waiter !== undefined; waiter = this.#waiting.pop()) {
       if (waiter.take(this.#lend())) return
       this.#isLent = false

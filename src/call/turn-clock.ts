@@ -1,9 +1,9 @@
 /**
- * A clock that is read once for many calls, because a reading costs as much as the rest of a call.
+ * A clock with one reading for many calls, because a reading costs as much as the rest of a call.
  *
- * Calls that come one by one read the clock each. Where they come close together, one reading serves the calls of the same
- * turn of the event loop: no timer fires within a turn, and nothing arrives. So a reading is no older than the time for
- * which the process has been busy, as it is with Node's own timers. A turn that goes on for many calls reads the clock again.
+ * Calls that come one by one read the clock each. If calls come close together, one reading serves all calls of the same turn of
+ * the event loop: no timer fires and no data arrives within a turn. So a reading is never older than the time for which the process
+ * has been busy, as with Node's own timers. In a turn with many calls the clock is read again.
  *
  * @module
  */
@@ -12,15 +12,15 @@ import { type Runtime, systemRuntime } from '../runtime.ts'
 
 /** Readings less than this apart are close together, in milliseconds. */
 const closeness = 10
-/** So many calls share a reading. */
+/** The most calls that share a reading. */
 const callsPerReading = 64
-/** So many listeners await the end of a turn at most: a turn may go on for ever. */
+/** The most listeners that await the end of a turn: a turn may never end. */
 const maxListeners = 64
 
-/** Where a test has replaced them, it says when a turn is over and which timers there are. */
+/** A test may replace these functions, to control turns and timers. */
 const { setImmediate: ownSetImmediate, setTimeout: ownSetTimeout } = globalThis
 
-/** Is told of the end of a turn. */
+/** Called at the end of a turn. */
 export interface TurnListener {
   /** @param now milliseconds since the epoch */
   turnEnded(now: number): void
@@ -34,24 +34,24 @@ export class TurnClock {
   #at = Number.NEGATIVE_INFINITY
   /** How many readings there were. Written by `#look`. */
   #reading = 0
-  /** How many more calls it serves. Written by each call and at the end of the turn. */
+  /** How many more calls the reading serves. Written by each call and at the end of the turn. */
   #left = 0
   /** The listeners of this turn's end; `undefined`: nobody awaits it. Written by `#look`, ended by the end of the turn. */
   #listeners: TurnListener[] | undefined
 
   constructor(runtime: Pick<Runtime, 'now' | 'setTimeout'>) {
     this.#read = runtime.now
-    // Where timers are replaced, time passes as it pleases: also within a turn.
+    // If timers are replaced, time may also pass within a turn.
     this.#hasTurns = runtime.setTimeout === systemRuntime.setTimeout
   }
 
-  /** The time, or what it was earlier in this turn of the event loop, in milliseconds since the epoch. */
+  /** The time, or an earlier time of this turn of the event loop, in milliseconds since the epoch. */
   now(): number {
     this.reading()
     return this.#at
   }
 
-  /** The same by its number, which is compared sooner than a time; the time is {@link at}. */
+  /** The number of the reading, which is faster to compare than a time. The time is {@link at}. */
   reading(): number {
     if (this.#left === 0) this.#look()
     else this.#left--
@@ -63,13 +63,13 @@ export class TurnClock {
     return this.#at
   }
 
-  /** The time of this very instant, which the calls after it share, in milliseconds since the epoch. */
+  /** Reads the clock now. The next calls share the reading. In milliseconds since the epoch. */
   instant(): number {
     this.#look()
     return this.#at
   }
 
-  /** Tells the listener of the end of the turn, or sooner; at once where calls are rare. */
+  /** Calls the listener at the end of the turn or sooner. Calls it at once if calls are rare. */
   whenOver(listener: TurnListener): void {
     if (this.#listeners === undefined) listener.turnEnded(this.#at)
     else if (this.#listeners.push(listener) === maxListeners) this.#tellListeners([])
@@ -82,7 +82,7 @@ export class TurnClock {
     this.#reading++
     const isReplaced = setImmediate !== ownSetImmediate || setTimeout !== ownSetTimeout
     if (!isClose || !this.#hasTurns || isReplaced) {
-      // A turn that goes on for so long keeps nobody waiting.
+      // In a long turn the listeners do not wait for its end.
       if (this.#listeners !== undefined) this.#endTurn()
       return
     }
@@ -98,7 +98,7 @@ export class TurnClock {
     this.#tellListeners(undefined)
   }
 
-  /** @param next those who come from now on */
+  /** @param next the listeners from now on */
   #tellListeners(next: TurnListener[] | undefined): void {
     const listeners = this.#listeners ?? []
     this.#listeners = next
@@ -110,7 +110,7 @@ export class TurnClock {
 
 const clocks = new WeakMap<object, TurnClock>()
 
-/** The clock of all that share a runtime. */
+/** The clock of all breakers that share a runtime. */
 export function turnClockOf(runtime: Pick<Runtime, 'now' | 'setTimeout'>): TurnClock {
   let clock = clocks.get(runtime)
   if (clock === undefined) {

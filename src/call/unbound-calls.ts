@@ -1,6 +1,6 @@
 /**
- * Operations that nothing ends: without a timeout, a deadline or a signal. One that hangs keeps its permit for ever, and
- * counts for nothing, because it never fails. So it is warned of.
+ * Warns of operations without a limit: no timeout, no deadline and no signal. Such an operation may hang. Then it keeps its permit
+ * for ever, and is never counted as a failure.
  *
  * @module
  */
@@ -8,15 +8,15 @@
 import type { Runtime } from '../runtime.ts'
 import { warnOfUnboundCall } from '../warnings.ts'
 
-/** An operation that runs for longer is warned of, in milliseconds. */
+/** The breaker warns of an operation that runs longer than this, in milliseconds. */
 const longTime = 60_000
-/** Of the calls on the short way one in so many milliseconds is taken out of it to be watched. */
+/** One call on the short path is watched in this time, in milliseconds. */
 const samplingTime = 1_000
 
 /**
- * The operations of one service that nothing ends. One at a time is watched: of those on the short way a sample, of the others
- * any. Where such operations hold all permits, one of them is watched: the last permit is taken on the long way, and so is one
- * that was waited for.
+ * The operations without a limit of one service. One operation at a time is watched: a sample of those on the short path, or any of
+ * the others. If such operations hold all permits, one of them is watched, because the call that takes the last permit or waits for
+ * a permit is on the long path.
  */
 export class UnboundCalls {
   readonly #service: string
@@ -31,7 +31,7 @@ export class UnboundCalls {
     this.#runtime = runtime
   }
 
-  /** Whether a call that would take the short way is to take the long one, and to be watched. */
+  /** Whether to watch the next call: then it takes the long path instead of the short one. */
   takesSample(now: number): boolean {
     if (this.#isWatching || now < this.#sampleAt) return false
     this.#sampleAt = now + samplingTime

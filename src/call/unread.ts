@@ -1,5 +1,5 @@
 /**
- * The way to the bodies of results, whose code is loaded when it is first needed: nearly no handler needs it.
+ * Loads the code for the bodies of results at its first use: few handlers need it.
  *
  * @module
  */
@@ -15,9 +15,9 @@ export async function loadBodies(): Promise<typeof Bodies> {
 }
 
 /**
- * Cancels the bodies of a value that nobody will read: each would hold a connection. Those that are being read are left alone.
+ * Cancels the bodies of a value that nobody will read: each would hold a connection. Does not cancel a body that is being read.
  *
- * @param kept the bodies in here are left alone, too
+ * @param kept a value whose bodies are not cancelled either
  */
 export function letGo(value: unknown, kept?: unknown): void {
   if (typeof value !== 'object' || value === null) return

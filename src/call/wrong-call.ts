@@ -1,5 +1,5 @@
 /**
- * Says what is wrong with a call. It is loaded with the first one that is refused.
+ * Names the mistakes of an invalid call. The breaker loads this file with the first such call.
  *
  * @module
  */
@@ -37,10 +37,10 @@ export function refuseCall({ service, key }: CircuitName, operation: unknown, op
     problems.mustBe(`a function that does the work, ({ signal }) => …`, 'operation', source, operation, what)
   }
   if (typeof options === 'object' && options !== null) {
-    // An inherited option counts, and null is none.
+    // An inherited option counts, and null means not given.
     const given: Record<string, unknown> = {}
     for (const name in options) given[name] = options[name as never] ?? undefined
-    // A keyed service has looked at its key.
+    // A keyed service has already checked its key.
     if (key !== undefined) delete given['key']
     checkOptions(optionRules, given, problems, { source })
   } else {

@@ -18,7 +18,7 @@ export interface Request {
   readonly values: Values
 }
 
-/** A mistake in how the program was called: printed without a stack, exit code 2. */
+/** The program was called with wrong arguments. The message is printed without a stack, and the exit code is 2. */
 export class UsageError extends Error {
   override readonly name = 'UsageError'
 }
@@ -31,13 +31,13 @@ interface Option {
   readonly help: string
 }
 
-/** The options that say where the circuits are. Every command has them. */
+/** The options that name the store of the circuits. Every command has them. */
 const placeOptions: Readonly<Record<string, Option>> = {
   function: {
     type: 'string',
     short: 'f',
     value: 'NAME',
-    help: 'take store and settings from this deployed Lambda function',
+    help: 'use the store and the settings of this deployed Lambda function',
   },
   table: { type: 'string', short: 't', value: 'NAME', help: 'the DynamoDB table (CIRCUIT_BREAKER_TABLE_NAME)' },
   'partition-key': { type: 'string', value: 'NAME', help: "the table's partition key, default PK" },
@@ -54,17 +54,22 @@ const placeOptions: Readonly<Record<string, Option>> = {
 }
 
 const reasonOptions: Readonly<Record<string, Option>> = {
-  why: { type: 'string', short: 'w', value: 'TEXT', help: 'the reason, for those who see it later; needed' },
-  by: { type: 'string', value: 'NAME', help: 'who does it; default: your AWS identity or your user name' },
+  why: {
+    type: 'string',
+    short: 'w',
+    value: 'TEXT',
+    help: 'the reason, which the journal and the circuit show; required',
+  },
+  by: { type: 'string', value: 'NAME', help: 'your name; default: your AWS identity or your user name' },
 }
 
 const untilOptions: Readonly<Record<string, Option>> = {
-  for: { type: 'string', value: 'TIME', help: 'how long, for instance 90s, 10m, 2h or 1d; default: until reset' },
-  until: { type: 'string', value: 'INSTANT', help: 'until when, for instance 2030-01-31T12:00Z' },
+  for: { type: 'string', value: 'TIME', help: 'the duration, for instance 90s, 10m, 2h or 1d; default: until reset' },
+  until: { type: 'string', value: 'INSTANT', help: 'the end, for instance 2030-01-31T12:00Z' },
 }
 
 interface Command {
-  /** How many circuits it names: none, at most one, one, or one and more. */
+  /** How many circuits the command takes: none, at most one, one, or at least one. */
   readonly keys: 'none' | 'optional' | 'one' | 'some'
   readonly summary: string
   readonly help: string
@@ -79,74 +84,74 @@ export type CommandName = 'ls' | 'show' | 'explain' | 'log' | 'watch' | 'open' |
 export const commands: Readonly<Record<CommandName, Command>> = {
   ls: {
     keys: 'none',
-    summary: 'list the circuits that are stored',
-    help: 'Lists the stored circuits with their state. A service that has not failed for two days has nothing stored. Without --namespace all namespaces are listed.',
-    options: { open: { type: 'boolean', help: 'only those that refuse calls' } },
+    summary: 'list the stored circuits',
+    help: 'Lists the stored circuits with their state. Nothing is stored for a service without a failure in two days. Without --namespace it lists all namespaces.',
+    options: { open: { type: 'boolean', help: 'list only the circuits that refuse calls' } },
     example: 'mcb ls --table orders',
   },
   show: {
     keys: 'one',
-    summary: 'print all that is stored of a circuit',
+    summary: 'print the stored record of a circuit',
     help: 'Prints the record of a circuit, field by field.',
     options: {},
     example: 'mcb show stripe --table orders',
   },
   explain: {
     keys: 'one',
-    summary: 'say why a circuit is in its state, and what to do',
-    help: 'Says in words which state a circuit has, since when, on what evidence, in which function and request it opened, the last failure, when it is probed next, what a call would get now, and what to do.',
+    summary: 'explain why a circuit is in its state, and what to do',
+    help: 'Explains a circuit in words: its state and since when, the evidence, the function and request that opened it, the last failure, the next probe, the result of a call now, and what to do.',
     options: {},
     example: 'mcb explain stripe --function checkout',
   },
   log: {
     keys: 'optional',
-    summary: 'print the journal: what happened, and who did it',
+    summary: 'print the journal: each transition, and who caused it',
     help: 'Prints the journal of a circuit, or of all circuits, the oldest entry first.',
     options: {
       since: { type: 'string', value: 'TIME', help: 'how far back, for instance 1h or 1d; default 1d' },
-      limit: { type: 'string', value: 'N', help: 'at most so many entries of a circuit, default 100' },
+      limit: { type: 'string', value: 'N', help: 'the most entries of a circuit, default 100' },
     },
     example: 'mcb log stripe --since 1d --table orders',
   },
   watch: {
     keys: 'none',
     summary: 'show the circuits live',
-    help: 'Shows the circuits live, with at most one batch of reads a second; a line for each change where there is no terminal. Keys: up and down choose, o opens, c closes, r resets (each asks for a reason), q ends.',
+    help: 'Shows the circuits live, with at most one batch of reads a second. Without a terminal it prints a line for each change. Keys: up and down choose a circuit, o opens it, c closes it, r resets it (each asks for a reason), q ends.',
     options: {},
     example: 'mcb watch --function checkout',
   },
   open: {
     keys: 'some',
     summary: 'force circuits open: every call is refused',
-    help: 'Forces circuits open for the whole fleet, whatever the service does, until the time is over or you reset them.',
+    help: 'Forces circuits open for the whole fleet, whatever the service does. This ends when the time is over or you reset them.',
     options: { ...untilOptions, ...reasonOptions },
     example: 'mcb open stripe --for 10m --why "maintenance of stripe" --table orders',
   },
   close: {
     keys: 'some',
     summary: 'force circuits closed: every call passes',
-    help: 'Keeps circuits closed for the whole fleet, whatever the service does, until the time is over or you reset them.',
+    help: 'Forces circuits closed for the whole fleet, whatever the service does. This ends when the time is over or you reset them.',
     options: { ...untilOptions, ...reasonOptions },
     example: 'mcb close stripe --for 10m --why "their status page is wrong" --table orders',
   },
   reset: {
     keys: 'some',
-    summary: 'close circuits and end what was forced',
-    help: 'Closes circuits, ends what an operator forced, forgets what was counted, and repairs damaged records. They work by themselves again.',
+    summary: 'close circuits and end overrides',
+    help: 'Closes circuits, ends the overrides of operators, clears the counts, and repairs damaged records. After that the circuits open and close by themselves again.',
     options: reasonOptions,
     example: 'mcb reset stripe --why "maintenance is over" --table orders',
   },
   doctor: {
     keys: 'none',
     summary: 'check store, permissions, clock and settings',
-    help: 'Checks that the store can be read and written, its keys, its time to live and its clock, the settings, and with --function those of the deployed function. Changes nothing. --function may name several functions, with commas: their settings are compared.',
+    help: 'Checks that the store can be read and written, its keys, its time to live and its clock. Checks the settings: with --function, those of the deployed function. --function A,B also compares the settings of several functions. Changes nothing.',
     options: {},
     example: 'mcb doctor --function checkout,refunds',
   },
   serve: {
     keys: 'none',
-    summary: 'show the same as a page on this machine',
-    help: 'Serves a page on 127.0.0.1 with all circuits, live, and the last 24 hours. It can only look, unless --allow-writes is given.',
+    summary: 'show the circuits on a web page on this machine',
+    help: 'Serves a page on 127.0.0.1 that shows all circuits live, with their last 24 hours. With --allow-writes the page can also change circuits.',
     options: {
       port: { type: 'string', short: 'p', value: 'N', help: 'the port; default: a free one' },
       'allow-writes': { type: 'boolean', help: 'allow the page to force and reset circuits' },
@@ -160,8 +165,8 @@ const names = Object.keys(commands) as readonly CommandName[]
 /**
  * Reads the arguments of the program.
  *
- * @returns what is asked for, or the help to print
- * @throws {UsageError} with what is wrong and what is allowed
+ * @returns the request, or the help to print
+ * @throws {UsageError} naming the mistake and the allowed values
  */
 export function readArguments(args: readonly string[]): Request | { readonly help: string } {
   const [name, ...rest] = args
@@ -221,7 +226,7 @@ function checkKeys(command: CommandName, keys: readonly string[]): void {
   throw new UsageError(`${command} takes ${takes[wanted]}, but got ${keys.length}. For example: ${example}`)
 }
 
-/** The text of an option; `undefined`: it is not given. */
+/** The text of an option; `undefined`: the option is not given. */
 export function textOption(values: Values, name: string): string | undefined {
   const value = values[name]
   if (value === undefined || typeof value === 'boolean') return undefined
@@ -252,7 +257,7 @@ export function numberOption(values: Values, name: string, least: number, most: 
 
 function overview(): string {
   return [
-    'Looks at circuit breakers and operates them.',
+    'Shows circuits and operates them.',
     '',
     'mcb COMMAND [KEY …] [OPTIONS]',
     '',
@@ -263,7 +268,7 @@ function overview(): string {
     'Where the circuits are:',
     ...optionLines(placeOptions),
     '',
-    'Exit codes: 0 all is well; 1 it failed; 2 wrong use; 3 a circuit that was looked at refuses calls.',
+    'Exit codes: 0 success; 1 the command failed; 2 wrong arguments; 3 a shown circuit refuses calls.',
     'Help for a command: mcb COMMAND --help',
   ].join('\n')
 }

@@ -9,9 +9,9 @@ import { tryJournal } from './journal.ts'
 import type { Place } from './place.ts'
 import { listKeys, readStored, type StoredCircuit } from './stored-circuits.ts'
 
-/** So often the circuits are read, in milliseconds. */
+/** The pause between two reads of the circuits, in milliseconds. */
 export const interval = 1_000
-/** So many reads are between two searches for new circuits. */
+/** The number of reads between two searches for new circuits. */
 const readsPerList = 30
 /** So often the journal of a circuit that has changed is read: its entry is written after the record. */
 const readsPerChange = 3

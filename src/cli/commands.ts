@@ -184,7 +184,7 @@ export const deed =
 
 function doneText(what: Deed, key: string, until: number | undefined, now: number): string {
   const name = safe(key)
-  if (what === 'reset') return `${name} is closed and works by itself again. Instances follow within their cacheTtl.`
+  if (what === 'reset') return `${name} is closed, and no override holds. Instances follow within their cacheTtl.`
   const end = until === undefined ? `until: mcb reset ${name} --why TEXT` : `until ${instant(until, now)}`
   const state = what === 'open' ? 'forced open: every call is refused' : 'forced closed: every call passes'
   return `${name} is ${state}, ${end}. Instances follow within their cacheTtl.`

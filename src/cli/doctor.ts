@@ -106,17 +106,23 @@ function contradictions(functions: readonly DeployedFunction[]): Finding[] {
         setting: name,
         message: `The functions differ in ${name} (${values.join(', ')}).`,
         remedy:
-          'Set it alike, or give the functions services or namespaces of their own: for a shared circuit the one that opens it decides.',
+          'Set the same value in all of them, or give each function its own services or namespace. The function that opens a shared circuit decides how long it stays open.',
       },
     ]
   })
 }
 
-/** A URL may hold a password: it is not shown. */
+/** The message leaves the URL out: it may hold a password. */
 function storeContradiction(functions: readonly DeployedFunction[], name: string): Finding[] {
   if (new Set(functions.map(({ env }) => env[name])).size < 2) return []
   const message = `The functions ${functions.map((one) => one.name).join(' and ')} differ in ${name}: they do not share their circuits.`
   return [
-    { code: 'stores-differ', severity: 'error', setting: name, message, remedy: `Set ${name} alike in all of them.` },
+    {
+      code: 'stores-differ',
+      severity: 'error',
+      setting: name,
+      message,
+      remedy: `Set the same ${name} in all of them.`,
+    },
   ]
 }

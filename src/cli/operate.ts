@@ -11,7 +11,7 @@ import { sharedKey } from '../settings/resolve.ts'
 import { durationOption, textOption, UsageError, type Values } from './arguments.ts'
 import type { Place } from './place.ts'
 
-/** What an operator does to a circuit. */
+/** The changes that an operator can make to a circuit. */
 export type Deed = 'open' | 'close' | 'reset'
 
 /** The reason and the end of a deed. */
@@ -22,7 +22,7 @@ export interface DeedOptions {
   readonly until: number | undefined
 }
 
-/** Nobody's invocation waits: a store may take so long, in milliseconds. */
+/** The longest that a store may take, in milliseconds. No invocation waits for it. */
 const patience = 5_000
 
 /** Does it to one circuit, by its stored key. */
@@ -30,7 +30,7 @@ export async function operate(place: Place, key: string, deed: Deed, { by, why, 
   const { namespace, service, key: ofService } = partsOf(key)
   const services = { [service]: { keyed: ofService === undefined ? undefined : {} } }
   const options = { services, namespace, storage: place.storage, storageTimeout: patience, preload: false }
-  // Without the variables of this shell, which are those of no function.
+  // Without the variables of this shell, which belong to no function.
   const breaker = new CircuitBreaker<string, { readonly [Key: string]: object }>(options as never, { env: {} })
   const words = { by, why, ...(ofService !== undefined && { key: ofService }) }
   if (deed === 'open') await breaker.forceOpen(service, { until, ...words })
@@ -55,7 +55,7 @@ export function partsOf(key: string): {
   }
   if (stored[2]?.startsWith('%sha256-')) {
     throw new UsageError(
-      `Of ${JSON.stringify(key)} nothing but the hash is stored. Name the whole key to a program: breaker.reset(service, { key }).`,
+      `${JSON.stringify(key)} is stored only as a hash. Pass the whole key in a program: breaker.reset(service, { key }).`,
     )
   }
   return { namespace: namespace || undefined, service, key: stored[2] === sharedKey ? sharedName : own }
@@ -72,7 +72,7 @@ function decoded(part: string): string {
 /** @throws {UsageError} if the reason is missing, or the end is over */
 export async function deedOptionsOf(values: Values, place: Place, now: number): Promise<DeedOptions> {
   const why = textOption(values, 'why')
-  if (why === undefined) throw new UsageError('Say why, for those who see it later: --why TEXT.')
+  if (why === undefined) throw new UsageError('Give a reason, which others see later: --why TEXT.')
   const until = untilOf(values, now)
   const by = textOption(values, 'by') ?? (await identity(place))
   return { by, why, until }
@@ -106,7 +106,7 @@ export async function identity({ config }: Place): Promise<string> {
       // The part that names the user or the session, without the account.
       if (typeof Arn === 'string') return Arn.slice(Arn.lastIndexOf(':') + 1)
     } catch {
-      // Without the library, the permission or a network the user's name has to do.
+      // Without the library, the permission or a network, use the user's name.
     }
   }
   try {

@@ -49,7 +49,7 @@ export interface FeedOptions {
 }
 
 const day = 86_400_000
-/** So many entries of a journal are shown. */
+/** The most entries of a journal that the page shows. */
 const mostEntries = 50
 
 /** Sends the circuits to all pages that are open. Reads only while there is one, and never more than once a second. */

@@ -171,7 +171,7 @@ async function take(
   const { place, options, token, feed } = site
   const refuse = (status: number, message: string): void => sendJson(response, status, { message })
   if (request.method !== 'POST') return refuse(405, 'Only POST is allowed.')
-  if (token === undefined) return refuse(403, 'This page can only look. Start it with --allow-writes.')
+  if (token === undefined) return refuse(403, 'This page cannot change circuits. Start mcb serve with --allow-writes.')
   const { origin, authorization } = request.headers
   const isOwn = hosts.some((host) => origin === `http://${host}`) && isSameSite(request)
   if (!isOwn) return refuse(403, 'A request from another page changes nothing.')
@@ -222,12 +222,12 @@ function deedOf(body: string): { deed: Deed; key: string; why: string; duration:
   try {
     given = JSON.parse(body) as typeof given
   } catch {
-    return 'The body is no JSON.'
+    return 'The body is not JSON.'
   }
   const { deed, key, why, duration: time } = given ?? {}
   if (deed !== 'open' && deed !== 'close' && deed !== 'reset') return 'deed must be open, close or reset.'
   if (typeof key !== 'string' || key === '') return 'key must name a circuit.'
-  if (typeof why !== 'string' || why.trim() === '') return 'Say why, for those who see it later.'
+  if (typeof why !== 'string' || why.trim() === '') return 'Give a reason, which others see later.'
   const duration = typeof time === 'string' && time.trim() !== '' ? parseDuration(time.trim()) : undefined
   if (duration === undefined && time !== undefined && time !== '')
     return 'The time must be a duration such as 90s, 10m, 2h or 1d.'

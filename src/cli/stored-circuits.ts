@@ -22,7 +22,7 @@ export interface StoredCircuit {
   readonly damage: string | undefined
 }
 
-/** What a call would get now. */
+/** The state of a circuit as a call meets it now. */
 export type Standing =
   | 'closed'
   | 'suspected'
@@ -53,7 +53,7 @@ export function isOpen(standing: Standing): boolean {
   return ['open', 'due', 'probing', 'forced-open'].includes(standing)
 }
 
-/** So many circuits are listed at most: a store may hold those of many fleets. */
+/** The most circuits that are listed: a store may hold the circuits of many fleets. */
 export const mostListed = 10_000
 
 /**

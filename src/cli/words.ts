@@ -1,5 +1,5 @@
 /**
- * Circuits in words: their state, why they have it, and what to do.
+ * Describes circuits in words: their state, its reason, and what to do.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import { type Paint, safe } from './console.ts'
 import { type Standing, type StoredCircuit, standingOf } from './stored-circuits.ts'
 import { duration, instant, relative } from './times.ts'
 
-/** How a standing is called in lists. */
+/** The title of each standing, for lists. */
 export const titles: Readonly<Record<Standing, string>> = {
   closed: 'closed',
   suspected: 'closed, under suspicion',
@@ -40,14 +40,14 @@ export function painted(standing: Standing, paint: Paint): string {
   return paint(colours[standing], titles[standing])
 }
 
-/** When the circuit took its state, as far as its record tells. */
+/** When the circuit took its state; `undefined`: its record does not tell. */
 export function sinceOf(record: CircuitRecord, now: number): number | undefined {
   const forced = activeOverride(record, now)
   if (forced !== undefined) return forced.at
   return record.state === 'CLOSED' ? (record.suspectedAt ?? record.closedAt) : record.openedAt
 }
 
-/** What comes next, briefly: `probe in 7 s`. */
+/** The next event of a circuit, briefly: `probe in 7 s`. */
 export function nextOf({ record }: StoredCircuit, standing: Standing, now: number): string {
   if (record === undefined) return standing === 'damaged' ? 'mcb reset repairs it' : ''
   const forced = activeOverride(record, now)
@@ -73,7 +73,7 @@ export function failureText({ name, code, status }: FailureSummary): string {
   return parts.filter((part) => part !== '').join(', ')
 }
 
-/** Who set an override and why. */
+/** The operator of an override, and the reason. */
 export function ownerText({ by, why }: Pick<CircuitOverride, 'by' | 'why'>): string {
   const who = by === undefined ? 'an unnamed operator' : safe(by)
   return why === undefined ? who : `${who}: ${safe(why)}`
@@ -135,7 +135,7 @@ export interface Explanation {
 /**
  * Explains a circuit.
  *
- * @param journal its latest entries, the oldest first; `undefined`: the store keeps none, or they cannot be read
+ * @param journal the latest entries, the oldest first; `undefined`: the store keeps no journal, or it cannot be read
  */
 export function explain(
   circuit: StoredCircuit,
@@ -168,7 +168,7 @@ export function explain(
     add('Forced by', ownerText(override))
     add('Ends', override.until === undefined ? 'only by mcb reset' : at(override.until))
   }
-  // A failed probe opens it again, but tells less.
+  // A failed probe opens the circuit again, but its entry has no evidence.
   const outage = journal?.slice(journal.findLastIndex(({ to }) => to === 'CLOSED') + 1)
   const openings = outage?.filter(({ to, reason }) => to === 'OPEN' && reason !== 'forced-open')
   const opening = openings?.findLast(({ evidence }) => evidence !== undefined) ?? openings?.at(-1)
@@ -176,7 +176,7 @@ export function explain(
     add('Evidence', opening.evidence === undefined ? reasonWords[opening.reason] : evidenceText(opening.evidence))
     add('Opened in', authorText(opening))
   } else if (isOpened(standing))
-    add('Evidence', `${counted(record.failureCount, 'failure')} (the journal tells no more)`)
+    add('Evidence', `${counted(record.failureCount, 'failure')} (the journal has no more details)`)
   if (standing === 'suspected') {
     add(
       'Evidence',
@@ -189,7 +189,7 @@ export function explain(
   if (standing === 'due') add('Next probe', `since ${at(retryAtOf(record))}: by the next call of any instance`)
   if (standing === 'probing') {
     const ends = Math.max(...liveLeases(record, now).map(({ expiresAt }) => expiresAt))
-    add('Probe', `under way; another instance takes over ${at(ends)}, should it not answer`)
+    add('Probe', `under way; its lease ends ${at(ends)}, then another instance may probe`)
     const probe = journal?.findLast(({ reason }) => reason === 'probe-started')
     if (probe !== undefined) add('Probed in', authorText(probe))
   }
@@ -213,49 +213,49 @@ function authorText({ functionName, requestId, logStream, traceId }: JournalEntr
 
 const headlines: Readonly<Record<Standing, string>> = {
   closed: 'closed. Calls pass.',
-  suspected: 'closed, under suspicion. Calls pass, and the fleet samples them.',
+  suspected: 'closed, under suspicion. Calls pass, and the fleet counts a sample of them.',
   open: 'OPEN. Calls are refused.',
-  due: 'OPEN, and its probe is due. The next call tests the service, all others are refused.',
-  probing: 'HALF-OPEN. A probe is under way, all other calls are refused.',
+  due: 'OPEN, and its probe is due. The next call is the probe. All other calls are refused.',
+  probing: 'HALF-OPEN. A probe is under way. All other calls are refused.',
   'forced-open': 'FORCED OPEN by an operator. Every call is refused, whatever the service does.',
   'forced-closed': 'FORCED CLOSED by an operator. Every call passes, whatever the service does.',
-  damaged: 'DAMAGED. Its record cannot be read, so that each instance decides alone.',
-  'not-stored': 'closed. Nothing is stored: it has seen no failure for two days.',
+  damaged: 'DAMAGED. Its record cannot be read, so every instance keeps its own circuit.',
+  'not-stored': 'closed. Nothing is stored: the service has not failed for two days.',
 }
 
 const calls: Readonly<Record<Standing, string>> = {
   closed: 'reaches the service',
   suspected: 'reaches the service',
   open: 'gets its fallback, or CircuitOpenError with status 503 and Retry-After',
-  due: 'becomes the probe, if it is the first; otherwise it is refused',
+  due: 'becomes the probe if it is the first; all other calls are refused',
   probing: 'gets its fallback, or CircuitOpenError with status 503 and Retry-After',
   'forced-open': 'gets its fallback, or CircuitOpenError with status 503',
   'forced-closed': 'reaches the service',
-  damaged: 'reaches the service, unless its own instance refuses it',
+  damaged: "reaches the service, unless its instance's own circuit is open",
   'not-stored': 'reaches the service',
 }
 
 const advices: Readonly<Record<Standing, readonly string[]>> = {
   closed: [],
-  suspected: ['Wait: within seconds the circuit opens, or the suspicion is dropped.'],
+  suspected: ['Wait some seconds. The next calls of the fleet open the circuit or dismiss the suspicion.'],
   open: [
     'Look at the last failure and at the status page of the service. The circuit closes by itself once a probe succeeds.',
-    'If you know that the service works again: mcb reset KEY --why TEXT. If it opened again and again: mcb log KEY.',
+    'If you know that the service works again: mcb reset KEY --why TEXT. If the circuit opened several times: mcb log KEY.',
   ],
   due: [
-    'Wait for a call: circuits are probed by calls, not by timers.',
-    'If nothing calls the service, nothing is refused either.',
+    'Wait for the next call: a call probes a circuit, not a timer.',
+    'As long as nothing calls the service, no call is refused.',
   ],
   probing: ['Wait for the probe. If it succeeds, the circuit closes by itself.'],
-  'forced-open': ['When the reason is gone: mcb reset KEY --why TEXT.'],
+  'forced-open': ['When the reason no longer holds: mcb reset KEY --why TEXT.'],
   'forced-closed': [
-    'When the reason is gone: mcb reset KEY --why TEXT. Until then nothing protects callers from an outage.',
+    'When the reason no longer holds: mcb reset KEY --why TEXT. Until then nothing protects callers from an outage.',
   ],
-  damaged: ['Find out who has written it, then repair it: mcb reset KEY --why TEXT.'],
+  damaged: ['Find out what wrote the record. Then repair it: mcb reset KEY --why TEXT.'],
   'not-stored': [],
 }
 
-/** How long ago a circuit took its state, briefly. */
+/** The time since a circuit took its state, briefly. */
 export function ageText(record: CircuitRecord | undefined, now: number): string {
   const since = record === undefined ? undefined : sinceOf(record, now)
   return since === undefined ? '' : duration(now - since)

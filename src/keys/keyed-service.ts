@@ -6,9 +6,9 @@
  * but never one that is pinned, because it is open, half-open or at work. An open circuit that nobody has called for a `window`
  * after its `retryAt` is pinned no longer: its next call would be a probe anyway, and reads its record before.
  *
- * Keys may be chosen by an attacker. Where no guard may go, or `maxKeys` keys have had a record created within a `window`, the
- * keys without a guard share one circuit. So one instance creates at most `2 × maxKeys` records in a `window`: `maxKeys` until
- * the rest shares, and one for each guard that it has then.
+ * An attacker may choose keys. If no guard can be dropped, or `maxKeys` keys have had a record created within a `window`, the keys
+ * without a guard share one circuit. So one instance creates at most `2 × maxKeys` records in a `window`: `maxKeys` before keys
+ * share a circuit, and one for each guard that it has then.
  *
  * Three sets keep the cost of an invocation apart from the number of keys: `#entries` is only looked up; `used` has the keys
  * that were called since they were read, which alone are refreshed; `busy` has those that have something to do at the store.
@@ -28,13 +28,13 @@ import type { KeyedSettings, ServiceSettings } from '../settings/table.ts'
 import type { Synchronizer, SyncObserver } from '../sync/synchronizer.ts'
 import { warnOnce } from '../warnings.ts'
 
-/** The name of the circuit that keys share for which there is no other. A call or an operator who names it means that circuit. */
+/** The name of the circuit that keys without a circuit of their own share. Calls and operators can use this name as a key. */
 export const sharedName = '(shared)'
 
 /** Makes the guard of a circuit. */
 export type MakeGuard = (storedKey: string, key: string, observer?: SyncObserver) => Guard
 
-/** A key longer than this is known by its hash, so that it takes no more memory. */
+/** A key longer than this is replaced by its hash, which takes less memory. */
 const longestName = 256
 /** This part of the keys goes at once, so that room is made seldom. */
 const partThatGoes = 0.1
@@ -99,7 +99,7 @@ export class KeyedService {
   readonly #entries = new Map<string, Entry>()
   /** When a record was created for a key, by key, the oldest first. Written by `creates`. */
   readonly #created = new Map<string, number>()
-  /** The circuit of the keys that have no other. */
+  /** The circuit of the keys without a circuit of their own. */
   readonly #shared: Entry
   /** A guard without calls: it stands for those that are not known. Made when it is first needed. */
   #blank: Guard | undefined
@@ -200,7 +200,7 @@ export class KeyedService {
     return this.#shared
   }
 
-  /** Whether so many keys have had a record created within a `window` that the others share a circuit. */
+  /** Whether `maxKeys` keys have had a record created within a `window`, so that further keys share a circuit. */
   #isCrowded(now: number): boolean {
     for (const [id, at] of this.#created) {
       const isOver = now - at > this.settings.window || now < at
@@ -210,7 +210,7 @@ export class KeyedService {
     return this.#created.size >= this.settings.keyed.maxKeys
   }
 
-  /** Whether there is room for one more key. Where there is none, those that were not called for the longest time go. */
+  /** Whether there is room for one more key. If not, drops the keys that were not called for the longest time. */
   #hasRoom(now: number): boolean {
     const { maxKeys } = this.settings.keyed
     if (this.#entries.size < maxKeys) return true

@@ -13,7 +13,7 @@ import { keyedSettings, serviceSettings, settings } from './table.ts'
 
 const prefix = 'CIRCUIT_BREAKER_'
 
-/** Every setting that a variable may set. */
+/** All settings. A variable may set those that have `fromText`. */
 const all: Readonly<Record<string, Setting>> = { ...settings, ...keyedSettings }
 
 /** `failureThreshold` → `CIRCUIT_BREAKER_FAILURE_THRESHOLD` */
@@ -32,14 +32,14 @@ function splitSuffix(variable: string): [base: string, suffix: string] {
   return at < 0 ? [variable, ''] : [variable.slice(0, at), variable.slice(at)]
 }
 
-/** The settings that variables give. */
+/** The settings from variables. */
 export interface Variables {
   readonly breaker: Layer
   readonly services: ReadonlyMap<string, Layer>
   readonly warnings: readonly Warning[]
 }
 
-/** Reads the variables. Adds a warning of a variable that names nothing known, and a problem if one fits two services. */
+/** Reads the variables. Adds a warning for a variable that names nothing known, and a problem for a variable that fits two services. */
 export function readVariables(env: Environment, keys: readonly string[], problems: Problems): Variables {
   const breaker: Layer = {}
   const services = new Map<string, Layer>(keys.map((key) => [key, {}]))

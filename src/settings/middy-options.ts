@@ -1,5 +1,5 @@
 /**
- * The options that packages of Middy have in common, in this package's own settings.
+ * Translates the options that Middy's packages have in common into the settings of this package.
  *
  * @module
  */
@@ -16,25 +16,25 @@ import { callback, flag, milliseconds } from './rules.ts'
 import type { CircuitBreakerOptions } from './table.ts'
 
 /**
- * The options that Middy's packages for AWS have in common, for the client of the DynamoDB table. Two that contradict each
- * other, or one of the breaker's own, are refused.
+ * The options that Middy's packages for AWS have in common, for the client of the DynamoDB table. The middleware refuses an option
+ * that contradicts another one or a setting of the breaker.
  */
 export interface MiddyOptions {
   /** The class of the client, called with `awsClientOptions`. Default: `DynamoDBClient`. */
   readonly AwsClient?: (new (config: DynamoDBClientConfig) => DynamoDBClient) | undefined
-  /** The configuration of the client. It wins over the defaults of the storage. */
+  /** The configuration of the client. It overrides the defaults of the storage. */
   readonly awsClientOptions?: DynamoDBClientConfig | undefined
-  /** The name in `request.internal` of the credentials that the client has, as `@middy/sts` puts them there. */
+  /** The name in `request.internal` of the client's credentials, as `@middy/sts` stores them. */
   readonly awsClientAssumeRole?: string | undefined
-  /** Called with the client before its first request; the client that it returns is used. For X-Ray: `captureAWSv3Client`. */
+  /** Called with the client before its first request. The breaker uses the client that it returns. For X-Ray: `captureAWSv3Client`. */
   readonly awsClientCapture?: ((client: DynamoDBClient) => DynamoDBClient) | undefined
-  /** `true`: as `prefetch: false`. `false` leaves it to `prefetch`. */
+  /** `true`: the same as `prefetch: false`. `false`: `prefetch` decides. */
   readonly disablePrefetch?: boolean | undefined
-  /** The same as `cacheTtl`, in milliseconds. 0: every invocation reads. -1, for ever, is refused. */
+  /** The same as `cacheTtl`, in milliseconds. 0: every invocation reads. Middy's -1 (for ever) is refused. */
   readonly cacheExpiry?: number | undefined
 }
 
-/** Finds the credentials of a role in what the middlewares of the latest request keep. */
+/** Holds `request.internal` of the latest request, which has the credentials of the role. */
 export interface AssumedRole {
   /** Written by the middleware at each request. */
   internal: Readonly<Record<string, unknown>> | undefined
@@ -59,17 +59,17 @@ const rules: OptionRules['options'] = {
   awsClientAssumeRole: { allowed: textAllowed, accepts: isText },
   awsClientCapture: callback(),
   disablePrefetch: flag(false),
-  // Middy takes a longer one for an instant. For ever, -1, would hide from an instance what others find.
+  // Middy reads a longer time as an instant. With -1 (for ever) an instance would never learn what others find.
   cacheExpiry: milliseconds(0, 0, 0, 86_400_000),
 }
 
-/** What needs a client that the storage makes. Before the first invocation the first two do. */
+/** The options for a client that the storage makes. The first two do not work before the first invocation. */
 const clientNames = ['awsClientAssumeRole', 'awsClientCapture', 'AwsClient', 'awsClientOptions']
 
 /**
- * Takes the options apart that the middleware is given, of which nothing is changed.
+ * Separates Middy's options from the breaker's settings. Does not change the given object.
  *
- * @throws {ConfigurationError} if Middy's options or `keyBy` have a problem: with these and those of the breaker's own settings
+ * @throws {ConfigurationError} if Middy's options or `keyBy` have a problem. The error also lists the problems of the settings
  */
 export function fromMiddy<Options extends CircuitBreakerOptions>(
   options: Options & MiddyOptions,
@@ -110,7 +110,7 @@ export function fromMiddy<Options extends CircuitBreakerOptions>(
     exclude(storage.clientConfig, 'storage.clientConfig', ['awsClientOptions'])
     exclude(clientConfig.credentials, 'credentials', ['awsClientAssumeRole'])
     exclude(storage.client, 'storage.client', clientNames)
-    // Without the option, tests may choose memory by a variable, or by being no Lambda function.
+    // Without the option, tests may choose memory by a variable, or get it because they run outside Lambda.
     const isOther = type !== 'dynamodb' && (option !== undefined || (type !== undefined && type !== 'memory'))
     exclude(isOther, `storage ${describe(type ?? chosen)}`, clientNames)
   }

@@ -1,43 +1,43 @@
 /**
- * Checks the options that an adapter, a method or a function of this package is given.
+ * Checks the options of an adapter, a method or a function of this package.
  *
  * @module
  */
 
 import { describe, hint, isObject, Problems } from './problems.ts'
 
-/** The values that one option may have. */
+/** The allowed values of one option. */
 export interface OptionRule {
-  /** In messages: `must be`, and then this. */
+  /** The allowed values in words. Messages put `must be` before it. */
   readonly allowed: string
   readonly accepts: (value: unknown) => boolean
-  /** Whether the value is never shown. Default: `false`. */
+  /** Whether messages hide the value. Default: `false`. */
   readonly isSecret?: boolean
 }
 
-/** The options that something takes. */
+/** The rules for all options of an adapter, a method or a function. */
 export interface OptionRules {
-  /** Whose options they are, in messages. */
+  /** The owner of the options, for messages. */
   readonly of: string
-  /** All of them, in messages: `must be`, and then this. */
+  /** The allowed options object in words. Messages put `must be` before it. */
   readonly allowed: string
   readonly options: Readonly<Record<string, OptionRule>>
-  /** Refuses options that are right one by one and wrong together. `what` continues the name of the option. */
+  /** Refuses options that are valid alone but not together. In the message, `what` follows the name of the option. */
   readonly check?: (options: GivenOptions, refuse: (option: string, what: string) => void) => void
 }
 
-/** Options by name. One that is `undefined` is not given. */
+/** Options by name. `undefined` counts as not given. */
 export type GivenOptions = Readonly<Record<string, unknown>>
 
-/** How messages name the options, and where the options came from. */
+/** How messages name the options and their source. */
 interface Naming {
   /** Precedes the name of each option. Default: nothing. */
   readonly prefix?: string
-  /** Where the options were given. Default: `option`. */
+  /** The source of the options. Default: `option`. */
   readonly source?: string
-  /** The sources of the options that were given elsewhere, by option. */
+  /** The source of each option that has another one, by option. */
   readonly sources?: Readonly<Record<string, string>>
-  /** The variables that stand in for options, by option. */
+  /** The variable that can replace an option, by option. */
   readonly variables?: Readonly<Record<string, string>>
 }
 
@@ -71,7 +71,7 @@ export function checkOptions(
 
 /**
  * @param source where the options were given
- * @throws {ConfigurationError} with every problem of them
+ * @throws {ConfigurationError} with every problem of the options
  */
 export function refuseWrongOptions(rules: OptionRules, given: unknown, source = 'option'): void {
   const problems = new Problems()

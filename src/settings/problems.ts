@@ -1,5 +1,5 @@
 /**
- * Collects and words all that is wrong with a configuration, so that one error reports it.
+ * Collects and words all problems of a configuration, so that one error reports them.
  *
  * @module
  */
@@ -9,7 +9,7 @@ import { ConfigurationError, type ConfigurationProblem } from '../errors.ts'
 /** Environment variables by name, for instance `process.env`. */
 export type Environment = Readonly<Record<string, string | undefined>>
 
-/** The problems found so far. The same one, found for each service, is kept once. */
+/** The problems found so far. A problem that occurs for several services is kept once. */
 export class Problems {
   /** Written by {@link add}. */
   readonly #byMessage = new Map<string, ConfigurationProblem>()
@@ -35,13 +35,13 @@ export class Problems {
     if (this.any) throw this.error(service)
   }
 
-  /** The error with every problem. A service that is given is the one that all of them concern. */
+  /** The error with every problem. If `service` is given, all problems concern it. */
   error(service?: string): ConfigurationError {
     return new ConfigurationError([...this.#byMessage.values()], undefined, service)
   }
 }
 
-/** A value in words: short, on one line, and without the inside of objects and URLs. */
+/** A value in words: short, on one line, and without the contents of objects and URLs. */
 export function describe(value: unknown): string {
   if (value === undefined) return 'missing'
   return typeof value === 'string' && harmless(value) === value ? quote(value) : String(harmless(value))
@@ -52,7 +52,7 @@ export function quote(text: string): string {
   return JSON.stringify(text.length > 64 ? `${text.slice(0, 64)}…` : text)
 }
 
-/** Leaves only a word of a client, its configuration or a URL: errors are logged, and those can hold credentials. */
+/** Replaces a client, its configuration or a URL by a word: errors are logged, and these values can hold credentials. */
 function harmless(value: unknown): unknown {
   if (typeof value === 'string') return value.includes('://') ? 'a URL' : value
   if (Array.isArray(value)) return 'a list'
@@ -60,14 +60,14 @@ function harmless(value: unknown): unknown {
   return /^(function|symbol|bigint)$/.test(typeof value) ? `a ${typeof value}` : value
 }
 
-/** `; did you mean …?`, or what else there is to choose from. */
+/** `; did you mean …?`, or a list of the known names. */
 export function hint(name: string, known: readonly string[]): string {
   const near = nearest(name, known)
   if (near !== undefined) return `; did you mean ${near}?`
   return known.length > 0 ? `; there ${known.length > 1 ? 'are' : 'is'} ${known.join(', ')}` : ''
 }
 
-/** The known name that `name` probably meant: alike but for case, separators and one typing error in three letters. */
+/** Finds the known name that is most like `name`. Ignores case and separators, and allows one typing error in three letters. */
 export function nearest(name: string, known: readonly string[]): string | undefined {
   const given = bare(name)
   let best: string | undefined
@@ -85,7 +85,7 @@ function bare(name: string): string {
   return name.toLowerCase().replace(/[\s_-]/g, '')
 }
 
-/** Levenshtein's distance: how many letters to insert, delete or replace. */
+/** The Levenshtein distance: how many letters to insert, delete or replace. */
 function editDistance(a: string, b: string): number {
   let row = Array.from({ length: b.length + 1 }, (_, index) => index)
   for (let i = 0; i < a.length; i++) {
@@ -99,7 +99,7 @@ function editDistance(a: string, b: string): number {
   return row[b.length] as number
 }
 
-/** An object that is no list. */
+/** Whether a value is an object, but not a list. */
 export function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
@@ -107,17 +107,17 @@ export function isObject(value: unknown): value is Readonly<Record<string, unkno
 /** The texts that {@link isText} accepts, in words. */
 export const textAllowed = 'a non-empty string without control characters or outer blanks'
 
-/** Not empty, well-formed Unicode (no lone surrogates), without control characters; no blank or zero-width space begins or ends it. */
+/** Whether a value is a text: not empty, well-formed Unicode (no lone surrogates), no control characters, no outer blank or zero-width space. */
 export function isText(value: unknown): value is string {
   return typeof value === 'string' && /^(?![\s\u200b])[^\p{Cc}\p{Cs}]+(?<![\s\u200b])$/u.test(value)
 }
 
-/** The text of a variable without the blanks around it; `undefined` if nothing is left. */
+/** The text of a variable without outer blanks; `undefined`: the variable is unset or empty. */
 export function textOf(env: Environment, name: string): string | undefined {
   return env[name]?.trim() || undefined
 }
 
-/** The word that a variable's text means: in a console, case is easily mistaken. */
+/** The word that a variable's text means. Case does not matter. */
 export function wordIn(words: readonly string[], text: string): string | undefined {
   return words.includes(text) ? text : words.find((word) => word.toLowerCase() === text.toLowerCase())
 }

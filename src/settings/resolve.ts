@@ -1,8 +1,8 @@
 /**
  * Settings: options and environment, validated and merged.
  *
- * The more specific wins, and at the same level the environment wins over code: per-service variable › per-service
- * option › variable › option › default.
+ * The more specific source wins. At the same level the environment wins over code. The order is: per-service variable ›
+ * per-service option › variable › option › default.
  *
  * @module
  */
@@ -38,18 +38,18 @@ export interface ResolvedConfig<K extends string = string> {
   readonly storage: ICircuitStorage | StorageConfig
   readonly onStateChange: StateChangeListener | undefined
   readonly onStorageError: StorageErrorListener | undefined
-  /** Variables that look like ours and name nothing known. */
+  /** Variables with the prefix of this package that name nothing known. */
   readonly warnings: readonly Warning[]
-  /** Times that were probably meant in seconds: of interest where they are those of a real clock. */
+  /** Times that were probably meant in seconds. They matter only under a real clock. */
   readonly doubts: readonly Warning[]
 }
 
 /**
  * Validates the options and the environment and merges them.
  *
- * @param options as the user gave them; never mutated, own properties only
+ * @param options the user's options. Only own properties count, and none is changed
  * @param env for instance `process.env`
- * @param problems those that were found before
+ * @param problems the problems that were found before
  * @throws {ConfigurationError} with every problem at once
  */
 export function resolveConfig<K extends string>(
@@ -112,7 +112,7 @@ function doubtsAbout(layer: Layer, path: string): Warning[] {
     )
 }
 
-/** A copy without a prototype, so that `constructor` is found only where somebody set it. */
+/** A copy without a prototype, so that `constructor` exists only if the user set it. */
 function ownProperties(object: object): Record<string, unknown> {
   return Object.assign(Object.create(null), object)
 }
@@ -146,7 +146,7 @@ function readServices(given: unknown, problems: Problems): Map<string, Readonly<
   return services
 }
 
-/** Reads the settings of the keys of a service; `undefined`: it has none. */
+/** Reads the settings of the keys of a service; `undefined`: the service is not keyed. */
 function readKeyed(given: unknown, path: string, problems: Problems): Layer | undefined {
   if (given === undefined) return undefined
   if (isObject(given)) return readNamed(given, `${path}.`, Object.keys(keyedSettings), problems)
@@ -154,7 +154,7 @@ function readKeyed(given: unknown, path: string, problems: Problems): Layer | un
   return {}
 }
 
-/** Reads the options of the breaker (`path` is empty) or those of one service. */
+/** Reads the options of the breaker (`path` is empty) or of one service. */
 function readOptions(given: Readonly<Record<string, unknown>>, path: string, problems: Problems): Layer {
   return readNamed(given, path, Object.keys(path === '' ? settings : serviceSettings), problems)
 }
@@ -174,19 +174,19 @@ function readNamed(
       const what = breakerOptions.includes(name)
         ? 'cannot be set per service, only for the whole breaker'
         : `is not a setting${hint(name, path === '' ? [...breakerOptions.slice(0, 2), ...known] : known)}`
-      // Leave the value out: under a wrong name it may be anything, a password too.
+      // Leave the value out: a value with an unknown name may be a password.
       problems.add(where, 'option', undefined, `${where} ${what}`)
     }
   }
   return layer
 }
 
-/** The longest key that every store takes, in bytes. */
+/** The longest key that every store accepts, in bytes. */
 const longestKey = 256
 
 /**
- * The key under which a service is stored: `namespace#key`, `#` and `%` in either of them escaped as in a URL, so that
- * two different pairs are never stored under one key.
+ * The key under which a service is stored: `namespace#key`. In both parts `#` and `%` are escaped as in a URL, so that two
+ * different pairs never get the same stored key.
  */
 export function storedKey(namespace: string | undefined, key: string): string {
   const parts = namespace === undefined ? [key] : [namespace, key]
@@ -194,38 +194,38 @@ export function storedKey(namespace: string | undefined, key: string): string {
 }
 
 /**
- * The beginning of the key under which a key's circuit is stored: `namespace#service#`, also without a namespace. A service
- * without keys is stored with one `#` or none, so that the two never meet.
+ * The prefix of the key under which a key's circuit is stored: `namespace#service#`, also without a namespace. The stored key
+ * of a service that is not keyed has one `#` or none, so the two never collide.
  */
 export function storedPrefix(namespace: string | undefined, service: string): string {
   return `${[namespace ?? '', service].map(escaped).join('#')}#`
 }
 
 /**
- * The key under which a key's circuit is stored: after {@link storedPrefix}, `#` and `%` escaped. Where that takes more bytes
- * than every store allows, the key is hashed. A `%` that escapes nothing marks it: no key is stored so by itself.
+ * The key under which a key's circuit is stored: {@link storedPrefix}, and then the key with `#` and `%` escaped. If that takes
+ * more bytes than every store allows, the key is hashed. A `%` that escapes nothing marks the hash: no other stored key has one.
  */
 export function storedKeyOf(prefix: string, key: string): string {
   const stored = prefix + escaped(key)
   return Buffer.byteLength(stored) > longestKey ? `${prefix}%${hashOf(key)}` : stored
 }
 
-/** Under which the circuit is stored that those keys share for which there is no other: no key is stored so by itself. */
+/** The stored key of the circuit that keys without a circuit of their own share. No other key is stored like this. */
 export const sharedKey = '%shared'
 
-/** A text by which a long one is known. */
+/** The hash that replaces a long text. */
 export function hashOf(key: string): string {
   return `sha256-${createHash('sha256').update(key).digest('base64url')}`
 }
 
-/** The bytes of a key that is hashed: `%sha256-` and 32 bytes as text for URLs. */
+/** The length of a hashed key, in bytes: `%sha256-` and 32 bytes in base64url. */
 const hashedBytes = 8 + 43
 
 function escaped(part: string): string {
   return part.replace(/[#%]/g, encodeURIComponent)
 }
 
-/** Checks settings that are right one by one against each other. A setting that was refused already is `undefined`. */
+/** Checks that settings fit each other. A setting that was refused already is `undefined`. */
 function checkTogether(key: string, own: Layer, merged: Layer, isKeyed: boolean, problems: Problems): void {
   const { namespace, resetTimeout: reset, maxResetTimeout: max } = merged
   const prefix = namespace?.value as string | undefined
@@ -239,7 +239,7 @@ function checkTogether(key: string, own: Layer, merged: Layer, isKeyed: boolean,
     problems.add('services', 'option', key, `services: the key ${what}`)
   }
   if (Number(reset?.value) > Number(max?.value)) {
-    // Leave the path out where neither is the service's own: then it is one problem, not one for each service.
+    // Leave the path out if neither setting is the service's own, so that the problem is reported once and not for each service.
     const setting = `${own.resetTimeout || own.maxResetTimeout ? pathOf(key) : ''}resetTimeout`
     const limit = `at most maxResetTimeout, ${max?.value} (${max?.source})`
     problems.mustBe(limit, setting, String(reset?.source), reset?.value)

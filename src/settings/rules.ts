@@ -1,5 +1,5 @@
 /**
- * The rules that a setting can have: which values it accepts, and how a variable's text is read.
+ * The rules of settings: the accepted values, and how to read a variable's text.
  *
  * @module
  */
@@ -10,12 +10,12 @@ import { wordIn } from './problems.ts'
 /** One setting. */
 export interface Setting {
   readonly default: unknown
-  /** The accepted values in words, after "must be". */
+  /** The accepted values in words. Messages put "must be" before it. */
   readonly allowed: string
   readonly accepts: (value: unknown) => boolean
-  /** The value that a variable's text stands for, of which case does not matter; absent: there is no variable. */
+  /** The value that a variable's text stands for. Case does not matter. Absent: the setting has no variable. */
   readonly fromText?: (text: string) => unknown
-  /** Of a time: a number of milliseconds from 1 to this was probably meant in seconds. */
+  /** For a time: a number of milliseconds from 1 to this was probably meant in seconds. */
   readonly seconds?: number
 }
 

@@ -1,5 +1,5 @@
 /**
- * Every setting: its type, its default and its rule.
+ * All settings with their types, defaults and rules.
  *
  * @module
  */
@@ -10,7 +10,7 @@ import type { StorageOption } from '../storage/factory.ts'
 import { isText, textAllowed } from './problems.ts'
 import { callback, factor, flag, milliseconds, oneOf, type Setting, whole } from './rules.ts'
 
-/** What a breaker does for a service. */
+/** How a breaker treats the calls of a service. */
 export type Mode =
   /** Refuses calls while the circuit is open. */
   | 'enforce'
@@ -20,29 +20,30 @@ export type Mode =
   | 'off'
 
 /**
- * What an error says of the service.
+ * Classifies an error of an operation.
  *
- * - `true`, `'failure'`: the service is unwell; the error counts.
- * - `'success'`: the service works, and the error is its answer. It closes a probe and ends a streak, and is thrown all the same.
- * - `'ignore'`: neither; it counts for nothing.
- * - `false`: it is no failure. The default decides whether it is an answer (a 404) or nothing (a bug, an abort, and what the
- *   default would count).
+ * - `true`, `'failure'`: the error counts as a failure of the service.
+ * - `'success'`: the service works, and the error is its answer. A probe succeeds, and failures in a row end. The caller still
+ *   gets the error.
+ * - `'ignore'`: the error counts neither as a failure nor as a success.
+ * - `false`: the error is not a failure. The default classifier decides between a success (a 404) and `'ignore'` (a bug, an
+ *   abort). An error that the default would count as a failure is ignored.
  *
- * Another value that is truthy is taken for `true`, one that is falsy for `false`. Where the classifier throws or returns a
- * promise, the default decides, and a warning says so once for each service.
+ * Any other truthy value counts as `true`, any other falsy value as `false`. If the classifier throws or returns a promise, the
+ * default classifier decides. A warning says so once for each service.
  */
 export type IsBreakableError = (error: unknown) => boolean | Outcome
 
 /**
- * What a result says of the service: as {@link IsBreakableError}, but `false` is a success, unless it is a response with 408, 425
- * or 429, which is ignored.
+ * Classifies a result of an operation, like {@link IsBreakableError}. One value differs: `false` is a success, but a response with
+ * the status 408, 425 or 429 is ignored.
  */
 export type IsBreakableResult<T = unknown> = (result: T) => boolean | Outcome
 
 /** The settings of a service that has a circuit for each key. */
 export interface KeyedSettings {
   /**
-   * How many keys an instance knows at once, and how many may fail within a `window` before all other keys share one circuit.
+   * How many keys an instance keeps at once, and how many may fail within a `window` before all further keys share one circuit.
    * Default: 1000.
    */
   readonly maxKeys: number
@@ -51,8 +52,8 @@ export interface KeyedSettings {
 }
 
 /**
- * The settings of one service, complete. Times are milliseconds. `docs/use/settings.md` has the variable of each, and what is
- * allowed.
+ * The complete settings of one service. Times are milliseconds. `docs/use/settings.md` lists the variable and the allowed values
+ * of each setting.
  */
 export interface ServiceSettings {
   /**
@@ -60,7 +61,7 @@ export interface ServiceSettings {
    * successes by this many, weighed by `failureRateThreshold`. Default: 3.
    */
   readonly failureThreshold: number
-  /** The share of calls that must fail, in per cent, counted from the first failure on; 100: every one of them. Default: 50. */
+  /** The share of calls that must fail, in per cent, counted from the first failure on; 100: all calls. Default: 50. */
   readonly failureRateThreshold: number
   /** How long a circuit stays open before it allows a probe, in milliseconds. At most `maxResetTimeout`. Default: 10 000. */
   readonly resetTimeout: number
@@ -79,8 +80,8 @@ export interface ServiceSettings {
   /** Time reserved before the Lambda deadline to record a timed-out call and to respond, in milliseconds. Default: 1000. */
   readonly deadlineReserve: number
   /**
-   * Failures that are further apart than this, in milliseconds, are not counted together: from the end of one call to the
-   * beginning of the next. A suspicion lasts no longer than this. A day at most. Default: 60 000.
+   * Failures that are further apart than this, in milliseconds, are not counted together. The distance runs from the end of one
+   * call to the beginning of the next. A suspicion lasts no longer than this. A day at most. Default: 60 000.
    */
   readonly window: number
   /**
@@ -88,18 +89,18 @@ export interface ServiceSettings {
    */
   readonly maxResetTimeout: number
   /**
-   * Each time the circuit opens again, `resetTimeout` is multiplied by this, give or take 10 %, up to `maxResetTimeout`; 1: it
-   * stays the same. Default: 2.
+   * Each time the circuit opens again, `resetTimeout` is multiplied by this, give or take 10 %, up to `maxResetTimeout`; 1:
+   * `resetTimeout` stays the same. Default: 2.
    */
   readonly resetBackoff: number
-  /** A success that took longer than this, in milliseconds, counts as a failure. The call is not cut. Default: `false`, none does. */
+  /** A success that took longer than this, in milliseconds, counts as a failure. The call goes on. Default: `false`, no limit. */
   readonly slowCallThreshold: number | false
   /**
-   * How long after it has closed, in milliseconds, a circuit admits only a part of the calls: 10 % at first, 100 % at the end.
-   * Default: `false`, all at once.
+   * How long after closing a circuit admits only a part of the calls, in milliseconds: 10 % at first, 100 % at the end.
+   * Default: `false`, all calls at once.
    */
   readonly rampUp: number | false
-  /** Whether calls are refused, or only counted, or neither. Default: `enforce`. */
+  /** Whether calls are refused, only counted, or neither. Default: `enforce`. */
   readonly mode: Mode
   /** A circuit for each key, for keys that are not known up front. Default: the service has one circuit. */
   readonly keyed: KeyedSettings | undefined
@@ -109,7 +110,7 @@ export interface ServiceSettings {
   readonly isBreakableResult: IsBreakableResult
 }
 
-/** The settings that all services can have together, or each of its own. One that is `undefined` is not set. */
+/** The settings for all services together or for a single service. `undefined` counts as not set. */
 export type SharedOptions = {
   readonly [Name in Exclude<keyof ServiceSettings, 'keyed'>]?: ServiceSettings[Name] | undefined
 }
@@ -117,7 +118,7 @@ export type SharedOptions = {
 /** The settings of the keys of a service. */
 export type KeyedOptions = { readonly [Name in keyof KeyedSettings]?: KeyedSettings[Name] | undefined }
 
-/** The settings that one service can have. One that is `undefined` is not set. */
+/** The settings of a single service. `undefined` counts as not set. */
 export interface ServiceOptions extends SharedOptions {
   /** A circuit for each key, for keys that are not known up front. Default: the service has one circuit. */
   readonly keyed?: KeyedOptions | undefined
@@ -126,7 +127,7 @@ export interface ServiceOptions extends SharedOptions {
 /** No service is keyed. */
 export type NoKeys = Record<never, never>
 
-/** Finds out by inference which services of a map are keyed: `T` has the `keyed` of each. */
+/** Infers which services of a map are keyed: `T` has the `keyed` of each. */
 type KeyedIn<T> = {
   readonly [Key in keyof T]:
     | {
@@ -135,7 +136,7 @@ type KeyedIn<T> = {
     | undefined
 }
 
-/** The keyed ones among the services `K`, where `T` has the `keyed` of each. */
+/** The keyed services among `K`. `T` has the `keyed` of each. */
 export type KeyedServices<K extends string, T> = [keyof T] extends [never]
   ? never
   : T extends readonly unknown[]
@@ -143,8 +144,8 @@ export type KeyedServices<K extends string, T> = [keyof T] extends [never]
     : { [Key in K]: Key extends keyof T ? (T[Key] extends object ? Key : never) : never }[K]
 
 /**
- * The options of a breaker. A service's own settings win over those given here for all services, and at the same level
- * an environment variable wins over an option. `T` is inferred: the `keyed` of each service.
+ * The options of a breaker. A service's own setting overrides the setting for all services. At the same level an environment
+ * variable overrides an option. The compiler infers `T`, the `keyed` of each service.
  *
  * @example
  * const options: CircuitBreakerOptions<'stripe' | 'paypal'> = {
@@ -156,8 +157,8 @@ export interface CircuitBreakerOptions<K extends string = string, T = NoKeys> ex
   /** The services to guard: a list of keys, or an object from key to that service's own settings. */
   readonly services: readonly K[] | ({ readonly [Key in K]: ServiceOptions | undefined } & KeyedIn<T>)
   /**
-   * Where the state is kept. Default: the store that `CIRCUIT_BREAKER_STORAGE`, `CIRCUIT_BREAKER_TABLE_NAME` or
-   * `CIRCUIT_BREAKER_REDIS_URL` names; without them, memory. In Lambda there is no default: `'memory'` has to be chosen.
+   * The store of the state. Default: the store that `CIRCUIT_BREAKER_STORAGE`, `CIRCUIT_BREAKER_TABLE_NAME` or
+   * `CIRCUIT_BREAKER_REDIS_URL` names; without these variables, memory. In Lambda, memory is not a default: choose `'memory'`.
    */
   readonly storage?: StorageOption | undefined
   /** A prefix of the stored keys: breakers with the same namespace, service key and store share a circuit. Default: none. */
@@ -165,18 +166,18 @@ export interface CircuitBreakerOptions<K extends string = string, T = NoKeys> ex
   /** The longest that one request to the store may delay a call, in milliseconds. Default: 500. */
   readonly storageTimeout?: number | undefined
   /**
-   * In Lambda, the client library of the store begins to load as soon as the breaker is made, while the function starts and has
-   * a whole processor. No request is sent. `false`: the first invocation loads it. Default: `true`.
+   * In Lambda, the client library of the store begins to load as soon as the breaker is made. At that time the function starts
+   * and has a whole processor. No request is sent. `false`: the first invocation loads the library. Default: `true`.
    */
   readonly preload?: boolean | undefined
   /**
-   * The circuits are read as soon as the breaker is made. Lambda does not wait for it: to have them read before the first
-   * invocation, `await breaker.load()`. Default: `false`.
+   * The breaker reads the circuits as soon as it is made. Lambda does not wait for this read. To read the circuits before the
+   * first invocation, use `await breaker.load()`. Default: `false`.
    */
   readonly prefetch?: boolean | undefined
   /**
-   * Whether each transition is also written to a journal in the store. No call waits for that, and a store may have none.
-   * Default: `true`.
+   * Whether each transition is also written to a journal in the store. No call waits for the journal. A store of your own may
+   * have no journal. Default: `true`.
    */
   readonly journal?: boolean | undefined
   /** Called when a circuit changes its state. */
@@ -185,23 +186,23 @@ export interface CircuitBreakerOptions<K extends string = string, T = NoKeys> ex
   readonly onStorageError?: StorageErrorListener | undefined
 }
 
-/** A call for which nobody waits longer than so many milliseconds is rarer than one whose author thought of seconds. */
+/** A limit of a call up to this many milliseconds was probably meant in seconds. */
 export const secondsOfCalls = 30
 
-/** The settings that each service can have of its own. */
+/** The settings that a single service can have. */
 export const serviceSettings: Readonly<Record<keyof SharedOptions, Setting>> = {
   failureThreshold: whole(3, 1),
   failureRateThreshold: whole(50, 1, 100, 'of per cent '),
   resetTimeout: milliseconds(10_000, 1, 120),
   halfOpenSuccessThreshold: whole(1, 1),
-  // A stored record with more leases than that is taken for damaged.
+  // A stored record with more leases counts as damaged.
   halfOpenMaxConcurrent: whole(1, 1, 1_000),
   maxConcurrent: whole(10, 1),
   maxQueue: whole(false, 0),
   cacheTtl: milliseconds(5_000, 0, 60),
   timeout: milliseconds(false, 1, secondsOfCalls),
   deadlineReserve: milliseconds(1_000, 0, 10),
-  // A store keeps a record for two days after its last replace.
+  // A store keeps a record for two days after it was last replaced.
   window: milliseconds(60_000, 1, 900, 86_400_000),
   maxResetTimeout: milliseconds(300_000, 1, 900),
   resetBackoff: factor(2, 1, 10),
@@ -215,11 +216,11 @@ export const serviceSettings: Readonly<Record<keyof SharedOptions, Setting>> = {
 /** The settings that the keys of a service can have. */
 export const keyedSettings: Readonly<Record<keyof KeyedSettings, Setting>> = {
   maxKeys: whole(1_000, 1, 1_000_000),
-  // Whether a provider is one is nothing that a deployment decides.
+  // No variable: whether all keys have the same provider does not depend on the deployment.
   parent: { default: false, allowed: 'true or false', accepts: (value) => typeof value === 'boolean' },
 }
 
-/** The names of the settings that the whole breaker has. */
+/** The names of the settings of the whole breaker. */
 export type BreakerSetting =
   | 'namespace'
   | 'storageTimeout'
@@ -240,8 +241,8 @@ export const breakerSettings: Readonly<Record<BreakerSetting, Setting>> = {
   onStorageError: callback(),
 }
 
-/** All settings by name, but for those of keys. */
+/** All settings by name, except the settings of keys. */
 export const settings: Readonly<Record<string, Setting>> = { ...serviceSettings, ...breakerSettings }
 
-/** The options that a service cannot have of its own. */
+/** The options that cannot be set for a single service. */
 export const breakerOptions: readonly string[] = ['services', 'storage', ...Object.keys(breakerSettings)]

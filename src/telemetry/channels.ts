@@ -1,8 +1,8 @@
 /**
- * The diagnostics channels: every call, refusal, transition and operation at the store is published on one of them, for whoever
- * subscribes in this process. While nobody does, nothing is built.
+ * The diagnostics channels. Each call, refusal, transition and operation at the store is published on a channel for subscribers in
+ * this process. Without a subscriber no event is built.
  *
- * No event holds the message of an error, its stack or an answer: those may hold secrets.
+ * No event holds an error's message or stack, or a response: they may hold secrets.
  *
  * @module
  */
@@ -26,7 +26,7 @@ import type { FailureSummary } from '../storage/contract.ts'
 interface EventOfCall {
   /** The service key. */
   readonly service: string
-  /** The key whose circuit it is; `undefined`: the circuit is the service's own. Keys may be many, and personal. */
+  /** The key of the circuit; `undefined`: the service's own circuit. Keys may be many, and personal data. */
   readonly key: string | undefined
   /** The setting `mode` of the service. */
   readonly mode: Mode
@@ -38,7 +38,7 @@ interface EventOfCall {
 
 /** Published on `middy-circuit-breaker:call` when a call has ended whose operation was started. */
 export interface CallEvent extends EventOfCall {
-  /** The lesson for the circuit. An answer such as a 404 is a `success`, whether it was thrown or returned. */
+  /** The outcome for the circuit. An answer such as a 404 is a `success`, whether it was thrown or returned. */
   readonly outcome: Outcome
   /** Why the operation failed; `undefined` for a `success`. A call that took too long has the `code` `CIRCUIT_TIMEOUT`. */
   readonly failure: Omit<FailureSummary, 'at'> | undefined

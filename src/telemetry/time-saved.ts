@@ -1,9 +1,9 @@
 /**
  * How much time refusals save.
  *
- * A refused call is taken to have cost as much as failed ones did: the median of the last 25 calls of its service that this
- * process has seen fail. A process that has seen none, because the circuit was open when it started, tells nothing. So a service
- * that hangs makes refusals save its timeout, and one that answers 503 at once next to nothing.
+ * The estimate for a refused call is the median duration of the last 25 failed calls of its service in this process. Without a
+ * failed call, for instance because the circuit was open when the process started, there is no estimate. If a service hangs, a
+ * refusal saves the timeout. If a service answers 503 at once, a refusal saves almost nothing.
  *
  * @module
  */

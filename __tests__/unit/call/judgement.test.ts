@@ -132,7 +132,7 @@ describe('a classifier without a usable answer', () => {
     const { outcomes, warnings } = await judgeOften(answering(secret))
     expect(outcomes).toEqual(byDefault.map(() => 'failure'))
     expect(warnings).toHaveLength(2)
-    expect(warnings[0]).toContain("none of 'failure', 'success' and 'ignore'. It counts as a failure")
+    expect(warnings[0]).toContain("other than 'failure', 'success' and 'ignore'. That counts as a failure")
   })
 
   it('is judged for itself in each service', async () => {

@@ -139,9 +139,9 @@ describe('an invocation in which the settings do not fit together', () => {
 
   it('is warned of once, with the numbers', async () => {
     expect(await warned(2_332, {}, 3)).toEqual([
-      'An invocation began with 2332 ms, less 1000 ms (deadlineReserve). A store that does not answer takes 333 ms of it ' +
-        '(storageTimeout, but no more than a quarter), and leaves a call of "stripe" less than the 1000 ms that it must ' +
-        'have had to count as a failure. Give the function a longer timeout, or set CIRCUIT_BREAKER_STORAGE_TIMEOUT lower.',
+      'An invocation had 2332 ms: 1000 reserved (deadlineReserve), and of the rest up to 333 for a store that does not answer ' +
+        '(storageTimeout, at most a quarter). That leaves a call of "stripe" less than the 1000 ms it needs before it counts ' +
+        'as a failure. Give the function a longer timeout, or set CIRCUIT_BREAKER_STORAGE_TIMEOUT lower.',
     ])
   })
 

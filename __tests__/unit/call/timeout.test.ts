@@ -356,7 +356,7 @@ describe('the deadline of the invocation', () => {
     await warningsEmitted()
     expect(warn.mock.calls).toEqual([
       [
-        expect.stringMatching(/"stripe".*900 ms \(deadlineReserve\) and 2100 ms.*CIRCUIT_BREAKER_TIMEOUT/),
+        expect.stringMatching(/"stripe".*900 reserved \(deadlineReserve\) plus the 2100.*CIRCUIT_BREAKER_TIMEOUT/),
         { type: 'CircuitBreakerWarning', code: 'CIRCUIT_CONFIGURATION' },
       ],
     ])
@@ -373,7 +373,7 @@ describe('the deadline of the invocation', () => {
     await warningsEmitted()
     expect(warn.mock.calls).toEqual([
       [
-        expect.stringMatching(/deadlineReserve, 987 ms.*CIRCUIT_BREAKER_DEADLINE_RESERVE/),
+        expect.stringMatching(/deadlineReserve reserves 987 ms.*CIRCUIT_BREAKER_DEADLINE_RESERVE/),
         { type: 'CircuitBreakerWarning', code: 'CIRCUIT_CONFIGURATION' },
       ],
     ])

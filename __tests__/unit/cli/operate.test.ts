@@ -20,7 +20,7 @@ describe('a stored key', () => {
   })
 
   it('that is a hash tells nothing of the key', () => {
-    expect(() => partsOf(`#crm#%sha256-${'a'.repeat(43)}`)).toThrow('nothing but the hash is stored')
+    expect(() => partsOf(`#crm#%sha256-${'a'.repeat(43)}`)).toThrow('is stored only as a hash')
   })
 })
 

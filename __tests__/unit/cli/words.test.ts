@@ -90,7 +90,7 @@ describe('an explanation', () => {
   })
 
   it('does without a journal', () => {
-    expect(factsOf(stored(opened))).toMatchObject({ Evidence: '9 failures (the journal tells no more)' })
+    expect(factsOf(stored(opened))).toMatchObject({ Evidence: '9 failures (the journal has no more details)' })
   })
 
   it('does not take an operator for the one who opened it', () => {
@@ -117,7 +117,7 @@ describe('an explanation', () => {
 
   it('says when another instance takes over a probe', () => {
     expect(factsOf(cases.probing)).toMatchObject({
-      Probe: 'under way; another instance takes over 12:00:04 UTC, in 4 s, should it not answer',
+      Probe: 'under way; its lease ends 12:00:04 UTC, in 4 s, then another instance may probe',
     })
   })
 })

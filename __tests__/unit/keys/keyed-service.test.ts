@@ -377,7 +377,9 @@ describe('keys that somebody else chooses', () => {
     const breaker = start()
     for (let index = 0; index < 20; index++) await failKey(breaker, `attack-${index}`, 1)
     await waitFor('the warning', () => emitted.mock.calls.length > 0)
-    expect(emitted.mock.calls.map(([text]) => String(text))).toEqual([expect.stringContaining('share one: 7 keys')])
+    expect(emitted.mock.calls.map(([text]) => String(text))).toEqual([
+      expect.stringContaining('share one circuit: 7 keys'),
+    ])
     emitted.mockRestore()
   })
 })

@@ -311,8 +311,8 @@ describe('warnings', () => {
 
   it('list the services when a suffix fits none, and leave room for other breakers', () => {
     expect(warnings({ CIRCUIT_BREAKER_TIMEOUT__STRIP: '5', CIRCUIT_BREAKER_TIMEOUT__PAYPAL: '5' })).toEqual([
-      'CIRCUIT_BREAKER_TIMEOUT__STRIP fits no service of this circuit breaker, which has "stripe", "my-svc", and changes nothing here; unless it is meant for another breaker, did you mean CIRCUIT_BREAKER_TIMEOUT__STRIPE?',
-      'CIRCUIT_BREAKER_TIMEOUT__PAYPAL fits no service of this circuit breaker, which has "stripe", "my-svc", and changes nothing here; unless it is meant for another breaker, remove it',
+      'CIRCUIT_BREAKER_TIMEOUT__STRIP names no service of this circuit breaker, which has "stripe", "my-svc", and changes nothing here; unless it is meant for another breaker, did you mean CIRCUIT_BREAKER_TIMEOUT__STRIPE?',
+      'CIRCUIT_BREAKER_TIMEOUT__PAYPAL names no service of this circuit breaker, which has "stripe", "my-svc", and changes nothing here; unless it is meant for another breaker, remove it',
     ])
   })
 

@@ -31,10 +31,10 @@ events.onmessage = ({ data }) => {
   latest = JSON.parse(data)
   draw()
 }
-events.onerror = () => showTrouble('The connection is lost. It is tried again.')
+events.onerror = () => showTrouble('The connection is lost. The page tries to connect again.')
 events.addEventListener('end', () => {
   events.close()
-  showTrouble('This has ended. The page shows how it was last.')
+  showTrouble('mcb serve has ended. The page shows the last state.')
 })
 byId('filter').addEventListener('input', ({ target }) => {
   filter = /** @type {HTMLInputElement} */ (target).value.toLowerCase()
