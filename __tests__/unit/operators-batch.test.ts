@@ -1076,4 +1076,19 @@ describe('whatever fails, trips, probes and sets at the same time', () => {
     await expectNone({ clears: true })
     await expectNone({ clears: true, faults: true })
   })
+
+  it('all agree on a decision that was made anew, after another that it had lost to', async () => {
+    const steps: Step[] = [
+      { kind: 'operate', instance: 0, does: 'forceOpen' },
+      { kind: 'latency', request: 100, reply: 0 },
+      { kind: 'clear', instance: 0 },
+      { kind: 'set', instance: 0, states: ['OPEN', 'CLOSED'] },
+      { kind: 'call', instance: 0, service: 1, fails: true, takes: 0 },
+      { kind: 'call', instance: 0, service: 0, fails: true, takes: 0 },
+      { kind: 'call', instance: 1, service: 1, fails: true, takes: 400 },
+      { kind: 'clear', instance: 0 },
+      { kind: 'wait', milliseconds: 600 },
+    ]
+    expect(await violations(steps, { clears: true })).toEqual([])
+  })
 })

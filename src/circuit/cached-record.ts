@@ -184,7 +184,9 @@ export class CachedRecord {
     const { transitions, epoch } = this.#current ?? {}
     const replacedAt = this.#replaced.get(record.version) ?? Number.NEGATIVE_INFINITY
     const isReplaced = Math.abs(now - replacedAt) < longestLag
-    return isReplaced || (epoch !== record.epoch && transitions?.includes(record.epoch) === true)
+    // An operator's decision that is made anew keeps its id, so that an epoch can follow one that came after it.
+    const isLater = epoch === record.epoch || (epoch !== undefined && record.transitions.includes(epoch))
+    return isReplaced || (!isLater && transitions?.includes(record.epoch) === true)
   }
 
   /** This instance refuses by itself from now on: the record may be out of date, however long it lives. */
