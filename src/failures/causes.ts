@@ -1,18 +1,18 @@
 /**
- * The walk over an error and over what it wraps. It never throws and it always ends, whatever it is given.
+ * Walks over an error, its list of errors and the errors that it wraps. The walk never throws and always ends, for any value.
  *
  * @module
  */
 
-/** A number that something says; the greatest of several counts. `undefined`: it says nothing. */
+/** The verdict on an object as a number. The greatest of several verdicts counts. `undefined`: the object is no evidence. */
 export type Evidence = number | undefined
 
 const MAX_OBJECTS = 64
 const MAX_CAUSES = 8
 
 /**
- * Where clients keep the error that theirs was made of, the most usual first.
- * All but `cause` may as well hold anything else, such as the body of an answer.
+ * The properties in which clients keep the original error, the most common first.
+ * Any of them except `cause` may also hold other data, such as the body of a response.
  */
 const WRAPPERS =
   'cause parent original originalError driverError networkError reason error meta innerError inner lastError chainedError socketError detail previous jse_cause'.split(
@@ -20,9 +20,9 @@ const WRAPPERS =
   )
 
 /**
- * What `judge` says of the error or, where it says nothing, the most that it says of its `errors` and `innerErrors`, or else of
- * what it wraps: the first that says something. `isError` is `false` for plain data on the way, which may hold an error, and is
- * the answer of a service more often.
+ * Returns the verdict of `judge` on the error. If there is none, returns the greatest verdict on its `errors` and `innerErrors`.
+ * If there is none either, returns the first verdict on an error that it wraps. `judge` gets `isError: false` for plain data on
+ * the way: such data may contain an error, but more often it is the response of a service.
  */
 export function evidenceOf(
   error: unknown,
@@ -45,12 +45,12 @@ export function evidenceOf(
   return undefined
 }
 
-/** Whether it holds for the value, one of its `errors`, or anything that they wrap. */
+/** Whether the predicate holds for the value, for one of its `errors`, or for an error that they wrap. */
 export function someOf(value: unknown, holds: (link: object) => boolean): boolean {
   return evidenceOf(value, (link) => (holds(link) ? 1 : undefined)) !== undefined
 }
 
-/** The error and what it wraps, outermost first; the limit also ends a circle. */
+/** Yields the error and the errors that it wraps, outermost first. The limit also ends a cycle. */
 export function* causesOf(error: unknown): Generator<unknown> {
   let link = error
   for (let depth = 0; depth <= MAX_CAUSES && link !== undefined; depth++) {
@@ -59,23 +59,23 @@ export function* causesOf(error: unknown): Generator<unknown> {
   }
 }
 
-/** Of a list, or by host as drivers of clusters have them. */
+/** The members of a list of errors. Drivers of clusters have an object in place of the list, with an error for each host. */
 function membersOf(errors: unknown): unknown[] {
   try {
     return Array.isArray(errors)
       ? Array.from({ length: Math.min(errors.length, MAX_OBJECTS) }, (_, i) => read(errors, i))
       : Object.values(errors as object).slice(0, MAX_OBJECTS)
   } catch {
-    return [] // none, or a revoked proxy
+    return [] // no list, or a revoked proxy
   }
 }
 
-/** By its stack: data from a service has none. Also one of another realm. */
+/** Whether the value is an error, also of another realm. Data from a service has no stack. */
 export function isError(value: unknown): boolean {
   return typeof read(value, 'stack') === 'string'
 }
 
-/** A property of anything; a getter or a proxy that throws has none. */
+/** Reads a property of any value. Returns `undefined` if a getter or a proxy throws. */
 export function read(value: unknown, key: PropertyKey): unknown {
   try {
     return (value as Record<PropertyKey, unknown> | null | undefined)?.[key]

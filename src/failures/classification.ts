@@ -1,8 +1,8 @@
 /**
- * The evidence of a failure of the protected service.
+ * Decides whether an error or a result is evidence of a failure of the protected service.
  *
- * Everything here looks at properties, never at `instanceof` or messages, so that it also holds for errors of another
- * realm or of a second copy of a library; none of it ever throws, whatever it is given.
+ * All functions look at properties, never at `instanceof` or messages. So they also recognise errors of another realm or of a
+ * second copy of a library. None of them throws, for any value.
  *
  * @module
  */
@@ -23,35 +23,36 @@ import {
   UNDECIDED_STATUSES,
 } from './codes.ts'
 
-/** The end of a call, as evidence. */
+/** What the end of a call shows of the service. */
 export type Outcome =
-  /** The service is unwell. */
+  /** The service fails. */
   | 'failure'
-  /** The service works, also where it refused what it was asked. */
+  /** The service works. It may have refused the request. */
   | 'success'
-  /** Neither: the call counts for nothing. */
+  /** The call shows neither, and is not counted. */
   | 'ignore'
 
 /**
- * The default classifier of errors: `true` if the error shows that the service is unwell.
+ * The default classifier of errors: `true` if the error shows that the service fails.
  *
  * - **Counts:** any HTTP status from 500 to 599; connection, DNS and TLS failures; timeouts; a response that cannot be
- *   parsed; gRPC `UNAVAILABLE`, `DEADLINE_EXCEEDED`, `INTERNAL` and `UNKNOWN`; a database that says that it is down or out of
- *   connections.
- * - **Passes:** any HTTP status from 400 to 499 (408, 425, 429 and throttling with a 400 included); every other gRPC
- *   status; an abort, unless a timeout made it (the abort's `cause` or `reason`, or that of axios' signal); the refusal of a
- *   nested breaker, whose service was not even asked; and whatever carries no evidence: a `TypeError`, an
- *   `Error('HTTP 503')`, a value that is no error.
+ *   parsed; gRPC `UNAVAILABLE`, `DEADLINE_EXCEEDED`, `INTERNAL` and `UNKNOWN`; a database that reports that it is down or out
+ *   of connections.
+ * - **Does not count:** any HTTP status from 400 to 499 (408, 425, 429 and throttling with a 400 included); every other gRPC
+ *   status; an abort, unless a timeout caused it (as the `cause` or `reason` of the abort, or of axios' signal); the refusal of
+ *   a nested breaker, which did not call its service; and every value without evidence: a `TypeError`, an
+ *   `Error('HTTP 503')`, a value that is not an error.
  *
- * A part of what passes is an answer, and so a success to the circuit: a status from 400 to 499 but 408, 425, 429 and throttling,
- * a gRPC status that an application chooses (`NOT_FOUND`, `INVALID_ARGUMENT` …), and a database's error of the statement.
+ * Some of the errors that do not count are answers, and the circuit counts these as successes: a status from 400 to 499 except
+ * 408, 425, 429 and throttling; a gRPC status that an application chooses (`NOT_FOUND`, `INVALID_ARGUMENT` …); and a database's
+ * error about the statement.
  *
- * One object's evidence is weighed in this order: HTTP status (`status`, `statusCode`, those of `response`,
- * `$metadata.httpStatusCode`, `code` beside a `response`), `$fault`, gRPC `code`, `code`, `name` (or its class's, or
- * `type`). A status below 400 is none: a body can break off after a 200. The outermost error with evidence decides;
- * one without defers to its `errors`, of which any one that counts is enough, then to its `cause`, `parent`, `original` and
- * wherever else clients keep the error that theirs wraps. Data there, such as the body of an answer, is no evidence. A
- * `ConnectionError` without any code counts. At most 64 objects are looked at.
+ * The evidence of one object is weighed in this order: HTTP status (`status`, `statusCode`, the same of `response`,
+ * `$metadata.httpStatusCode`, `code` beside a `response`), `$fault`, gRPC `code`, `code`, `name` (or the name of the class, or
+ * `type`). A status below 400 is no evidence: a body can break off after a 200. The outermost error with evidence decides. An
+ * error without evidence defers to its `errors`, of which a single one that counts is enough. Then it defers to its `cause`,
+ * `parent`, `original` and the other properties in which clients keep the original error. Data in such a property, for instance
+ * the body of a response, is no evidence. A `ConnectionError` without any code counts. At most 64 objects are examined.
  *
  * @example
  * // Count 429 as well; see also `hasCode` and `hasName`:
@@ -65,23 +66,24 @@ export function isBreakableError(error: unknown): boolean {
 }
 
 /**
- * What an error says of the service by default. A `failure` is what {@link isBreakableError} counts. A `success` is an answer
- * of a service that works and refuses what it was asked: a status from 400 to 499 but 408, 425, 429 and throttling; a gRPC
- * status that an application chooses (`NOT_FOUND`, `INVALID_ARGUMENT` …); a SQLSTATE of an error of the statement (a duplicate).
- * All else is to be ignored. Of an error's `errors` a failure wins over an answer, and an answer over what is ignored.
+ * Tells by default what an error shows of the service. A `failure` is an error that {@link isBreakableError} counts. A `success`
+ * is an answer of a service that works and refuses the request: a status from 400 to 499 except 408, 425, 429 and throttling; a
+ * gRPC status that an application chooses (`NOT_FOUND`, `INVALID_ARGUMENT` …); a SQLSTATE of an error about the statement (a
+ * duplicate). Every other error is ignored. Among an error's `errors` a failure wins over an answer, and an answer wins over an
+ * ignored error.
  */
 export function outcomeOfError(error: unknown): Outcome {
   return outcomes[verdictOf(error) ?? IGNORE] as Outcome
 }
 
 /**
- * The default classifier of results: `true` if the operation resolved with a response that has a 5xx status, for `fetch`
+ * The default classifier of results: `true` if the operation resolved with a response that has a 5xx status, because `fetch`
  * does not throw on a 503. Only numbers count, and the body is never read.
  *
  * - `statusCode`, `$metadata.httpStatusCode` and (stripe) `lastResponse.statusCode` from 500 to 599 count.
- * - `status` from 500 to 599 counts together with something else of a response (`ok`, `headers`, `body`, `data`, `json`
- *   or `text`), or as the only property: `{ status: 503 }` is what is left of a response.
- * - Everything else passes: `{ status: 'active' }`, and `{ id: 7, status: 503 }`, which can be a record of the domain.
+ * - `status` from 500 to 599 counts together with another property of a response (`ok`, `headers`, `body`, `data`, `json`
+ *   or `text`), or as the only property: `{ status: 503 }` can be the rest of a response.
+ * - Every other result does not count: `{ status: 'active' }`, and `{ id: 7, status: 503 }`, which can be a record of the domain.
  *
  * @example
  * // An SDK that returns its errors:
@@ -95,8 +97,8 @@ export function isBreakableResult(result: unknown): boolean {
 }
 
 /**
- * What a result says of the service by default: a `failure` is what {@link isBreakableResult} counts, a response with 408, 425
- * or 429 is to be ignored, and all else is a `success`.
+ * Tells by default what a result shows of the service: a `failure` is a result that {@link isBreakableResult} counts, a response
+ * with 408, 425 or 429 is ignored, and every other result is a `success`.
  */
 export function outcomeOfResult(result: unknown): Outcome {
   const status = resultStatus(result)
@@ -105,10 +107,10 @@ export function outcomeOfResult(result: unknown): Outcome {
 }
 
 /**
- * Whether an error or a result has one of these HTTP statuses, wherever clients keep it: `status`, `statusCode`, those of
- * `response` and `lastResponse`, `$metadata.httpStatusCode`, a `code` beside a `response`. Like {@link hasCode} and {@link hasName} it also looks at the
- * `errors` of an error and at what it wraps, and never throws. A record of the domain that has such a `status` is not told
- * from a response.
+ * Whether an error or a result has one of these HTTP statuses. Clients keep it in `status`, `statusCode`, the same of `response`
+ * and `lastResponse`, `$metadata.httpStatusCode`, or a `code` beside a `response`. Like {@link hasCode} and {@link hasName} it
+ * also looks at the `errors` of an error and at the errors that it wraps, and never throws. It cannot tell a record of the domain
+ * with such a `status` from a response.
  *
  * @example
  * circuitBreaker({
@@ -125,7 +127,7 @@ export function hasStatus(value: unknown, ...statuses: readonly number[]): boole
 }
 
 /**
- * Whether an error has one of these values as its `code`: a system's, a client's, a gRPC status or a business's own.
+ * Whether an error has one of these values as its `code`: a code of the system, of a client, of gRPC or of your own application.
  *
  * @example
  * // Count gRPC's RESOURCE_EXHAUSTED as well:
@@ -139,7 +141,7 @@ export function hasCode(value: unknown, ...codes: readonly (string | number)[]):
 }
 
 /**
- * Whether an error has one of these names: as its `name`, as that of its class, or as its `type`.
+ * Whether an error has one of these names: as its `name`, as the name of its class, or as its `type`.
  *
  * @example
  * // Count the throttling of the AWS SDK as well:
@@ -153,9 +155,10 @@ export function hasName(value: unknown, ...names: readonly string[]): boolean {
 }
 
 /**
- * The part of a failure that may be stored: its name, the first code and the first HTTP status (400 to 599) on the way along
- * what it wraps. Names and codes end at the first character that belongs in neither, and after 64: a message, a URL or an
- * address that was put there does not get out. A result, bare or in a `BreakableResultError`, is a `BreakableResult`.
+ * The part of a failure that may be stored: its name, and the first code and the first HTTP status (400 to 599) in the chain of
+ * errors that it wraps. Names and codes end at the first character that belongs in neither, and after 64 characters. So a
+ * message, a URL or an address in their place is not stored. A result, bare or in a `BreakableResultError`, gets the name
+ * `BreakableResult`.
  */
 export function describeFailure(failure: unknown): Omit<FailureSummary, 'at'> {
   const returned = read(failure, 'code') === 'CIRCUIT_BREAKABLE_RESULT'
@@ -177,9 +180,9 @@ export function describeFailure(failure: unknown): Omit<FailureSummary, 'at'> {
 }
 
 /**
- * `true` if the error is the caller's own doing, and so no evidence: `signal` is aborted for another reason than a timeout
- * (a `TimeoutError`; a `CircuitTimeoutError`, which a due deadline raises too), and the error, or a `cause` of it, is
- * that reason, an `AbortError` or axios' `ERR_CANCELED`. To be asked before {@link isBreakableError}.
+ * `true` if the caller aborted the call, so that the error is no evidence. That holds if two conditions are met. `signal` is
+ * aborted, and not by a timeout (a `TimeoutError`, or a `CircuitTimeoutError`, which the deadline causes too). The error, or a
+ * `cause` of it, is the reason of the abort, an `AbortError` or axios' `ERR_CANCELED`. Call it before {@link isBreakableError}.
  */
 export function abortedByCaller(error: unknown, signal: AbortSignal | undefined): boolean {
   if (read(signal, 'aborted') !== true) return false
@@ -197,12 +200,12 @@ export function abortedByCaller(error: unknown, signal: AbortSignal | undefined)
 const IGNORE = 0
 const SUCCESS = 1
 const FAILURE = 2
-/** By evidence, the weakest first. */
+/** The outcomes by the strength of their evidence, the weakest first. */
 export const outcomes: readonly Outcome[] = ['ignore', 'success', 'failure']
 
 /**
- * What the error, or what it wraps, says. A connection that failed counts by its name alone if nobody says why: no code, and no
- * name of a refusal such as `AuthenticationError`.
+ * The verdict on the error or on an error that it wraps. The name of a failed connection counts by itself if no error in the chain
+ * gives a reason: a code, or the name of a refusal such as `AuthenticationError`.
  */
 function verdictOf(error: unknown): Evidence {
   let isLost: Evidence
@@ -229,7 +232,7 @@ function verdictOn(error: object): Evidence {
     return status >= 500 ? FAILURE : isAnswer(status, error, code) ? SUCCESS : IGNORE
 
   const fault = read(error, '$fault')
-  // A fault of the client without a status may have been found before anything was sent.
+  // The SDK may have found a fault of the client without a status before it sent anything.
   if (fault === 'server' || fault === 'client') return fault === 'server' ? FAILURE : IGNORE
 
   if (isGrpcStatus(error, code)) return BREAKABLE_GRPC.has(code) ? FAILURE : ANSWERING_GRPC.has(code) ? SUCCESS : IGNORE
@@ -245,19 +248,19 @@ function verdictOn(error: object): Evidence {
     [...names, ...CODES.map((key) => read(error, key))].some(isBreakable) ||
     pairs.some((pair) => BREAKABLE_PAIRS.test(pair)) ||
     (names.includes('RetryError') && Array.isArray(read(error, 'stackTrace'))) // algoliasearch: no host has answered
-  // axios and gaxios hide what `fetch` would have thrown: the reason of the signal.
+  // axios and gaxios hide the reason of the signal, which `fetch` would have thrown.
   if (counts || isTimeout(read(read(read(error, 'config'), 'signal'), 'reason'))) return FAILURE
   if (isAbort(code, names)) return [...causesOf(error)].some(isTimeout) ? FAILURE : IGNORE
   return isAnswerOfDatabase(error, code, pairs) ? SUCCESS : undefined
 }
 
-/** Whether a service that answers with this status from 400 to 499 works. */
+/** Whether this status from 400 to 499 shows that the service works. */
 function isAnswer(status: number, error: object, code: unknown): boolean {
   const isThrottled = [code, ...namesOf(error)].some((word) => typeof word === 'string' && THROTTLING.test(word))
   return !UNDECIDED_STATUSES.has(status) && !isThrottled && read(read(error, '$retryable'), 'throttling') !== true
 }
 
-/** Whether a database's server refused a statement: pg and mysql2 keep what only a server says, its severity or its message. */
+/** Whether a database's server refused a statement. Errors of pg and mysql2 then have the server's severity or its message. */
 function isAnswerOfDatabase(error: object, code: unknown, pairs: readonly string[]): boolean {
   const isOfServer = (key: string) => typeof read(error, key) === 'string'
   const state = isOfServer('severity') ? code : isOfServer('sqlMessage') && read(error, 'sqlState')
@@ -265,15 +268,15 @@ function isAnswerOfDatabase(error: object, code: unknown, pairs: readonly string
   return isRefusal || ANSWERS.has(code) || pairs.some((pair) => ANSWERING_PAIRS.test(pair))
 }
 
-/** Whether this is how a client says that it was cancelled: `AbortError`, axios' `CanceledError`, `CancelError` of older got. */
+/** Whether a client reports that it was cancelled: `AbortError`, axios' `CanceledError`, `CancelError` of older got. */
 function isAbort(code: unknown, names: readonly string[]): boolean {
   return code === 'ERR_CANCELED' || names.some((name) => /(Abort(ed)?|Cancel(l?ed)?)Error$/.test(name))
 }
 
-/** Where an error keeps a code besides `code`: Prisma, Nodemailer, drivers of MySQL and others, MongoDB. */
+/** The properties in which errors keep a code: `code`, then those of Prisma, Nodemailer, drivers of MySQL and others, MongoDB. */
 const CODES = ['code', 'errorCode', 'originalCode', 'sqlState', 'codeName']
 
-/** A number alone can be anything: grpc-js adds `details` and `metadata`, Connect and google-gax `metadata`. */
+/** A small number alone is no proof of a gRPC status. grpc-js adds `details` and `metadata`, Connect and google-gax `metadata`. */
 function isGrpcStatus(error: object, code: unknown): boolean {
   const isStatus = typeof code === 'number' && Number.isInteger(code) && code >= 0 && code <= 16
   return isStatus && (typeof read(error, 'details') === 'string' || isObject(read(error, 'metadata')))
@@ -291,7 +294,7 @@ function errorStatus(error: unknown): number | undefined {
   return statusesOf(error).find(isRefusal)
 }
 
-/** The values where clients keep the HTTP status, outermost first; some keep it as text. */
+/** The values of the properties in which clients keep the HTTP status, outermost first. Some clients keep it as text. */
 function statusesOf(value: unknown): unknown[] {
   const response = read(value, 'response')
   const isOfResponse = isObject(response) || isObject(read(value, 'headers'))
@@ -301,13 +304,13 @@ function statusesOf(value: unknown): unknown[] {
     read(response, 'status'),
     read(response, 'statusCode'),
     read(read(value, '$metadata'), 'httpStatusCode'),
-    // @sendgrid/client and @azure/cosmos have it in there; gRPC's codes come without a response, and are smaller.
+    // @sendgrid/client and @azure/cosmos keep the status in `code`. The codes of gRPC come without a response, and are smaller.
     isOfResponse && read(value, 'code'),
   ]
   return statuses.map((status) => (typeof status === 'string' && /^\d{3}$/.test(status) ? Number(status) : status))
 }
 
-/** The status from 400 to 599 of a result that looks like a response. Runs on every success, so the numbers come first. */
+/** The status from 400 to 599 of a result that looks like a response. It runs on every success, so it checks the numbers first. */
 function resultStatus(result: unknown): number | undefined {
   if (typeof result !== 'object' && typeof result !== 'function') return undefined
   const own = read(result, 'statusCode')
@@ -333,13 +336,13 @@ function isRefusal(status: unknown): status is number {
   return typeof status === 'number' && Number.isInteger(status) && status >= 400 && status <= 599
 }
 
-/** Its name; its class, because many do not set `name`; and its `type` (stripe, node-fetch 2). */
+/** The `name` of an error; the name of its class, because many classes do not set `name`; and its `type` (stripe, node-fetch 2). */
 function namesOf(error: unknown): string[] {
   const names = [read(error, 'name'), read(read(error, 'constructor'), 'name'), read(error, 'type')]
   return names.filter((name) => typeof name === 'string')
 }
 
-/** The name to store. That of a value which is no error may be a person's. */
+/** The name to store. If the value is not an error, its `name` may be the name of a person, and is not used. */
 function nameFor(value: unknown, isError: boolean): string {
   if (!isObject(value)) return value === null ? 'null' : typeof value
   const name = isError ? label(read(value, 'name')) : undefined

@@ -1,10 +1,10 @@
 /**
- * The codes, names and types by which systems and clients say that a service is unwell.
+ * The codes, names and types with which systems and clients report that a service fails.
  *
  * @module
  */
 
-/** A breaker's own errors for a service that it did not ask. */
+/** The codes of a breaker's own errors for calls that it did not start. */
 export const NOT_ATTEMPTED: ReadonlySet<unknown> = words(
   'CIRCUIT_OPEN CIRCUIT_CONCURRENCY_LIMIT CIRCUIT_UNKNOWN_SERVICE CIRCUIT_CONFIGURATION CIRCUIT_STORAGE',
 )
@@ -13,28 +13,28 @@ export const NOT_ATTEMPTED: ReadonlySet<unknown> = words(
 export const BREAKABLE_GRPC: ReadonlySet<unknown> = new Set([2, 4, 13, 14])
 
 /**
- * The statuses that an application has chosen, and so a service that works: INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS,
- * PERMISSION_DENIED, FAILED_PRECONDITION, ABORTED, OUT_OF_RANGE, UNIMPLEMENTED, UNAUTHENTICATED.
+ * The statuses that an application chooses, so that they show a service that works: INVALID_ARGUMENT, NOT_FOUND,
+ * ALREADY_EXISTS, PERMISSION_DENIED, FAILED_PRECONDITION, ABORTED, OUT_OF_RANGE, UNIMPLEMENTED, UNAUTHENTICATED.
  */
 export const ANSWERING_GRPC: ReadonlySet<unknown> = new Set([3, 5, 6, 7, 9, 10, 11, 12, 16])
 
-/** "Not now" in the range from 400 to 499: the service may be well or overloaded. */
+/** The statuses from 400 to 499 that mean "not now": the service may be healthy or overloaded. */
 export const UNDECIDED_STATUSES: ReadonlySet<unknown> = new Set([408, 425, 429])
 
-/** The same in names and codes of AWS with another status, as a rule 400: those of its SDK, and their like. */
+/** Names and codes of AWS that mean the same with another status, usually 400: the names in its SDK, and similar ones. */
 export const THROTTLING: RegExp =
   /Throttl|(Limit|Throughput)Exceeded|TooManyRequests|SlowDown|PriorRequestNotComplete|TransactionInProgress|RequestTimeout/
 
 /**
- * The classes of SQLSTATE by which a server refuses what it was asked: cardinality, data, constraints, authorization,
+ * The classes of SQLSTATE with which a server refuses a statement: cardinality, data, constraints, authorization,
  * unknown database, rollback (a deadlock), syntax and access, views, `RAISE`.
  */
 export const ANSWERING_SQLSTATES: RegExp = /^(2[1238]|3D|4[024]|P0)[\dA-Z]{3}$/
 
-/** Codes of a constraint that is violated: Oracle's, and Prisma's for any database. */
+/** Codes of a violated constraint: Oracle's, and Prisma's for any database. */
 export const ANSWERS: ReadonlySet<unknown> = words('ORA-00001 P2002 P2003 P2025')
 
-/** Answers as pairs, see below: of Redis; a duplicate in MongoDB; in SQL Server NOT NULL, a foreign key, a duplicate. */
+/** Answers as pairs (see below): of Redis; a duplicate in MongoDB; in SQL Server NOT NULL, a foreign key, a duplicate. */
 export const ANSWERING_PAIRS: RegExp =
   /^((Reply|Simple)Error:(WRONGTYPE|NOSCRIPT|NOAUTH|NOPERM|WRONGPASS|EXECABORT|BUSYGROUP)|Mongo\w+:11000|EREQUEST:(515|547|2601|2627))$/
 
@@ -51,22 +51,23 @@ const DATABASES =
   /^(08[\dA-Z]{3}|53[0-4]00|57P0[123]|58030|P1(00[128]|01[17])|P20(24|37)|ER_(CON_COUNT_ERROR|TOO_MANY_USER_CONNECTIONS|USER_LIMIT_REACHED|(SERVER|NORMAL)_SHUTDOWN|OUT_?OF_?(RESOURCES|MEMORY)|DISK_FULL|CANT_CREATE_THREAD|HOST_IS_BLOCKED|HANDSHAKE_ERROR|NEW_ABORTING_CONNECTION|(GET_)?CONNECTION_TIMEOUT|SOCKET_\w+|UNEXPECTED_PACKET)|ORA-(000(18|20)|010(3[34]|89|9[02])|031(1[34]|35)|12(153|170|5(1[469]|2[068]|37|4[1357]|60|7[01]))|27101)|NJS-(040|123|5(0[01345678]|1[0138]|21))|DPI-10(67|80))$/
 
 /**
- * Where a code alone says nothing: whose it is, or its number. Azure's SDKs, Neo4j, NATS, Cassandra, MQTT, SQL Server in Azure, SMTP, FTP; and
- * Redis, whose protocol makes the first word of a message the code.
+ * Pairs for codes that prove nothing by themselves: the name of the error and its code, or the code and its number. They are of
+ * Azure's SDKs, Neo4j, NATS, Cassandra, MQTT, SQL Server in Azure, SMTP, FTP and Redis. In the protocol of Redis the first word of
+ * a message is the code.
  */
 export const BREAKABLE_PAIRS: RegExp =
   /^(RestError:(PARSE|REQUEST_SEND)_ERROR|Neo4jError:(ServiceUnavailable|SessionExpired|.+\.DatabaseUnavailable)|NatsError:(CONNECTION_REFUSED|TIMEOUT|DISCONNECT|503)|ResponseError:(409[678]|4352|4608)|ErrorWithReasonCode:(3|13[679])|EREQUEST:(40(197|501|613)|4991[89]|49920|1092[89])|(E[A-Z]+|FTPError):421|(Reply|Simple)Error:(LOADING|CLUSTERDOWN|MASTERDOWN))$/
 
 /**
- * Names of errors that say no more than that the connection failed, which may be for a password, too. One of them counts
- * where nothing else is said.
+ * Names of errors that report only a failed connection. The reason may also be a wrong password. Such a name counts if the error
+ * gives no other reason.
  */
 export const CONNECTION: RegExp =
   /(?<!Invalid)(Connection(Closed|Lost|Refused)?|NoLivingConnections|Network|NoHostAvailable|ServerSelection)Error$|NumberOfRetriesExceeded$/
 
 /**
  * The other codes, names and types that count: the system and DNS, Node, certificates, undici, single clients, then databases and
- * brokers. The codes of one's own mistakes (`UND_ERR_INVALID_ARG`, `ERR_HTTP2_HEADERS_SENT`) are left out on purpose.
+ * brokers. The list omits codes of the caller's own mistakes (`UND_ERR_INVALID_ARG`, `ERR_HTTP2_HEADERS_SENT`) on purpose.
  */
 const BREAKABLE = words(`
   ECONNABORTED ECONNREFUSED ECONNRESET EPIPE EPROTO ETIMEDOUT EADDRNOTAVAIL EHOSTDOWN EHOSTUNREACH ENETDOWN ENETRESET

@@ -1,5 +1,5 @@
 /**
- * When a service that failed wants to be asked again.
+ * Reads from a failure when the service wants the next call.
  *
  * @module
  */
@@ -7,20 +7,20 @@
 import { type Evidence, evidenceOf, read } from './causes.ts'
 
 /**
- * How long the service asked to be left alone with a `Retry-After` header, in milliseconds; `undefined`: it did not, or
- * its header is absurd. It is looked for on what was thrown or returned, on its `errors` and its causes, wherever clients keep
- * a response's headers. The outermost one that is not absurd counts; of several in `errors`, the longest.
+ * How long the service asks callers to wait, by its `Retry-After` header, in milliseconds. `undefined`: there is no header, or its
+ * value is invalid. The header is looked for on the thrown error or the result, on its `errors` and on its causes, in every place
+ * where clients keep a response's headers. The outermost valid value counts. Among several `errors` the longest time counts.
  *
- * Seconds and dates are understood (https://www.rfc-editor.org/rfc/rfc9110#field.retry-after). Negative, zero, in the past, or
- * anything else: absurd. A time has no upper bound: how much of it is granted is decided by `maxResetTimeout`.
+ * The value is a number of seconds or a date (https://www.rfc-editor.org/rfc/rfc9110#field.retry-after). Zero, a negative number,
+ * a time in the past and any other text are invalid. The time has no upper bound here: `maxResetTimeout` limits it.
  *
- * @param now milliseconds since the epoch; a date is taken by this clock
+ * @param now milliseconds since the epoch; a date is compared with it
  */
 export function retryAfterOf(failure: unknown, now: number): number | undefined {
   return evidenceOf(failure, (link) => askedBy(link, now))
 }
 
-/** Where a response is kept: by nearly all clients, by the AWS SDK, by stripe, and by a `BreakableResultError`. */
+/** The properties that hold a response: of nearly all clients, of the AWS SDK, of stripe, and of a `BreakableResultError`. */
 const holders = ['response', '$response', 'lastResponse', 'result']
 
 function askedBy(link: object, now: number): Evidence {
@@ -31,11 +31,11 @@ function askedBy(link: object, now: number): Evidence {
   return undefined
 }
 
-/** The three formats of dates in HTTP, which are all in GMT; anything else `Date.parse` would have to guess. */
+/** The three formats of dates in HTTP, all in GMT. `Date.parse` would guess the meaning of any other text. */
 const date =
   /^[A-Z][a-z]+(, \d\d?[ -][A-Z][a-z]{2}[ -](\d\d){1,2} \d\d:\d\d:\d\d GMT| [A-Z][a-z]{2} [ \d]?\d \d\d:\d\d:\d\d \d{4})$/
 
-/** In milliseconds; `NaN`: neither seconds nor a date. */
+/** The time in milliseconds; `NaN`: the text is neither seconds nor a date. */
 function parse(header: string, now: number): number {
   if (/^\d+$/.test(header)) return Number(header) * 1_000
   // The oldest format names no time zone.
@@ -43,17 +43,17 @@ function parse(header: string, now: number): number {
 }
 
 const name = 'retry-after'
-/** So many names of a plain object are looked at. */
+/** The number of names in a plain object that are examined. */
 const maxNames = 256
 
-/** From `Headers` and their like, or from a plain object; empty: it is not there. */
+/** The header's value, from a `Headers` or a similar object, or from a plain object; empty: there is no such header. */
 function headerOf(headers: unknown): string {
   const value = getFrom(headers) ?? valueIn(headers)
   const first: unknown = Array.isArray(value) ? read(value, 0) : value
   return typeof first === 'string' || typeof first === 'number' ? String(first).trim() : ''
 }
 
-/** Only `Headers` does not care how the name is spelled. */
+/** Tries two spellings, because only a real `Headers` ignores the case of the name. */
 function getFrom(headers: unknown): unknown {
   try {
     const { get } = headers as Headers
