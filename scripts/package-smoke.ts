@@ -16,6 +16,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { build, transform } from 'esbuild'
 import { node22, oldestNode } from './node22.ts'
+import { failedSteps, step } from './steps.ts'
 
 const run = promisify(execFile)
 const root = join(import.meta.dirname, '..')
@@ -24,7 +25,6 @@ const nodes = [
   { label: `Node ${oldestNode}`, path: node22() },
   { label: `Node ${process.versions.node}`, path: process.execPath },
 ]
-let failures = 0
 
 /** Lambda's nodejs22.x switches `require()` of ES modules off: a bundle must not depend on it. */
 const asOnLambda = '--no-experimental-require-module'
@@ -223,22 +223,6 @@ export const made = new RedisCircuitStorage({ url: 'redis://localhost', options:
 export const both = new RedisCircuitStorage({ client: new Redis(), url: 'redis://localhost' })
 export const used = [DynamoDBCircuitStorage, createTestContext, testCircuitStorage, logCircuits, measureCircuits]
 `
-
-/** Runs one step and reports it: `ok` or `FAIL`, its name, what it found, how long it took. */
-async function step(name: string, action: () => Promise<string | undefined>): Promise<boolean> {
-  const startedAt = performance.now()
-  try {
-    const found = await action()
-    console.log(`ok    ${name}${found ? `: ${found}` : ''} (${Math.round(performance.now() - startedAt)} ms)`)
-    return true
-  } catch (error) {
-    failures += 1
-    const { message, stdout, stderr } = error as Error & { stdout?: string; stderr?: string }
-    const details = [message, stdout, stderr].filter(Boolean).join('\n').trim()
-    console.log(`FAIL  ${name}\n${details.replaceAll(/^/gm, '      ')}`)
-    return false
-  }
-}
 
 /** Runs a program; what it wrote to standard error is an error of the step unless the step expects it. */
 async function execute(file: string, args: readonly string[], cwd: string): Promise<string> {
@@ -443,8 +427,8 @@ await main()
 if (process.argv.includes('--keep')) console.log(`kept ${workspace}`)
 else rmSync(workspace, { recursive: true, force: true })
 console.log(
-  failures === 0
+  failedSteps() === 0
     ? 'The package works as installed.'
-    : `The package does not work as installed: ${failures} steps failed.`,
+    : `The package does not work as installed: ${failedSteps()} steps failed.`,
 )
-process.exitCode = failures === 0 ? 0 : 1
+process.exitCode = failedSteps() === 0 ? 0 : 1

@@ -16,11 +16,11 @@ import { mkdtemp } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import { failedSteps, step } from './steps.ts'
 
 const root = join(import.meta.dirname, '..')
 const workspace = await mkdtemp(join(tmpdir(), 'circuit-types-'))
 let tarball = ''
-let failures = 0
 
 /** The newest compiler is this repository's own. */
 const compilers = ['5.9', '6.0', '7.0'] as const
@@ -248,24 +248,10 @@ const registry = promisify(execFile)('npm', ['config', 'get', 'registry'], { cwd
   stdout.trim().replace(/\/$/, ''),
 )
 
-/** Runs one step and reports it: `ok` or `FAIL`, its name, what it found, how long it took. */
-async function step(name: string, action: () => Promise<string | undefined>): Promise<boolean> {
-  const startedAt = performance.now()
-  try {
-    const found = await action()
-    console.log(`ok    ${name}${found ? `: ${found}` : ''} (${Math.round(performance.now() - startedAt)} ms)`)
-    return true
-  } catch (error) {
-    failures += 1
-    const { message, stdout, stderr } = error as Error & { stdout?: string; stderr?: string }
-    const details = [message, stdout, stderr].filter(Boolean).join('\n').trim()
-    console.log(`FAIL  ${name}\n${details.replaceAll(/^/gm, '      ')}`)
-    return false
-  }
-}
-
 await main()
 if (process.argv.includes('--keep')) console.log(`kept ${workspace}`)
 else rmSync(workspace, { recursive: true, force: true })
-console.log(failures === 0 ? 'Users’ code type-checks.' : `Users’ code does not type-check: ${failures} steps failed.`)
-process.exitCode = failures === 0 ? 0 : 1
+console.log(
+  failedSteps() === 0 ? 'Users’ code type-checks.' : `Users’ code does not type-check: ${failedSteps()} steps failed.`,
+)
+process.exitCode = failedSteps() === 0 ? 0 : 1

@@ -1,35 +1,16 @@
 import { randomUUID } from 'node:crypto'
-import { format } from 'node:util'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals'
+import { describe, expect, it } from '@jest/globals'
 import type { SQSEvent, SQSRecord } from 'aws-lambda'
 import { createTestContext } from 'middy-circuit-breaker/testing'
-import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { patientVariables } from '../support/patience.ts'
 import { coldStart } from './cold-start.ts'
 import { httpEvent } from './http-event.ts'
 import { type Reaction, startProvider } from './provider.ts'
+import { printed, useDynamoDB, useStoppedTime } from './set-up.ts'
 import { answerAsSqs, sqsCalls } from './sqs.ts'
-import { type StoppedTime, stopTime } from './stopped-time.ts'
 
-let dynamoDB: DynamoDBServer
-let tableName: string
-
-beforeAll(async () => {
-  dynamoDB = await startDynamoDBLocal()
-  tableName = await dynamoDB.createTable()
-})
-afterAll(() => dynamoDB?.stop())
-
-let time: StoppedTime
-beforeEach(() => {
-  time = stopTime()
-  jest.spyOn(console, 'warn').mockReturnValue()
-  jest.spyOn(console, 'error').mockReturnValue()
-})
-afterEach(() => {
-  jest.restoreAllMocks()
-  time[Symbol.dispose]()
-})
+const dynamoDB = useDynamoDB()
+const time = useStoppedTime('warn', 'error')
 
 /** The time that the worker gives each provider. */
 const timeout = 3_000
@@ -152,12 +133,6 @@ function batchOf(size: number): string[] {
   return Array.from({ length: size }, (_, index) => JSON.stringify({ id: `order/${index}`, ...email }))
 }
 
-/** What went to the log, as it looks there. */
-function printed(): string {
-  const { warn, error } = console
-  return [warn, error].flatMap((log) => jest.mocked(log).mock.calls.map((line) => format(...line))).join('\n')
-}
-
 /** Three providers that are well, a queue, and circuits that nothing has happened to. */
 async function startMail() {
   await using started = new AsyncDisposableStack()
@@ -175,7 +150,7 @@ async function startMail() {
     SENDGRID_API_KEY: 'SG.example',
     SENDGRID_BASE_URL: sendgrid.url,
     EMAIL_FROM: 'shop@example.com',
-    CIRCUIT_BREAKER_TABLE_NAME: tableName,
+    CIRCUIT_BREAKER_TABLE_NAME: dynamoDB.tableName,
     CIRCUIT_BREAKER_NAMESPACE: randomUUID(),
   }
   return {

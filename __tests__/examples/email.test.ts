@@ -1,35 +1,16 @@
 import { randomUUID } from 'node:crypto'
-import { format } from 'node:util'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals'
+import { describe, expect, it } from '@jest/globals'
 import type { APIGatewayProxyEventV2 } from 'aws-lambda'
 import { createTestContext } from 'middy-circuit-breaker/testing'
-import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { patientVariables } from '../support/patience.ts'
 import { coldStart } from './cold-start.ts'
 import { httpEvent } from './http-event.ts'
 import { type Provider, type Reaction, startProvider } from './provider.ts'
+import { printed, useDynamoDB, useStoppedTime } from './set-up.ts'
 import { answerAsSqs, sqsCalls } from './sqs.ts'
-import { type StoppedTime, stopTime } from './stopped-time.ts'
 
-let dynamoDB: DynamoDBServer
-let tableName: string
-
-beforeAll(async () => {
-  dynamoDB = await startDynamoDBLocal()
-  tableName = await dynamoDB.createTable()
-})
-afterAll(() => dynamoDB?.stop())
-
-let time: StoppedTime
-beforeEach(() => {
-  time = stopTime()
-  jest.spyOn(console, 'warn').mockReturnValue()
-  jest.spyOn(console, 'error').mockReturnValue()
-})
-afterEach(() => {
-  jest.restoreAllMocks()
-  time[Symbol.dispose]()
-})
+const dynamoDB = useDynamoDB()
+const time = useStoppedTime('warn', 'error')
 
 type ProviderName = 'ses' | 'resend' | 'sendgrid'
 
@@ -404,12 +385,6 @@ it('A function that lacks a variable does not start', async () => {
   await expect(mail.newInstance({ EMAIL_QUEUE_URL: '' })).rejects.toThrow('EMAIL_QUEUE_URL is not set')
 })
 
-/** What went to the log, as it looks there. */
-function printed(): string {
-  const { warn, error } = console
-  return [warn, error].flatMap((log) => jest.mocked(log).mock.calls.map((line) => format(...line))).join('\n')
-}
-
 interface Reply {
   readonly status: number | undefined
   readonly body: Record<string, unknown>
@@ -455,7 +430,7 @@ async function startMail() {
       SENDGRID_BASE_URL: sendgrid.url,
       EMAIL_FROM: 'shop@example.com',
       EMAIL_QUEUE_URL: queueUrl,
-      CIRCUIT_BREAKER_TABLE_NAME: tableName,
+      CIRCUIT_BREAKER_TABLE_NAME: dynamoDB.tableName,
       CIRCUIT_BREAKER_NAMESPACE: namespace,
       ...variables,
     })

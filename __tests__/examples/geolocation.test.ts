@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { GetItemCommand, PutItemCommand, ScanCommand } from '@aws-sdk/client-dynamodb'
 import { marshall, unmarshall } from '@aws-sdk/util-dynamodb'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals'
+import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals'
 import { createTestContext } from 'middy-circuit-breaker/testing'
 import { callOf, documentedStatements, isAllowed, type Statement } from '../support/documented-policy.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
@@ -9,7 +9,7 @@ import { patientVariables } from '../support/patience.ts'
 import { coldStart } from './cold-start.ts'
 import { httpEvent } from './http-event.ts'
 import { type Provider, type ProviderAnswer, type ProviderRequest, type Reaction, startProvider } from './provider.ts'
-import { type StoppedTime, stopTime } from './stopped-time.ts'
+import { useStoppedTime } from './set-up.ts'
 
 const token = 'token_of_the_test'
 const google = { country: 'US', region: 'California', city: 'Mountain View', timezone: 'America/Los_Angeles' }
@@ -40,14 +40,7 @@ beforeAll(async () => {
 })
 afterAll(() => dynamodb.stop())
 
-let time: StoppedTime
-beforeEach(() => {
-  time = stopTime()
-})
-afterEach(() => {
-  jest.restoreAllMocks()
-  time[Symbol.dispose]()
-})
+const time = useStoppedTime()
 
 interface Answer {
   readonly status: number | undefined
@@ -399,7 +392,7 @@ describe('the geolocation function', () => {
       const used = calls.filter((call) => isAllowed(statement, call)).map(({ action }) => action)
       expect([...new Set(used)].sort()).toEqual([...statement.Action].sort())
     }
-    // What the circuits need is what docs/operate/permissions.md says.
+    // The circuits need the permissions of docs/operate/permissions.md.
     expect(documented[0]).toEqual(documentedStatements()[0])
   })
 

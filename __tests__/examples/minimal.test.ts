@@ -6,15 +6,15 @@
 
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals'
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import type { Context } from 'aws-lambda'
 import { createTestContext } from 'middy-circuit-breaker/testing'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { patientVariables } from '../support/patience.ts'
 import { coldStart } from './cold-start.ts'
 import { type ProviderAnswer, type Reaction, startProvider } from './provider.ts'
+import { useStoppedTime } from './set-up.ts'
 import { answerAsSqs, sqsCalls } from './sqs.ts'
-import { type StoppedTime, stopTime } from './stopped-time.ts'
 
 type Handler = (event: never, context: Context) => Promise<unknown>
 
@@ -24,7 +24,7 @@ interface Example {
   /** The variables of the function, for a provider and a queue at these addresses. */
   readonly variables: (url: string, queueUrl: string) => Readonly<Record<string, string>>
   readonly event: object
-  /** What the provider answers while it is well, and the function then. */
+  /** The answer of the provider while it is well, and the answer of the function then. */
   readonly healthy: ProviderAnswer
   readonly answer: object
   /** The calls that open the circuit. */
@@ -129,14 +129,7 @@ beforeAll(async () => {
 })
 afterAll(() => dynamodb?.stop())
 
-let time: StoppedTime
-beforeEach(() => {
-  time = stopTime()
-})
-afterEach(() => {
-  jest.restoreAllMocks()
-  time[Symbol.dispose]()
-})
+useStoppedTime()
 
 /** Starts the provider, the queue and a table; each `start` is a new instance of the function. */
 async function deploy({ load, variables, event, healthy }: Example) {

@@ -1,33 +1,16 @@
 import { randomUUID } from 'node:crypto'
 import { format } from 'node:util'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals'
+import { describe, expect, it, jest } from '@jest/globals'
 import type { SQSEvent, SQSRecord } from 'aws-lambda'
 import { createTestContext } from 'middy-circuit-breaker/testing'
-import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { patientVariables } from '../support/patience.ts'
 import { coldStart } from './cold-start.ts'
 import { type ProviderRequest, type Reaction, startProvider } from './provider.ts'
+import { useDynamoDB, useStoppedTime } from './set-up.ts'
 import { answerAsSqs, sqsCalls } from './sqs.ts'
-import { type StoppedTime, stopTime } from './stopped-time.ts'
 
-let dynamoDB: DynamoDBServer
-let tableName: string
-
-beforeAll(async () => {
-  dynamoDB = await startDynamoDBLocal()
-  tableName = await dynamoDB.createTable()
-})
-afterAll(() => dynamoDB?.stop())
-
-let time: StoppedTime
-beforeEach(() => {
-  time = stopTime()
-  jest.spyOn(console, 'warn').mockReturnValue()
-})
-afterEach(() => {
-  jest.restoreAllMocks()
-  time[Symbol.dispose]()
-})
+const dynamoDB = useDynamoDB()
+const time = useStoppedTime('warn')
 
 /** The times that the function gives a request to the warehouse, and one to the queue. */
 const timeout = 5_000
@@ -534,7 +517,7 @@ async function startScene() {
       WAREHOUSE_URL: warehouse.url,
       SHIPMENTS_QUEUE_URL: queueUrl,
       SHIPMENTS_DEAD_LETTER_QUEUE_URL: deadLetterQueueUrl,
-      CIRCUIT_BREAKER_TABLE_NAME: tableName,
+      CIRCUIT_BREAKER_TABLE_NAME: dynamoDB.tableName,
       CIRCUIT_BREAKER_NAMESPACE: namespace,
       ...variables,
     })

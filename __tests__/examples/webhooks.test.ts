@@ -1,32 +1,15 @@
 import { randomUUID } from 'node:crypto'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals'
+import { describe, expect, it } from '@jest/globals'
 import type { SQSRecord } from 'aws-lambda'
 import { createTestContext } from 'middy-circuit-breaker/testing'
-import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { patientVariables } from '../support/patience.ts'
 import { coldStart } from './cold-start.ts'
 import { type Provider, type Reaction, startProvider } from './provider.ts'
+import { useDynamoDB, useStoppedTime } from './set-up.ts'
 import { answerAsSqs, sqsCalls } from './sqs.ts'
-import { type StoppedTime, stopTime } from './stopped-time.ts'
 
-let dynamoDB: DynamoDBServer
-let tableName: string
-
-beforeAll(async () => {
-  dynamoDB = await startDynamoDBLocal()
-  tableName = await dynamoDB.createTable()
-})
-afterAll(() => dynamoDB?.stop())
-
-let time: StoppedTime
-beforeEach(() => {
-  time = stopTime()
-  jest.spyOn(console, 'warn').mockReturnValue()
-})
-afterEach(() => {
-  jest.restoreAllMocks()
-  time[Symbol.dispose]()
-})
+const dynamoDB = useDynamoDB()
+const time = useStoppedTime('warn')
 
 const accepted: Reaction = { status: 204 }
 const unavailable: Reaction = { status: 503, body: 'down' }
@@ -120,7 +103,7 @@ async function startScene() {
       ...patientVariables,
       AWS_ENDPOINT_URL_SQS: sqs.url,
       WAITING_QUEUE_URL: waitingQueueUrl,
-      CIRCUIT_BREAKER_TABLE_NAME: tableName,
+      CIRCUIT_BREAKER_TABLE_NAME: dynamoDB.tableName,
       CIRCUIT_BREAKER_NAMESPACE: namespace,
     })
     return async (records: SQSRecord[]): Promise<string[]> => {

@@ -4,13 +4,13 @@
  * @module
  */
 
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, jest } from '@jest/globals'
+import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals'
 import type { Context } from 'aws-lambda'
 import { CircuitBreaker, type CircuitBreakerMiddleware } from 'middy-circuit-breaker'
 import { createTestContext } from 'middy-circuit-breaker/testing'
 import { coldStart } from '../examples/cold-start.ts'
 import { type Provider, startProvider } from '../examples/provider.ts'
-import { type StoppedTime, stopTime } from '../examples/stopped-time.ts'
+import { useStoppedTime } from '../examples/set-up.ts'
 import { type DynamoDBServer, startDynamoDBLocal } from '../support/dynamodb-local.ts'
 import { patientVariables } from '../support/patience.ts'
 import { codeBlocks, modulesUnder, type WrittenModules, writeModules } from './code-blocks.ts'
@@ -49,14 +49,7 @@ afterAll(async () => {
   await Promise.all([dynamodb.stop(), modules[Symbol.asyncDispose](), service[Symbol.asyncDispose]()])
 })
 
-let time: StoppedTime
-beforeEach(() => {
-  time = stopTime()
-})
-afterEach(() => {
-  jest.restoreAllMocks()
-  time[Symbol.dispose]()
-})
+const time = useStoppedTime()
 
 /** What a function in Lambda has in its environment, with a table of its own. */
 async function environment(): Promise<Record<string, string>> {
