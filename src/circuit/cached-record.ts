@@ -181,12 +181,12 @@ export class CachedRecord {
    */
   isOutdated(record: CircuitRecord | undefined, now: number): boolean {
     if (record === undefined) return false
-    const { transitions, epoch } = this.#current ?? {}
     const replacedAt = this.#replaced.get(record.version) ?? Number.NEGATIVE_INFINITY
-    const isReplaced = Math.abs(now - replacedAt) < longestLag
-    // An operator's decision that is made anew keeps its id, so that an epoch can follow one that came after it.
-    const isLater = epoch === record.epoch || (epoch !== undefined && record.transitions.includes(epoch))
-    return isReplaced || (!isLater && transitions?.includes(record.epoch) === true)
+    if (Math.abs(now - replacedAt) < longestLag) return true
+    const current = this.#current
+    if (current === undefined || current.epoch === record.epoch) return false
+    // An operator's decision that is made anew keeps its id, so the same epoch can come again, in a later generation.
+    return record.generation <= current.generation && current.transitions.includes(record.epoch)
   }
 
   /** This instance refuses by itself from now on: the record may be out of date, however long it lives. */

@@ -218,6 +218,13 @@ describe('a read is outdated', () => {
     expect(seen().isOutdated(older, 1_000)).toBe(false)
   })
 
+  it('never where its epoch comes again in a later generation, as when an operator decides anew', () => {
+    const lost = circuitRecord({ version: 'v1', epoch: 'other', generation: 2, transitions: ['mine', 'other'] })
+    const anew = circuitRecord({ version: 'v2', epoch: 'mine', generation: 3, transitions: ['mine', 'other', 'mine'] })
+    expect(seen(lost).isOutdated(anew, 1_000)).toBe(false)
+    expect(seen(anew).isOutdated(lost, 1_000)).toBe(true)
+  })
+
   it.each([
     ['an earlier generation', third, { ...third, version: 'v9', epoch: 'e0', generation: 0, transitions: [] }],
     ['an earlier time', second, { ...first, version: 'v9' }],
