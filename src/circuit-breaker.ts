@@ -1,8 +1,8 @@
 /**
  * The engine: one guarded circuit per service, or per key of a service, over one store.
  *
- * The file is long because it holds the public methods. Each has its documentation, and two signatures if services may be keyed.
- * Other files do the work.
+ * The file is longer than it should be, because it holds the public methods. Each has its documentation, and two signatures if
+ * services may be keyed. Other files do the work.
  *
  * @module
  */

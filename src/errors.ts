@@ -5,7 +5,7 @@
  * Each class has a guard (`isCircuitOpenError` …). The guard compares `code` and not the class, so it also works if one bundle
  * holds two copies of this package.
  *
- * The file is long because users look for each class, its details and its guard in one place.
+ * The file is longer than it should be, because users look for each class, its details and its guard in one place.
  *
  * @module
  */

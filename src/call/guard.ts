@@ -3,8 +3,8 @@
  *
  * A function in this file is `async` only if it must be: each turn of a promise costs as much as the rest of a call.
  *
- * The file is long because it has three paths: for calls of a healthy circuit without limits, for calls that only the deadline can
- * end, and for all other calls. The paths share how calls end, so they stay in one file.
+ * The file is longer than it should be, because it has three paths: for calls of a healthy circuit without limits, for calls
+ * that only the deadline can end, and for all other calls. The paths share how calls end, so they stay in one file.
  *
  * @module
  */
